@@ -1,0 +1,1 @@
+//! REST, console and metrics endpoint.

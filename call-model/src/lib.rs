@@ -1,0 +1,22 @@
+//! The words about a call that every crate of Causeway uses: ids, numbers, handles, the media of
+//! a leg, Q.850 causes, decision reasons and redacted personal data.
+//!
+//! Nothing here knows a protocol. The crate depends on the standard library alone, reads no clock
+//! and draws no random number: both come in as arguments.
+#![forbid(unsafe_code)]
+
+mod address;
+mod cause;
+mod decision;
+mod id;
+mod ladder;
+mod media;
+mod pii;
+
+pub use address::{Address, AddressError, Caller, Handle, Number};
+pub use cause::Cause;
+pub use decision::{Decision, Gate, Outcome, Verdict};
+pub use id::{CallId, IdError, Side, TrunkName};
+pub use ladder::{Actor, Exchange, Protocol};
+pub use media::{Codec, Direction, DtmfDigit, LegMedia, LegQuality, MediaSecurity, TelephoneEvent};
+pub use pii::{Pii, set_redaction};

@@ -1,0 +1,1 @@
+//! The Causeway daemon and its command line.

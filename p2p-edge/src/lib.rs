@@ -1,0 +1,1 @@
+//! Causeway's node in the overlay.

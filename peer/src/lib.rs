@@ -1,0 +1,1 @@
+//! The reference overlay user: library and scriptable softphone.

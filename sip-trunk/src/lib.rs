@@ -1,0 +1,1 @@
+//! SIP towards PBXs and carriers, sans-IO.

@@ -1,0 +1,1 @@
+//! Suites over the whole of Causeway, and the laboratory they run in.

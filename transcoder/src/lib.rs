@@ -1,0 +1,1 @@
+//! Everything that happens to a voice packet between two sockets, sans-IO.
