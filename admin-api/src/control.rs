@@ -1,0 +1,259 @@
+use std::future::Future;
+
+use call_model::{Address, CallId, TrunkName};
+use serde::{Deserialize, Serialize};
+
+/// The daemon did not answer in time or is stopping; the caller may try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon did not answer in time: try again")]
+pub struct Unavailable;
+
+/// What the admin API may ask of the daemon.
+pub trait Control: Send + Sync + 'static {
+    /// Lists calls, live ones first, then finished ones from the newest.
+    fn calls(&self, filter: CallFilter) -> impl Future<Output = Result<CallList, Unavailable>> + Send;
+    /// Returns one call, live or finished.
+    fn call(&self, id: CallId) -> impl Future<Output = Result<Option<CallView>, Unavailable>> + Send;
+    /// Explains why a call went as it did.
+    fn why(&self, id: CallId) -> impl Future<Output = Result<Option<WhyView>, Unavailable>> + Send;
+    /// Returns the messages of a call in order.
+    fn ladder(&self, id: CallId) -> impl Future<Output = Result<Option<LadderView>, Unavailable>> + Send;
+    /// Ends a live call. Returns false when there is no such live call.
+    fn hang_up(&self, id: CallId) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    /// Decides a call without placing it.
+    fn route_test(
+        &self,
+        to: Address,
+        from: Option<Address>,
+        trunk: Option<TrunkName>,
+    ) -> impl Future<Output = Result<RouteTest, Unavailable>> + Send;
+    /// Lists the trunks.
+    fn trunks(&self) -> impl Future<Output = Result<Vec<TrunkView>, Unavailable>> + Send;
+    /// Says how the daemon is. Must not wait for the signalling loop longer than a second.
+    fn health(&self) -> impl Future<Output = Health> + Send;
+    /// Returns the metrics in OpenMetrics text form. Must not wait for the signalling loop.
+    fn metrics(&self) -> String;
+}
+
+/// Narrows a list of calls.
+#[derive(Clone, Debug, Default)]
+pub struct CallFilter {
+    /// Rows wanted, 1 to 250.
+    pub limit: usize,
+    /// Continues after this call, as `next` of the page before said.
+    pub after: Option<CallId>,
+    /// Live calls only.
+    pub live: bool,
+}
+
+/// One page of calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallList {
+    /// The rows.
+    pub calls: Vec<CallView>,
+    /// Where the next page begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallState {
+    /// The gates are being passed or the far side has not answered yet.
+    Setup,
+    /// The far side rings.
+    Ringing,
+    /// Media flows before the answer.
+    Early,
+    /// Answered.
+    Active,
+    /// Over on one side, being released on the other.
+    Releasing,
+    /// Over.
+    Ended,
+}
+
+/// One call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallView {
+    /// The call id, 32 hexadecimal digits.
+    pub id: String,
+    /// `overlay_to_trunk` or `trunk_to_overlay`.
+    pub direction: String,
+    /// Where it stands.
+    pub state: CallState,
+    /// The caller's number or handle; absent where none was given.
+    pub from: Option<String>,
+    /// The called number or handle.
+    pub to: String,
+    /// The trunk, once one was chosen.
+    pub trunk: Option<String>,
+    /// When it began, RFC 3339 UTC with milliseconds.
+    pub started: String,
+    /// Milliseconds from the beginning to the first ringing or early media.
+    pub post_dial_delay_ms: Option<u64>,
+    /// Milliseconds from the beginning to the answer.
+    pub setup_ms: Option<u64>,
+    /// Milliseconds from the answer to the end, or to now.
+    pub duration_ms: Option<u64>,
+    /// Result class; absent while the call is live.
+    pub outcome: Option<String>,
+    /// Why it ended; absent while the call is live.
+    pub cause: Option<CauseView>,
+    /// Who ended it: `overlay`, `trunk` or `gateway`.
+    pub released_by: Option<String>,
+    /// DTMF digits that passed, in each direction.
+    pub dtmf_digits: u32,
+    /// Media received from the overlay.
+    pub overlay: LegView,
+    /// Media received from the trunk.
+    pub trunk_leg: LegView,
+}
+
+/// A Q.850 cause, with the SIP status beside it where there was one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseView {
+    /// Q.850 value, 1 to 127.
+    pub q850: u8,
+    /// Its name.
+    pub text: String,
+    /// SIP status received from or sent to the trunk.
+    pub sip_status: Option<u16>,
+}
+
+/// The media of one leg.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LegView {
+    /// Encoding name, once negotiated.
+    pub codec: Option<String>,
+    /// Packets received and usable.
+    pub packets_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets that never came.
+    pub packets_lost: u64,
+    /// Packets that came too late.
+    pub packets_late: u64,
+    /// Packets refused for source, shape or authentication.
+    pub packets_refused: u64,
+    /// Frames made up by concealment.
+    pub frames_concealed: u64,
+    /// Interarrival jitter in milliseconds.
+    pub jitter_ms: f32,
+}
+
+/// One step of the decision record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// The gate.
+    pub gate: String,
+    /// `pass`, `refuse` or `skip`.
+    pub verdict: String,
+    /// The rule that decided.
+    pub rule: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Why a call went as it did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyView {
+    /// The call.
+    pub call: CallView,
+    /// One paragraph for a person.
+    pub summary: String,
+    /// The steps behind it.
+    pub decisions: Vec<DecisionView>,
+}
+
+/// One message of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExchangeView {
+    /// Milliseconds since the call began.
+    pub at_ms: f64,
+    /// Sender: `overlay`, `gateway` or `trunk`.
+    pub from: String,
+    /// Receiver, likewise.
+    pub to: String,
+    /// What it was.
+    pub label: String,
+}
+
+/// The messages of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LadderView {
+    /// The call.
+    pub call: CallView,
+    /// Its messages, oldest first.
+    pub exchanges: Vec<ExchangeView>,
+    /// Messages beyond the bound that were not kept.
+    pub dropped: u64,
+}
+
+/// What would become of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteTest {
+    /// Whether the call would be placed.
+    pub placed: bool,
+    /// Trunks in the order in which they would be tried, or the overlay handle.
+    pub targets: Vec<String>,
+    /// The steps.
+    pub decisions: Vec<DecisionView>,
+}
+
+/// One trunk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrunkView {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where its requests go, `udp:192.0.2.1:5060`.
+    pub target: String,
+    /// `up`, `down` or `unknown` (not asked yet, or asking is switched off).
+    pub state: String,
+    /// What the last health check said.
+    pub detail: String,
+    /// Calls on it now.
+    pub calls: usize,
+    /// Calls it may carry.
+    pub max_calls: usize,
+}
+
+/// How the daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// Takes calls.
+    Ready,
+    /// Not in the overlay yet.
+    Starting,
+    /// Finishing its calls; takes no new ones.
+    Draining,
+    /// The signalling loop does not answer.
+    Unresponsive,
+}
+
+/// The health report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// The sum of it.
+    pub state: HealthState,
+    /// Version of the daemon.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// Live calls.
+    pub calls: usize,
+    /// Role in the overlay: `gateway` or `supernode`.
+    pub role: String,
+    /// The node's id in the overlay.
+    pub peer_id: String,
+    /// Where the overlay node listens.
+    pub overlay_addresses: Vec<String>,
+    /// Nodes connected to.
+    pub overlay_peers: usize,
+    /// Relay reservations served to users.
+    pub reservations: usize,
+    /// Records held for others.
+    pub records: usize,
+}
