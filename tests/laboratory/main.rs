@@ -1,0 +1,76 @@
+//! The laboratory itself: Asterisk and a softphone talk to each other without the product, so that a failure of a
+//! suite can be told from a failure of what it is measured with.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::time::Duration;
+
+use tests::{
+    audio::{correlation, read_wav},
+    lab::{self, Asterisk, AsteriskOptions, Baresip, BaresipOptions, Originate, Speech},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Pair {
+    asterisk: Asterisk,
+    phone: Baresip,
+    _folder: lab::Folder,
+}
+
+fn pair() -> Pair {
+    let folder = lab::Folder::new("laboratory").unwrap();
+    let phone_address = lab::ports::address();
+    // This phone sends its RTP from 127.0.0.1 whatever it announces; Asterisk follows it there.
+    let options = AsteriskOptions::new(std::net::SocketAddrV4::new(phone_address, 5060));
+    let asterisk = Asterisk::start(&folder.path().join("asterisk"), &options).unwrap();
+    let said = lab::speech_file(Speech::French).unwrap();
+    let options = BaresipOptions { address: phone_address, ..BaresipOptions::new(asterisk.sip(), &said) };
+    let phone = Baresip::start(&folder.path().join("phone"), &options).unwrap();
+    Pair { asterisk, phone, _folder: folder }
+}
+
+fn uri(pair: &Pair, extension: &str) -> String {
+    format!("sip:{}@{}", Asterisk::number(extension), pair.asterisk.sip())
+}
+
+#[test]
+fn speech_crosses_in_both_directions() {
+    let mut pair = pair();
+    let called = uri(&pair, "620");
+    pair.phone.dial(&called).unwrap();
+    pair.phone.wait_for_event("CALL_ESTABLISHED", SOON).unwrap();
+    std::thread::sleep(Duration::from_secs(10)); // real time: speech
+    pair.phone.hang_up().unwrap();
+    let recorded = pair.asterisk.recordings("620", 1, SOON).unwrap();
+    let to_asterisk = correlation(&lab::speech(Speech::French).unwrap(), &recorded[0]);
+    assert!(to_asterisk.median_block > 0.95 && to_asterisk.overlap_s > 8.0, "{to_asterisk}");
+    let heard = pair.phone.heard().unwrap();
+    let from_asterisk =
+        correlation(&read_wav(&pair.asterisk.folder().join("speech.wav")).unwrap(), &heard[0]);
+    assert!(from_asterisk.median_block > 0.95 && from_asterisk.overlap_s > 8.0, "{from_asterisk}");
+    println!("to Asterisk: {to_asterisk}\nfrom Asterisk: {from_asterisk}");
+    let crossed = correlation(&lab::speech(Speech::French).unwrap(), &heard[0]);
+    assert!(crossed.median_block < 0.6, "what one side said is not what it heard: {crossed}");
+}
+
+#[test]
+fn asterisk_places_a_call_and_ends_it() {
+    let mut pair = pair();
+    let call = Originate { to: "+15550001000", caller: "+15557654321", extension: "609", ring: SOON };
+    pair.asterisk.originate(&call).unwrap();
+    let established = pair.phone.wait_for_event("CALL_ESTABLISHED", SOON).unwrap();
+    assert!(established["peeruri"].as_str().unwrap().contains("+15557654321"), "{established}");
+    pair.phone.wait_for_event("CALL_CLOSED", SOON).unwrap();
+    lab::until("no channel is left", SOON, || pair.asterisk.channels().is_ok_and(|n| n == 0).then_some(()))
+        .unwrap();
+}
+
+#[test]
+fn a_busy_extension_is_busy() {
+    let mut pair = pair();
+    let called = uri(&pair, "7017");
+    pair.phone.dial(&called).unwrap();
+    let closed = pair.phone.wait_for_event("CALL_CLOSED", SOON).unwrap();
+    assert!(closed["param"].as_str().unwrap().contains("486"), "{closed}");
+}
