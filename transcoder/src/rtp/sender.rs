@@ -1,0 +1,105 @@
+//! The sending side of one RTP stream.
+
+use std::time::{Duration, Instant};
+
+use super::rtcp::{NtpTime, SenderInfo};
+use super::{HEADER_LEN, RtpError};
+use crate::seed::Seeded;
+
+/// Numbers the packets of one stream and counts them for sender reports. SSRC, first sequence
+/// number and first timestamp are random (RFC 3550 5.1).
+#[derive(Clone, Debug)]
+pub struct RtpSender {
+    ssrc: u32,
+    sequence: u16,
+    timestamp_base: u32,
+    packets: u64,
+    octets: u64,
+    last: Option<(Instant, u32)>,
+}
+
+impl RtpSender {
+    /// Starts a stream; equal seeds give equal streams.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Seeded::new(seed);
+        let bits = random.next_u64();
+        // The first number lies in the lower half: a wrap right at the start helps nobody (RFC 3711 3.3.1).
+        Self {
+            ssrc: (bits >> 32) as u32,
+            sequence: (bits & 0x7fff) as u16,
+            timestamp_base: random.next_u64() as u32,
+            packets: 0,
+            octets: 0,
+            last: None,
+        }
+    }
+
+    /// Writes the header of the next packet into `out[..12]`; its `payload_len` octets belong
+    /// right behind. `media_time` is the first sample's time since the stream began, in ticks.
+    ///
+    /// # Errors
+    /// [`RtpError::OutputTooShort`] unless header and payload fit into `out`; nothing is counted then.
+    pub fn write_header(
+        &mut self,
+        now: Instant,
+        payload_type: u8,
+        marker: bool,
+        media_time: u64,
+        payload_len: usize,
+        out: &mut [u8],
+    ) -> Result<(), RtpError> {
+        if out.len() < HEADER_LEN.saturating_add(payload_len) {
+            return Err(RtpError::OutputTooShort);
+        }
+        let timestamp = self.timestamp_of(media_time);
+        self.sequence = self.sequence.wrapping_add(1);
+        out[0] = 0x80;
+        out[1] = payload_type & 0x7f | if marker { 0x80 } else { 0 };
+        out[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        out[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        self.packets += 1;
+        self.octets += payload_len as u64;
+        self.last = Some((now, timestamp));
+        Ok(())
+    }
+
+    /// Returns the stream's synchronisation source.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Returns the packets written so far.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Returns the octets of payload announced so far.
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Returns the sequence number of the last packet.
+    pub fn last_sequence(&self) -> u16 {
+        self.sequence
+    }
+
+    /// Returns the RTP timestamp that stands for a media time in ticks.
+    pub fn timestamp_of(&self, media_time: u64) -> u32 {
+        self.timestamp_base.wrapping_add(media_time as u32)
+    }
+
+    /// Returns the sender's part of a report (RFC 3550 6.4.1), or `None` before the first packet.
+    /// `clock_rate` in Hz; `ntp` is the present moment on the report clock.
+    pub fn sender_info(&self, now: Instant, ntp: NtpTime, clock_rate: u32) -> Option<SenderInfo> {
+        let (sent, timestamp) = self.last?;
+        let since = now.saturating_duration_since(sent).min(Duration::from_secs(3_600));
+        let ticks = since.as_micros() as u64 * u64::from(clock_rate) / 1_000_000;
+        Some(SenderInfo {
+            ntp,
+            rtp_timestamp: timestamp.wrapping_add(ticks as u32),
+            packets: self.packets as u32,
+            octets: self.octets as u32,
+        })
+    }
+}
