@@ -1,0 +1,67 @@
+//! Keys, the authority chain, handle certificates and revocation.
+//!
+//! A node is an Ed25519 key. One offline root certifies enrolment authorities (X.509); these certify
+//! supernodes and gateways (X.509, with claims in an extension) and users (compact CBOR). A verifier
+//! is given the root and nothing else: every credential carries its enrolment authority's
+//! certificate. Bytes and PEM text come in and go out; there are no files here, no clock and no
+//! random source: Unix seconds, seeds and serials are arguments.
+
+mod armour;
+mod assertion;
+mod authority;
+mod bundle;
+mod chain;
+mod claims;
+mod error;
+mod handle;
+mod key;
+mod revocation;
+mod time;
+mod trust;
+mod x509;
+
+pub use assertion::{Assertion, MAX_ASSERTION_LIFE, MAX_ASSERTIONS_PER_KEY, NonceCache};
+pub use authority::Authority;
+pub use bundle::{Credential, InviteContext, NodeBundle, UserBundle, VerifiedParty, verify_invite};
+pub use chain::{NodeChain, VerifiedNode};
+pub use claims::{
+    Abilities, Currency, HandleClaims, MAX_DEVICES, MAX_ENROLMENT_DAYS, MAX_HANDLE_DAYS, MAX_NODE_DAYS, MAX_NUMBERS,
+    MAX_PREFIXES, MAX_ROOT_DAYS, NodeClaims, Prefix, Price, RevocationReason, Role,
+};
+pub(crate) use claims::{WirePrice, read_prefixes};
+pub use error::IdentityError;
+pub use handle::{HandleCertificate, VerifiedHandle};
+pub use key::{Domain, NodeKey, PublicKey, Signature, Signed};
+pub use revocation::{MAX_LIST_BYTES, MAX_LISTS, MAX_REVOKED, RevocationList, Revoked, SignedRevocations};
+pub use time::{Utc, Validity};
+pub use trust::{MAX_ROOTS, Trust};
+pub use x509::Request;
+
+/// The longest handle certificate or chain that is read, in bytes.
+pub const MAX_CREDENTIAL_BYTES: usize = 4096;
+
+/// The first element of everything that is encoded, so that one kind is never read as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Handle = 1,
+    Chain = 2,
+    Revocations = 3,
+    Location = 4,
+    Number = 5,
+    Offer = 6,
+}
+
+/// Checks that `unix` lies within a validity (RFC 5280 4.1.2.5: both ends included).
+fn check_time(subject: &str, validity: Validity, unix: u64) -> Result<(), IdentityError> {
+    let subject = || subject.to_owned();
+    if unix < validity.not_before {
+        return Err(IdentityError::NotYetValid { subject: subject(), at: Utc(validity.not_before) });
+    }
+    if unix > validity.not_after {
+        return Err(IdentityError::Expired { subject: subject(), at: Utc(validity.not_after) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+use super::Kind;
+use super::armour::{self, REVOCATIONS};
+use super::claims::RevocationReason;
+use super::error::IdentityError;
+use super::key::{Domain, NodeKey, PublicKey, Signed};
+use super::trust::Trust;
+use super::x509::Certificate;
+use crate::cbor;
+
+/// The longest signed list that is read.
+pub const MAX_LIST_BYTES: usize = 512 * 1024;
+/// The most certificates on one signed list.
+pub const MAX_REVOKED: usize = 20_000;
+/// The most authorities whose lists are held.
+pub const MAX_LISTS: usize = 64;
+
+const WHAT: &str = "the revocation list";
+
+/// One revoked certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The number of the certificate.
+    pub serial: u64,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Since when, in Unix seconds.
+    pub since: u64,
+}
+
+/// The list of one authority: which of the certificates that it issued are revoked. Signed by that
+/// authority, the root or an enrolment authority, with its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedRevocations {
+    signer: Certificate,
+    version: u64,
+    revoked: Vec<Revoked>,
+    signed: Signed,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Wire {
+    #[n(0)]
+    kind: u8,
+    #[n(1)]
+    signer: ByteVec,
+    #[n(2)]
+    body: ByteVec,
+    #[n(3)]
+    signature: ByteArray<64>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Body {
+    #[n(0)]
+    version: u64,
+    #[n(1)]
+    revoked: Vec<(u64, u8, u64)>,
+}
+
+impl SignedRevocations {
+    /// Signs a list.
+    pub(super) fn issue(
+        version: u64,
+        revoked: Vec<Revoked>,
+        signer: &Certificate,
+        key: &NodeKey,
+    ) -> Result<Self, IdentityError> {
+        if revoked.len() > MAX_REVOKED {
+            return Err(IdentityError::Oversize { what: WHAT, size: revoked.len(), limit: MAX_REVOKED });
+        }
+        let rows = revoked.iter().map(|entry| (entry.serial, entry.reason.code(), entry.since)).collect();
+        let body = cbor::encode(Body { version, revoked: rows });
+        let signed = Signed::seal(key, Domain::Revocations, body);
+        Ok(Self { signer: signer.clone(), version, revoked, signed })
+    }
+
+    /// Reads the bytes of [`SignedRevocations::encode`]. Verifies nothing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
+        let wire: Wire = cbor::decode(WHAT, bytes, MAX_LIST_BYTES)?;
+        if wire.kind != Kind::Revocations as u8 {
+            return Err(IdentityError::Malformed { what: WHAT });
+        }
+        let body: Body = cbor::decode(WHAT, &wire.body, MAX_LIST_BYTES)?;
+        if body.revoked.len() > MAX_REVOKED {
+            return Err(IdentityError::Oversize { what: WHAT, size: body.revoked.len(), limit: MAX_REVOKED });
+        }
+        let entry = |&(serial, code, since): &(u64, u8, u64)| {
+            let reason = RevocationReason::from_code(code);
+            Revoked { serial, reason, since }
+        };
+        Ok(Self {
+            signer: Certificate::parse(&wire.signer)?,
+            version: body.version,
+            revoked: body.revoked.iter().map(entry).collect(),
+            signed: Signed { body: wire.body.into(), signature: wire.signature.into() },
+        })
+    }
+
+    /// Writes the list as CBOR.
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(Wire {
+            kind: Kind::Revocations as u8,
+            signer: self.signer.der.clone().into(),
+            body: self.signed.body.clone().into(),
+            signature: self.signed.signature.into(),
+        })
+    }
+
+    /// Reads the list from PEM: the first block `CAUSEWAY REVOCATION LIST`.
+    pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
+        Self::decode(&armour::first(pem, REVOCATIONS)?)
+    }
+
+    /// Writes the list as PEM.
+    pub fn to_pem(&self) -> String {
+        armour::block(REVOCATIONS, self.encode())
+    }
+
+    /// Returns the version: every new list of an authority has a higher one.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns what is revoked.
+    pub fn revoked(&self) -> &[Revoked] {
+        &self.revoked
+    }
+
+    /// Returns the key of the authority that signed the list, unverified.
+    pub fn issuer(&self) -> &PublicKey {
+        &self.signer.key
+    }
+
+    /// Says whether the authority of this list signed it.
+    pub(super) fn is_signed(&self) -> bool {
+        self.signed.is_by(&self.signer.key, Domain::Revocations)
+    }
+}
+
+/// The newest list of each authority, merged. Empty at first: nothing is revoked.
+#[derive(Clone, Debug, Default)]
+pub struct RevocationList {
+    lists: BTreeMap<[u8; 32], SignedRevocations>,
+    revoked: BTreeMap<([u8; 32], u64), RevocationReason>,
+}
+
+impl RevocationList {
+    /// Takes over a signed list. Returns whether it was news: the very list that is held is not.
+    ///
+    /// # Errors
+    /// `StaleRevocations` for an older list or another of the same version; `Oversize` when 64
+    /// authorities have lists already; otherwise what is wrong with signature or certificate.
+    pub fn apply(&mut self, list: SignedRevocations, trust: &Trust, unix: u64) -> Result<bool, IdentityError> {
+        let signer = &list.signer;
+        match trust.root(&signer.der) {
+            Some(root) => root.check_time(unix)?,
+            None => trust.verify_enrolment(signer, self, unix)?,
+        }
+        if !list.is_signed() {
+            return Err(IdentityError::BadSignature { subject: format!("the revocation list of {}", signer.name) });
+        }
+        let issuer = signer.key.to_bytes();
+        match self.lists.get(&issuer) {
+            Some(held) if held.signed.body == list.signed.body => return Ok(false),
+            Some(held) if held.version >= list.version => {
+                return Err(IdentityError::StaleRevocations { have: held.version, got: list.version });
+            }
+            None if self.lists.len() >= MAX_LISTS => {
+                return Err(IdentityError::Oversize { what: WHAT, size: MAX_LISTS + 1, limit: MAX_LISTS });
+            }
+            _ => {}
+        }
+        self.revoked.retain(|(by, _), _| *by != issuer);
+        self.revoked.extend(list.revoked.iter().map(|entry| ((issuer, entry.serial), entry.reason)));
+        self.lists.insert(issuer, list);
+        Ok(true)
+    }
+
+    /// Says whether a certificate is revoked, and why: by the key of its issuer and its number.
+    pub fn is_revoked(&self, issuer: &PublicKey, serial: u64) -> Option<RevocationReason> {
+        self.revoked.get(&(issuer.to_bytes(), serial)).copied()
+    }
+
+    /// Returns the signed lists that are held, for passing on.
+    pub fn lists(&self) -> impl Iterator<Item = &SignedRevocations> {
+        self.lists.values()
+    }
+
+    /// Returns how many certificates are revoked.
+    pub fn len(&self) -> usize {
+        self.revoked.len()
+    }
+
+    /// Says whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.revoked.is_empty()
+    }
+
+    pub(super) fn check(&self, issuer: &PublicKey, serial: u64, subject: &str) -> Result<(), IdentityError> {
+        match self.is_revoked(issuer, serial) {
+            Some(reason) => Err(IdentityError::Revoked { subject: subject.to_owned(), reason }),
+            None => Ok(()),
+        }
+    }
+}

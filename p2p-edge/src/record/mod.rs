@@ -1,0 +1,166 @@
+//! Signed records of the overlay: where users are, whose a number is, what gateways offer.
+//!
+//! A record carries the credential of its writer, so whoever stores or reads it needs only the
+//! trusted root. [`validate`] is called both times. Measured: a location with one device and three
+//! addresses (one direct, two through relays) has 696 bytes, a number record 773, an offer 768; the
+//! limit is [`MAX_RECORD_BYTES`].
+
+mod envelope;
+mod error;
+mod location;
+mod number;
+mod offer;
+mod store;
+
+use std::fmt;
+
+use call_model::{Handle, Number};
+
+pub use envelope::{CLOCK_SKEW, MAX_RECORD_BYTES};
+pub use error::RecordError;
+pub use location::{Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESS_BYTES, MAX_ADDRESSES, ValidLocation};
+pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
+pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
+pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored};
+
+use crate::identity::{IdentityError, NodeChain, NodeKey, Prefix, PublicKey, RevocationList, Trust};
+
+/// The longest key, in bytes.
+pub const MAX_KEY_BYTES: usize = 64;
+
+const LOCATION: &str = "/causeway/loc/";
+const NUMBER: &str = "/causeway/num/";
+const GATEWAY: &str = "/causeway/gw/";
+
+/// The name of a record in the overlay. Each has one spelling.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKey {
+    /// `/causeway/loc/<handle>`: where the user is.
+    Location(Handle),
+    /// `/causeway/num/<E.164>`: whose the number is.
+    Number(Number),
+    /// `/causeway/gw/<prefix>`: which gateways take calls to numbers that begin so.
+    Gateway(Prefix),
+}
+
+impl RecordKey {
+    /// Reads a key.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_KEY_BYTES);
+        let text = text.ok_or(RecordError::BadKey)?;
+        let key = if let Some(handle) = text.strip_prefix(LOCATION) {
+            handle.parse().ok().map(RecordKey::Location)
+        } else if let Some(number) = text.strip_prefix(NUMBER) {
+            number.parse().ok().map(RecordKey::Number)
+        } else if let Some(prefix) = text.strip_prefix(GATEWAY) {
+            prefix.parse().ok().map(RecordKey::Gateway)
+        } else {
+            None
+        };
+        // The parsers of people's input forgive upper case and separators; a key must not.
+        key.filter(|key| key.to_string() == text).ok_or(RecordError::BadKey)
+    }
+
+    /// Returns the bytes of the key.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_string().into_bytes()
+    }
+
+    /// Returns the keys under which gateways for a number may be found, the longest prefix first.
+    pub fn gateways_of(number: &Number) -> impl Iterator<Item = RecordKey> {
+        Prefix::of_number(number).map(RecordKey::Gateway)
+    }
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordKey::Location(handle) => write!(f, "{LOCATION}{handle}"),
+            RecordKey::Number(number) => write!(f, "{NUMBER}{number}"),
+            RecordKey::Gateway(prefix) => write!(f, "{GATEWAY}{prefix}"),
+        }
+    }
+}
+
+/// A record that was verified for its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValidRecord {
+    /// Where a user is.
+    Location(ValidLocation),
+    /// Whose a number is.
+    Number(ValidNumber),
+    /// What a gateway offers.
+    Offer(ValidOffer),
+}
+
+impl ValidRecord {
+    /// Returns the key that the record was verified for.
+    pub fn key(&self) -> RecordKey {
+        match self {
+            ValidRecord::Location(valid) => RecordKey::Location(valid.record.handle.clone()),
+            ValidRecord::Number(valid) => RecordKey::Number(valid.record.number.clone()),
+            ValidRecord::Offer(valid) => RecordKey::Gateway(valid.slot.clone()),
+        }
+    }
+
+    /// Returns the sequence: of valid records the highest wins.
+    pub fn sequence(&self) -> u64 {
+        self.rank().sequence
+    }
+
+    /// Returns when the record ends, or its writer's certificate if that is sooner, in Unix seconds.
+    pub fn expires_unix(&self) -> u64 {
+        self.rank().expires_unix
+    }
+
+    /// Returns the key that signed the record.
+    pub fn publisher(&self) -> &PublicKey {
+        match self {
+            ValidRecord::Location(valid) => &valid.writer,
+            ValidRecord::Number(valid) => &valid.writer.key,
+            ValidRecord::Offer(valid) => &valid.gateway.key,
+        }
+    }
+
+    fn rank(&self) -> &envelope::Rank {
+        match self {
+            ValidRecord::Location(valid) => &valid.rank,
+            ValidRecord::Number(valid) => &valid.rank,
+            ValidRecord::Offer(valid) => &valid.rank,
+        }
+    }
+}
+
+/// Verifies a record for a key at the moment `unix`: form, slot, expiry, credential, permission and
+/// signature. Called when a record is stored and again when it is read.
+pub fn validate(
+    key: &[u8],
+    value: &[u8],
+    trust: &Trust,
+    revocations: &RevocationList,
+    unix: u64,
+) -> Result<ValidRecord, RecordError> {
+    match RecordKey::parse(key)? {
+        RecordKey::Location(slot) => {
+            location::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Location)
+        }
+        RecordKey::Number(slot) => number::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Number),
+        RecordKey::Gateway(slot) => offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer),
+    }
+}
+
+/// Returns the winner among valid records of one key: the highest sequence, then the latest end,
+/// then the greatest signature, so that all readers of the same answers agree.
+pub fn best(records: impl IntoIterator<Item = ValidRecord>) -> Option<ValidRecord> {
+    records.into_iter().max_by(|a, b| a.rank().cmp(b.rank()))
+}
+
+fn check_own_key(chain: &NodeChain, key: &NodeKey) -> Result<(), RecordError> {
+    if *chain.key() == key.public() {
+        return Ok(());
+    }
+    Err(IdentityError::WrongKey { subject: chain.name().to_owned() }.into())
+}
+
+#[cfg(test)]
+mod tests;

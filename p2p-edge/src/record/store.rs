@@ -1,0 +1,302 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use libp2p::PeerId;
+
+use super::error::RecordError;
+use super::{RecordKey, ValidRecord, validate};
+use crate::identity::{RevocationList, Trust};
+
+/// The bounds of a [`Store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Records in all. One takes 2 to 4 KiB of memory.
+    pub records: usize,
+    /// Records signed by one key.
+    pub per_publisher: usize,
+    /// Records that one peer put here.
+    pub per_peer: usize,
+    /// Records that came from one IPv4 address or one IPv6 /64.
+    pub per_address: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { records: 65_536, per_publisher: 4_096, per_peer: 8_192, per_address: 8_192 }
+    }
+}
+
+/// Where a record came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This node published it. Not counted against a peer or address.
+    Local,
+    /// A peer put it here.
+    Remote {
+        /// The peer that put it.
+        peer: PeerId,
+        /// Its network address, unless it came through a relay.
+        address: Option<IpAddr>,
+    },
+}
+
+impl Source {
+    fn peer(self) -> Option<PeerId> {
+        match self {
+            Source::Local => None,
+            Source::Remote { peer, .. } => Some(peer),
+        }
+    }
+
+    /// The network that a quota counts: a subscriber has a whole IPv6 /64.
+    fn network(self) -> Option<IpAddr> {
+        match self {
+            Source::Remote { address: Some(address), .. } => Some(match address.to_canonical() {
+                IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+                v4 => v4,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a record that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The key was free.
+    New,
+    /// It took the place of an older one.
+    Replaced,
+    /// The very same record is held. Nothing changed, not even whose quota it counts against.
+    Duplicate,
+}
+
+/// A record in the store.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The bytes of the key.
+    pub key: Vec<u8>,
+    /// The bytes of the record, as they came.
+    pub value: Vec<u8>,
+    /// The record, as verified when it was put.
+    pub record: ValidRecord,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// What a store counted since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records taken under a free key.
+    pub new: u64,
+    /// Records taken in place of an older one.
+    pub replaced: u64,
+    /// Records that were held already.
+    pub duplicates: u64,
+    /// Records that went because they expired.
+    pub expired: u64,
+    /// Records that went because their writer was revoked.
+    pub revoked: u64,
+    /// Records refused, by [`RecordError::as_str`].
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+/// The records that this node keeps for the overlay: bounded, verified, one per key.
+#[derive(Debug)]
+pub struct Store {
+    limits: StoreLimits,
+    entries: BTreeMap<Vec<u8>, Entry>,
+    by_end: BTreeSet<(u64, Vec<u8>)>,
+    per_publisher: BTreeMap<[u8; 32], usize>,
+    per_peer: BTreeMap<PeerId, usize>,
+    per_network: BTreeMap<IpAddr, usize>,
+    counters: Counters,
+}
+
+impl Store {
+    /// Builds an empty store.
+    pub fn new(limits: StoreLimits) -> Self {
+        Self {
+            limits,
+            entries: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+            per_publisher: BTreeMap::new(),
+            per_peer: BTreeMap::new(),
+            per_network: BTreeMap::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Verifies a record and keeps it if it is news.
+    ///
+    /// # Errors
+    /// What [`validate`] says; `NotStorable` for offers; `StaleSequence` for an older record,
+    /// `Conflict` for another of the same sequence; a quota that is used up; `StoreFull`. Nothing
+    /// that is held is lost by any of these.
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        value: Vec<u8>,
+        source: Source,
+        trust: &Trust,
+        revocations: &RevocationList,
+        unix: u64,
+    ) -> Result<Stored, RecordError> {
+        self.expire(unix);
+        let outcome = self.try_put(key, value, source, (trust, revocations), unix);
+        match &outcome {
+            Ok(Stored::New) => self.counters.new += 1,
+            Ok(Stored::Replaced) => self.counters.replaced += 1,
+            Ok(Stored::Duplicate) => self.counters.duplicates += 1,
+            Err(error) => *self.counters.refused.entry(error.as_str()).or_default() += 1,
+        }
+        outcome
+    }
+
+    fn try_put(
+        &mut self,
+        key: &[u8],
+        value: Vec<u8>,
+        source: Source,
+        (trust, revocations): (&Trust, &RevocationList),
+        unix: u64,
+    ) -> Result<Stored, RecordError> {
+        // Before any signature is verified: replication brings mostly what is held.
+        if self.entries.get(key).is_some_and(|held| held.value == value) {
+            return Ok(Stored::Duplicate);
+        }
+        let record = validate(key, &value, trust, revocations, unix)?;
+        if matches!(record.key(), RecordKey::Gateway(_)) {
+            return Err(RecordError::NotStorable);
+        }
+        let held = self.entries.get(key);
+        if let Some(held) = held {
+            let (have, got) = (held.record.sequence(), record.sequence());
+            if have == got {
+                return Err(RecordError::Conflict { sequence: got });
+            }
+            if have > got {
+                return Err(RecordError::StaleSequence { have, got });
+            }
+        } else if self.entries.len() >= self.limits.records {
+            return Err(RecordError::StoreFull);
+        }
+        self.check_quotas(held, &record, source)?;
+        let replaced = self.remove(key).is_some();
+        let entry = Entry { key: key.to_vec(), value, record, source };
+        self.insert(entry);
+        Ok(if replaced { Stored::Replaced } else { Stored::New })
+    }
+
+    /// Checks the three quotas. The record that is replaced gives its place back.
+    fn check_quotas(&self, held: Option<&Entry>, record: &ValidRecord, source: Source) -> Result<(), RecordError> {
+        let publisher = record.publisher().to_bytes();
+        let freed = held.is_some_and(|held| held.record.publisher().to_bytes() == publisher);
+        if used(&self.per_publisher, &publisher) - usize::from(freed) >= self.limits.per_publisher {
+            return Err(RecordError::PublisherQuota);
+        }
+        if let Some(peer) = source.peer() {
+            let freed = held.is_some_and(|held| held.source.peer() == Some(peer));
+            if used(&self.per_peer, &peer) - usize::from(freed) >= self.limits.per_peer {
+                return Err(RecordError::PeerQuota);
+            }
+        }
+        if let Some(network) = source.network() {
+            let freed = held.is_some_and(|held| held.source.network() == Some(network));
+            if used(&self.per_network, &network) - usize::from(freed) >= self.limits.per_address {
+                return Err(RecordError::AddressQuota);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        *self.per_publisher.entry(entry.record.publisher().to_bytes()).or_default() += 1;
+        if let Some(peer) = entry.source.peer() {
+            *self.per_peer.entry(peer).or_default() += 1;
+        }
+        if let Some(network) = entry.source.network() {
+            *self.per_network.entry(network).or_default() += 1;
+        }
+        self.by_end.insert((entry.record.expires_unix(), entry.key.clone()));
+        self.entries.insert(entry.key.clone(), entry);
+    }
+
+    /// Takes a record out.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.by_end.remove(&(entry.record.expires_unix(), entry.key.clone()));
+        give_back(&mut self.per_publisher, &entry.record.publisher().to_bytes());
+        if let Some(peer) = entry.source.peer() {
+            give_back(&mut self.per_peer, &peer);
+        }
+        if let Some(network) = entry.source.network() {
+            give_back(&mut self.per_network, &network);
+        }
+        Some(entry)
+    }
+
+    /// Returns the record under a key, unless it has expired.
+    pub fn get(&self, key: &[u8], unix: u64) -> Option<&Entry> {
+        self.entries.get(key).filter(|entry| entry.record.expires_unix() > unix)
+    }
+
+    /// Drops what has expired. Returns how many records went.
+    pub fn expire(&mut self, unix: u64) -> usize {
+        let mut gone = 0;
+        while let Some((end, key)) = self.by_end.first().cloned() {
+            if end > unix {
+                break;
+            }
+            self.remove(&key);
+            gone += 1;
+        }
+        self.counters.expired += gone as u64;
+        gone
+    }
+
+    /// Verifies everything again, after a new revocation list. Returns how many records went.
+    pub fn drop_revoked(&mut self, trust: &Trust, revocations: &RevocationList, unix: u64) -> usize {
+        self.expire(unix);
+        let refused = |entry: &&Entry| validate(&entry.key, &entry.value, trust, revocations, unix).is_err();
+        let keys: Vec<Vec<u8>> = self.entries.values().filter(refused).map(|entry| entry.key.clone()).collect();
+        for key in &keys {
+            self.remove(key);
+        }
+        self.counters.revoked += keys.len() as u64;
+        keys.len()
+    }
+
+    /// Returns all records in the order of their keys, expired ones too.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Returns how many records are held.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Says whether no record is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns what was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+fn used<K: Ord>(counts: &BTreeMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or(0)
+}
+
+fn give_back<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
