@@ -1,0 +1,42 @@
+# Causeway: build, try, test. `make` alone says what there is.
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+LAB := tests/lab
+
+help: ## Says what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
+
+setup: ## Installs what building and testing needs; quick when it is there
+	@$(LAB)/setup.sh lab
+
+build: ## Builds the programs: causewayd, causeway, causeway-peer
+	@$(LAB)/setup.sh
+	cargo build --workspace --bins
+
+demo: setup ## Calls from an overlay user to a telephone and back, with a real PBX; ONCE=1 ends after one round
+	cargo build --workspace --bins
+	cargo run --quiet -p tests --bin causeway-demo
+
+test: setup ## Runs every test; ends with the count
+	@$(LAB)/run-tests.sh
+
+bench: setup ## Measures calls a second and calls at once, beside Asterisk and rtpengine
+	cargo bench -p tests
+
+check: ## Format, lints, documentation, licences, shape of the tree
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo test --quiet -p tests --test arrows
+	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check; \
+	  else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny --locked)"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $(LAB)/*.sh .ci/run; \
+	  else echo "shellcheck is not installed: scripts were not checked"; fi
+
+fmt: ## Formats the sources
+	cargo fmt --all
+
+clean: ## Removes what was built; what the laboratory fetched stays in its cache
+	cargo clean
+
+.PHONY: help setup build demo test bench check fmt clean

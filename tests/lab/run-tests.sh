@@ -1,0 +1,73 @@
+#!/bin/bash
+# Runs every test of the workspace, one suite after the other, and adds the results up.
+#
+#   run-tests.sh [ARGUMENTS OF cargo test]         by default --workspace
+#
+# Each suite's own output goes to target/test-logs; that of a suite that failed is shown. The last two lines are
+#   N passed, N failed, N skipped
+#   RESULT test passed=N failed=N skipped=N
+# and the exit status is 0 only when something passed and nothing failed.
+set -uo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+cd "$LAB_DIR/../.." || exit 1
+[ -x "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH
+TARGET=${CARGO_TARGET_DIR:-target}
+LOGS=$TARGET/test-logs
+mkdir -p "$LOGS"
+[ $# -gt 0 ] || set -- --workspace
+LONGEST=${CAUSEWAY_TEST_LIMIT:-1200} # seconds one suite may take
+passed=0 failed=0 skipped=0
+
+finish() {
+  echo
+  echo "$passed passed, $failed failed, $skipped skipped"
+  echo "RESULT test passed=$passed failed=$failed skipped=$skipped"
+  [ "$passed" -gt 0 ] && [ "$failed" = 0 ]
+  exit
+}
+
+# count FILE: the sum of a suite's `test result:` lines as "passed failed skipped"
+count() {
+  awk '/^test result:/ { for (i = 1; i < NF; i++) {
+      if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) s += $i } }
+    END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+say "building programs and tests"
+if ! cargo build --workspace --bins; then
+  echo "FAILED to build the programs"; failed=1; finish
+fi
+suites=$(mktemp)
+trap 'rm -f "$suites"' EXIT
+# Rendered messages go on to the screen; what cargo built is read from the JSON.
+if ! cargo test "$@" --no-run --message-format=json-render-diagnostics >"$suites"; then
+  echo "FAILED to build the tests"; failed=1; finish
+fi
+folder=$(readlink -f "$TARGET")/debug
+export CAUSEWAY_BIN=$folder
+
+# run NAME FOLDER COMMAND...: one suite
+run() {
+  local name=$1 place=$2 log start=$SECONDS status p f s; shift 2
+  log=$(readlink -f "$LOGS")/${name//\//-}.log
+  ( cd "$place" && timeout "$LONGEST" "$@" ) >"$log" 2>&1; status=$?
+  [ "$status" = 124 ] && echo "ended after $LONGEST s" >>"$log"
+  read -r p f s < <(count "$log")
+  # A suite that died without a count of its own counts as one failure.
+  [ "$status" != 0 ] && [ "$f" = 0 ] && f=1
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  printf '%-6s %-36s %4d passed %3d failed %3d skipped  %4d s\n' "$([ "$f" = 0 ] && echo ok || echo FAILED)" \
+    "$name" "$p" "$f" "$s" $((SECONDS - start))
+  [ "$f" = 0 ] || { sed -n '/^failures:/,$p' "$log" | grep . || tail -n 40 "$log"; } | tail -n 120
+}
+
+while IFS=$'\t' read -r executable manifest kind name; do
+  crate=$(basename "$(dirname "$manifest")")
+  case $kind in test) label=$crate/$name ;; bin) label=$crate/bin/$name ;; *) label=$crate ;; esac
+  # A program without tests of its own adds nothing to the list.
+  if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep -q ': test$'; then continue; fi
+  run "$label" "$(dirname "$manifest")" "$executable"
+done < <(sed -n '/"profile":{[^}]*"test":true/s/.*"manifest_path":"\([^"]*\)","target":{"kind":\["\([^"]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\4\t\1\t\2\t\3/p' "$suites")
+[ "$*" = --workspace ] && run documentation . cargo test --quiet --workspace --doc
+finish
