@@ -2,12 +2,16 @@
 
 mod asterisk;
 mod baresip;
+mod phone;
 pub mod ports;
 mod process;
+mod site;
 
 pub use asterisk::{Asterisk, AsteriskOptions, HeardDigit, Originate};
 pub use baresip::{Baresip, BaresipOptions};
+pub use phone::{Phone, PhoneOptions};
 pub use process::{Process, Signal, until};
+pub use site::{Authority, Credential, Daemon, DaemonOptions, TrunkOptions};
 
 use std::{
     path::{Path, PathBuf},
