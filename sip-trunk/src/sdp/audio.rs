@@ -1,0 +1,233 @@
+use std::net::{IpAddr, SocketAddr};
+
+use call_model::{Codec, Direction};
+use sdp_types::{Attribute, Connection, Media, Session};
+
+use super::is_denied;
+use super::negotiation::{MediaPolicy, NegotiationError};
+
+/// What a payload type of an audio m-line stands for, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Codec(Codec),
+    /// `telephone-event/8000`: beside G.711 the event clock is that of G.711 (RFC 4733 2.1).
+    TelephoneEvent,
+}
+
+/// One audio m-line with everything that applies to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Audio {
+    /// Index of the m-line.
+    pub(super) index: usize,
+    /// Known formats in the order of the m-line.
+    pub(super) formats: Vec<(u8, Format)>,
+    /// Where RTP goes; an unspecified address means: nowhere (RFC 3264 8.4).
+    pub(super) rtp: SocketAddr,
+    /// Where RTCP goes when it is not multiplexed (RFC 3550 11, RFC 3605).
+    pub(super) rtcp: SocketAddr,
+    /// Whether `a=rtcp-mux` is there (RFC 5761 5.1.1).
+    pub(super) mux: bool,
+    /// As the peer wrote it, with a `c=0.0.0.0` counted as "does not receive".
+    pub(super) direction: Direction,
+    /// Milliseconds of `a=ptime`, and of `a=maxptime` where that is less.
+    pub(super) packet_time_ms: Option<u16>,
+}
+
+impl Audio {
+    /// The first format that is one of `codecs`.
+    pub(super) fn first_codec(&self, codecs: &[Codec]) -> Option<(u8, Codec)> {
+        self.formats.iter().find_map(|&(number, format)| match format {
+            Format::Codec(codec) if codecs.contains(&codec) => Some((number, codec)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn telephone_event(&self) -> Option<u8> {
+        self.formats.iter().find(|(_, format)| *format == Format::TelephoneEvent).map(|(number, _)| *number)
+    }
+
+    /// Finds the m-line of an offer to talk over: the first plain audio line with a known codec.
+    pub(super) fn of_offer(session: &Session, policy: &MediaPolicy) -> Result<Self, NegotiationError> {
+        let mut error = NegotiationError::NoAudio;
+        for (index, media) in session.medias.iter().enumerate() {
+            if !is_audio(media) || media.port == 0 {
+                continue;
+            }
+            match check_transport(media) {
+                Ok(()) => {}
+                Err(e) => {
+                    if error == NegotiationError::NoAudio {
+                        error = e;
+                    }
+                    continue;
+                }
+            }
+            let formats = formats_of(media);
+            let known = |format: &(u8, Format)| match format.1 {
+                Format::Codec(codec) => policy.codecs.contains(&codec),
+                Format::TelephoneEvent => false,
+            };
+            if formats.iter().any(known) {
+                return Self::read(session, index, media, formats, policy);
+            }
+            error = NegotiationError::NoCommonCodec;
+        }
+        Err(error)
+    }
+
+    /// Reads the m-line of an answer at the index where ours is.
+    pub(super) fn of_answer(
+        session: &Session,
+        index: usize,
+        policy: &MediaPolicy,
+    ) -> Result<Self, NegotiationError> {
+        let media = session.medias.get(index).ok_or(NegotiationError::MediaLines)?;
+        if !is_audio(media) {
+            return Err(NegotiationError::MediaLines);
+        }
+        if media.port == 0 {
+            return Err(NegotiationError::AudioRejected);
+        }
+        check_transport(media)?;
+        Self::read(session, index, media, formats_of(media), policy)
+    }
+
+    fn read(
+        session: &Session,
+        index: usize,
+        media: &Media,
+        formats: Vec<(u8, Format)>,
+        policy: &MediaPolicy,
+    ) -> Result<Self, NegotiationError> {
+        let connection = media.connections.first().or(session.connection.as_ref());
+        let ip = address_of(connection.ok_or(NegotiationError::NoAddress)?)?;
+        let rtp = SocketAddr::new(ip, media.port);
+        let rtcp = match rtcp_of(media) {
+            Some((port, address)) => SocketAddr::new(address.unwrap_or(ip), port),
+            None => SocketAddr::new(ip, media.port.checked_add(1).ok_or(NegotiationError::Port)?),
+        };
+        for address in [rtp.ip(), rtcp.ip()] {
+            let spoken = if address.is_ipv4() { policy.addresses.ipv4 } else { policy.addresses.ipv6 };
+            if !spoken {
+                return Err(NegotiationError::AddressFamily);
+            }
+            if !address.is_unspecified() && is_denied(address, &policy.addresses) {
+                return Err(NegotiationError::AddressDenied);
+            }
+        }
+        let mut direction = direction_of(&media.attributes)
+            .or_else(|| direction_of(&session.attributes))
+            .unwrap_or(Direction::SendRecv);
+        if ip.is_unspecified() {
+            direction = if direction.sends() { Direction::SendOnly } else { Direction::Inactive };
+        }
+        let milliseconds = |name| {
+            value_of(&media.attributes, name)
+                .or_else(|| value_of(&session.attributes, name))
+                .and_then(|v| v.trim().parse::<u16>().ok())
+                .filter(|&ms| ms > 0)
+        };
+        let packet_time_ms = match (milliseconds("ptime"), milliseconds("maxptime")) {
+            (Some(time), Some(most)) => Some(time.min(most)),
+            (Some(time), None) => Some(time),
+            (None, Some(most)) => Some(policy.packet_time_ms.min(most)),
+            (None, None) => None,
+        };
+        Ok(Self {
+            index,
+            formats,
+            rtp,
+            rtcp,
+            mux: media.attributes.iter().any(|a| a.attribute.eq_ignore_ascii_case("rtcp-mux")),
+            direction,
+            packet_time_ms,
+        })
+    }
+}
+
+fn is_audio(media: &Media) -> bool {
+    media.media.eq_ignore_ascii_case("audio")
+}
+
+/// A secure offer is refused and never answered as a plain one (RFC 4568 7.1.2).
+fn check_transport(media: &Media) -> Result<(), NegotiationError> {
+    if media.proto.eq_ignore_ascii_case("RTP/AVP") {
+        Ok(())
+    } else if media.proto.to_ascii_uppercase().contains("SAVP") {
+        Err(NegotiationError::SecureMedia)
+    } else {
+        Err(NegotiationError::Transport)
+    }
+}
+
+/// RFC 3551 6: payload types 0 and 8 need no rtpmap. Where one is given, it counts.
+fn formats_of(media: &Media) -> Vec<(u8, Format)> {
+    let rtpmaps: Vec<(u8, &str)> = media
+        .attributes
+        .iter()
+        .filter(|a| a.attribute.eq_ignore_ascii_case("rtpmap"))
+        .filter_map(|a| {
+            let (number, encoding) = a.value.as_deref()?.trim().split_once(char::is_whitespace)?;
+            Some((number.parse().ok()?, encoding.trim()))
+        })
+        .collect();
+    let mut formats: Vec<(u8, Format)> = Vec::new();
+    for number in media.fmt.split_whitespace().filter_map(|f| f.parse::<u8>().ok()).filter(|&n| n < 128) {
+        if formats.iter().any(|(known, _)| *known == number) {
+            continue;
+        }
+        let format = match rtpmaps.iter().find(|(mapped, _)| *mapped == number) {
+            Some((_, encoding)) => format_of(encoding),
+            None if number == 0 => Some(Format::Codec(Codec::Pcmu)),
+            None if number == 8 => Some(Format::Codec(Codec::Pcma)),
+            None => None,
+        };
+        formats.extend(format.map(|format| (number, format)));
+    }
+    formats
+}
+
+fn format_of(encoding: &str) -> Option<Format> {
+    let mut parts = encoding.split('/');
+    let name = parts.next()?;
+    let clock: u32 = parts.next()?.trim().parse().ok()?;
+    let channels = parts.next().map_or(Some(1), |c| c.trim().parse::<u8>().ok())?;
+    if clock != 8000 || channels != 1 {
+        return None;
+    }
+    match name {
+        name if name.eq_ignore_ascii_case("PCMU") => Some(Format::Codec(Codec::Pcmu)),
+        name if name.eq_ignore_ascii_case("PCMA") => Some(Format::Codec(Codec::Pcma)),
+        name if name.eq_ignore_ascii_case("telephone-event") => Some(Format::TelephoneEvent),
+        _ => None,
+    }
+}
+
+/// A host name would have to be resolved, by us, for a stranger: refused (RFC 8866 5.7 allows it).
+fn address_of(connection: &Connection) -> Result<IpAddr, NegotiationError> {
+    let text = connection.connection_address.split('/').next().unwrap_or_default();
+    let text = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| NegotiationError::Hostname)
+}
+
+/// RFC 3605 2.1: `a=rtcp:port [IN IP4 address]`. An unreadable address leaves that of RTP.
+fn rtcp_of(media: &Media) -> Option<(u16, Option<IpAddr>)> {
+    let value = value_of(&media.attributes, "rtcp")?;
+    let mut fields = value.split_whitespace();
+    let port = fields.next()?.parse().ok().filter(|&port| port != 0)?;
+    let address = fields.nth(2).and_then(|a| a.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical());
+    Some((port, address))
+}
+
+fn value_of<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
+    attributes.iter().find(|a| a.attribute.eq_ignore_ascii_case(name))?.value.as_deref()
+}
+
+fn direction_of(attributes: &[Attribute]) -> Option<Direction> {
+    const ALL: [Direction; 4] =
+        [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive];
+    attributes
+        .iter()
+        .filter(|a| a.value.is_none())
+        .find_map(|a| ALL.into_iter().find(|d| a.attribute.eq_ignore_ascii_case(d.as_str())))
+}
