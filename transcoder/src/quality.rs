@@ -82,7 +82,8 @@ mod tests {
     // ITU-T G.107 annex B and G.109: ratings and the scores published for them.
     #[test]
     fn ratings_give_the_published_scores() {
-        for (r, score) in [(93.2, 4.41), (90.0, 4.34), (80.0, 4.03), (70.0, 3.60), (60.0, 3.10), (50.0, 2.58)] {
+        for (r, score) in [(93.2, 4.41), (90.0, 4.34), (80.0, 4.03), (70.0, 3.60), (60.0, 3.10), (50.0, 2.58)]
+        {
             assert!((mos(r) - score).abs() < 0.01, "R {r}: {} against {score}", mos(r));
         }
         assert_eq!(mos(-3.0), 1.0);

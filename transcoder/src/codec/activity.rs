@@ -6,19 +6,25 @@ use super::mean_power;
 const FAINTEST: f32 = 27.0;
 /// Power of -45 dBov: background is never taken to be louder, so steady tones stay active.
 const LOUDEST_FLOOR: f32 = 33_960.0;
-/// Voice stands out of the background by this factor in power: 6 dB.
-const MARGIN: f32 = 4.0;
+/// Voice stands out of the background by this factor in power over a whole frame (5 dB), or over
+/// a stretch of it (9 dB), so that an onset late in a frame is not averaged away.
+const FRAME_MARGIN: f32 = 3.2;
+const STRETCH_MARGIN: f32 = 8.0;
 /// Samples that stay active after the last voice: 240 ms, longer than a stop before a plosive.
 const HANGOVER: usize = 1_920;
-/// Samples looked at together: 5 ms, so that an onset late in a frame is not averaged away.
+/// Samples of a stretch: 5 ms.
 const STRETCH: usize = 40;
-/// Growth of the background estimate per stretch: about 3 dB a second.
-const RISE: f32 = 1.0035;
+/// The background is the quietest frame of the last two seconds: speech pauses more often.
+const SPANS: usize = 8;
+/// Samples of each of those spans: 250 ms.
+const SPAN: usize = 2_000;
 
 /// An energy detector with an adaptive floor, for 8 kHz audio. When in doubt it says voice.
 #[derive(Clone, Debug)]
 pub struct ActivityDetector {
-    floor: f32,
+    /// Quietest frame of each span; the last entry is the present one.
+    quietest: [f32; SPANS],
+    span_left: usize,
     hangover: usize,
 }
 
@@ -29,23 +35,27 @@ impl Default for ActivityDetector {
 }
 
 impl ActivityDetector {
-    /// Builds a detector that takes everything audible for voice until it has heard background.
+    /// Builds a detector that takes everything audible for voice until it has heard background
+    /// for two seconds.
     pub fn new() -> Self {
-        Self { floor: FAINTEST, hangover: HANGOVER }
+        Self { quietest: [FAINTEST; SPANS], span_left: SPAN, hangover: HANGOVER }
     }
 
     /// Says whether a frame, the next 10 to 60 ms, is to be sent.
     pub fn is_active(&mut self, frame: &[i16]) -> bool {
-        let mut voice = false;
-        for stretch in frame.chunks(STRETCH) {
-            let power = mean_power(stretch);
-            if power > FAINTEST && power > self.floor * MARGIN {
-                voice = true;
-            }
-            // A dip of one stretch is chance; the floor follows it half way.
-            self.floor = if power < self.floor { 0.5 * (self.floor + power) } else { self.floor * RISE }
-                .clamp(FAINTEST / MARGIN, LOUDEST_FLOOR);
+        let power = mean_power(frame);
+        let floor = self.quietest.iter().copied().fold(LOUDEST_FLOOR, f32::min);
+        let stands_out = |power: f32, margin: f32| power > FAINTEST && power > floor * margin;
+        let voice = stands_out(power, FRAME_MARGIN)
+            || frame.chunks(STRETCH).any(|stretch| stands_out(mean_power(stretch), STRETCH_MARGIN));
+
+        if self.span_left < frame.len() {
+            self.quietest.rotate_left(1);
+            self.quietest[SPANS - 1] = f32::MAX;
+            self.span_left = SPAN;
         }
+        self.span_left = self.span_left.saturating_sub(frame.len());
+        self.quietest[SPANS - 1] = self.quietest[SPANS - 1].min(power);
         self.hangover = if voice { HANGOVER } else { self.hangover.saturating_sub(frame.len()) };
         voice || self.hangover > 0
     }

@@ -112,7 +112,8 @@ impl Concealer {
     /// Builds the repeated stretch from one more period of history, its end blended into what
     /// precedes its beginning so that it wraps without a jump.
     fn lengthen_cycle(&mut self) {
-        let leaving = if self.cycles == 0 { f32::from(self.history[HISTORY - 1]) } else { self.cycle[self.position] };
+        let leaving =
+            if self.cycles == 0 { f32::from(self.history[HISTORY - 1]) } else { self.cycle[self.position] };
         self.cycles += 1;
         self.cycle_len = self.cycles * self.period;
         let start = HISTORY - self.cycle_len;

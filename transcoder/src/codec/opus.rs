@@ -354,9 +354,8 @@ pub fn packet_duration(packet: &[u8]) -> Option<u32> {
         return None;
     }
     // SAFETY: the pointer is valid for the length passed, which is at least 1.
-    let samples = unsafe {
-        sys::opus_packet_get_nb_samples(packet.as_ptr(), packet.len() as i32, CLOCK_RATE as i32)
-    };
+    let samples =
+        unsafe { sys::opus_packet_get_nb_samples(packet.as_ptr(), packet.len() as i32, CLOCK_RATE as i32) };
     u32::try_from(samples).ok().filter(|&ticks| ticks > 0)
 }
 

@@ -129,8 +129,7 @@ impl DtmfReceiver {
             let same = active.timestamp == timestamp;
             if same || (!marker && active.continues(digit, timestamp)) {
                 if !same {
-                    active.earlier =
-                        active.earlier.saturating_add(timestamp.wrapping_sub(active.timestamp));
+                    active.earlier = active.earlier.saturating_add(timestamp.wrapping_sub(active.timestamp));
                     let passed = active.timestamp;
                     active.timestamp = timestamp;
                     active.duration = 0;
@@ -217,9 +216,10 @@ impl DtmfReceiver {
         }
         let full = self.finished.len() == REMEMBERED;
         let horizon = self.clock_rate.saturating_mul(MAX_AGE_SECONDS);
-        full && self.finished.iter().all(|&finished| {
-            is_before(timestamp, finished) && finished.wrapping_sub(timestamp) < horizon
-        })
+        full && self
+            .finished
+            .iter()
+            .all(|&finished| is_before(timestamp, finished) && finished.wrapping_sub(timestamp) < horizon)
     }
 
     fn push(&mut self, event: DtmfEvent) {

@@ -100,7 +100,6 @@ impl DelayEstimator {
         let slow = self.len - 1 - self.len / TOLERATED;
         let (_, &mut slowest, _) = transits.select_nth_unstable(slow);
         self.fastest = transits.iter().copied().min().unwrap_or(self.fastest);
-        self.desired =
-            (slowest + MARGIN).clamp(self.fastest + self.min_delay, self.fastest + self.max_delay);
+        self.desired = (slowest + MARGIN).clamp(self.fastest + self.min_delay, self.fastest + self.max_delay);
     }
 }

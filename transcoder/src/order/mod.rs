@@ -26,12 +26,12 @@ const MAX_TRANSIT_CHANGE: i64 = 2_000_000;
 const MAX_OVERDUE: u32 = 5;
 /// An empty buffer is concealed this long, in microseconds; then the talkspurt counts as over.
 const MAX_UNDERRUN: i64 = 60_000;
-/// How early or late, in microseconds, a frame may be played against its due time before
-/// playout waits, asks for quiet frames to be dropped, or drops frames itself.
-const START_EARLY: i64 = 10_000;
-const WAIT: i64 = -15_000;
-const SURPLUS: i64 = 30_000;
-const EXCESS: i64 = 60_000;
+/// Playout that runs earlier than due by more than this, in microseconds, waits a tick.
+const EARLY: i64 = 5_000;
+/// Playout that would still be this late without a frame asks for a quiet one to be dropped.
+const SURPLUS: i64 = 10_000;
+/// Playout that would still be this late without a frame drops it, quiet or not.
+const EXCESS: i64 = 40_000;
 /// Pops between two frames dropped because of excess.
 const DROP_INTERVAL: u32 = 10;
 
@@ -326,7 +326,7 @@ impl JitterBuffer {
             let Some(mut cursor) = self.cursor else { return Frame::Empty };
             let lag = at - self.due(cursor.timestamp);
             let head = self.head();
-            if first_of_tick && lag < WAIT {
+            if first_of_tick && lag < -EARLY {
                 if self.last_silence {
                     return Frame::Silence { duration: self.tick() };
                 }
@@ -356,10 +356,10 @@ impl JitterBuffer {
                 cursor.sequence = self.seen.first_missing(cursor.sequence, slot.sequence) + 1;
                 self.cursor = Some(cursor);
                 self.counters.lost += 1;
-                let next = (u64::from(made_up) == gap).then_some(&*self.payload(index, slot.len));
+                let next = (u64::from(made_up) == gap).then(|| self.payload(index, slot.len));
                 return Frame::Lost { duration: made_up, next };
             }
-            if gap > 0 && lag < SURPLUS / 2 {
+            if gap > 0 && lag < SURPLUS {
                 let made_up = self.tick().min(clamp_u32(gap));
                 cursor.timestamp += u64::from(made_up);
                 self.cursor = Some(cursor);
@@ -371,7 +371,8 @@ impl JitterBuffer {
             if let Some(cursor) = &mut self.cursor {
                 cursor.timestamp = slot.timestamp + u64::from(duration);
             }
-            if lag > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
+            let spare = lag - self.span(duration);
+            if spare > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
                 self.pops_since_drop = 0;
                 self.counters.discarded += 1;
                 continue;
@@ -386,7 +387,7 @@ impl JitterBuffer {
                 duration,
                 marker: slot.marker,
                 silence: slot.silence,
-                surplus: lag > SURPLUS,
+                surplus: spare > SURPLUS,
             };
         }
     }
@@ -505,14 +506,12 @@ impl JitterBuffer {
     /// Begins to play once the first packet is due. Says whether it did.
     fn start(&mut self, at: i64) -> bool {
         let Some(mut index) = self.head() else { return false };
-        let early = |buffer: &Self, index: usize| {
-            buffer.due(buffer.slots[index].timestamp) > at + START_EARLY
-        };
+        let early = |buffer: &Self, index: usize| buffer.due(buffer.slots[index].timestamp) > at;
         if early(self, index) {
             return false;
         }
         // After a stall much may be overdue: begin with what is due now.
-        while at - self.due(self.slots[index].timestamp) > SURPLUS {
+        while at - self.due(self.slots[index].timestamp) > SURPLUS + self.span(self.slots[index].duration) {
             self.slots[index].occupied = false;
             match self.head() {
                 Some(next) if !early(self, next) => {
@@ -555,7 +554,7 @@ impl JitterBuffer {
         let duration = if self.last_duration == 0 { tick } else { self.last_duration.min(tick) };
         cursor.timestamp += u64::from(duration);
         self.cursor = Some(cursor);
-        self.underrun += i64::from(duration) * 1_000_000 / i64::from(self.config.clock_rate.max(1));
+        self.underrun += self.span(duration);
         Frame::Lost { duration, next: None }
     }
 
@@ -613,6 +612,11 @@ impl JitterBuffer {
     /// Returns a tick in units of the timestamp.
     fn tick(&self) -> u32 {
         (self.config.tick.as_micros() as u64 * u64::from(self.config.clock_rate) / 1_000_000).max(1) as u32
+    }
+
+    /// Returns a duration in microseconds.
+    fn span(&self, ticks: u32) -> i64 {
+        i64::from(ticks) * 1_000_000 / i64::from(self.config.clock_rate.max(1))
     }
 
     fn due(&self, timestamp: u64) -> i64 {

@@ -142,7 +142,7 @@ impl ReceiverStatistics {
         stream.expected_prior = stream.expected();
         stream.received_prior = stream.received;
         let lost = expected.saturating_sub(received);
-        let fraction_lost = if expected == 0 { 0 } else { (lost * 256 / expected).min(255) as u8 };
+        let fraction_lost = (lost * 256).checked_div(expected).unwrap_or(0).min(255) as u8;
         let (last_sr, delay_since_last_sr) = match self.last_sr {
             Some((at, ntp)) => {
                 let delay = now.saturating_duration_since(at).min(Duration::from_secs(65_535));

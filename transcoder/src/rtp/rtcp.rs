@@ -348,5 +348,5 @@ pub fn round_trip(now: NtpTime, block: &ReportBlock) -> Option<Duration> {
     }
     let units = now.middle().wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
     // Above an hour the far side's arithmetic is off, or the report is not about ours.
-    (units < 3_600 << 16).then(|| Duration::from_micros(u64::from(units) * 1_000_000 >> 16))
+    (units < 3_600 << 16).then(|| Duration::from_micros((u64::from(units) * 1_000_000) >> 16))
 }
