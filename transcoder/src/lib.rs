@@ -5,9 +5,19 @@
 //! [`codec`], which calls libopus.
 #![deny(unsafe_code)]
 
+pub mod bridge;
 pub mod codec;
 pub mod dtmf;
+pub mod error;
+pub mod leg;
 pub mod order;
+pub mod phone;
 pub mod quality;
 pub mod rtp;
 mod seed;
+mod stream;
+
+pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
+pub use error::MediaError;
+pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
+pub use phone::{Phone, PhoneConfig, PhoneEvent};

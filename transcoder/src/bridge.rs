@@ -1,0 +1,463 @@
+//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over plain RTP on the
+//! trunk side, everything in between at 8 kHz.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+
+use crate::codec::g711::Law;
+use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::error::MediaError;
+use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
+use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::seed::Seeded;
+use crate::stream::g711::{G711Receiver, G711Sender};
+use crate::stream::opus::{OpusReceiver, OpusSender};
+use crate::stream::{Played, TICK};
+
+/// Sampling rate between the legs, in Hz.
+const SAMPLE_RATE: u32 = 8_000;
+/// Samples of a tick.
+const TICK_SAMPLES: usize = 160;
+/// Most ticks that are caught up after a late wake-up; audio older than that is given up.
+const MAX_CATCH_UP: u32 = 10;
+/// Most events that wait to be polled.
+const MAX_EVENTS: usize = 64;
+/// A digit is forwarded no shorter than what receivers must detect (ITU-T Q.24) ...
+const MIN_DIGIT_MS: u16 = 40;
+/// ... and no longer than this, for it holds the voice up meanwhile.
+const MAX_DIGIT_MS: u16 = 5_000;
+
+/// Which of the two sockets of a leg is meant. The overlay leg has [`Port::Rtp`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Port {
+    /// RTP, or everything where RTCP shares the port (RFC 5761).
+    Rtp,
+    /// RTCP.
+    Rtcp,
+}
+
+/// A datagram to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The leg that sends it.
+    pub side: Side,
+    /// The socket of the leg.
+    pub port: Port,
+    /// The address to send from.
+    pub local: SocketAddr,
+    /// The address to send to.
+    pub destination: SocketAddr,
+    /// The datagram.
+    pub bytes: &'a [u8],
+}
+
+/// Receives what is to be sent.
+pub type Emit<'a> = &'a mut dyn FnMut(Outgoing<'_>);
+
+/// Settings of a bridge.
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Our RTP address towards the trunk.
+    pub trunk_rtp: SocketAddr,
+    /// Our RTCP address towards the trunk.
+    pub trunk_rtcp: SocketAddr,
+    /// How long a side may send nothing before [`BridgeEvent::Silent`].
+    pub media_timeout: Duration,
+    /// Bit rate of Opus towards the overlay, in bit/s. Below 20000 there is no in-band FEC.
+    pub bitrate: u32,
+    /// Complexity of the Opus encoder, 0 to 10.
+    pub complexity: u8,
+    /// Whether Opus carries in-band FEC (RFC 6716 2.1.7).
+    pub fec: bool,
+    /// Loss in per cent that the FEC is made for, 0 to 100.
+    pub expected_loss_percent: u8,
+    /// Whether silence from the trunk is left unencoded and sent as DTX.
+    pub suppress_silence: bool,
+}
+
+impl BridgeConfig {
+    /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 24 kbit/s,
+    /// complexity 5, FEC for 5 % loss, silence suppressed.
+    pub fn new(trunk_rtp: SocketAddr) -> Self {
+        let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
+        Self {
+            trunk_rtp,
+            trunk_rtcp,
+            media_timeout: Duration::from_secs(30),
+            bitrate: 24_000,
+            complexity: 5,
+            fec: true,
+            expected_loss_percent: 5,
+            suppress_silence: true,
+        }
+    }
+}
+
+/// What a bridge reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeEvent {
+    /// ICE and DTLS of the overlay leg are through.
+    OverlayConnected,
+    /// The first usable RTP packet came from a side.
+    FirstPacket {
+        /// The side that sent it.
+        side: Side,
+    },
+    /// A digit was dialled.
+    Dtmf {
+        /// The side that sent it.
+        side: Side,
+        /// The digit.
+        digit: DtmfDigit,
+        /// Its length in milliseconds.
+        duration_ms: u16,
+        /// Whether it goes on in RTP to the other side. If not, signalling may carry it.
+        forwarded: bool,
+    },
+    /// No packet came from a side for the media timeout. Repeated each time it passes again;
+    /// never while the side is held.
+    Silent {
+        /// The silent side.
+        side: Side,
+    },
+    /// The overlay leg is over; it cannot come back.
+    OverlayFailed {
+        /// Why.
+        failure: LegFailure,
+    },
+}
+
+/// When a side was last heard.
+#[derive(Debug, Default)]
+struct Watch {
+    heard: bool,
+    deadline: Option<Instant>,
+}
+
+/// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
+/// what comes out of `emit`.
+pub struct Bridge {
+    config: BridgeConfig,
+    overlay: WebRtcLeg,
+    overlay_in: OpusReceiver,
+    overlay_out: OpusSender,
+    overlay_held: bool,
+    overlay_watch: Watch,
+    trunk: RtpLeg,
+    trunk_in: G711Receiver,
+    trunk_out: G711Sender,
+    trunk_watch: Watch,
+    tick_at: Instant,
+    ticks_skipped: u64,
+    events: VecDeque<BridgeEvent>,
+}
+
+impl Bridge {
+    /// Builds a bridge round an overlay leg that has offered or answered. The seed decides
+    /// SSRCs, first sequence numbers and timestamps, RTCP times and the phase of the tick.
+    pub fn new(
+        config: BridgeConfig,
+        overlay: WebRtcLeg,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, MediaError> {
+        let mut seeds = Seeded::new(seed);
+        let encoder = EncoderConfig {
+            sample_rate: SAMPLE_RATE,
+            bitrate: config.bitrate,
+            complexity: config.complexity,
+            fec: config.fec,
+            expected_loss_percent: config.expected_loss_percent,
+            dtx: false,
+            max_bandwidth: Bandwidth::Narrowband,
+        };
+        let codec = |error: crate::codec::CodecError| MediaError::Codec(error.to_string());
+        let phase = Duration::from_micros(seeds.next_u64() % 8 * 2_500);
+        Ok(Self {
+            overlay,
+            overlay_in: OpusReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
+            overlay_out: OpusSender::new(&encoder, config.suppress_silence, &mut seeds).map_err(codec)?,
+            overlay_held: false,
+            overlay_watch: Watch::default(),
+            trunk: RtpLeg::new(seeds.next_u64(), now),
+            trunk_in: G711Receiver::new(&mut seeds),
+            trunk_out: G711Sender::new(),
+            trunk_watch: Watch::default(),
+            tick_at: now + phase,
+            ticks_skipped: 0,
+            events: VecDeque::with_capacity(MAX_EVENTS),
+            config,
+        })
+    }
+
+    /// Takes the answer to the overlay leg's offer. An error ends that leg.
+    pub fn accept_overlay_answer(&mut self, sdp: &str, _now: Instant) -> Result<(), MediaError> {
+        self.overlay.accept_answer(sdp)
+    }
+
+    /// Sets what was negotiated with the trunk: for early media, for the answer, and on every
+    /// change after. Media flows from the first time on. On an error everything stays as it was.
+    pub fn set_trunk_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
+        let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
+        let moved = self.trunk.media().is_some_and(|old| old.remote_rtp != media.remote_rtp);
+        self.trunk.set_media(media, now)?;
+        if moved {
+            self.trunk_in.reset();
+        }
+        self.trunk_in.set_law(law);
+        self.trunk_out.set_media(law, media);
+        self.trunk_watch.deadline = media.direction.receives().then(|| now + self.config.media_timeout);
+        Ok(())
+    }
+
+    /// Holds or resumes towards the overlay user: nothing is sent to a user who holds, and nothing
+    /// is expected of them.
+    pub fn set_overlay_hold(&mut self, on: bool) {
+        self.overlay_held = on;
+    }
+
+    /// Queues a digit to be sent on a side. Returns false if the side has no telephone events in
+    /// RTP, or too many digits wait: then signalling may carry it.
+    pub fn send_dtmf(&mut self, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+        let duration_ms = duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS);
+        self.has_telephone_event(side)
+            && match side {
+                Side::Overlay => self.overlay_out.queue_dtmf(digit, duration_ms),
+                Side::Trunk => self.trunk_out.queue_dtmf(digit, duration_ms),
+            }
+    }
+
+    /// Says whether a side carries digits in RTP.
+    pub fn has_telephone_event(&self, side: Side) -> bool {
+        match side {
+            Side::Overlay => self.overlay.has_telephone_event(),
+            Side::Trunk => self.trunk.has_telephone_event(),
+        }
+    }
+
+    /// Takes a datagram that came from `source` on the address `local`. Anything at all may come:
+    /// what is not wanted is counted.
+    // One argument per fact of a datagram; a struct would only be taken apart again.
+    #[allow(clippy::too_many_arguments)]
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        side: Side,
+        port: Port,
+        local: SocketAddr,
+        source: SocketAddr,
+        packet: &[u8],
+        emit: Emit<'_>,
+    ) {
+        match side {
+            Side::Overlay => {
+                self.overlay.handle_datagram(now, local, source, packet, &mut overlay_emit(emit));
+                self.take_overlay_events(now);
+            }
+            Side::Trunk => {
+                let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else { return };
+                let Some(media) = self.trunk.media() else { return };
+                if media.direction.receives() {
+                    self.trunk_watch.deadline = Some(now + self.config.media_timeout);
+                }
+                if !matches!(received, Received::Nothing)
+                    && !std::mem::replace(&mut self.trunk_watch.heard, true)
+                {
+                    report(&mut self.events, BridgeEvent::FirstPacket { side: Side::Trunk });
+                }
+                self.trunk_in.receive(now, received);
+                self.take_digits();
+            }
+        }
+    }
+
+    /// Does what is due: ICE, DTLS and RTCP timers, the audio of each tick that has passed.
+    pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
+        if self.overlay.poll_timeout().is_some_and(|at| at <= now) {
+            self.overlay.handle_timeout(now, &mut overlay_emit(emit));
+            self.take_overlay_events(now);
+        }
+        self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+        self.overlay_in.handle_timeout(now);
+        self.trunk_in.handle_timeout(now);
+        self.take_digits();
+        self.skip_hopeless_ticks(now);
+        while self.tick_at <= now {
+            self.tick(now, emit);
+            self.tick_at += TICK;
+        }
+        self.watch(now);
+    }
+
+    fn skip_hopeless_ticks(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.tick_at).as_millis() / TICK.as_millis();
+        let late = u32::try_from(late).unwrap_or(u32::MAX);
+        if let Some(skipped) = late.checked_sub(MAX_CATCH_UP).filter(|&skipped| skipped > 0) {
+            self.tick_at += TICK * skipped;
+            self.ticks_skipped += u64::from(skipped);
+            self.overlay_out.skip(u64::from(skipped));
+            self.trunk_out.skip(u64::from(skipped) * TICK_SAMPLES as u64);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, emit: Emit<'_>) {
+        let mut pcm = [0; TICK_SAMPLES];
+        if self.trunk.media().is_some() {
+            // The trunk gets a steady stream, silence included, from the start: border elements
+            // on the way open for it.
+            self.overlay_in.read(self.tick_at, &mut pcm);
+            self.trunk_out.tick(now, &pcm, &mut self.trunk, &mut trunk_emit(&self.config, emit));
+        }
+        let played = self.trunk_in.read(self.tick_at, &mut pcm);
+        let audible = played == Played::Audio && !self.overlay_held;
+        let frame = audible.then_some(&pcm[..]);
+        self.overlay_out.tick(now, frame, &mut self.overlay, &mut overlay_emit(emit));
+    }
+
+    fn watch(&mut self, now: Instant) {
+        for (side, watch) in [(Side::Overlay, &mut self.overlay_watch), (Side::Trunk, &mut self.trunk_watch)]
+        {
+            if watch.deadline.is_some_and(|at| at <= now) {
+                watch.deadline = Some(now + self.config.media_timeout);
+                if side == Side::Trunk || !self.overlay_held {
+                    report(&mut self.events, BridgeEvent::Silent { side });
+                }
+            }
+        }
+    }
+
+    fn take_overlay_events(&mut self, now: Instant) {
+        while let Some(event) = self.overlay.poll_event() {
+            match event {
+                LegEvent::Connected => {
+                    self.overlay_watch.deadline = Some(now + self.config.media_timeout);
+                    report(&mut self.events, BridgeEvent::OverlayConnected);
+                }
+                LegEvent::Packet(packet) => {
+                    self.overlay_watch.deadline = Some(now + self.config.media_timeout);
+                    if !std::mem::replace(&mut self.overlay_watch.heard, true) {
+                        report(&mut self.events, BridgeEvent::FirstPacket { side: Side::Overlay });
+                    }
+                    self.overlay_in.receive(now, &packet);
+                }
+                LegEvent::Failed(failure) => {
+                    self.overlay_watch.deadline = None;
+                    report(&mut self.events, BridgeEvent::OverlayFailed { failure });
+                }
+            }
+        }
+        self.take_digits();
+    }
+
+    /// A digit goes on when it has ended, so that its length is known; it is sent once.
+    fn take_digits(&mut self) {
+        while let Some((digit, duration_ms)) = self.overlay_in.poll_dtmf() {
+            let forwarded = self.send_dtmf(Side::Trunk, digit, duration_ms);
+            report(
+                &mut self.events,
+                BridgeEvent::Dtmf { side: Side::Overlay, digit, duration_ms, forwarded },
+            );
+        }
+        while let Some((digit, duration_ms)) = self.trunk_in.poll_dtmf() {
+            let forwarded = self.overlay.is_connected() && self.send_dtmf(Side::Overlay, digit, duration_ms);
+            report(&mut self.events, BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms, forwarded });
+        }
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [
+            self.overlay.poll_timeout(),
+            self.trunk.poll_timeout(),
+            self.overlay_in.poll_timeout(),
+            self.trunk_in.poll_timeout(),
+        ];
+        timers.into_iter().flatten().chain([self.tick_at]).min()
+    }
+
+    /// Returns the next event. To be called until `None` after every call that takes a time.
+    pub fn poll_event(&mut self) -> Option<BridgeEvent> {
+        self.events.pop_front()
+    }
+
+    /// Ends the media: RTCP BYE to both sides and DTLS close_notify go out. Nothing is sent after.
+    pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        self.trunk.stop(now, &mut trunk_emit(&self.config, emit));
+        self.overlay.close(now, &mut overlay_emit(emit));
+        self.overlay_watch.deadline = None;
+        self.trunk_watch.deadline = None;
+    }
+
+    /// Returns what was measured of the media that a side sent us.
+    pub fn quality(&self, side: Side) -> LegQuality {
+        match side {
+            Side::Overlay => self.overlay_in.quality(&self.overlay),
+            Side::Trunk => self.trunk_in.quality(&self.trunk),
+        }
+    }
+
+    /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.
+    pub fn set_complexity(&mut self, complexity: u8) -> Result<(), MediaError> {
+        self.overlay_out.set_complexity(complexity).map_err(|error| MediaError::Codec(error.to_string()))
+    }
+
+    /// Says whether the overlay leg can carry media.
+    pub fn is_overlay_connected(&self) -> bool {
+        self.overlay.is_connected()
+    }
+
+    /// Returns the counts of datagrams of the overlay leg.
+    pub fn overlay_counters(&self) -> &WebRtcCounters {
+        self.overlay.counters()
+    }
+
+    /// Returns the counts of packets of the trunk leg.
+    pub fn trunk_counters(&self) -> &RtpCounters {
+        self.trunk.counters()
+    }
+
+    /// Returns the round trip time to the trunk, once RTCP has shown it.
+    pub fn trunk_round_trip(&self) -> Option<Duration> {
+        self.trunk.round_trip()
+    }
+
+    /// Returns the number of ticks given up because the driver came too late.
+    pub fn ticks_skipped(&self) -> u64 {
+        self.ticks_skipped
+    }
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge")
+            .field("overlay", &self.overlay)
+            .field("trunk", self.trunk.counters())
+            .finish()
+    }
+}
+
+fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
+    if events.len() < MAX_EVENTS {
+        events.push_back(event);
+    }
+}
+
+fn overlay_emit(emit: Emit<'_>) -> impl FnMut(SocketAddr, SocketAddr, &[u8]) {
+    move |local, destination, bytes| {
+        emit(Outgoing { side: Side::Overlay, port: Port::Rtp, local, destination, bytes });
+    }
+}
+
+fn trunk_emit<'a>(config: &BridgeConfig, emit: Emit<'a>) -> impl FnMut(Port, SocketAddr, &[u8]) + 'a {
+    let (rtp, rtcp) = (config.trunk_rtp, config.trunk_rtcp);
+    move |port, destination, bytes| {
+        let local = match port {
+            Port::Rtp => rtp,
+            Port::Rtcp => rtcp,
+        };
+        emit(Outgoing { side: Side::Trunk, port, local, destination, bytes });
+    }
+}

@@ -1,0 +1,424 @@
+//! The trunk leg: plain RTP and RTCP (RFC 3550) under a strict source rule.
+//!
+//! A packet counts only if it comes from the very address and port that offer and answer named.
+//! Nothing is ever learned from a packet, so nothing that a stranger sends can move, copy or
+//! inject media (the class of attacks known as RTP Bleed). A second synchronisation source on the
+//! right address is let in only after [`SSRC_RUN`] packets in sequence.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use call_model::{LegMedia, MediaSecurity};
+
+use super::PayloadKind;
+use crate::bridge::Port;
+use crate::codec::g711::Law;
+use crate::error::MediaError;
+use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
+use crate::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, is_rtcp};
+use crate::seed::Seeded;
+
+/// RTP clock of G.711, in Hz.
+pub const CLOCK_RATE: u32 = 8_000;
+/// Packets in sequence after which a new SSRC on the negotiated address is believed (RFC 3550 A.1).
+pub const SSRC_RUN: u8 = 2;
+/// Mean time between RTCP reports (RFC 3550 6.2).
+pub const RTCP_INTERVAL: Duration = Duration::from_secs(5);
+/// Payload type of comfort noise (RFC 3389 4).
+pub const COMFORT_NOISE_PAYLOAD_TYPE: u8 = 13;
+/// Most milliseconds of audio in a packet that is sent.
+pub const MAX_PACKET_TIME_MS: u16 = 60;
+
+const MAX_PAYLOAD: usize = 8 * MAX_PACKET_TIME_MS as usize;
+const RTCP_BUFFER: usize = 256;
+
+/// Why a packet on the trunk side was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It came before any media was negotiated.
+    NotNegotiated,
+    /// It came from another address or port than the negotiated one.
+    Source,
+    /// It is not RTP, or cut short.
+    Malformed,
+    /// It is not RTCP, or cut short.
+    MalformedRtcp,
+    /// Its payload type was not negotiated.
+    PayloadType,
+    /// It has no payload.
+    Payload,
+    /// Its SSRC is another than the pinned one, and not yet believed.
+    Ssrc,
+    /// Its SSRC is our own: a loop.
+    Loop,
+}
+
+impl Refusal {
+    /// Every refusal, in the order of [`RtpCounters::refused`].
+    pub const ALL: [Refusal; 8] = [
+        Refusal::NotNegotiated,
+        Refusal::Source,
+        Refusal::Malformed,
+        Refusal::MalformedRtcp,
+        Refusal::PayloadType,
+        Refusal::Payload,
+        Refusal::Ssrc,
+        Refusal::Loop,
+    ];
+
+    /// Returns the refusal as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::NotNegotiated => "not_negotiated",
+            Refusal::Source => "source",
+            Refusal::Malformed => "malformed",
+            Refusal::MalformedRtcp => "malformed_rtcp",
+            Refusal::PayloadType => "payload_type",
+            Refusal::Payload => "payload",
+            Refusal::Ssrc => "ssrc",
+            Refusal::Loop => "loop",
+        }
+    }
+}
+
+/// Counts of packets of an RTP leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RtpCounters {
+    /// RTP packets accepted.
+    pub received: u64,
+    /// RTP packets sent.
+    pub sent: u64,
+    /// RTCP packets accepted.
+    pub rtcp_received: u64,
+    /// RTCP packets sent.
+    pub rtcp_sent: u64,
+    /// Packets dropped because this side does not receive at present.
+    pub held: u64,
+    /// Times that a new SSRC was believed.
+    pub ssrc_changes: u64,
+    refused: [u64; Refusal::ALL.len()],
+}
+
+impl RtpCounters {
+    /// Returns the number of packets dropped for one reason.
+    pub fn refused_for(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize]
+    }
+
+    /// Returns the number of packets dropped for any reason.
+    pub fn refused(&self) -> u64 {
+        self.refused.iter().sum()
+    }
+}
+
+/// What an accepted datagram of the trunk carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Received<'a> {
+    /// Voice.
+    Audio(RtpPacket<'a>),
+    /// Comfort noise (RFC 3389).
+    ComfortNoise(RtpPacket<'a>),
+    /// A telephone event.
+    TelephoneEvent(RtpPacket<'a>),
+    /// RTCP, already dealt with, or a packet during hold.
+    Nothing,
+}
+
+/// One leg towards a trunk. Sans-IO.
+pub struct RtpLeg {
+    media: Option<LegMedia>,
+    sender: RtpSender,
+    statistics: ReceiverStatistics,
+    cname: Cname,
+    epoch: Instant,
+    random: Seeded,
+    report_at: Option<Instant>,
+    pinned: Option<u32>,
+    candidate: Option<(u32, u16, u8)>,
+    round_trip: Option<Duration>,
+    counters: RtpCounters,
+    packet: [u8; HEADER_LEN + MAX_PAYLOAD],
+}
+
+/// Receives what a leg sends: port, destination, bytes.
+pub type RtpEmit<'a> = &'a mut dyn FnMut(Port, SocketAddr, &[u8]);
+
+impl RtpLeg {
+    /// Builds a leg that neither sends nor accepts anything until [`set_media`](Self::set_media).
+    pub fn new(seed: u64, now: Instant) -> Self {
+        let mut seeds = Seeded::new(seed);
+        Self {
+            media: None,
+            sender: RtpSender::new(seeds.next_u64()),
+            statistics: ReceiverStatistics::new(CLOCK_RATE),
+            cname: Cname::new(seeds.next_u64()),
+            epoch: now,
+            random: seeds,
+            report_at: None,
+            pinned: None,
+            candidate: None,
+            round_trip: None,
+            counters: RtpCounters::default(),
+            packet: [0; HEADER_LEN + MAX_PAYLOAD],
+        }
+    }
+
+    /// Sets what was negotiated, the first time or anew. A new remote address unpins the SSRC.
+    /// On an error everything stays as it was.
+    pub fn set_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
+        if Law::of(media.codec).is_none() {
+            return Err(MediaError::TrunkMedia("codec is not G.711"));
+        }
+        if media.security != MediaSecurity::None {
+            return Err(MediaError::TrunkMedia("security"));
+        }
+        if !(10..=MAX_PACKET_TIME_MS).contains(&media.packet_time_ms) || media.packet_time_ms % 10 != 0 {
+            return Err(MediaError::TrunkMedia("packet time"));
+        }
+        let events = media.telephone_event.map(|event| (event.send_payload_type, event.receive_payload_type));
+        let (send, receive) = events.unwrap_or_default();
+        if [media.send_payload_type, media.receive_payload_type, send, receive].iter().any(|&pt| pt > 127) {
+            return Err(MediaError::TrunkMedia("payload type"));
+        }
+        if media.remote_rtp.port() == 0 || media.remote_rtp.ip().is_unspecified() {
+            // RFC 3264 8.4 spells hold as 0.0.0.0; the driver turns that into a direction.
+            return Err(MediaError::TrunkMedia("remote address"));
+        }
+        if self.media.as_ref().is_none_or(|old| old.remote_rtp != media.remote_rtp) {
+            self.pinned = None;
+            self.candidate = None;
+        }
+        if self.report_at.is_none() {
+            self.report_at = Some(now + self.report_interval() / 2);
+        }
+        self.media = Some(media.clone());
+        Ok(())
+    }
+
+    /// Returns what was negotiated.
+    pub fn media(&self) -> Option<&LegMedia> {
+        self.media.as_ref()
+    }
+
+    /// Returns the payload type pair and clock of telephone events, if they run on the clock of
+    /// the voice beside them (RFC 4733 2.1).
+    pub fn has_telephone_event(&self) -> bool {
+        let event = self.media.as_ref().and_then(|media| media.telephone_event);
+        event.is_some_and(|event| event.clock_rate == CLOCK_RATE)
+    }
+
+    /// Takes a datagram that came on the RTP or the RTCP port.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        now: Instant,
+        port: Port,
+        source: SocketAddr,
+        datagram: &'a [u8],
+    ) -> Result<Received<'a>, Refusal> {
+        let result = match port {
+            Port::Rtp if is_rtcp(datagram) => self.receive_rtcp(now, source, datagram),
+            Port::Rtp => self.receive_rtp(now, source, datagram),
+            Port::Rtcp => self.receive_rtcp(now, source, datagram),
+        };
+        if let Err(refusal) = result {
+            self.counters.refused[refusal as usize] += 1;
+        }
+        result
+    }
+
+    fn receive_rtp<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a [u8],
+    ) -> Result<Received<'a>, Refusal> {
+        let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
+        if !same_address(source, media.remote_rtp) {
+            return Err(Refusal::Source);
+        }
+        let packet = RtpPacket::parse(datagram).map_err(|_| Refusal::Malformed)?;
+        let payload_type = packet.payload_type();
+        let event = media.telephone_event.filter(|event| event.clock_rate == CLOCK_RATE);
+        let received = if payload_type == media.receive_payload_type {
+            Received::Audio(packet)
+        } else if event.is_some_and(|event| event.receive_payload_type == payload_type) {
+            Received::TelephoneEvent(packet)
+        } else if payload_type == COMFORT_NOISE_PAYLOAD_TYPE {
+            Received::ComfortNoise(packet)
+        } else {
+            return Err(Refusal::PayloadType);
+        };
+        if packet.payload().is_empty() {
+            return Err(Refusal::Payload);
+        }
+        if !media.direction.receives() {
+            self.counters.held += 1;
+            return Ok(Received::Nothing);
+        }
+        self.check_ssrc(packet.ssrc(), packet.sequence())?;
+        self.statistics.receive(now, packet.ssrc(), packet.sequence(), packet.timestamp());
+        self.counters.received += 1;
+        Ok(received)
+    }
+
+    /// RFC 3550 8.2 and A.1.
+    fn check_ssrc(&mut self, ssrc: u32, sequence: u16) -> Result<(), Refusal> {
+        if ssrc == self.sender.ssrc() {
+            return Err(Refusal::Loop);
+        }
+        match self.pinned {
+            None => self.pinned = Some(ssrc),
+            Some(pinned) if pinned == ssrc => self.candidate = None,
+            Some(_) => {
+                let run = match self.candidate {
+                    Some((candidate, last, run)) if candidate == ssrc && sequence == last.wrapping_add(1) => {
+                        run + 1
+                    }
+                    _ => 1,
+                };
+                if run < SSRC_RUN {
+                    self.candidate = Some((ssrc, sequence, run));
+                    return Err(Refusal::Ssrc);
+                }
+                self.candidate = None;
+                self.pinned = Some(ssrc);
+                self.counters.ssrc_changes += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_rtcp<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<Received<'a>, Refusal> {
+        let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
+        if !same_address(source, media.remote_rtcp.unwrap_or(media.remote_rtp)) {
+            return Err(Refusal::Source);
+        }
+        let packets = rtcp::parse(datagram).map_err(|_| Refusal::MalformedRtcp)?;
+        let own = self.sender.ssrc();
+        let ntp = self.ntp(now);
+        for packet in packets {
+            let blocks = match packet {
+                RtcpPacket::SenderReport { ssrc, info, blocks } => {
+                    if self.pinned == Some(ssrc) {
+                        self.statistics.handle_sender_report(now, info.ntp);
+                    }
+                    blocks
+                }
+                RtcpPacket::ReceiverReport { blocks, .. } => blocks,
+                _ => continue,
+            };
+            if let Some(block) = blocks.into_iter().find(|block| block.ssrc == own) {
+                self.round_trip = rtcp::round_trip(ntp, &block).or(self.round_trip);
+            }
+        }
+        self.counters.rtcp_received += 1;
+        Ok(Received::Nothing)
+    }
+
+    /// Sends a payload, unless hold or the lack of a negotiation forbids. `media_time` is in ticks
+    /// of [`CLOCK_RATE`] since the stream began. Returns whether it was sent.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        marker: bool,
+        media_time: u64,
+        payload: &[u8],
+        emit: RtpEmit<'_>,
+    ) -> bool {
+        let Some(media) = self.media.as_ref().filter(|media| media.direction.sends()) else { return false };
+        let payload_type = match kind {
+            PayloadKind::Audio => media.send_payload_type,
+            PayloadKind::TelephoneEvent => match media.telephone_event {
+                Some(event) if event.clock_rate == CLOCK_RATE => event.send_payload_type,
+                _ => return false,
+            },
+        };
+        let Some(packet) = self.packet.get_mut(..HEADER_LEN + payload.len()) else { return false };
+        packet[HEADER_LEN..].copy_from_slice(payload);
+        if self.sender.write_header(now, payload_type, marker, media_time, payload.len(), packet).is_err() {
+            return false;
+        }
+        self.counters.sent += 1;
+        emit(Port::Rtp, media.remote_rtp, packet);
+        true
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.report_at
+    }
+
+    /// Sends the RTCP report that is due, if one is.
+    pub fn handle_timeout(&mut self, now: Instant, emit: RtpEmit<'_>) {
+        if self.report_at.is_some_and(|at| at <= now) {
+            self.report_at = Some(now + self.report_interval());
+            self.report(now, false, emit);
+        }
+    }
+
+    /// Ends the leg with an RTCP BYE (RFC 3550 6.6).
+    pub fn stop(&mut self, now: Instant, emit: RtpEmit<'_>) {
+        self.report(now, true, emit);
+        self.report_at = None;
+        self.media = None;
+    }
+
+    fn report(&mut self, now: Instant, bye: bool, emit: RtpEmit<'_>) {
+        let Some(media) = self.media.as_ref() else { return };
+        let (port, destination) = match media.remote_rtcp {
+            Some(address) => (Port::Rtcp, address),
+            None => (Port::Rtp, media.remote_rtp),
+        };
+        let ntp = self.ntp(now);
+        let block = self.statistics.report_block(now);
+        let report = Report {
+            ssrc: self.sender.ssrc(),
+            sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
+            blocks: block.as_slice(),
+            cname: self.cname.as_str(),
+            bye,
+        };
+        let mut buffer = [0; RTCP_BUFFER];
+        if let Ok(length) = report.write(&mut buffer) {
+            self.counters.rtcp_sent += 1;
+            emit(port, destination, &buffer[..length]);
+        }
+    }
+
+    /// RFC 3550 6.2: half to one and a half of the mean.
+    fn report_interval(&mut self) -> Duration {
+        let fraction = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        RTCP_INTERVAL / 2 + RTCP_INTERVAL.mul_f64(fraction)
+    }
+
+    fn ntp(&self, now: Instant) -> NtpTime {
+        NtpTime::from_elapsed(now.saturating_duration_since(self.epoch))
+    }
+
+    /// Returns the counts so far.
+    pub fn counters(&self) -> &RtpCounters {
+        &self.counters
+    }
+
+    /// Returns what was measured of the received stream.
+    pub fn statistics(&self) -> &ReceiverStatistics {
+        &self.statistics
+    }
+
+    /// Returns the round trip time that the last RTCP report about us showed (RFC 3550 6.4.1).
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+}
+
+/// Compares addresses, with IPv4 mapped into IPv6 taken for what it is.
+fn same_address(left: SocketAddr, right: SocketAddr) -> bool {
+    let canonical = |address: SocketAddr| -> (IpAddr, u16) { (address.ip().to_canonical(), address.port()) };
+    canonical(left) == canonical(right)
+}

@@ -1,0 +1,300 @@
+//! The media of an overlay end user: linear PCM into and out of a WebRTC leg with Opus.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use call_model::{DtmfDigit, LegQuality, Side};
+
+use crate::bridge::{Emit, Outgoing, Port};
+use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::error::MediaError;
+use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::seed::Seeded;
+use crate::stream::opus::{OpusReceiver, OpusSender};
+use crate::stream::{Fifo, Played, TICK};
+
+/// Most ticks that are caught up after a late wake-up; audio older than that is given up.
+const MAX_CATCH_UP: u128 = 10;
+/// Frames that wait for the loudspeaker before the oldest is dropped: what a sound card that is
+/// slower than our clock may lag.
+const PLAYOUT_FRAMES: usize = 3;
+const MAX_EVENTS: usize = 64;
+
+/// Settings of a phone.
+#[derive(Clone, Debug)]
+pub struct PhoneConfig {
+    /// Sampling rate of microphone and loudspeaker: 8000, 16000 or 48000 Hz.
+    pub sample_rate: u32,
+    /// Bit rate in bit/s.
+    pub bitrate: u32,
+    /// Complexity of the Opus encoder, 0 to 10.
+    pub complexity: u8,
+    /// Whether Opus carries in-band FEC (RFC 6716 2.1.7).
+    pub fec: bool,
+    /// Loss in per cent that the FEC is made for, 0 to 100.
+    pub expected_loss_percent: u8,
+    /// How long the other side may send nothing before [`PhoneEvent::Silent`].
+    pub media_timeout: Duration,
+}
+
+impl PhoneConfig {
+    /// Builds the usual settings for a sampling rate: 24 to 32 kbit/s, complexity 5, FEC for 5 %
+    /// loss, 30 s media timeout.
+    pub fn new(sample_rate: u32) -> Self {
+        let bitrate = if sample_rate > 8_000 { 32_000 } else { 24_000 };
+        Self {
+            sample_rate,
+            bitrate,
+            complexity: 5,
+            fec: true,
+            expected_loss_percent: 5,
+            media_timeout: Duration::from_secs(30),
+        }
+    }
+
+    fn encoder(&self, remote_playback_rate: u32) -> EncoderConfig {
+        // RFC 7587 6.1: what lies above the other side's maxplaybackrate is bits thrown away.
+        let max_bandwidth = match remote_playback_rate.min(self.sample_rate) {
+            0..=8_000 => Bandwidth::Narrowband,
+            8_001..=12_000 => Bandwidth::Mediumband,
+            12_001..=16_000 => Bandwidth::Wideband,
+            16_001..=24_000 => Bandwidth::SuperWideband,
+            _ => Bandwidth::Fullband,
+        };
+        EncoderConfig {
+            sample_rate: self.sample_rate,
+            bitrate: self.bitrate,
+            complexity: self.complexity,
+            fec: self.fec,
+            expected_loss_percent: self.expected_loss_percent,
+            dtx: false,
+            max_bandwidth,
+        }
+    }
+}
+
+/// What a phone reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhoneEvent {
+    /// ICE and DTLS are through.
+    Connected,
+    /// The first RTP packet came.
+    FirstPacket,
+    /// The other side dialled a digit.
+    Dtmf {
+        /// The digit.
+        digit: DtmfDigit,
+        /// Its length in milliseconds.
+        duration_ms: u16,
+    },
+    /// No packet came for the media timeout. Repeated each time it passes again; never on hold.
+    Silent,
+    /// The leg is over; it cannot come back.
+    Failed {
+        /// Why.
+        failure: LegFailure,
+    },
+}
+
+/// The media of an end user. Sans-IO and `Send`.
+pub struct Phone {
+    config: PhoneConfig,
+    leg: WebRtcLeg,
+    receiver: OpusReceiver,
+    sender: OpusSender,
+    playout: Fifo,
+    frame: Box<[i16]>,
+    heard: bool,
+    held: bool,
+    silent_at: Option<Instant>,
+    tick_at: Instant,
+    events: VecDeque<PhoneEvent>,
+}
+
+impl Phone {
+    /// Builds a phone round a leg that has offered or answered, or is about to.
+    pub fn new(config: PhoneConfig, leg: WebRtcLeg, seed: u64, now: Instant) -> Result<Self, MediaError> {
+        let codec = |error: crate::codec::CodecError| MediaError::Codec(error.to_string());
+        let mut seeds = Seeded::new(seed);
+        let encoder = config.encoder(leg.remote_playback_rate());
+        let frame = config.sample_rate as usize / 50;
+        Ok(Self {
+            receiver: OpusReceiver::new(config.sample_rate, &mut seeds).map_err(codec)?,
+            sender: OpusSender::new(&encoder, false, &mut seeds).map_err(codec)?,
+            playout: Fifo::new(PLAYOUT_FRAMES * frame),
+            frame: vec![0; frame].into_boxed_slice(),
+            heard: false,
+            held: false,
+            silent_at: None,
+            tick_at: now,
+            events: VecDeque::with_capacity(MAX_EVENTS),
+            config,
+            leg,
+        })
+    }
+
+    /// Takes the answer to the leg's offer. An error ends the leg.
+    pub fn accept_answer(&mut self, sdp: &str, _now: Instant) -> Result<(), MediaError> {
+        self.leg.accept_answer(sdp)
+    }
+
+    /// Takes a datagram that came from `source` on the address `local`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        source: SocketAddr,
+        packet: &[u8],
+        emit: Emit<'_>,
+    ) {
+        self.leg.handle_datagram(now, local, source, packet, &mut leg_emit(emit));
+        self.take_events(now);
+    }
+
+    /// Does what is due: ICE, DTLS and RTCP timers, the playout of each tick that has passed.
+    pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
+        if self.leg.poll_timeout().is_some_and(|at| at <= now) {
+            self.leg.handle_timeout(now, &mut leg_emit(emit));
+            self.take_events(now);
+        }
+        self.receiver.handle_timeout(now);
+        self.take_digits();
+        let late = now.saturating_duration_since(self.tick_at).as_millis() / TICK.as_millis();
+        let skipped = late.saturating_sub(MAX_CATCH_UP);
+        self.tick_at += TICK * u32::try_from(skipped).unwrap_or(u32::MAX);
+        while self.tick_at <= now {
+            if self.heard {
+                let played = self.receiver.read(self.tick_at, &mut self.frame);
+                if played == Played::Nothing && self.held {
+                    self.frame.fill(0);
+                }
+                self.playout.push(&self.frame);
+            }
+            self.tick_at += TICK;
+        }
+        if self.silent_at.is_some_and(|at| at <= now) {
+            self.silent_at = Some(now + self.config.media_timeout);
+            if !self.held {
+                self.report(PhoneEvent::Silent);
+            }
+        }
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [self.leg.poll_timeout(), self.receiver.poll_timeout(), self.silent_at];
+        timers.into_iter().flatten().chain([self.tick_at]).min()
+    }
+
+    /// Returns the next event. To be called until `None` after every call that takes a time.
+    pub fn poll_event(&mut self) -> Option<PhoneEvent> {
+        self.events.pop_front()
+    }
+
+    /// Sends 20 ms from the microphone. To be called every 20 ms; media time goes by these calls.
+    /// Samples that are not exactly a frame are left out.
+    pub fn write_frame(&mut self, now: Instant, samples: &[i16], emit: Emit<'_>) {
+        let audible = samples.len() == self.frame.len() && !self.held;
+        self.sender.tick(now, audible.then_some(samples), &mut self.leg, &mut leg_emit(emit));
+    }
+
+    /// Fills 20 ms for the loudspeaker. Returns false, and fills silence, while nothing was ever
+    /// received or `samples` is not exactly a frame.
+    pub fn read_frame(&mut self, samples: &mut [i16]) -> bool {
+        let fits = samples.len() == self.frame.len();
+        if !(fits && self.heard && self.playout.pop(samples)) {
+            samples.fill(0);
+        }
+        fits && self.heard
+    }
+
+    /// Queues a digit. Returns false if the other side has no telephone events in RTP, or too many
+    /// digits wait: then signalling may carry it.
+    pub fn send_dtmf(&mut self, digit: DtmfDigit, duration_ms: u16) -> bool {
+        self.leg.has_telephone_event() && self.sender.queue_dtmf(digit, duration_ms)
+    }
+
+    /// Holds or resumes: on hold nothing from the microphone is sent and nothing is expected.
+    pub fn set_hold(&mut self, on: bool) {
+        self.held = on;
+    }
+
+    /// Ends the media: RTCP BYE and DTLS close_notify go out. Nothing is sent after.
+    pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        self.leg.close(now, &mut leg_emit(emit));
+        self.silent_at = None;
+    }
+
+    /// Returns what was measured of the media that came in.
+    pub fn quality(&self) -> LegQuality {
+        self.receiver.quality(&self.leg)
+    }
+
+    /// Returns the counts of datagrams.
+    pub fn counters(&self) -> &WebRtcCounters {
+        self.leg.counters()
+    }
+
+    /// Says whether media can be sent.
+    pub fn is_connected(&self) -> bool {
+        self.leg.is_connected()
+    }
+
+    /// Returns the number of samples in a frame of 20 ms.
+    pub fn frame_samples(&self) -> usize {
+        self.frame.len()
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        while let Some(event) = self.leg.poll_event() {
+            match event {
+                LegEvent::Connected => {
+                    self.silent_at = Some(now + self.config.media_timeout);
+                    if self.leg.remote_playback_rate() < self.config.sample_rate {
+                        // The settings differ from those that worked at first in bandwidth only.
+                        let _ =
+                            self.sender.set_encoder(&self.config.encoder(self.leg.remote_playback_rate()));
+                    }
+                    self.report(PhoneEvent::Connected);
+                }
+                LegEvent::Packet(packet) => {
+                    self.silent_at = Some(now + self.config.media_timeout);
+                    if !std::mem::replace(&mut self.heard, true) {
+                        self.report(PhoneEvent::FirstPacket);
+                    }
+                    self.receiver.receive(now, &packet);
+                }
+                LegEvent::Failed(failure) => {
+                    self.silent_at = None;
+                    self.report(PhoneEvent::Failed { failure });
+                }
+            }
+        }
+        self.take_digits();
+    }
+
+    fn take_digits(&mut self) {
+        while let Some((digit, duration_ms)) = self.receiver.poll_dtmf() {
+            self.report(PhoneEvent::Dtmf { digit, duration_ms });
+        }
+    }
+
+    fn report(&mut self, event: PhoneEvent) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+}
+
+impl std::fmt::Debug for Phone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Phone").field("leg", &self.leg).field("held", &self.held).finish()
+    }
+}
+
+fn leg_emit(emit: Emit<'_>) -> impl FnMut(SocketAddr, SocketAddr, &[u8]) {
+    move |local, destination, bytes| {
+        emit(Outgoing { side: Side::Overlay, port: Port::Rtp, local, destination, bytes });
+    }
+}

@@ -1,0 +1,72 @@
+//! What lies between the packets of a leg and linear PCM: for each codec a receiver (jitter
+//! buffer, decoder, loss concealment, telephone events) and a sender (encoder, telephone events).
+
+pub(crate) mod g711;
+pub(crate) mod opus;
+
+use std::time::Duration;
+
+/// How much audio moves at once.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// What a receiver had to play in a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Played {
+    /// The far end's audio, or what conceals its loss.
+    Audio,
+    /// Nothing comes in at present; the frame is comfort noise.
+    Nothing,
+}
+
+/// A queue of samples in one allocation, made once.
+#[derive(Debug)]
+pub(crate) struct Fifo {
+    samples: Box<[i16]>,
+    length: usize,
+}
+
+impl Fifo {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Appends samples. The oldest give way when there is no room.
+    pub(crate) fn push(&mut self, samples: &[i16]) {
+        let samples = &samples[samples.len().saturating_sub(self.samples.len())..];
+        let excess = (self.length + samples.len()).saturating_sub(self.samples.len());
+        self.drop_oldest(excess);
+        self.samples[self.length..self.length + samples.len()].copy_from_slice(samples);
+        self.length += samples.len();
+    }
+
+    /// Fills `out` whole, or takes nothing.
+    pub(crate) fn pop(&mut self, out: &mut [i16]) -> bool {
+        if self.length < out.len() {
+            return false;
+        }
+        out.copy_from_slice(&self.samples[..out.len()]);
+        self.drop_oldest(out.len());
+        true
+    }
+
+    pub(crate) fn drop_oldest(&mut self, count: usize) {
+        let count = count.min(self.length);
+        self.samples.copy_within(count..self.length, 0);
+        self.length -= count;
+    }
+}
+
+/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
+pub(crate) fn is_quiet(frame: &[i16]) -> bool {
+    const POWER: u64 = 104 * 104;
+    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
+    energy <= POWER * frame.len() as u64
+}

@@ -1,0 +1,267 @@
+//! The Opus stream of an overlay leg: 48000 Hz RTP clock, PCM at 8, 16 or 48 kHz.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use call_model::{DtmfDigit, LegQuality};
+
+use super::{Fifo, Played, is_quiet};
+use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
+use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
+use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
+use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
+use crate::leg::{LegPacket, PayloadKind};
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
+use crate::quality::leg_quality;
+use crate::rtp::ReceiverStatistics;
+use crate::seed::Seeded;
+
+/// RTP clock ticks of a tick.
+const TICK_TIME: u32 = CLOCK_RATE / 50;
+/// A tick in which this many frames are thrown away or broken has been given its due.
+const MAX_POPS: usize = 8;
+/// Ticks of silence after which the far end is told again: 400 ms, as libopus does.
+const SILENCE_REPEAT: u32 = 20;
+
+/// Packets in, PCM out.
+pub(crate) struct OpusReceiver {
+    sample_rate: u32,
+    jitter: JitterBuffer,
+    decoder: Decoder,
+    noise: ComfortNoise,
+    statistics: ReceiverStatistics,
+    dtmf: DtmfReceiver,
+    fifo: Fifo,
+    scratch: Box<[i16]>,
+    concealed: u64,
+    refused: u64,
+}
+
+impl OpusReceiver {
+    pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Result<Self, CodecError> {
+        // RFC 6716 3.2.5: at most 120 ms in a packet.
+        let longest = sample_rate as usize * 120 / 1000;
+        Ok(Self {
+            sample_rate,
+            jitter: JitterBuffer::new(JitterConfig::opus()),
+            decoder: Decoder::new(sample_rate)?,
+            noise: ComfortNoise::new(seed.next_u64()),
+            statistics: ReceiverStatistics::new(CLOCK_RATE),
+            dtmf: DtmfReceiver::new(CLOCK_RATE),
+            fifo: Fifo::new(longest + sample_rate as usize / 25),
+            scratch: vec![0; longest].into_boxed_slice(),
+            concealed: 0,
+            refused: 0,
+        })
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant, packet: &LegPacket) {
+        self.statistics.receive(now, packet.ssrc, packet.sequence, packet.timestamp);
+        match packet.kind {
+            PayloadKind::TelephoneEvent => {
+                self.jitter.mark(packet.ssrc, packet.sequence);
+                if self.dtmf.receive(now, packet.timestamp, packet.marker, &packet.payload).is_err() {
+                    self.refused += 1;
+                }
+            }
+            PayloadKind::Audio => {
+                let Some(duration) = packet_duration(&packet.payload) else {
+                    self.refused += 1;
+                    return;
+                };
+                let arrival = Arrival {
+                    ssrc: packet.ssrc,
+                    sequence: packet.sequence,
+                    timestamp: packet.timestamp,
+                    marker: packet.marker,
+                    duration,
+                    silence: is_dtx(&packet.payload),
+                };
+                if matches!(self.jitter.insert(now, arrival, &packet.payload), Inserted::TooLarge) {
+                    self.refused += 1;
+                }
+            }
+        }
+    }
+
+    /// Fills `out` with the next tick. `tick` is the nominal time of it.
+    pub(crate) fn read(&mut self, tick: Instant, out: &mut [i16]) -> Played {
+        let mut played = Played::Audio;
+        for _ in 0..MAX_POPS {
+            if self.fifo.len() >= out.len() {
+                break;
+            }
+            let rate = self.sample_rate;
+            let longest = self.scratch.len();
+            // Concealment works in steps of 2.5 ms.
+            let samples = |duration: u32| {
+                let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
+                samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
+            };
+            let length = match self.jitter.pop(tick) {
+                Frame::Packet { payload, duration, silence, surplus, .. } => {
+                    match self.decoder.decode(payload, &mut self.scratch) {
+                        Ok(length) => {
+                            if silence {
+                                self.noise.observe(&self.scratch[..length]);
+                            }
+                            if surplus && is_quiet(&self.scratch[..length]) { 0 } else { length }
+                        }
+                        Err(_) => {
+                            self.refused += 1;
+                            self.concealed += 1;
+                            self.decoder.conceal(&mut self.scratch[..samples(duration)]).unwrap_or(0)
+                        }
+                    }
+                }
+                Frame::Lost { duration, next } => {
+                    self.concealed += 1;
+                    let gap = &mut self.scratch[..samples(duration)];
+                    match next.filter(|next| has_fec(next)) {
+                        Some(next) => self.decoder.decode_fec(next, gap).unwrap_or(0),
+                        None => self.decoder.conceal(gap).unwrap_or(0),
+                    }
+                }
+                Frame::Wait => {
+                    self.concealed += 1;
+                    self.decoder.conceal(&mut self.scratch[..out.len()]).unwrap_or(0)
+                }
+                Frame::Silence { duration } => {
+                    let length = samples(duration);
+                    self.noise.fill(&mut self.scratch[..length]);
+                    length
+                }
+                Frame::Empty => {
+                    played = Played::Nothing;
+                    self.fifo.clear();
+                    break;
+                }
+            };
+            self.fifo.push(&self.scratch[..length]);
+        }
+        if !self.fifo.pop(out) {
+            self.noise.fill(out);
+        }
+        // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
+        if self.dtmf.is_active() {
+            out.fill(0);
+        }
+        played
+    }
+
+    pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
+        loop {
+            match self.dtmf.poll_event()? {
+                DtmfEvent::Started { .. } => {}
+                DtmfEvent::Ended { digit, duration_ms } => return Some((digit, duration_ms)),
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.dtmf.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.dtmf.handle_timeout(now);
+    }
+
+    pub(crate) fn quality(&self, leg: &WebRtcLeg) -> LegQuality {
+        let counters = leg.counters();
+        let refused = counters.refused() + self.refused + self.dtmf.refused();
+        leg_quality(&self.statistics, &self.jitter.counters(), counters.sent, refused, self.concealed)
+    }
+}
+
+/// PCM in, packets out.
+pub(crate) struct OpusSender {
+    encoder: Encoder,
+    detector: Option<ActivityDetector>,
+    dtmf: DtmfSender,
+    first_timestamp: u32,
+    media_time: u64,
+    /// Whether the packet before was voice: the next after a pause carries the marker.
+    talking: bool,
+    quiet_ticks: u32,
+    payload: [u8; MAX_PACKET],
+}
+
+impl OpusSender {
+    /// Builds a sender. With `detect` it does not encode silence; for 8 kHz audio only.
+    pub(crate) fn new(config: &EncoderConfig, detect: bool, seed: &mut Seeded) -> Result<Self, CodecError> {
+        Ok(Self {
+            encoder: Encoder::new(config)?,
+            detector: detect.then(ActivityDetector::new),
+            dtmf: DtmfSender::new(CLOCK_RATE),
+            first_timestamp: seed.next_u64() as u32,
+            media_time: 0,
+            talking: false,
+            quiet_ticks: 0,
+            payload: [0; MAX_PACKET],
+        })
+    }
+
+    /// Puts an encoder with other settings in the place of the old.
+    pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
+        self.encoder = Encoder::new(config)?;
+        Ok(())
+    }
+
+    pub(crate) fn set_complexity(&mut self, complexity: u8) -> Result<(), CodecError> {
+        self.encoder.set_complexity(complexity)
+    }
+
+    /// Lets time pass without packets.
+    pub(crate) fn skip(&mut self, ticks: u64) {
+        self.media_time += ticks * u64::from(TICK_TIME);
+        self.talking = false;
+    }
+
+    pub(crate) fn queue_dtmf(&mut self, digit: DtmfDigit, duration_ms: u16) -> bool {
+        self.dtmf.queue(digit, duration_ms).is_ok()
+    }
+
+    /// Sends what the next tick asks for: a telephone event if one is due, else `pcm` if there is any.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        pcm: Option<&[i16]>,
+        leg: &mut WebRtcLeg,
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) {
+        let time = self.media_time;
+        let before = std::mem::take(&mut self.talking);
+        self.media_time += u64::from(TICK_TIME);
+        if !leg.is_connected() {
+            return;
+        }
+        if let Some(event) = self.dtmf.next(time, TICK_TIME) {
+            let timestamp = self.first_timestamp.wrapping_add(event.media_time as u32);
+            leg.send(now, PayloadKind::TelephoneEvent, timestamp, event.marker, &event.payload, emit);
+            return;
+        }
+        let Some(pcm) = pcm else { return };
+        let timestamp = self.first_timestamp.wrapping_add(time as u32);
+        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm));
+        let length = if active {
+            match self.encoder.encode(pcm, &mut self.payload) {
+                Ok(length) => length,
+                Err(_) => return,
+            }
+        } else {
+            0
+        };
+        if length > 2 {
+            self.quiet_ticks = 0;
+            self.talking = true;
+            leg.send(now, PayloadKind::Audio, timestamp, !before, &self.payload[..length], emit);
+            return;
+        }
+        // Silence is a frame without content (RFC 6716 2.1.9): the TOC byte alone, now and then.
+        if self.quiet_ticks % SILENCE_REPEAT == 0 {
+            let toc = [self.payload[0] & !3];
+            leg.send(now, PayloadKind::Audio, timestamp, false, &toc, emit);
+        }
+        self.quiet_ticks = self.quiet_ticks.wrapping_add(1);
+    }
+}

@@ -1,0 +1,353 @@
+//! One call in virtual time: Phone, Bridge and an RTP endpoint on the trunk.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, TelephoneEvent};
+use transcoder::codec::g711::Law;
+use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
+use transcoder::rtp::{HEADER_LEN, RtpPacket, RtpSender, is_rtcp};
+use transcoder::{
+    Bridge, BridgeConfig, BridgeEvent, DtlsIdentity, Outgoing, Phone, PhoneConfig, PhoneEvent, Port,
+    WebRtcConfig, WebRtcLeg,
+};
+
+use super::{Network, address};
+
+pub const PHONE: &str = "198.51.100.7:6000";
+pub const OVERLAY: &str = "192.0.2.1:4000";
+pub const GATEWAY_RTP: &str = "192.0.2.1:20000";
+pub const GATEWAY_RTCP: &str = "192.0.2.1:20001";
+pub const TRUNK_RTP: &str = "203.0.113.5:30000";
+pub const TRUNK_RTCP: &str = "203.0.113.5:30001";
+pub const FRAME: Duration = Duration::from_millis(20);
+
+pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
+    let payload_type = codec.static_payload_type().unwrap();
+    LegMedia {
+        codec,
+        send_payload_type: payload_type,
+        receive_payload_type: payload_type,
+        telephone_event: Some(TelephoneEvent {
+            send_payload_type: 101,
+            receive_payload_type: 96,
+            clock_rate: 8000,
+        }),
+        packet_time_ms,
+        remote_rtp: address(TRUNK_RTP),
+        remote_rtcp: Some(address(TRUNK_RTCP)),
+        direction: Direction::SendRecv,
+        security: MediaSecurity::None,
+    }
+}
+
+/// An RTP endpoint such as a PBX would be.
+pub struct Pbx {
+    pub law: Law,
+    pub payload_type: u8,
+    pub packet_samples: usize,
+    pub talks: bool,
+    pub source: Box<dyn FnMut() -> i16>,
+    pub sent: Vec<i16>,
+    pub heard: Vec<i16>,
+    pub timestamps: Vec<(u16, u32, bool)>,
+    pub digits: Vec<(DtmfDigit, u16)>,
+    pub rtcp: Vec<Vec<u8>>,
+    pub last_packet: Vec<u8>,
+    sender: RtpSender,
+    dtmf_in: DtmfReceiver,
+    dtmf_out: DtmfSender,
+    media_time: u64,
+    next_at: Instant,
+}
+
+impl Pbx {
+    fn receive(&mut self, now: Instant, bytes: &[u8]) {
+        if is_rtcp(bytes) {
+            self.rtcp.push(bytes.to_vec());
+            return;
+        }
+        let packet = RtpPacket::parse(bytes).unwrap();
+        if packet.payload_type() == 101 {
+            self.dtmf_in.receive(now, packet.timestamp(), packet.marker(), packet.payload()).unwrap();
+            return;
+        }
+        assert_eq!(packet.payload_type(), self.payload_type);
+        let mut pcm = vec![0; packet.payload().len()];
+        self.law.decode_into(packet.payload(), &mut pcm);
+        self.heard.extend(pcm);
+        self.timestamps.push((packet.sequence(), packet.timestamp(), packet.marker()));
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.dtmf_in.handle_timeout(now);
+        while let Some(event) = self.dtmf_in.poll_event() {
+            if let DtmfEvent::Ended { digit, duration_ms } = event {
+                self.digits.push((digit, duration_ms));
+            }
+        }
+        let time = self.media_time;
+        self.media_time += self.packet_samples as u64;
+        if !self.talks {
+            return None;
+        }
+        let mut packet = vec![0; HEADER_LEN + self.packet_samples];
+        if let Some(event) = self.dtmf_out.next(time, self.packet_samples as u32) {
+            packet.truncate(HEADER_LEN + event.payload.len());
+            packet[HEADER_LEN..].copy_from_slice(&event.payload);
+            self.sender
+                .write_header(now, 96, event.marker, event.media_time, event.payload.len(), &mut packet)
+                .unwrap();
+        } else {
+            let pcm: Vec<i16> = (0..self.packet_samples).map(|_| (self.source)()).collect();
+            self.law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
+            self.sent.extend(pcm);
+            self.sender
+                .write_header(now, self.payload_type, time == 0, time, self.packet_samples, &mut packet)
+                .unwrap();
+        }
+        self.last_packet = packet.clone();
+        Some(packet)
+    }
+
+    pub fn dial(&mut self, digit: char, duration_ms: u16) {
+        self.dtmf_out.queue(DtmfDigit::from_char(digit).unwrap(), duration_ms).unwrap();
+    }
+}
+
+pub struct Call {
+    pub net: Network,
+    pub phone: Phone,
+    pub phone_events: Vec<PhoneEvent>,
+    pub phone_source: Box<dyn FnMut() -> i16>,
+    pub phone_sent: Vec<i16>,
+    pub phone_heard: Vec<i16>,
+    pub phone_talks: bool,
+    phone_frame_at: Instant,
+    pub bridge: Bridge,
+    pub bridge_events: Vec<BridgeEvent>,
+    pub pbx: Pbx,
+    /// Datagrams that the bridge sent anywhere but to the phone and the PBX.
+    pub strays: Vec<SocketAddr>,
+}
+
+pub struct Options {
+    pub seed: u64,
+    pub phone_rate: u32,
+    pub codec: Codec,
+    pub packet_time_ms: u16,
+    /// Whether the phone calls (the bridge answers) or is called.
+    pub phone_calls: bool,
+    pub configure: fn(&mut BridgeConfig),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            phone_rate: 8000,
+            codec: Codec::Pcma,
+            packet_time_ms: 20,
+            phone_calls: true,
+            configure: |_| {},
+        }
+    }
+}
+
+impl Call {
+    pub fn new(options: &Options) -> Self {
+        let net = Network::new(options.seed);
+        let now = net.now;
+        let (gateway, user) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
+        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true };
+        let mut overlay = WebRtcLeg::new(overlay, &gateway, now).unwrap();
+        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false };
+        let mut leg = WebRtcLeg::new(leg, &user, now).unwrap();
+        let mut config = BridgeConfig::new(address(GATEWAY_RTP));
+        (options.configure)(&mut config);
+        let phone_config = PhoneConfig::new(options.phone_rate);
+        let (phone, bridge) = if options.phone_calls {
+            let offer = leg.create_offer().unwrap();
+            let answer = overlay.accept_offer(&offer).unwrap();
+            let mut phone = Phone::new(phone_config, leg, options.seed, now).unwrap();
+            phone.accept_answer(&answer, now).unwrap();
+            (phone, Bridge::new(config, overlay, options.seed + 1, now).unwrap())
+        } else {
+            let offer = overlay.create_offer().unwrap();
+            let mut bridge = Bridge::new(config, overlay, options.seed + 1, now).unwrap();
+            let answer = leg.accept_offer(&offer).unwrap();
+            bridge.accept_overlay_answer(&answer, now).unwrap();
+            (Phone::new(phone_config, leg, options.seed, now).unwrap(), bridge)
+        };
+        let pbx = Pbx {
+            law: Law::of(options.codec).unwrap(),
+            payload_type: options.codec.static_payload_type().unwrap(),
+            packet_samples: usize::from(options.packet_time_ms) * 8,
+            talks: true,
+            source: Box::new(|| 0),
+            sent: Vec::new(),
+            heard: Vec::new(),
+            timestamps: Vec::new(),
+            digits: Vec::new(),
+            rtcp: Vec::new(),
+            last_packet: Vec::new(),
+            sender: RtpSender::new(options.seed + 2),
+            dtmf_in: DtmfReceiver::new(8000),
+            dtmf_out: DtmfSender::new(8000),
+            media_time: 0,
+            next_at: now + Duration::from_millis(3),
+        };
+        Self {
+            net,
+            phone,
+            phone_events: Vec::new(),
+            phone_source: Box::new(|| 0),
+            phone_sent: Vec::new(),
+            phone_heard: Vec::new(),
+            phone_talks: true,
+            phone_frame_at: now + Duration::from_millis(7),
+            bridge,
+            bridge_events: Vec::new(),
+            pbx,
+            strays: Vec::new(),
+        }
+    }
+
+    pub fn with_trunk(options: &Options) -> Self {
+        let mut call = Self::new(options);
+        let now = call.net.now;
+        call.bridge.set_trunk_media(&trunk_media(options.codec, options.packet_time_ms), now).unwrap();
+        call
+    }
+
+    pub fn run(&mut self, duration: Duration) {
+        let until = self.net.now + duration;
+        loop {
+            let now = self.net.now;
+            while let Some(datagram) = self.net.due() {
+                self.deliver(now, datagram.from, datagram.to, &datagram.bytes);
+            }
+            if self.phone.poll_timeout().is_some_and(|at| at <= now) {
+                let net = &mut self.net;
+                self.phone.handle_timeout(now, &mut |out| net.send(out.local, out.destination, out.bytes));
+            }
+            if self.bridge.poll_timeout().is_some_and(|at| at <= now) {
+                let (net, strays) = (&mut self.net, &mut self.strays);
+                self.bridge.handle_timeout(now, &mut |out| bridge_sends(net, strays, out));
+            }
+            if self.phone_frame_at <= now {
+                self.phone_frame_at += FRAME;
+                self.phone_frame(now);
+            }
+            if self.pbx.next_at <= now {
+                self.pbx.next_at += Duration::from_micros(self.pbx.packet_samples as u64 * 125);
+                if let Some(packet) = self.pbx.tick(now) {
+                    self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+                }
+            }
+            self.collect();
+            let timers = [
+                self.net.next_at(),
+                self.phone.poll_timeout(),
+                self.bridge.poll_timeout(),
+                Some(self.phone_frame_at),
+                Some(self.pbx.next_at),
+            ];
+            let next = timers.into_iter().flatten().min().unwrap();
+            if next >= until {
+                self.net.now = until;
+                return;
+            }
+            // A timer that is still due waits a moment, as it would in a real loop.
+            self.net.now = next.max(now + Duration::from_micros(10));
+        }
+    }
+
+    fn phone_frame(&mut self, now: Instant) {
+        let samples = self.phone.frame_samples();
+        let mut frame = vec![0; samples];
+        if self.phone.read_frame(&mut frame) {
+            self.phone_heard.extend(&frame);
+        }
+        if self.phone_talks {
+            for sample in &mut frame {
+                *sample = (self.phone_source)();
+            }
+            self.phone_sent.extend(&frame);
+            let net = &mut self.net;
+            self.phone.write_frame(now, &frame, &mut |out| net.send(out.local, out.destination, out.bytes));
+        }
+    }
+
+    /// Hands a datagram to whoever has the address.
+    pub fn deliver(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let (side, port) = if to == address(OVERLAY) {
+            (Side::Overlay, Port::Rtp)
+        } else if to == address(GATEWAY_RTP) {
+            (Side::Trunk, Port::Rtp)
+        } else if to == address(GATEWAY_RTCP) {
+            (Side::Trunk, Port::Rtcp)
+        } else if to == address(PHONE) {
+            let net = &mut self.net;
+            self.phone.handle_datagram(now, to, from, bytes, &mut |out| {
+                net.send(out.local, out.destination, out.bytes)
+            });
+            return;
+        } else {
+            assert!(to == address(TRUNK_RTP) || to == address(TRUNK_RTCP), "datagram for {to}");
+            self.pbx.receive(now, bytes);
+            return;
+        };
+        let (net, strays) = (&mut self.net, &mut self.strays);
+        self.bridge
+            .handle_datagram(now, side, port, to, from, bytes, &mut |out| bridge_sends(net, strays, out));
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.phone.poll_event() {
+            self.phone_events.push(event);
+        }
+        while let Some(event) = self.bridge.poll_event() {
+            self.bridge_events.push(event);
+        }
+    }
+
+    pub fn connected(&self) -> bool {
+        self.phone_events.contains(&PhoneEvent::Connected)
+            && self.bridge_events.contains(&BridgeEvent::OverlayConnected)
+    }
+
+    pub fn bridge_digits(&self, from: Side) -> String {
+        let digits = self.bridge_events.iter().filter_map(|event| match event {
+            BridgeEvent::Dtmf { side, digit, forwarded: true, .. } if *side == from => Some(digit.as_char()),
+            _ => None,
+        });
+        digits.collect()
+    }
+
+    pub fn phone_digits(&self) -> String {
+        let digits = self.phone_events.iter().filter_map(|event| match event {
+            PhoneEvent::Dtmf { digit, .. } => Some(digit.as_char()),
+            _ => None,
+        });
+        digits.collect()
+    }
+
+    pub fn pbx_digits(&self) -> String {
+        self.pbx.digits.iter().map(|(digit, _)| digit.as_char()).collect()
+    }
+}
+
+fn bridge_sends(net: &mut Network, strays: &mut Vec<SocketAddr>, out: Outgoing<'_>) {
+    let (local, known) = match (out.side, out.port) {
+        (Side::Overlay, _) => (OVERLAY, PHONE),
+        (Side::Trunk, Port::Rtp) => (GATEWAY_RTP, TRUNK_RTP),
+        (Side::Trunk, Port::Rtcp) => (GATEWAY_RTCP, TRUNK_RTCP),
+    };
+    assert_eq!(out.local, address(local));
+    if out.destination == address(known) {
+        net.send(out.local, out.destination, out.bytes);
+    } else {
+        strays.push(out.destination);
+    }
+}

@@ -1,0 +1,98 @@
+//! A network in virtual time: datagrams are delayed, lost, doubled and reordered as a seed says.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
+
+pub mod call;
+pub mod signal;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    pub delay: Duration,
+    /// Delay on top, uniform: more than a packet interval reorders.
+    pub jitter: Duration,
+    pub loss_per_mille: u64,
+    pub duplicate_per_mille: u64,
+}
+
+pub struct Datagram {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+pub struct Network {
+    pub now: Instant,
+    pub start: Instant,
+    pub weather: Weather,
+    pub random: Random,
+    in_flight: BTreeMap<(Instant, u64), Datagram>,
+    count: u64,
+}
+
+impl Network {
+    pub fn new(seed: u64) -> Self {
+        let start = Instant::now();
+        let weather = Weather { delay: Duration::from_millis(5), ..Weather::default() };
+        Self { now: start, start, weather, random: Random(seed), in_flight: BTreeMap::new(), count: 0 }
+    }
+
+    pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if self.random.chance(self.weather.loss_per_mille) {
+            return;
+        }
+        let copies = if self.random.chance(self.weather.duplicate_per_mille) { 2 } else { 1 };
+        for _ in 0..copies {
+            let jitter = self.weather.jitter.as_micros() as u64;
+            let extra = Duration::from_micros(if jitter == 0 { 0 } else { self.random.below(jitter) });
+            self.count += 1;
+            let at = self.now + self.weather.delay + extra;
+            self.in_flight.insert((at, self.count), Datagram { from, to, bytes: bytes.to_vec() });
+        }
+    }
+
+    pub fn next_at(&self) -> Option<Instant> {
+        self.in_flight.keys().next().map(|(at, _)| *at)
+    }
+
+    pub fn due(&mut self) -> Option<Datagram> {
+        let entry = self.in_flight.first_entry()?;
+        (entry.key().0 <= self.now).then(|| entry.remove())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
