@@ -74,3 +74,19 @@ fn a_busy_extension_is_busy() {
     let closed = pair.phone.wait_for_event("CALL_CLOSED", SOON).unwrap();
     assert!(closed["param"].as_str().unwrap().contains("486"), "{closed}");
 }
+
+#[test]
+fn digits_are_counted() {
+    let mut pair = pair();
+    let called = uri(&pair, "604");
+    pair.phone.dial(&called).unwrap();
+    pair.phone.wait_for_event("CALL_ESTABLISHED", SOON).unwrap();
+    for (index, digit) in "159".chars().enumerate() {
+        pair.phone.press(digit).unwrap();
+        lab::until("the digit arrives", SOON, || (pair.asterisk.digits().len() > index).then_some(()))
+            .unwrap();
+    }
+    let heard = pair.asterisk.digits();
+    assert_eq!(heard.iter().map(|heard| heard.digit).collect::<String>(), "159");
+    assert!(heard.iter().all(|heard| (40..1000).contains(&heard.duration_ms)), "{heard:?}");
+}

@@ -109,6 +109,14 @@ impl Baresip {
         self.command("accept", "")
     }
 
+    /// Sends one digit.
+    ///
+    /// # Errors
+    /// As [`Baresip::dial`].
+    pub fn press(&mut self, digit: char) -> Result<()> {
+        self.command("sndcode", &digit.to_string())
+    }
+
     /// Ends the call.
     ///
     /// # Errors

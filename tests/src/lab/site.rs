@@ -307,6 +307,14 @@ impl Daemon {
         run(command.args(["--url", &url, "--token-file"]).arg(&self.token).args(arguments))
     }
 
+    /// How an administrator would run `causeway` against it.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let program = binary("causeway").unwrap_or_else(|_| PathBuf::from("causeway"));
+        let address = self.options.address;
+        format!("{} --url http://{address}:8085 --token-file {}", program.display(), self.token.display())
+    }
+
     /// Asks the API with GET: the status, and the body as it came.
     ///
     /// # Errors
