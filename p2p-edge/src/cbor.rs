@@ -22,6 +22,16 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(
     }
 }
 
+/// Reads one value as [`decode`] does, and refuses any encoding of it but the one that [`encode`]
+/// writes: two spellings of one record would pass for two records.
+pub(crate) fn decode_exact<T>(what: &'static str, bytes: &[u8], limit: usize) -> Result<T, IdentityError>
+where
+    T: for<'b> Decode<'b, ()> + Encode<()>,
+{
+    let value: T = decode(what, bytes, limit)?;
+    if encode(&value) == bytes { Ok(value) } else { Err(IdentityError::Malformed { what }) }
+}
+
 /// Writes one value. Derived encodings keep the order of their fields, so equal values give equal bytes.
 pub(crate) fn encode<T: Encode<()>>(value: T) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -4,8 +4,8 @@
 use call_model::Handle;
 
 use crate::identity::{
-    Abilities, Authority, HandleCertificate, HandleClaims, IdentityError, NodeBundle, NodeClaims, NodeKey, Prefix,
-    Role, Trust, UserBundle, Validity,
+    Abilities, Authority, HandleCertificate, HandleClaims, IdentityError, NodeBundle, NodeClaims, NodeKey,
+    Prefix, Role, Trust, UserBundle, Validity,
 };
 
 /// A root with one enrolment authority, both valid for a year from one hour before `unix`.
@@ -68,7 +68,12 @@ impl Pki {
     }
 
     /// Certifies a user with several devices.
-    pub fn handle(&self, handle: &Handle, keys: &[&NodeKey], serial: u64) -> Result<HandleCertificate, IdentityError> {
+    pub fn handle(
+        &self,
+        handle: &Handle,
+        keys: &[&NodeKey],
+        serial: u64,
+    ) -> Result<HandleCertificate, IdentityError> {
         self.enrolment.issue_handle(HandleClaims {
             handle: handle.clone(),
             keys: keys.iter().map(|key| key.public()).collect(),

@@ -1,7 +1,8 @@
 use super::armour::{self, CERTIFICATE};
 use super::chain::NodeChain;
 use super::claims::{
-    HandleClaims, MAX_ENROLMENT_DAYS, MAX_NODE_DAYS, MAX_ROOT_DAYS, NodeClaims, RevocationReason, check_length,
+    HandleClaims, MAX_ENROLMENT_DAYS, MAX_NODE_DAYS, MAX_ROOT_DAYS, NodeClaims, RevocationReason,
+    check_length,
 };
 use super::error::IdentityError;
 use super::handle::HandleCertificate;
@@ -26,7 +27,8 @@ impl Authority {
     pub fn init_root(name: &str, seed: [u8; 32], validity: Validity) -> Result<Self, IdentityError> {
         let key = NodeKey::from_seed(seed);
         check_length(name, validity, MAX_ROOT_DAYS)?;
-        let subject = Subject { name, key: &key.public(), serial: 1, validity, authority: Some(1), claims: None };
+        let subject =
+            Subject { name, key: &key.public(), serial: 1, validity, authority: Some(1), claims: None };
         let certificate = x509::write(&subject, None, &key)?;
         Ok(Self { key, certificate })
     }
@@ -46,7 +48,12 @@ impl Authority {
 
     /// Certifies an enrolment authority from its request (PEM). Returns the certificate as PEM.
     /// Only a root can.
-    pub fn sign_enrolment(&self, request: &str, serial: u64, validity: Validity) -> Result<String, IdentityError> {
+    pub fn sign_enrolment(
+        &self,
+        request: &str,
+        serial: u64,
+        validity: Validity,
+    ) -> Result<String, IdentityError> {
         let request = Request::read(request)?;
         let certificate = self.certify_enrolment(&request.name, &request.key, serial, validity)?;
         Ok(armour::block(CERTIFICATE, certificate.der))
@@ -137,7 +144,9 @@ impl Authority {
                 return Err(IdentityError::WrongKey { subject: name.clone() });
             }
             Some(list) if !list.is_signed() => {
-                return Err(IdentityError::BadSignature { subject: format!("the revocation list of {name}") });
+                return Err(IdentityError::BadSignature {
+                    subject: format!("the revocation list of {name}"),
+                });
             }
             Some(list) => (list.version(), list.revoked().to_vec()),
         };

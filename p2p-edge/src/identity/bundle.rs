@@ -74,7 +74,11 @@ impl Credential {
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
         const WHAT: &str = "the credential";
         if bytes.len() > MAX_CREDENTIAL_BYTES {
-            return Err(IdentityError::Oversize { what: WHAT, size: bytes.len(), limit: MAX_CREDENTIAL_BYTES });
+            return Err(IdentityError::Oversize {
+                what: WHAT,
+                size: bytes.len(),
+                limit: MAX_CREDENTIAL_BYTES,
+            });
         }
         match bytes.get(1) {
             Some(&kind) if kind == Kind::Handle as u8 => HandleCertificate::decode(bytes).map(Self::Handle),
@@ -92,9 +96,16 @@ impl Credential {
     }
 
     /// Verifies it at the moment `unix`.
-    pub fn verify(&self, trust: &Trust, revocations: &RevocationList, unix: u64) -> Result<VerifiedParty, IdentityError> {
+    pub fn verify(
+        &self,
+        trust: &Trust,
+        revocations: &RevocationList,
+        unix: u64,
+    ) -> Result<VerifiedParty, IdentityError> {
         match self {
-            Credential::Handle(certificate) => certificate.verify(trust, revocations, unix).map(VerifiedParty::Handle),
+            Credential::Handle(certificate) => {
+                certificate.verify(trust, revocations, unix).map(VerifiedParty::Handle)
+            }
             Credential::Node(chain) => chain.verify(trust, revocations, unix).map(VerifiedParty::Node),
         }
     }
@@ -154,7 +165,8 @@ pub fn verify_invite(
     if assertion.from.address.as_ref().is_some_and(|address| !party.may_call_as(address)) {
         return Err(IdentityError::AddressNotCertified { subject: subject() });
     }
-    let signature = Signature::try_from(signature).map_err(|_| IdentityError::Malformed { what: "the signature" })?;
+    let signature =
+        Signature::try_from(signature).map_err(|_| IdentityError::Malformed { what: "the signature" })?;
     assertion.verify(key, &signature, context.unix, context.nonces)?;
     Ok(party)
 }

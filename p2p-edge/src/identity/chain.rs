@@ -63,7 +63,7 @@ impl NodeChain {
     /// Reads the bytes of [`NodeChain::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
         const WHAT: &str = "the certificate chain";
-        let wire: Wire = cbor::decode(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
+        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
         if wire.kind != Kind::Chain as u8 {
             return Err(IdentityError::Malformed { what: WHAT });
         }
@@ -80,7 +80,9 @@ impl NodeChain {
     pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
         let blocks = armour::all(pem, CERTIFICATE)?;
         match blocks.as_slice() {
-            [leaf, enrolment] => Ok(Self { leaf: Certificate::parse(leaf)?, enrolment: Certificate::parse(enrolment)? }),
+            [leaf, enrolment] => {
+                Ok(Self { leaf: Certificate::parse(leaf)?, enrolment: Certificate::parse(enrolment)? })
+            }
             [] => Err(IdentityError::MissingPem { label: CERTIFICATE }),
             _ => Err(IdentityError::Malformed { what: "the certificate chain of two blocks" }),
         }
@@ -113,7 +115,12 @@ impl NodeChain {
 
     /// Verifies the chain at the moment `unix`: enrolment authority under a trusted root, node under
     /// the authority, both valid and not revoked, the node no authority itself.
-    pub fn verify(&self, trust: &Trust, revocations: &RevocationList, unix: u64) -> Result<VerifiedNode, IdentityError> {
+    pub fn verify(
+        &self,
+        trust: &Trust,
+        revocations: &RevocationList,
+        unix: u64,
+    ) -> Result<VerifiedNode, IdentityError> {
         let (leaf, enrolment) = (&self.leaf, &self.enrolment);
         trust.verify_enrolment(enrolment, revocations, unix)?;
         leaf.check_issued_by(enrolment, 0)?;
@@ -139,5 +146,3 @@ impl NodeChain {
         })
     }
 }
-
-

@@ -90,7 +90,9 @@ impl FromStr for Prefix {
         if plain && !digits.starts_with('0') {
             Ok(Self(digits.to_owned()))
         } else {
-            Err(IdentityError::InvalidClaim { what: "a prefix other than `+` and 0 to 15 digits without leading 0" })
+            Err(IdentityError::InvalidClaim {
+                what: "a prefix other than `+` and 0 to 15 digits without leading 0",
+            })
         }
     }
 }
@@ -206,9 +208,9 @@ impl FromStr for RevocationReason {
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         let found = Self::ALL.iter().find(|(.., name)| *name == text);
-        found
-            .map(|(reason, ..)| *reason)
-            .ok_or(IdentityError::InvalidClaim { what: "a reason other than unspecified, key-compromise, superseded or withdrawn" })
+        found.map(|(reason, ..)| *reason).ok_or(IdentityError::InvalidClaim {
+            what: "a reason other than unspecified, key-compromise, superseded or withdrawn",
+        })
     }
 }
 
@@ -244,7 +246,9 @@ impl NodeClaims {
         }
         let bare = self.prefixes.is_empty() && self.number_prefixes.is_empty() && self.rate.is_none();
         if self.role == Role::Supernode && !bare {
-            return Err(IdentityError::InvalidClaim { what: "a prefix or price for a supernode that is no gateway" });
+            return Err(IdentityError::InvalidClaim {
+                what: "a prefix or price for a supernode that is no gateway",
+            });
         }
         Ok(())
     }

@@ -53,7 +53,9 @@ pub enum IdentityError {
         at: Utc,
     },
     /// The certificate is valid for longer than its kind may be.
-    #[error("certificate of {subject} is valid for {days} days and the limit is {limit}: issue a shorter one")]
+    #[error(
+        "certificate of {subject} is valid for {days} days and the limit is {limit}: issue a shorter one"
+    )]
     ValidityTooLong {
         /// Whom the certificate is for.
         subject: String,
@@ -63,7 +65,9 @@ pub enum IdentityError {
         limit: u64,
     },
     /// The certificate would be valid when its issuer no longer is, or ends before it begins.
-    #[error("certificate of {subject} must end after it begins and not after {at}, the end of its issuer: change the dates")]
+    #[error(
+        "certificate of {subject} must end after it begins and not after {at}, the end of its issuer: change the dates"
+    )]
     ValidityOutsideIssuer {
         /// Whom the certificate is for.
         subject: String,
@@ -71,7 +75,9 @@ pub enum IdentityError {
         at: Utc,
     },
     /// The certificate was not issued under a trusted root.
-    #[error("certificate of {subject} was issued by {issuer}, which is not trusted here: add its root to the trusted roots or enrol again")]
+    #[error(
+        "certificate of {subject} was issued by {issuer}, which is not trusted here: add its root to the trusted roots or enrol again"
+    )]
     WrongIssuer {
         /// Whom the certificate is for.
         subject: String,
@@ -93,13 +99,17 @@ pub enum IdentityError {
         reason: RevocationReason,
     },
     /// The certificate may not issue others (RFC 5280 4.2.1.9), or not those asked for.
-    #[error("{subject} is not an authority that may issue this: use the root for enrolment authorities and an enrolment authority for all else")]
+    #[error(
+        "{subject} is not an authority that may issue this: use the root for enrolment authorities and an enrolment authority for all else"
+    )]
     NotAuthority {
         /// Whose certificate it is.
         subject: String,
     },
     /// The certificate lacks the claims of a node.
-    #[error("certificate of {subject} is not that of a supernode or gateway: issue one with `causeway authority issue`")]
+    #[error(
+        "certificate of {subject} is not that of a supernode or gateway: issue one with `causeway authority issue`"
+    )]
     NotNode {
         /// Whom the certificate is for.
         subject: String,

@@ -111,7 +111,7 @@ impl HandleCertificate {
 
     /// Reads the bytes of [`HandleCertificate::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
+        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
         if wire.kind != Kind::Handle as u8 {
             return Err(IdentityError::Malformed { what: WHAT });
         }
@@ -154,7 +154,12 @@ impl HandleCertificate {
 
     /// Verifies the certificate at the moment `unix`: enrolment authority under a trusted root,
     /// claims signed by it, both valid and not revoked, no longer than 90 days.
-    pub fn verify(&self, trust: &Trust, revocations: &RevocationList, unix: u64) -> Result<VerifiedHandle, IdentityError> {
+    pub fn verify(
+        &self,
+        trust: &Trust,
+        revocations: &RevocationList,
+        unix: u64,
+    ) -> Result<VerifiedHandle, IdentityError> {
         let (claims, enrolment) = (&self.claims, &self.enrolment);
         let subject = claims.handle.as_str();
         trust.verify_enrolment(enrolment, revocations, unix)?;

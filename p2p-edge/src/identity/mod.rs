@@ -5,6 +5,9 @@
 //! is given the root and nothing else: every credential carries its enrolment authority's
 //! certificate. Bytes and PEM text come in and go out; there are no files here, no clock and no
 //! random source: Unix seconds, seeds and serials are arguments.
+//!
+//! Measured: the claims of a user with one device take 62 bytes, its whole certificate with the
+//! authority's 427; the chain of a gateway with three prefixes and a price ceiling 583.
 
 mod armour;
 mod assertion;
@@ -25,8 +28,8 @@ pub use authority::Authority;
 pub use bundle::{Credential, InviteContext, NodeBundle, UserBundle, VerifiedParty, verify_invite};
 pub use chain::{NodeChain, VerifiedNode};
 pub use claims::{
-    Abilities, Currency, HandleClaims, MAX_DEVICES, MAX_ENROLMENT_DAYS, MAX_HANDLE_DAYS, MAX_NODE_DAYS, MAX_NUMBERS,
-    MAX_PREFIXES, MAX_ROOT_DAYS, NodeClaims, Prefix, Price, RevocationReason, Role,
+    Abilities, Currency, HandleClaims, MAX_DEVICES, MAX_ENROLMENT_DAYS, MAX_HANDLE_DAYS, MAX_NODE_DAYS,
+    MAX_NUMBERS, MAX_PREFIXES, MAX_ROOT_DAYS, NodeClaims, Prefix, Price, RevocationReason, Role,
 };
 pub(crate) use claims::{WirePrice, read_prefixes};
 pub use error::IdentityError;

@@ -83,7 +83,7 @@ impl SignedRevocations {
 
     /// Reads the bytes of [`SignedRevocations::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode(WHAT, bytes, MAX_LIST_BYTES)?;
+        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_LIST_BYTES)?;
         if wire.kind != Kind::Revocations as u8 {
             return Err(IdentityError::Malformed { what: WHAT });
         }
@@ -157,14 +157,21 @@ impl RevocationList {
     /// # Errors
     /// `StaleRevocations` for an older list or another of the same version; `Oversize` when 64
     /// authorities have lists already; otherwise what is wrong with signature or certificate.
-    pub fn apply(&mut self, list: SignedRevocations, trust: &Trust, unix: u64) -> Result<bool, IdentityError> {
+    pub fn apply(
+        &mut self,
+        list: SignedRevocations,
+        trust: &Trust,
+        unix: u64,
+    ) -> Result<bool, IdentityError> {
         let signer = &list.signer;
         match trust.root(&signer.der) {
             Some(root) => root.check_time(unix)?,
             None => trust.verify_enrolment(signer, self, unix)?,
         }
         if !list.is_signed() {
-            return Err(IdentityError::BadSignature { subject: format!("the revocation list of {}", signer.name) });
+            return Err(IdentityError::BadSignature {
+                subject: format!("the revocation list of {}", signer.name),
+            });
         }
         let issuer = signer.key.to_bytes();
         match self.lists.get(&issuer) {

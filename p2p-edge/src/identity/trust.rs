@@ -23,7 +23,11 @@ impl Trust {
             return Err(IdentityError::MissingPem { label: CERTIFICATE });
         }
         if blocks.len() > MAX_ROOTS {
-            return Err(IdentityError::Oversize { what: "the list of roots", size: blocks.len(), limit: MAX_ROOTS });
+            return Err(IdentityError::Oversize {
+                what: "the list of roots",
+                size: blocks.len(),
+                limit: MAX_ROOTS,
+            });
         }
         let mut roots = Vec::with_capacity(blocks.len());
         for der in blocks {
@@ -47,7 +51,6 @@ impl Trust {
         unix: u64,
     ) -> Result<(), IdentityError> {
         let root = self.root_of(enrolment)?;
-        enrolment.check_issued_by(root, 1)?;
         if enrolment.authority.is_none() || enrolment.is_self_issued() {
             return Err(IdentityError::NotAuthority { subject: enrolment.name.clone() });
         }
@@ -56,12 +59,17 @@ impl Trust {
         revocations.check(&root.key, enrolment.serial, &enrolment.name)
     }
 
-    /// Finds the root that is meant as the issuer. Of several with one name, the one whose key fits.
+    /// Finds the root that signed a certificate. Of several with one name, the one whose key fits.
     fn root_of(&self, issued: &Certificate) -> Result<&Certificate, IdentityError> {
-        let named = || self.roots.iter().filter(|root| issued.has_issuer_name_of(root));
-        named().find(|root| issued.check_issued_by(root, 1).is_ok()).or_else(|| named().next()).ok_or_else(|| {
-            IdentityError::WrongIssuer { subject: issued.name.clone(), issuer: issued.issuer_name.clone() }
-        })
+        let mut error =
+            IdentityError::WrongIssuer { subject: issued.name.clone(), issuer: issued.issuer_name.clone() };
+        for root in self.roots.iter().filter(|root| issued.has_issuer_name_of(root)) {
+            match issued.check_issued_by(root, 1) {
+                Ok(()) => return Ok(root),
+                Err(refused) => error = refused,
+            }
+        }
+        Err(error)
     }
 
     /// Returns the root with exactly this certificate.
@@ -70,10 +78,16 @@ impl Trust {
     }
 
     /// Verifies a leaf up to a root by the path validation of RFC 5280 6.1.
-    pub(super) fn validate_path(&self, leaf: &Certificate, enrolment: &Certificate, unix: u64) -> Result<(), IdentityError> {
+    pub(super) fn validate_path(
+        &self,
+        leaf: &Certificate,
+        enrolment: &Certificate,
+        unix: u64,
+    ) -> Result<(), IdentityError> {
         let bad = || IdentityError::BadSignature { subject: format!("the certificate of {}", leaf.name) };
         let roots: Vec<_> = self.roots.iter().map(|root| CertificateDer::from(root.der.as_slice())).collect();
-        let anchors: Result<Vec<TrustAnchor<'_>>, _> = roots.iter().map(webpki::anchor_from_trusted_cert).collect();
+        let anchors: Result<Vec<TrustAnchor<'_>>, _> =
+            roots.iter().map(webpki::anchor_from_trusted_cert).collect();
         let leaf_der = CertificateDer::from(leaf.der.as_slice());
         let end_entity = webpki::EndEntityCert::try_from(&leaf_der).map_err(|_| bad())?;
         let time = rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix));

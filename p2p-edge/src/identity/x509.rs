@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyUsagePurpose, PKCS_ED25519,
-    PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyUsagePurpose,
+    PKCS_ED25519, PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey,
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -26,6 +26,10 @@ pub(crate) const MAX_NAME: usize = 64;
 /// The extension with the claims of a node, under the enterprise number that RFC 5612 sets aside
 /// for those who have none. The value is an OCTET STRING with CBOR.
 const CLAIMS_OID: &[u64] = &[1, 3, 6, 1, 4, 1, 32473, 1, 1];
+
+/// What stands between the signed part and the signature: the algorithm id-Ed25519 (RFC 8410 3) and
+/// the head of the BIT STRING. Not signed, so it is compared byte by byte.
+const BEFORE_SIGNATURE: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x41, 0x00];
 
 /// A parsed certificate. Parsing verifies nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +65,17 @@ impl Certificate {
         }
         let name = common_name(&tbs.subject).ok_or_else(malformed)?;
         let issuer_name = common_name(&tbs.issuer).ok_or_else(malformed)?;
-        if parsed.signature_algorithm.algorithm != OID_SIG_ED25519 || tbs.signature != parsed.signature_algorithm {
+        if parsed.signature_algorithm.algorithm != OID_SIG_ED25519
+            || tbs.signature != parsed.signature_algorithm
+        {
             return Err(IdentityError::UnsupportedKey { subject: name });
         }
         let key = public_key(&tbs.subject_pki, &name)?;
         let signature = Signature::try_from(parsed.signature_value.data.as_ref()).map_err(|_| malformed())?;
+        // One certificate has one encoding, or each record could be had in several.
+        if *der != to_der(0x30, &[tbs.as_ref(), &BEFORE_SIGNATURE, &signature].concat()) {
+            return Err(malformed());
+        }
         let seconds = |time: i64| u64::try_from(time).map_err(|_| malformed());
         let validity = Validity {
             not_before: seconds(tbs.validity.not_before.timestamp())?,
@@ -100,7 +110,10 @@ impl Certificate {
             return Err(IdentityError::NotAuthority { subject: issuer.name.clone() });
         }
         if self.issuer != issuer.subject {
-            return Err(IdentityError::WrongIssuer { subject: self.name.clone(), issuer: self.issuer_name.clone() });
+            return Err(IdentityError::WrongIssuer {
+                subject: self.name.clone(),
+                issuer: self.issuer_name.clone(),
+            });
         }
         if !issuer.key.verify_raw(&self.signed, &self.signature) {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {}", self.name) });
@@ -188,19 +201,17 @@ fn octet_string(der: &[u8]) -> Option<&[u8]> {
     (contents.len() == length).then_some(contents)
 }
 
-fn to_octet_string(contents: &[u8]) -> Result<Vec<u8>, IdentityError> {
+/// Writes a DER value of at most 65535 bytes; lengths in the shortest form (X.690 10.1).
+fn to_der(tag: u8, contents: &[u8]) -> Vec<u8> {
     let length = u16::try_from(contents.len()).unwrap_or(u16::MAX);
     let [high, low] = length.to_be_bytes();
     let mut der = match length {
-        0..=0x7f => vec![0x04, low],
-        0x80..=0xff => vec![0x04, 0x81, low],
-        _ => vec![0x04, 0x82, high, low],
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
     };
-    if contents.len() > MAX_DER {
-        return Err(IdentityError::Oversize { what: "the claims of a node", size: contents.len(), limit: MAX_DER });
-    }
     der.extend_from_slice(contents);
-    Ok(der)
+    der
 }
 
 /// What is to be written into a certificate.
@@ -223,7 +234,10 @@ pub(crate) fn write(
     let failed = |_| IdentityError::InvalidClaim { what: "a value that X.509 cannot hold" };
     let mut params = named(subject.name)?;
     params.serial_number = Some(SerialNumber::from_slice(&subject.serial.to_be_bytes()));
-    if subject.serial == 0 || subject.validity.not_after > LAST_SECOND || subject.validity.not_before > LAST_SECOND {
+    if subject.serial == 0
+        || subject.validity.not_after > LAST_SECOND
+        || subject.validity.not_before > LAST_SECOND
+    {
         return Err(IdentityError::InvalidClaim { what: "serial 0 or a date after the year 9999" });
     }
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
@@ -237,7 +251,7 @@ pub(crate) fn write(
         None => params.key_usages = vec![KeyUsagePurpose::DigitalSignature],
     }
     if let Some(claims) = subject.claims {
-        let content = to_octet_string(&claims.encode())?;
+        let content = to_der(0x04, &claims.encode());
         params.custom_extensions = vec![CustomExtension::from_oid_content(CLAIMS_OID, content)];
     }
     let signer = Signer::new(issuer_key);
@@ -266,7 +280,8 @@ impl Request {
     /// Writes a request for `name` as PEM, signed by `key`.
     pub fn write(name: &str, key: &NodeKey) -> Result<String, IdentityError> {
         let request = named(name)?.serialize_request(&Signer::new(key));
-        let request = request.map_err(|_| IdentityError::InvalidClaim { what: "a name that X.509 cannot hold" })?;
+        let request =
+            request.map_err(|_| IdentityError::InvalidClaim { what: "a name that X.509 cannot hold" })?;
         Ok(super::armour::block(super::armour::REQUEST, request.der().to_vec()))
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Envelope {
 
 impl Envelope {
     pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, RecordError> {
-        let wire: Wire = cbor::decode("the record", bytes, MAX_RECORD_BYTES).map_err(as_record)?;
+        let wire: Wire = cbor::decode_exact("the record", bytes, MAX_RECORD_BYTES).map_err(as_record)?;
         if wire.kind != kind as u8 {
             return Err(RecordError::Malformed);
         }

@@ -7,8 +7,7 @@ use minicbor::{Decode, Encode};
 use super::envelope::{self, Envelope, Rank, check_expiry};
 use super::error::RecordError;
 use crate::identity::{
-    Domain, HandleCertificate, Kind, MAX_DEVICES, NodeKey, PublicKey, RevocationList, Trust,
-    VerifiedHandle,
+    Domain, HandleCertificate, Kind, MAX_DEVICES, NodeKey, PublicKey, RevocationList, Trust, VerifiedHandle,
 };
 
 /// The longest a location may last, in seconds. Its owner publishes again at half of that.
@@ -115,7 +114,11 @@ impl LocationRecord {
                 key: place(device.peer)?,
                 abilities: device.abilities,
                 priority: device.priority,
-                addresses: device.addresses.iter().map(|a| without_peer(a, device.peer).to_vec().into()).collect(),
+                addresses: device
+                    .addresses
+                    .iter()
+                    .map(|a| without_peer(a, device.peer).to_vec().into())
+                    .collect(),
             });
         }
         let body = Body {
@@ -153,7 +156,8 @@ pub(super) fn validate(
     if body.devices.len() > MAX_DEVICES {
         return Err(RecordError::Malformed);
     }
-    let devices = body.devices.iter().map(|device| read_device(device, &holder.keys)).collect::<Result<_, _>>()?;
+    let devices =
+        body.devices.iter().map(|device| read_device(device, &holder.keys)).collect::<Result<_, _>>()?;
     let rank = Rank {
         sequence: body.sequence,
         expires_unix: body.expires_unix.min(holder.not_after),

@@ -2,8 +2,8 @@
 //!
 //! A record carries the credential of its writer, so whoever stores or reads it needs only the
 //! trusted root. [`validate`] is called both times. Measured: a location with one device and three
-//! addresses (one direct, two through relays) has 696 bytes, a number record 773, an offer 768; the
-//! limit is [`MAX_RECORD_BYTES`].
+//! addresses (one direct, two through relays) has 669 bytes, a number record of a gateway with
+//! three prefixes 694, its offer 697; the limit is [`MAX_RECORD_BYTES`].
 
 mod envelope;
 mod error;
@@ -144,8 +144,12 @@ pub fn validate(
         RecordKey::Location(slot) => {
             location::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Location)
         }
-        RecordKey::Number(slot) => number::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Number),
-        RecordKey::Gateway(slot) => offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer),
+        RecordKey::Number(slot) => {
+            number::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Number)
+        }
+        RecordKey::Gateway(slot) => {
+            offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer)
+        }
     }
 }
 

@@ -87,7 +87,11 @@ pub(super) fn validate(
         expires_unix: body.expires_unix.min(writer.not_after),
         signature: envelope.signed.signature,
     };
-    let record =
-        NumberRecord { number: slot.clone(), handle, sequence: body.sequence, expires_unix: body.expires_unix };
+    let record = NumberRecord {
+        number: slot.clone(),
+        handle,
+        sequence: body.sequence,
+        expires_unix: body.expires_unix,
+    };
     Ok(ValidNumber { record, writer, rank })
 }

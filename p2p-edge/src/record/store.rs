@@ -189,7 +189,12 @@ impl Store {
     }
 
     /// Checks the three quotas. The record that is replaced gives its place back.
-    fn check_quotas(&self, held: Option<&Entry>, record: &ValidRecord, source: Source) -> Result<(), RecordError> {
+    fn check_quotas(
+        &self,
+        held: Option<&Entry>,
+        record: &ValidRecord,
+        source: Source,
+    ) -> Result<(), RecordError> {
         let publisher = record.publisher().to_bytes();
         let freed = held.is_some_and(|held| held.record.publisher().to_bytes() == publisher);
         if used(&self.per_publisher, &publisher) - usize::from(freed) >= self.limits.per_publisher {
@@ -259,7 +264,8 @@ impl Store {
     pub fn drop_revoked(&mut self, trust: &Trust, revocations: &RevocationList, unix: u64) -> usize {
         self.expire(unix);
         let refused = |entry: &&Entry| validate(&entry.key, &entry.value, trust, revocations, unix).is_err();
-        let keys: Vec<Vec<u8>> = self.entries.values().filter(refused).map(|entry| entry.key.clone()).collect();
+        let keys: Vec<Vec<u8>> =
+            self.entries.values().filter(refused).map(|entry| entry.key.clone()).collect();
         for key in &keys {
             self.remove(key);
         }
