@@ -1,6 +1,6 @@
 //! Measures what one frame of 20 ms costs in each codec on this machine.
 //!
-//! Prints one `RESULT` line per figure: the median of 25 rounds on a speech-like signal.
+//! Prints one `RESULT` line per figure: the median on a speech-like signal.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::hint::black_box;
@@ -13,17 +13,21 @@ use transcoder::codec::{ActivityDetector, Concealer};
 const FRAMES: usize = 200;
 const ROUNDS: usize = 25;
 
-/// Returns the median time of one frame in nanoseconds.
-fn measure(mut round: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
+/// Runs `frame` on the numbers of all frames, `batch` of them at a time, and returns the median
+/// time of one in nanoseconds. Short batches keep other processes' time slices out of the median.
+fn measure(batch: usize, mut frame: impl FnMut(usize)) -> f64 {
+    let mut times: Vec<f64> = Vec::new();
+    for _ in 0..ROUNDS {
+        for first in (0..FRAMES).step_by(batch) {
             let start = Instant::now();
-            round();
-            start.elapsed().as_nanos() as f64 / FRAMES as f64
-        })
-        .collect();
+            for n in first..first + batch {
+                frame(n);
+            }
+            times.push(start.elapsed().as_nanos() as f64 / batch as f64);
+        }
+    }
     times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
+    times[times.len() / 2]
 }
 
 fn result(name: &str, value: f64, unit: &str) {
@@ -47,72 +51,65 @@ fn signal(rate: usize) -> Vec<i16> {
 
 fn main() {
     let narrow = signal(8_000);
+    let frame_of = |n: usize| n * 160..(n + 1) * 160;
     for law in [Law::Mu, Law::A] {
         let mut codes = vec![0u8; narrow.len()];
         let mut samples = vec![0i16; narrow.len()];
-        let encode = measure(|| {
-            for (pcm, out) in narrow.chunks_exact(160).zip(codes.chunks_exact_mut(160)) {
-                law.encode_into(black_box(pcm), out);
-            }
-            black_box(&codes);
+        let encode = measure(20, |n| {
+            law.encode_into(black_box(&narrow[frame_of(n)]), black_box(&mut codes[frame_of(n)]));
         });
-        let decode = measure(|| {
-            for (input, out) in codes.chunks_exact(160).zip(samples.chunks_exact_mut(160)) {
-                law.decode_into(black_box(input), out);
-            }
-            black_box(&samples);
+        let decode = measure(20, |n| {
+            law.decode_into(black_box(&codes[frame_of(n)]), black_box(&mut samples[frame_of(n)]));
         });
         result(&format!("g711_{law:?}_encode").to_lowercase(), encode, "ns/frame");
         result(&format!("g711_{law:?}_decode").to_lowercase(), decode, "ns/frame");
     }
     let mut detector = ActivityDetector::new();
-    let activity = measure(|| {
-        for pcm in narrow.chunks_exact(160) {
-            black_box(detector.is_active(black_box(pcm)));
-        }
+    let activity = measure(20, |n| {
+        black_box(detector.is_active(black_box(&narrow[frame_of(n)])));
     });
     result("activity", activity, "ns/frame");
     let mut concealer = Concealer::new();
     let mut frame = [0i16; 160];
-    let conceal = measure(|| {
-        for pcm in narrow.chunks_exact(160) {
-            frame.copy_from_slice(pcm);
-            concealer.receive(&mut frame);
-            concealer.conceal(black_box(&mut frame));
-        }
+    let conceal = measure(2, |n| {
+        frame.copy_from_slice(&narrow[frame_of(n)]);
+        concealer.receive(&mut frame);
+        concealer.conceal(black_box(&mut frame));
     });
     result("g711_receive_and_conceal", conceal, "ns/frame");
 
     for rate in [8_000u32, 48_000] {
         let pcm = signal(rate as usize);
+        let samples = rate as usize / 50;
         for complexity in [0, 3, 5, 10] {
             let config = EncoderConfig { bitrate: 24_000, complexity, ..EncoderConfig::for_rate(rate) };
             let mut encoder = Encoder::new(&config).unwrap();
             let mut packet = [0; MAX_PACKET];
-            let cost = measure(|| {
-                for frame in pcm.chunks_exact(rate as usize / 50) {
-                    black_box(encoder.encode(black_box(frame), &mut packet).unwrap());
-                }
+            let cost = measure(1, |n| {
+                black_box(encoder.encode(&pcm[n * samples..(n + 1) * samples], &mut packet).unwrap());
             });
             result(&format!("opus_encode_{rate}_cx{complexity}"), cost / 1_000.0, "us/frame");
         }
         let config = EncoderConfig { bitrate: 24_000, ..EncoderConfig::for_rate(rate) };
         let mut encoder = Encoder::new(&config).unwrap();
         let packets: Vec<Vec<u8>> = pcm
-            .chunks_exact(rate as usize / 50)
+            .chunks_exact(samples)
             .map(|frame| {
                 let mut packet = [0; MAX_PACKET];
                 let len = encoder.encode(frame, &mut packet).unwrap();
                 packet[..len].to_vec()
             })
             .collect();
-        let mut decoder = Decoder::new(rate).unwrap();
-        let mut out = vec![0; rate as usize / 50];
-        let cost = measure(|| {
-            for packet in &packets {
-                black_box(decoder.decode(black_box(packet), &mut out).unwrap());
+        for out_rate in [8_000, rate] {
+            let mut decoder = Decoder::new(out_rate).unwrap();
+            let mut out = vec![0; out_rate as usize / 50];
+            let cost = measure(1, |n| {
+                black_box(decoder.decode(&packets[n], &mut out).unwrap());
+            });
+            result(&format!("opus_decode_{rate}_to_{out_rate}"), cost / 1_000.0, "us/frame");
+            if rate == out_rate {
+                break;
             }
-        });
-        result(&format!("opus_decode_{rate}"), cost / 1_000.0, "us/frame");
+        }
     }
 }

@@ -135,16 +135,23 @@ impl Concealer {
 
     /// Returns the lag at which the last 20 ms resemble what came before them most.
     fn find_period(&self) -> usize {
-        let recent = &self.history[HISTORY - WINDOW..];
+        const SPAN: usize = WINDOW + MAX_PERIOD;
+        let mut span = [0i16; SPAN];
+        span.copy_from_slice(&self.history[HISTORY - SPAN..]);
+        // Twelve bits of magnitude keep a sum of 160 products within 32 bits, where it is cheap.
+        let loudest = span.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
+        let shift = 5u32.saturating_sub(loudest.leading_zeros());
+        for sample in &mut span {
+            *sample >>= shift;
+        }
+        let product = |a: &[i16], b: &[i16]| -> i32 {
+            a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+        };
+        let recent = &span[MAX_PERIOD..];
         let mut best = (f32::MIN, MAX_PERIOD);
         for lag in MIN_PERIOD..=MAX_PERIOD {
-            let earlier = &self.history[HISTORY - WINDOW - lag..HISTORY - lag];
-            let (mut product, mut energy) = (0i64, 0i64);
-            for (&a, &b) in recent.iter().zip(earlier) {
-                product += i64::from(a) * i64::from(b);
-                energy += i64::from(b) * i64::from(b);
-            }
-            let score = product as f32 / (energy as f32 + 1.0).sqrt();
+            let earlier = &span[MAX_PERIOD - lag..SPAN - lag];
+            let score = product(recent, earlier) as f32 / (product(earlier, earlier) as f32 + 1.0).sqrt();
             if score > best.0 {
                 best = (score, lag);
             }
