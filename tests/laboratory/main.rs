@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use tests::{
     audio::{correlation, read_wav},
@@ -20,12 +20,12 @@ struct Pair {
 
 fn pair() -> Pair {
     let folder = lab::Folder::new("laboratory").unwrap();
-    let phone_address = lab::ports::address();
-    // This phone sends its RTP from 127.0.0.1 whatever it announces; Asterisk follows it there.
-    let options = AsteriskOptions::new(std::net::SocketAddrV4::new(phone_address, 5060));
-    let asterisk = Asterisk::start(&folder.path().join("asterisk"), &options).unwrap();
     let said = lab::speech_file(Speech::French).unwrap();
-    let options = BaresipOptions { address: phone_address, ..BaresipOptions::new(asterisk.sip(), &said) };
+    // The two have to know of each other: the phone's address is chosen first, Asterisk's with it.
+    let address = lab::ports::address();
+    let options = BaresipOptions::new(SocketAddrV4::new(address, 5060), &said);
+    let asterisk = AsteriskOptions { address, ..AsteriskOptions::new(options.sip) };
+    let asterisk = Asterisk::start(&folder.path().join("asterisk"), &asterisk).unwrap();
     let phone = Baresip::start(&folder.path().join("phone"), &options).unwrap();
     Pair { asterisk, phone, _folder: folder }
 }

@@ -20,7 +20,7 @@ use crate::audio::{Audio, read_wav};
 pub struct Baresip {
     process: Process,
     folder: PathBuf,
-    address: Ipv4Addr,
+    sip: SocketAddrV4,
     control: TcpStream,
     read: Vec<u8>,
 }
@@ -28,8 +28,8 @@ pub struct Baresip {
 /// What may differ between instances.
 #[derive(Debug, Clone)]
 pub struct BaresipOptions {
-    /// Where it listens; SIP on port 5060 over UDP.
-    pub address: Ipv4Addr,
+    /// Where it listens: SIP over UDP.
+    pub sip: SocketAddrV4,
     /// The SIP socket its calls go to.
     pub peer: SocketAddrV4,
     /// `pcma` or `pcmu`.
@@ -43,11 +43,12 @@ pub struct BaresipOptions {
 }
 
 impl BaresipOptions {
-    /// A phone on an address of its own that speaks A-law and answers at once.
+    /// A phone that speaks A-law and answers at once. It is on 127.0.0.1, since this phone sends its RTP from there
+    /// whatever it announces.
     #[must_use]
     pub fn new(peer: SocketAddrV4, wav: &Path) -> Self {
         Self {
-            address: ports::address(),
+            sip: SocketAddrV4::new(Ipv4Addr::LOCALHOST, ports::port(Ipv4Addr::LOCALHOST)),
             peer,
             codec: "pcma",
             answers: true,
@@ -68,11 +69,14 @@ impl Baresip {
         let program = scripts().join("baresip.sh");
         let install = Command::new(&program).arg("install").output().context("baresip.sh")?;
         ensure!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
+        let control = ports::port(*options.sip.ip());
         let mut command = Command::new(&program);
         command
             .arg("run")
             .arg(&folder)
-            .env("PHONE_ADDRESS", options.address.to_string())
+            .env("PHONE_ADDRESS", options.sip.ip().to_string())
+            .env("PHONE_PORT", options.sip.port().to_string())
+            .env("PHONE_CONTROL", control.to_string())
             .env("PHONE_PEER", options.peer.to_string())
             .env("PHONE_CODEC", options.codec)
             .env("PHONE_ANSWER", if options.answers { "auto" } else { "manual" })
@@ -80,17 +84,17 @@ impl Baresip {
             .env("PHONE_WAV", options.wav.canonicalize()?);
         let process = Process::spawn("baresip", &folder, &command)?;
         let control = until("baresip is up", Duration::from_secs(10), || {
-            TcpStream::connect((options.address, 4444)).ok()
+            TcpStream::connect((*options.sip.ip(), control)).ok()
         })
         .with_context(|| process.output() + &process.errors())?;
         control.set_read_timeout(Some(Duration::from_millis(50)))?;
-        Ok(Self { process, folder, address: options.address, control, read: Vec::new() })
+        Ok(Self { process, folder, sip: options.sip, control, read: Vec::new() })
     }
 
     /// Where it speaks SIP.
     #[must_use]
     pub fn sip(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address, 5060)
+        self.sip
     }
 
     /// Calls a SIP URI.
