@@ -1,3 +1,5 @@
+//! How large a message may be.
+
 /// How large a message may be before it is refused unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageLimits {
