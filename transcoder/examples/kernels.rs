@@ -61,6 +61,14 @@ fn main() {
         let decode = measure(20, |n| {
             law.decode_into(black_box(&codes[frame_of(n)]), black_box(&mut samples[frame_of(n)]));
         });
+        let table_encode = measure(20, |n| {
+            law.encode_by_table(black_box(&narrow[frame_of(n)]), black_box(&mut codes[frame_of(n)]));
+        });
+        let table_decode = measure(20, |n| {
+            law.decode_by_table(black_box(&codes[frame_of(n)]), black_box(&mut samples[frame_of(n)]));
+        });
+        result(&format!("g711_{law:?}_encode_table").to_lowercase(), table_encode, "ns/frame");
+        result(&format!("g711_{law:?}_decode_table").to_lowercase(), table_decode, "ns/frame");
         result(&format!("g711_{law:?}_encode").to_lowercase(), encode, "ns/frame");
         result(&format!("g711_{law:?}_decode").to_lowercase(), decode, "ns/frame");
     }

@@ -424,6 +424,11 @@ impl Bridge {
         self.trunk.round_trip()
     }
 
+    /// Returns the number of frames lost on the way from the overlay that in-band FEC brought back.
+    pub fn frames_recovered(&self) -> u64 {
+        self.overlay_in.recovered()
+    }
+
     /// Returns the number of ticks given up because the driver came too late.
     pub fn ticks_skipped(&self) -> u64 {
         self.ticks_skipped

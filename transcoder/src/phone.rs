@@ -231,6 +231,11 @@ impl Phone {
         self.receiver.quality(&self.leg)
     }
 
+    /// Returns the number of lost frames that in-band FEC brought back.
+    pub fn frames_recovered(&self) -> u64 {
+        self.receiver.recovered()
+    }
+
     /// Returns the counts of datagrams.
     pub fn counters(&self) -> &WebRtcCounters {
         self.leg.counters()

@@ -18,7 +18,7 @@ pub fn leg_quality(
     frames_concealed: u64,
 ) -> LegQuality {
     LegQuality {
-        packets_received: jitter.received,
+        packets_received: jitter.received.saturating_sub(jitter.duplicates),
         packets_sent,
         packets_lost: jitter.lost,
         packets_late: jitter.late,
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn late_packets_count_as_missed_but_not_as_lost() {
-        let jitter = JitterCounters { received: 95, late: 3, lost: 5, ..Default::default() };
+        let jitter = JitterCounters { received: 97, duplicates: 2, late: 3, lost: 5, ..Default::default() };
         let quality = leg_quality(&ReceiverStatistics::new(8_000), &jitter, 7, 2, 8);
         assert_eq!((quality.packets_lost, quality.packets_late, quality.packets_received), (5, 3, 95));
         assert_eq!((quality.packets_sent, quality.packets_refused, quality.frames_concealed), (7, 2, 8));

@@ -1,4 +1,5 @@
-//! G.711: eight-bit logarithmic audio at 8 kHz, by table, with the definition beside it.
+//! G.711: eight-bit logarithmic audio at 8 kHz, by table, with the definition beside it. Where the
+//! processor has AVX2, frames go sixteen samples at a time; what is left over goes by table.
 //!
 //! Samples are 16 bits wide; the codec itself knows 13 (A-law) or 14 (mu-law), so the lowest
 //! bits of the input do not matter and come back as the middle of the quantising step.
@@ -51,6 +52,19 @@ impl Law {
 
     /// Encodes as many samples as both slices hold and returns how many.
     pub fn encode_into(self, samples: &[i16], codes: &mut [u8]) -> usize {
+        let len = samples.len().min(codes.len());
+        let (samples, codes) = (&samples[..len], &mut codes[..len]);
+        #[cfg(target_arch = "x86_64")]
+        let done = super::g711_avx2::encode(self, samples, codes);
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        self.encode_by_table(&samples[done..], &mut codes[done..]);
+        len
+    }
+
+    /// Encodes by table alone: what [`Law::encode_into`] does on any processor. Stops at the end
+    /// of the shorter slice.
+    pub fn encode_by_table(self, samples: &[i16], codes: &mut [u8]) {
         let table = match self {
             Law::Mu => &MU_ENCODE,
             Law::A => &A_ENCODE,
@@ -58,11 +72,23 @@ impl Law {
         for (code, &sample) in codes.iter_mut().zip(samples) {
             *code = table[(sample as u16 >> 2) as usize];
         }
-        samples.len().min(codes.len())
     }
 
     /// Decodes as many codes as both slices hold and returns how many.
     pub fn decode_into(self, codes: &[u8], samples: &mut [i16]) -> usize {
+        let len = samples.len().min(codes.len());
+        let (codes, samples) = (&codes[..len], &mut samples[..len]);
+        #[cfg(target_arch = "x86_64")]
+        let done = super::g711_avx2::decode(self, codes, samples);
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        self.decode_by_table(&codes[done..], &mut samples[done..]);
+        len
+    }
+
+    /// Decodes by table alone: what [`Law::decode_into`] does on any processor. Stops at the end
+    /// of the shorter slice.
+    pub fn decode_by_table(self, codes: &[u8], samples: &mut [i16]) {
         let table = match self {
             Law::Mu => &MU_DECODE,
             Law::A => &A_DECODE,
@@ -70,7 +96,6 @@ impl Law {
         for (sample, &code) in samples.iter_mut().zip(codes) {
             *sample = table[usize::from(code)];
         }
-        samples.len().min(codes.len())
     }
 }
 

@@ -4,6 +4,8 @@
 mod activity;
 mod conceal;
 pub mod g711;
+#[cfg(target_arch = "x86_64")]
+mod g711_avx2;
 mod noise;
 pub mod opus;
 

@@ -34,6 +34,7 @@ pub(crate) struct OpusReceiver {
     fifo: Fifo,
     scratch: Box<[i16]>,
     concealed: u64,
+    recovered: u64,
     refused: u64,
 }
 
@@ -51,6 +52,7 @@ impl OpusReceiver {
             fifo: Fifo::new(longest + sample_rate as usize / 25),
             scratch: vec![0; longest].into_boxed_slice(),
             concealed: 0,
+            recovered: 0,
             refused: 0,
         })
     }
@@ -115,11 +117,16 @@ impl OpusReceiver {
                     }
                 }
                 Frame::Lost { duration, next } => {
-                    self.concealed += 1;
                     let gap = &mut self.scratch[..samples(duration)];
                     match next.filter(|next| has_fec(next)) {
-                        Some(next) => self.decoder.decode_fec(next, gap).unwrap_or(0),
-                        None => self.decoder.conceal(gap).unwrap_or(0),
+                        Some(next) => {
+                            self.recovered += 1;
+                            self.decoder.decode_fec(next, gap).unwrap_or(0)
+                        }
+                        None => {
+                            self.concealed += 1;
+                            self.decoder.conceal(gap).unwrap_or(0)
+                        }
                     }
                 }
                 Frame::Wait => {
@@ -164,6 +171,11 @@ impl OpusReceiver {
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.dtmf.handle_timeout(now);
+    }
+
+    /// Returns the number of lost frames that in-band FEC brought back.
+    pub(crate) fn recovered(&self) -> u64 {
+        self.recovered
     }
 
     pub(crate) fn quality(&self, leg: &WebRtcLeg) -> LegQuality {

@@ -12,7 +12,7 @@ use transcoder::{
     WebRtcConfig, WebRtcLeg,
 };
 
-use super::{Network, address};
+use super::{Datagram, Network, address};
 
 pub const PHONE: &str = "198.51.100.7:6000";
 pub const OVERLAY: &str = "192.0.2.1:4000";
@@ -138,6 +138,8 @@ pub struct Options {
     pub packet_time_ms: u16,
     /// Whether the phone calls (the bridge answers) or is called.
     pub phone_calls: bool,
+    /// Whether signalling shows the bridge another certificate than the phone's.
+    pub forge_fingerprint: bool,
     pub configure: fn(&mut BridgeConfig),
 }
 
@@ -149,6 +151,7 @@ impl Default for Options {
             codec: Codec::Pcma,
             packet_time_ms: 20,
             phone_calls: true,
+            forge_fingerprint: false,
             configure: |_| {},
         }
     }
@@ -167,7 +170,12 @@ impl Call {
         (options.configure)(&mut config);
         let phone_config = PhoneConfig::new(options.phone_rate);
         let (phone, bridge) = if options.phone_calls {
-            let offer = leg.create_offer().unwrap();
+            let mut offer = leg.create_offer().unwrap();
+            if options.forge_fingerprint {
+                let line = offer.lines().find(|line| line.starts_with("a=fingerprint:")).unwrap().to_owned();
+                let other = if line.ends_with('0') { "1" } else { "0" };
+                offer = offer.replace(&line, &format!("{}{other}", &line[..line.len() - 1]));
+            }
             let answer = overlay.accept_offer(&offer).unwrap();
             let mut phone = Phone::new(phone_config, leg, options.seed, now).unwrap();
             phone.accept_answer(&answer, now).unwrap();
@@ -263,6 +271,49 @@ impl Call {
         }
     }
 
+    /// As [`run`](Self::run) for a millisecond, with every call into the bridge under `count`, which
+    /// returns what it counted. What the bridge sends is kept aside meanwhile in a buffer of its own.
+    pub fn step_counting(&mut self, count: &mut dyn FnMut(&mut dyn FnMut()) -> u64) -> u64 {
+        let now = self.net.now;
+        let mut counted = 0;
+        let mut out = Outbox::default();
+        while let Some(datagram) = self.net.due() {
+            let side = if datagram.to == address(OVERLAY) {
+                Side::Overlay
+            } else if datagram.to == address(GATEWAY_RTP) {
+                Side::Trunk
+            } else {
+                self.deliver(now, datagram.from, datagram.to, &datagram.bytes);
+                continue;
+            };
+            let Datagram { from, to, bytes } = datagram;
+            let bridge = &mut self.bridge;
+            counted += count(&mut || {
+                bridge.handle_datagram(now, side, Port::Rtp, to, from, &bytes, &mut |packet| out.put(packet));
+            });
+        }
+        let bridge = &mut self.bridge;
+        counted += count(&mut || bridge.handle_timeout(now, &mut |packet| out.put(packet)));
+        for (from, to, length, bytes) in &out.packets[..out.count] {
+            self.net.send(*from, *to, &bytes[..*length]);
+        }
+        let net = &mut self.net;
+        self.phone.handle_timeout(now, &mut |out| net.send(out.local, out.destination, out.bytes));
+        if self.phone_frame_at <= now {
+            self.phone_frame_at += FRAME;
+            self.phone_frame(now);
+        }
+        if self.pbx.next_at <= now {
+            self.pbx.next_at += FRAME;
+            if let Some(packet) = self.pbx.tick(now) {
+                self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+            }
+        }
+        self.collect();
+        self.net.now += Duration::from_millis(1);
+        counted
+    }
+
     fn phone_frame(&mut self, now: Instant) {
         let samples = self.phone.frame_samples();
         let mut frame = vec![0; samples];
@@ -338,6 +389,28 @@ impl Call {
     }
 }
 
+/// Keeps packets without an allocation.
+struct Outbox {
+    packets: Box<[(SocketAddr, SocketAddr, usize, [u8; 1500])]>,
+    count: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        let nowhere = address("0.0.0.0:0");
+        Self { packets: vec![(nowhere, nowhere, 0, [0; 1500]); 32].into_boxed_slice(), count: 0 }
+    }
+}
+
+impl Outbox {
+    fn put(&mut self, packet: Outgoing<'_>) {
+        let slot = &mut self.packets[self.count];
+        *slot = (packet.local, packet.destination, packet.bytes.len(), slot.3);
+        slot.3[..packet.bytes.len()].copy_from_slice(packet.bytes);
+        self.count += 1;
+    }
+}
+
 fn bridge_sends(net: &mut Network, strays: &mut Vec<SocketAddr>, out: Outgoing<'_>) {
     let (local, known) = match (out.side, out.port) {
         (Side::Overlay, _) => (OVERLAY, PHONE),
@@ -345,7 +418,10 @@ fn bridge_sends(net: &mut Network, strays: &mut Vec<SocketAddr>, out: Outgoing<'
         (Side::Trunk, Port::Rtcp) => (GATEWAY_RTCP, TRUNK_RTCP),
     };
     assert_eq!(out.local, address(local));
-    if out.destination == address(known) {
+    if out.destination == address(known) && out.side == Side::Trunk {
+        // The PBX here has neither jitter buffer nor concealment.
+        net.send_safely(out.local, out.destination, out.bytes);
+    } else if out.destination == address(known) {
         net.send(out.local, out.destination, out.bytes);
     } else {
         strays.push(out.destination);

@@ -1,0 +1,123 @@
+//! Counts heap allocations on the path of a packet.
+#![allow(clippy::unwrap_used, unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use call_model::{Codec, Side};
+use transcoder::{Bridge, Port};
+
+#[path = "common/mod.rs"]
+mod common;
+use common::address;
+use common::call::{Call, GATEWAY_RTP, Options, TRUNK_RTP, trunk_media};
+use common::signal::tone;
+
+thread_local! {
+    static COUNT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+struct Counting;
+
+fn count() {
+    // The cell is gone while the thread ends; nothing is counted then.
+    let _ = COUNT.try_with(|cell| cell.set(cell.get().map(|count| count + 1)));
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn counted<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    COUNT.set(Some(0));
+    let result = work();
+    (result, COUNT.replace(None).unwrap())
+}
+
+/// The trunk's packets in, decoded, and silence out to the trunk: all of it our own code.
+fn trunk_seconds(bridge: &mut Bridge, packets: &mut [Vec<u8>], now: &mut std::time::Instant) -> (u64, u64) {
+    let mut sent = 0;
+    let ((), allocations) = counted(|| {
+        for packet in packets.iter() {
+            let (to, from) = (address(GATEWAY_RTP), address(TRUNK_RTP));
+            bridge.handle_datagram(*now, Side::Trunk, Port::Rtp, to, from, packet, &mut |_| {});
+            *now += Duration::from_millis(20);
+            bridge.handle_timeout(*now, &mut |out| sent += u64::from(out.side == Side::Trunk));
+        }
+    });
+    (allocations, sent)
+}
+
+#[test]
+fn our_own_path_allocates_nothing_per_packet() {
+    // The overlay is not connected, so that what is counted is the trunk's leg, jitter buffer and
+    // decoder, the mixing of a tick, and the packets to the trunk. str0m is idle.
+    let mut call = Call::new(&Options::default());
+    let mut now = call.net.now;
+    call.bridge.set_trunk_media(&trunk_media(Codec::Pcma, 20), now).unwrap();
+    let mut packets: Vec<Vec<u8>> = (0..500u16)
+        .map(|n| {
+            let mut packet = vec![0x80, 8];
+            packet.extend(n.to_be_bytes());
+            packet.extend((u32::from(n) * 160).to_be_bytes());
+            packet.extend(7u32.to_be_bytes());
+            packet.extend((0..160).map(|sample| (sample * 7 + n) as u8));
+            packet
+        })
+        .collect();
+    // Lost, doubled and reordered ones take the same path.
+    packets.swap(100, 101);
+    packets.remove(200);
+    packets[300] = packets[299].clone();
+    let (allocations, sent) = trunk_seconds(&mut call.bridge, &mut packets, &mut now);
+    assert!(sent >= 495, "{sent}");
+    assert_eq!(call.bridge.trunk_counters().received, 499);
+    // The overlay leg's timer goes off now and then within; str0m then may grow a queue.
+    assert!(allocations <= 20, "{allocations} allocations for {sent} packets each way");
+}
+
+#[test]
+fn a_connected_call_allocates_what_str0m_does_and_no_more() {
+    let mut call = Call::with_trunk(&Options::default());
+    call.phone_source = Box::new(tone(440.0, 8000.0));
+    call.pbx.source = Box::new(tone(1000.0, 8000.0));
+    call.run(Duration::from_secs(3));
+    assert!(call.connected());
+    let before = (call.bridge.overlay_counters().sent, call.bridge.overlay_counters().received);
+    let mut bridge_allocations = 0;
+    // Takes the place of Call::run, which allocates itself: only the bridge's calls are counted.
+    let until = call.net.now + Duration::from_secs(10);
+    while call.net.now < until {
+        let allocations = call.step_counting(&mut |work| counted(|| work()).1);
+        bridge_allocations += allocations;
+    }
+    let sent = call.bridge.overlay_counters().sent - before.0;
+    let received = call.bridge.overlay_counters().received - before.1;
+    assert!(sent > 450 && received > 450, "{sent} {received}");
+    let per_frame = bridge_allocations as f64 / sent as f64;
+    // Per 20 ms, all in str0m: the payload sent, its datagram, a header's bookkeeping, the payload
+    // received. Anything on top is ours and is a fault.
+    assert!(per_frame <= MOST_PER_FRAME, "{per_frame} allocations for a packet sent and one received");
+}
+
+const MOST_PER_FRAME: f64 = 8.0;
