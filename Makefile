@@ -30,7 +30,7 @@ check: ## Format, lints, documentation, licences, shape of the tree
 	cargo test --quiet -p tests --test arrows
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check; \
 	  else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny --locked)"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x $(LAB)/*.sh .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR $(LAB)/*.sh .ci/run; \
 	  else echo "shellcheck is not installed: scripts were not checked"; fi
 
 fmt: ## Formats the sources
