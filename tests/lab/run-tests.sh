@@ -51,7 +51,7 @@ export CAUSEWAY_BIN=$folder
 run() {
   local name=$1 place=$2 log start=$SECONDS status p f s; shift 2
   log=$(readlink -f "$LOGS")/${name//\//-}.log
-  ( cd "$place" && timeout "$LONGEST" "$@" ) >"$log" 2>&1; status=$?
+  ( cd "$place" && timeout "$LONGEST" "$@" ) </dev/null >"$log" 2>&1; status=$?
   [ "$status" = 124 ] && echo "ended after $LONGEST s" >>"$log"
   read -r p f s < <(count "$log")
   # A suite that died without a count of its own counts as one failure.
@@ -68,6 +68,6 @@ while IFS=$'\t' read -r executable manifest kind name; do
   # A program without tests of its own adds nothing to the list.
   if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep -q ': test$'; then continue; fi
   run "$label" "$(dirname "$manifest")" "$executable"
-done < <(sed -n '/"profile":{[^}]*"test":true/s/.*"manifest_path":"\([^"]*\)","target":{"kind":\["\([^"]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\4\t\1\t\2\t\3/p' "$suites")
+done < <(sed -n '/"profile":{[^}]*"test":true/s/.*"manifest_path":"\([^"]*\)","target":{"kind":\["\([^"]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\4\t\1\t\2\t\3/p' "$suites" | sort -t $'\t' -k 2,4)
 [ "$*" = --workspace ] && run documentation . cargo test --quiet --workspace --doc
 finish

@@ -396,7 +396,7 @@ impl DaemonOptions {
         writeln!(text, "\n[log]\nfilter = {:?}", self.log)?;
         if self.gateway {
             writeln!(text, "\n[sip]\nlisten = [\"udp:{address}:5060\", \"tcp:{address}:5060\"]")?;
-            writeln!(text, "\n[policy]\nallow_prefixes = [\"\"]\n\n[numbers]")?;
+            writeln!(text, "\n[numbers]")?;
             for (number, handle) in &self.numbers {
                 writeln!(text, "{number:?} = {handle:?}")?;
             }
