@@ -202,9 +202,10 @@ impl Bridge {
     /// change after. Media flows from the first time on. On an error everything stays as it was.
     pub fn set_trunk_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
         let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
-        let moved = self.trunk.media().is_some_and(|old| old.remote_rtp != media.remote_rtp);
+        let before = self.trunk.media().map(|media| media.remote_rtp);
         self.trunk.set_media(media, now)?;
-        if moved {
+        let after = self.trunk.media().map(|media| media.remote_rtp);
+        if before.is_some() && before != after {
             self.trunk_in.reset();
         }
         self.trunk_in.set_law(law);

@@ -93,7 +93,7 @@ fn our_own_path_allocates_nothing_per_packet() {
     assert!(sent >= 495, "{sent}");
     assert_eq!(call.bridge.trunk_counters().received, 499);
     // The overlay leg's timer goes off now and then within; str0m then may grow a queue.
-    assert!(allocations <= 20, "{allocations} allocations for {sent} packets each way");
+    assert!(allocations <= 16, "{allocations} allocations for {sent} packets each way");
 }
 
 #[test]
@@ -108,16 +108,16 @@ fn a_connected_call_allocates_what_str0m_does_and_no_more() {
     // Takes the place of Call::run, which allocates itself: only the bridge's calls are counted.
     let until = call.net.now + Duration::from_secs(10);
     while call.net.now < until {
-        let allocations = call.step_counting(&mut |work| counted(|| work()).1);
+        let allocations = call.step_counting(&mut |work| counted(&mut *work).1);
         bridge_allocations += allocations;
     }
     let sent = call.bridge.overlay_counters().sent - before.0;
     let received = call.bridge.overlay_counters().received - before.1;
     assert!(sent > 450 && received > 450, "{sent} {received}");
     let per_frame = bridge_allocations as f64 / sent as f64;
-    // Per 20 ms, all in str0m: the payload sent, its datagram, a header's bookkeeping, the payload
-    // received. Anything on top is ours and is a fault.
+    // Per 20 ms, all in str0m: the payload sent, its datagram, the payload received, and now and
+    // then RTCP or ICE. One more would be ours, and a fault.
     assert!(per_frame <= MOST_PER_FRAME, "{per_frame} allocations for a packet sent and one received");
 }
 
-const MOST_PER_FRAME: f64 = 8.0;
+const MOST_PER_FRAME: f64 = 4.0;

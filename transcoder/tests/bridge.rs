@@ -224,13 +224,24 @@ fn hold_stops_media_and_the_timeout_with_it() {
     assert!(!call.bridge_events.iter().any(|event| matches!(event, BridgeEvent::Silent { .. })));
     assert!(call.bridge.trunk_counters().held > 10);
 
+    // The old spelling of hold: nothing is sent to 0.0.0.0, what still comes is heard.
+    let mut old_style = trunk_media(Codec::Pcma, 20);
+    old_style.remote_rtp = address("0.0.0.0:30000");
+    old_style.remote_rtcp = Some(address("0.0.0.0:30001"));
+    let now = call.net.now;
+    call.bridge.set_trunk_media(&old_style, now).unwrap();
+    call.bridge.set_overlay_hold(false);
+    call.phone_talks = true;
+    call.pbx.talks = true;
+    let before = call.pbx.heard.len();
+    call.run(2 * SECOND);
+    assert!(call.pbx.heard.len() <= before + 160 && call.strays.is_empty());
+    assert!(mean_tone_share(last(&call.phone_heard, 8000), 1000.0, 8000.0) > 0.95);
+
     // Resumed.
     media.direction = Direction::SendRecv;
     let now = call.net.now;
     call.bridge.set_trunk_media(&media, now).unwrap();
-    call.bridge.set_overlay_hold(false);
-    call.pbx.talks = true;
-    call.phone_talks = true;
     call.run(3 * SECOND);
     assert!(mean_tone_share(last(&call.pbx.heard, 8000), 440.0, 8000.0) > 0.95);
     assert!(mean_tone_share(last(&call.phone_heard, 8000), 1000.0, 8000.0) > 0.95);
@@ -419,12 +430,11 @@ fn trunk_media_that_cannot_be_carried_is_refused_and_changes_nothing() {
     call.run(SECOND);
     let now = call.net.now;
     let good = trunk_media(Codec::Pcma, 20);
-    let mut bad = [good.clone(), good.clone(), good.clone(), good.clone(), good];
+    let mut bad = [good.clone(), good.clone(), good.clone(), good];
     bad[0].codec = Codec::Opus;
     bad[1].packet_time_ms = 15;
     bad[2].packet_time_ms = 80;
     bad[3].send_payload_type = 200;
-    bad[4].remote_rtp.set_port(0);
     for media in &bad {
         assert!(
             matches!(call.bridge.set_trunk_media(media, now), Err(MediaError::TrunkMedia(_))),

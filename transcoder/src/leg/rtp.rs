@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use call_model::{LegMedia, MediaSecurity};
+use call_model::{Direction, LegMedia, MediaSecurity};
 
 use super::PayloadKind;
 use crate::bridge::Port;
@@ -172,7 +172,9 @@ impl RtpLeg {
         if media.security != MediaSecurity::None {
             return Err(MediaError::TrunkMedia("security"));
         }
-        if !(10..=MAX_PACKET_TIME_MS).contains(&media.packet_time_ms) || media.packet_time_ms % 10 != 0 {
+        if !(10..=MAX_PACKET_TIME_MS).contains(&media.packet_time_ms)
+            || !media.packet_time_ms.is_multiple_of(10)
+        {
             return Err(MediaError::TrunkMedia("packet time"));
         }
         let events = media.telephone_event.map(|event| (event.send_payload_type, event.receive_payload_type));
@@ -180,9 +182,14 @@ impl RtpLeg {
         if [media.send_payload_type, media.receive_payload_type, send, receive].iter().any(|&pt| pt > 127) {
             return Err(MediaError::TrunkMedia("payload type"));
         }
+        let mut media = media.clone();
+        // RFC 3264 8.4: 0.0.0.0 is the old spelling of hold. Who says it may still send.
         if media.remote_rtp.port() == 0 || media.remote_rtp.ip().is_unspecified() {
-            // RFC 3264 8.4 spells hold as 0.0.0.0; the driver turns that into a direction.
-            return Err(MediaError::TrunkMedia("remote address"));
+            media.direction =
+                if media.direction.receives() { Direction::RecvOnly } else { Direction::Inactive };
+            if let Some(old) = &self.media {
+                (media.remote_rtp, media.remote_rtcp) = (old.remote_rtp, old.remote_rtcp);
+            }
         }
         if self.media.as_ref().is_none_or(|old| old.remote_rtp != media.remote_rtp) {
             self.pinned = None;
@@ -191,7 +198,7 @@ impl RtpLeg {
         if self.report_at.is_none() {
             self.report_at = Some(now + self.report_interval() / 2);
         }
-        self.media = Some(media.clone());
+        self.media = Some(media);
         Ok(())
     }
 
@@ -375,6 +382,9 @@ impl RtpLeg {
             Some(address) => (Port::Rtcp, address),
             None => (Port::Rtp, media.remote_rtp),
         };
+        if destination.ip().is_unspecified() || destination.port() == 0 {
+            return;
+        }
         let ntp = self.ntp(now);
         let block = self.statistics.report_block(now);
         let report = Report {

@@ -404,8 +404,7 @@ impl WebRtcLeg {
     /// Sends a payload with a timestamp of [`CLOCK_RATE`]. Returns whether it was sent: not before
     /// the leg is connected, nor a telephone event that was not negotiated.
     ///
-    /// str0m allocates three times per packet: the payload behind an `Arc`, its slot in the send
-    /// queue now and then, and the datagram.
+    /// str0m allocates twice per packet: the payload behind an `Arc`, and the datagram.
     pub fn send(
         &mut self,
         now: Instant,

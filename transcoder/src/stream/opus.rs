@@ -270,7 +270,7 @@ impl OpusSender {
             return;
         }
         // Silence is a frame without content (RFC 6716 2.1.9): the TOC byte alone, now and then.
-        if self.quiet_ticks % SILENCE_REPEAT == 0 {
+        if self.quiet_ticks.is_multiple_of(SILENCE_REPEAT) {
             let toc = [self.payload[0] & !3];
             leg.send(now, PayloadKind::Audio, timestamp, false, &toc, emit);
         }

@@ -389,9 +389,12 @@ impl Call {
     }
 }
 
+/// Source, destination, length, bytes.
+type Kept = (SocketAddr, SocketAddr, usize, [u8; 1500]);
+
 /// Keeps packets without an allocation.
 struct Outbox {
-    packets: Box<[(SocketAddr, SocketAddr, usize, [u8; 1500])]>,
+    packets: Box<[Kept]>,
     count: usize,
 }
 
