@@ -1,1 +1,25 @@
 //! SIP towards PBXs and carriers, sans-IO.
+//!
+//! [`Endpoint`] is all of it: it takes datagrams, stream events, [`Command`]s and the time, and gives
+//! [`Transmit`]s, [`Event`]s and its next deadline. It has no socket, no clock and no randomness of
+//! its own, so every timer of RFC 3261 can be tested without waiting.
+//!
+//! Layers, from the network up: [`wire`] reads and repairs bytes; transactions repeat and match;
+//! dialogs are calls; [`trunk`] knows whose a message is and how that trunk likes its numbers.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod cause;
+mod dialog;
+mod endpoint;
+pub mod sdp;
+mod text;
+mod transaction;
+pub mod trunk;
+pub mod wire;
+
+pub use endpoint::{
+    Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
+    Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
+};
+pub use trunk::{LargeRequests, TrunkConfig, TrunkState, TrunkStatus};

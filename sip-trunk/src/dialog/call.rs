@@ -1,0 +1,393 @@
+//! One call: its phase, its deadlines and its end.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use call_model::{CallId, Cause, Direction};
+
+use super::Dialog;
+use super::modify::Modify;
+use super::session_timer::SessionTimer;
+use super::uac::Outgoing;
+use super::uas::Incoming;
+use crate::auth::ClientAuth;
+use crate::cause::{reason_phrase, reason_value};
+use crate::endpoint::api::{EndedBy, Event};
+use crate::endpoint::core::{Core, Extra};
+use crate::endpoint::io::{Path, hex};
+use crate::sdp::OfferAnswer;
+use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
+use crate::transaction::timer::{Alarm, Due};
+use crate::wire::message::{Content, Method, Name, Response, content};
+
+/// A call from the first INVITE until nothing of it is left to do.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The number of our tag: the key in the table of calls.
+    pub(crate) key: u64,
+    pub(crate) id: CallId,
+    pub(crate) trunk: usize,
+    pub(crate) phase: Phase,
+    pub(crate) dialog: Dialog,
+    pub(super) offer_answer: OfferAnswer,
+    /// Our RTP address.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) auth: Option<Box<ClientAuth>>,
+    /// Challenges the request under way has met.
+    pub(super) challenges: u8,
+    pub(super) unacked: Option<Unacked>,
+    pub(super) modify: Modify,
+    pub(super) session: Option<SessionTimer>,
+    /// `Ended` was sent: the user no longer knows the call.
+    pub(crate) ended: bool,
+    /// Nothing is left to do.
+    pub(crate) finished: bool,
+    /// Tells a merged request: hash of Call-ID, From tag and CSeq of the INVITE received.
+    pub(crate) fingerprint: Option<u64>,
+    pub(super) alarm: Alarm,
+}
+
+/// Where a call is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// We sent an INVITE; no final response yet.
+    Outgoing(Box<Outgoing>),
+    /// We received an INVITE and have not answered it finally.
+    Incoming(Box<Incoming>),
+    /// A 2xx passed.
+    Confirmed,
+    /// Ended, and a BYE is under way or waits for the ACK of our 2xx (RFC 3261 15).
+    Closing { waits_for_ack: Option<Cause>, until: Instant },
+}
+
+/// A 2xx of ours that waits for its ACK (RFC 3261 13.3.1.4).
+#[derive(Debug)]
+pub(super) struct Unacked {
+    pub(super) cseq: u32,
+    bytes: Bytes,
+    path: Path,
+    interval: Duration,
+    next: Instant,
+    expires: Instant,
+    /// The 2xx held our offer; the ACK brings the answer.
+    pub(super) offered: bool,
+}
+
+impl Call {
+    pub(super) fn new(
+        key: u64,
+        id: CallId,
+        trunk: usize,
+        phase: Phase,
+        dialog: Dialog,
+        session: u64,
+    ) -> Self {
+        Self {
+            key,
+            id,
+            trunk,
+            phase,
+            dialog,
+            offer_answer: OfferAnswer::new(session),
+            local: None,
+            auth: None,
+            challenges: 0,
+            unacked: None,
+            modify: Modify::default(),
+            session: None,
+            ended: false,
+            finished: false,
+            fingerprint: None,
+            alarm: Alarm::default(),
+        }
+    }
+
+    pub(super) fn tag(&self) -> String {
+        hex(self.key)
+    }
+
+    /// The direction we want: `sendonly` while we hold.
+    pub(super) fn wanted_direction(&self) -> Direction {
+        if self.modify.hold_wanted { Direction::SendOnly } else { Direction::SendRecv }
+    }
+
+    /// Something happened to a client transaction of this call.
+    pub(crate) fn on_upcall(&mut self, core: &mut Core, upcall: Upcall) {
+        if let Outcome::Response(response, _) = &upcall.outcome {
+            self.note_response(core, response);
+        }
+        match (&self.phase, upcall.method) {
+            (Phase::Outgoing(outgoing), Method::Invite) if outgoing.key == Some(upcall.key) => {
+                self.on_invite_outcome(core, upcall);
+            }
+            (_, Method::Invite) if self.modify.pending_key() == Some(upcall.key) => {
+                self.on_modify_outcome(core, upcall);
+            }
+            (_, Method::Invite) => refuse_fork(core, &upcall),
+            (Phase::Closing { .. }, Method::Bye) => self.on_bye_outcome(core, &upcall),
+            _ => {}
+        }
+        self.arm(core);
+    }
+
+    fn on_bye_outcome(&mut self, core: &mut Core, upcall: &Upcall) {
+        if let Outcome::Response(response, source) = &upcall.outcome {
+            if response.status < 200 {
+                return;
+            }
+            if matches!(response.status, 401 | 407) && self.take_challenge(core, response, *source) {
+                self.send_bye(core, None);
+                return;
+            }
+        }
+        self.finished = true;
+    }
+
+    /// Takes credentials for the challenge of a response, if it is one this trunk may make
+    /// (RFC 3261 22). Says whether to send the request again.
+    pub(super) fn take_challenge(&mut self, core: &Core, response: &Response, source: SocketAddr) -> bool {
+        let Some(trunk) = core.trunks.get(self.trunk) else { return false };
+        if !trunk.owns(source.ip()) {
+            return false;
+        }
+        let Some(credentials) = &trunk.config.credentials else { return false };
+        let auth = self.auth.get_or_insert_with(|| Box::new(ClientAuth::new(credentials.clone())));
+        let www = response.head.texts(&Name::WwwAuthenticate);
+        let proxy = response.head.texts(&Name::ProxyAuthenticate);
+        let (www, proxy) = (www.iter().map(String::as_str), proxy.iter().map(String::as_str));
+        if auth.challenged(www, proxy, self.challenges).is_err() {
+            return false;
+        }
+        self.challenges = self.challenges.saturating_add(1);
+        true
+    }
+
+    /// Returns the credentials for the next request, once a challenge was met.
+    pub(super) fn credentials(
+        &mut self,
+        core: &mut Core,
+        method: Method,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        let Some(auth) = &mut self.auth else { return Vec::new() };
+        let cnonce = core.io.random.hex();
+        let (uri, _) = self.dialog.uri_and_routes();
+        auth.headers(method.as_str(), uri, body, &cnonce)
+    }
+
+    /// Sends a request of a confirmed dialog with the next CSeq.
+    pub(super) fn send_request(
+        &mut self,
+        core: &mut Core,
+        method: Method,
+        mut lines: Vec<(&'static str, String)>,
+        sdp: Option<&[u8]>,
+    ) -> ClientKey {
+        self.dialog.cseq += 1;
+        lines.extend(self.credentials(core, method, sdp.unwrap_or_default()));
+        let path = self.dialog.path(&core.io);
+        let allow_tcp = core.trunks.get(self.trunk).is_some_and(crate::trunk::Trunk::may_use_tcp);
+        self.note(core, false, label(method.as_str(), sdp.is_some()));
+        core.request(&self.dialog, method, path, Owner::Call(self.key), allow_tcp, &Extra { lines, sdp })
+    }
+
+    /// Sends BYE and goes on closing until it is answered.
+    pub(super) fn send_bye(&mut self, core: &mut Core, cause: Option<Cause>) {
+        let until = core.io.now + core.config.timers.give_up() * 2;
+        self.phase = Phase::Closing { waits_for_ack: None, until };
+        let lines = cause.map(|c| ("Reason", reason_value(c))).into_iter().collect();
+        self.send_request(core, Method::Bye, lines, None);
+    }
+
+    /// Ends the call by BYE: at once, or after the ACK of our 2xx (RFC 3261 15).
+    pub(super) fn hang_up(&mut self, core: &mut Core, cause: Cause) {
+        self.session = None;
+        if self.unacked.is_some() {
+            let until = core.io.now + core.config.timers.give_up() * 2;
+            self.phase = Phase::Closing { waits_for_ack: Some(cause), until };
+        } else {
+            self.challenges = 0;
+            self.send_bye(core, Some(cause));
+        }
+    }
+
+    /// Carries out `Release`.
+    pub(crate) fn release(&mut self, core: &mut Core, cause: Cause) {
+        match &mut self.phase {
+            Phase::Outgoing(outgoing) => {
+                if let Some(key) = outgoing.key {
+                    core.clients.cancel(&mut core.io, key, Some(reason_value(cause)));
+                }
+                self.note(core, false, "CANCEL".to_owned());
+                self.finished = true;
+            }
+            Phase::Incoming(_) => {
+                let status = crate::cause::status_of_cause(cause);
+                self.refuse(core, status, vec![("Reason", reason_value(cause))]);
+            }
+            Phase::Confirmed => self.hang_up(core, cause),
+            Phase::Closing { .. } => return,
+        }
+        self.end(core, cause, None, cause.to_string(), EndedBy::Local);
+        self.arm(core);
+    }
+
+    /// Tells the user that the call is over, once.
+    pub(super) fn end(
+        &mut self,
+        core: &mut Core,
+        cause: Cause,
+        status: Option<u16>,
+        mut text: String,
+        by: EndedBy,
+    ) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        if let Some(trunk) = core.trunks.get_mut(self.trunk) {
+            trunk.calls = trunk.calls.saturating_sub(1);
+        }
+        if text.len() > 128 {
+            text = text.chars().take(128).collect();
+        }
+        core.events.push_back(Event::Ended { call: self.id, cause, status, text, by });
+    }
+
+    /// Reports a message of the call, while the user knows the call.
+    pub(super) fn note(&self, core: &mut Core, incoming: bool, label: String) {
+        if !self.ended {
+            core.exchange(self.id, incoming, label);
+        }
+    }
+
+    fn note_response(&self, core: &mut Core, response: &Response) {
+        if self.ended {
+            return;
+        }
+        let sdp = matches!(content(&response.head, &response.body), Content::Sdp(_));
+        let phrase: String = response.reason.chars().filter(|c| !c.is_control()).take(40).collect();
+        let phrase = if phrase.is_empty() { reason_phrase(response.status).to_owned() } else { phrase };
+        self.note(core, true, label(&format!("{} {phrase}", response.status), sdp));
+        if response.status >= 300 && response.head.cseq_method == Method::Invite {
+            self.note(core, false, "ACK".to_owned());
+        }
+    }
+
+    /// Answers a request of the call and reports it.
+    pub(super) fn respond(&mut self, core: &mut Core, server: u64, status: u16, extra: &Extra<'_>) -> Bytes {
+        self.note(core, false, label(&format!("{status} {}", reason_phrase(status)), extra.sdp.is_some()));
+        let tag = self.tag();
+        core.respond(server, status, &tag, extra)
+    }
+
+    /// Sends a 2xx to INVITE and repeats it until its ACK (RFC 3261 13.3.1.4).
+    pub(super) fn respond_success(
+        &mut self,
+        core: &mut Core,
+        server: u64,
+        cseq: u32,
+        extra: &Extra<'_>,
+        offered: bool,
+    ) {
+        let path = core.servers.path(server);
+        let bytes = self.respond(core, server, 200, extra);
+        let (now, timers) = (core.io.now, core.config.timers);
+        if let Some(path) = path {
+            let interval = timers.t1;
+            let (next, expires) = (now + interval, now + timers.give_up());
+            self.unacked = Some(Unacked { cseq, bytes, path, interval, next, expires, offered });
+        }
+    }
+
+    /// A deadline surfaced.
+    pub(crate) fn on_timer(&mut self, core: &mut Core, at: Instant) {
+        if !self.alarm.surfaced(&mut core.io.timers, Due::Call(self.key), at, core.io.now) {
+            return;
+        }
+        let now = core.io.now;
+        if let Some(unacked) = &mut self.unacked {
+            if unacked.expires <= now {
+                self.unacked = None;
+                self.on_no_ack(core);
+            } else if unacked.next <= now {
+                core.io.counters.retransmitted += 1;
+                core.io.send(&mut unacked.path, unacked.bytes.clone());
+                unacked.interval = (unacked.interval * 2).min(core.config.timers.t2);
+                unacked.next = now + unacked.interval;
+            }
+        }
+        match &self.phase {
+            Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
+            Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
+            Phase::Closing { until, .. } if *until <= now => self.finished = true,
+            Phase::Confirmed => {
+                self.on_modify_timer(core);
+                self.on_session_timer(core);
+            }
+            _ => {}
+        }
+        self.arm(core);
+    }
+
+    /// No ACK came for 64 times T1: BYE (RFC 3261 13.3.1.4).
+    fn on_no_ack(&mut self, core: &mut Core) {
+        if let Phase::Closing { waits_for_ack: Some(cause), .. } = self.phase {
+            self.send_bye(core, Some(cause));
+            return;
+        }
+        let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
+        self.hang_up(core, cause);
+        self.end(core, cause, None, "no ACK".to_owned(), EndedBy::Timeout);
+    }
+
+    /// Sets the alarm to the next deadline of any part.
+    pub(super) fn arm(&mut self, core: &mut Core) {
+        let phase = match &self.phase {
+            Phase::Outgoing(outgoing) => Some(outgoing.deadline),
+            Phase::Incoming(incoming) => Some(incoming.deadline),
+            Phase::Confirmed => {
+                let session = self.session.as_ref().map(SessionTimer::next);
+                session.into_iter().chain(self.modify.retry_at).min()
+            }
+            Phase::Closing { until, .. } => Some(*until),
+        };
+        let unacked = self.unacked.as_ref().map(|u| u.next.min(u.expires));
+        let at = if self.finished { None } else { phase.into_iter().chain(unacked).min() };
+        self.alarm.set(&mut core.io.timers, Due::Call(self.key), at);
+    }
+}
+
+/// Ends a dialog nobody wants: a second fork that answered, or an answer that crossed our CANCEL
+/// (RFC 3261 13.2.2.4, 15): ACK and BYE, from nothing but the 2xx.
+pub(crate) fn refuse_fork(core: &mut Core, upcall: &Upcall) {
+    let Outcome::Response(response, _) = &upcall.outcome else { return };
+    if upcall.method != Method::Invite || !(200..300).contains(&response.status) {
+        return;
+    }
+    let mut dialog = Dialog::of_response(response, upcall.path);
+    acknowledge(core, upcall.key, &dialog, &Extra::default());
+    dialog.cseq += 1;
+    let path = dialog.path(&core.io);
+    let cause = Cause::NORMAL_CALL_CLEARING;
+    let extra = Extra { lines: vec![("Reason", reason_value(cause))], sdp: None };
+    core.request(&dialog, Method::Bye, path, Owner::Nobody, false, &extra);
+}
+
+/// Sends the ACK of a 2xx (RFC 3261 13.2.2.4); the dialog's CSeq is that of the INVITE.
+pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, extra: &Extra<'_>) {
+    let path = dialog.path(&core.io);
+    let branch = core.io.random.number();
+    let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, extra);
+    core.clients.acknowledge(&mut core.io, key, &dialog.remote_tag, bytes, path);
+}
+
+/// Writes the label of a message for a ladder: at most 64 characters.
+pub(super) fn label(what: &str, sdp: bool) -> String {
+    let mut label: String = what.chars().take(58).collect();
+    if sdp {
+        label.push_str(" (SDP)");
+    }
+    label
+}

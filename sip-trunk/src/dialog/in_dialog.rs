@@ -1,0 +1,198 @@
+//! Requests the far side sends within a call (RFC 3261 12.2.2).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use call_model::DtmfDigit;
+
+use super::call::{Call, Phase, label};
+use super::session_timer::{Negotiated, SessionTimer};
+use super::uas::{explain, unsupported_media};
+use crate::cause::cause_of_release;
+use crate::endpoint::api::{EndedBy, Event};
+use crate::endpoint::core::{Core, Extra};
+use crate::endpoint::io::Path;
+use crate::sdp::State;
+use crate::wire::message::{Content, Method, Name, Request, content};
+
+impl Call {
+    /// Says whether a request belongs to the dialog of this call.
+    pub(crate) fn owns(&self, request: &Request) -> bool {
+        let head = &request.head;
+        head.call_id == self.dialog.call_id
+            && !matches!(self.phase, Phase::Outgoing(_))
+            && head.from.tag.as_deref().unwrap_or_default() == self.dialog.remote_tag
+    }
+
+    /// Takes in a request that the general checks let pass: not ACK, not CANCEL.
+    pub(crate) fn on_request(&mut self, core: &mut Core, request: &Request, source: SocketAddr, path: Path) {
+        let sdp = matches!(content(&request.head, &request.body), Content::Sdp(_));
+        self.note(core, true, label(request.method.as_str(), sdp));
+        let server = core.servers.start(request, source, path, Some(self.key));
+        // RFC 3261 12.2.2: what is out of order is refused.
+        if self.dialog.remote_cseq.is_some_and(|last| request.head.cseq <= last) {
+            self.reply(core, server, 500, vec![("Retry-After", "1".to_owned())]);
+            return;
+        }
+        self.dialog.remote_cseq = Some(request.head.cseq);
+        match request.method {
+            Method::Bye => self.on_bye(core, request, server),
+            _ if matches!(self.phase, Phase::Closing { .. }) => self.reply(core, server, 481, Vec::new()),
+            Method::Invite => self.on_reinvite(core, request, server),
+            Method::Update => self.on_update(core, request, server),
+            Method::Info => self.on_info(core, request, server),
+            Method::Options => {
+                self.reply(core, server, 200, vec![("Accept", crate::sdp::CONTENT_TYPE.to_owned())])
+            }
+            // Transfer is not done here (RFC 3515 2.4.2); the call goes on.
+            Method::Refer => self.reply(core, server, 603, Vec::new()),
+            // Neither reliable provisional responses nor subscriptions exist.
+            Method::Prack | Method::Notify => self.reply(core, server, 481, Vec::new()),
+            Method::Other => self.reply(core, server, 501, Vec::new()),
+            _ => self.reply(core, server, 405, Vec::new()),
+        }
+        self.arm(core);
+    }
+
+    fn reply(&mut self, core: &mut Core, server: u64, status: u16, lines: Vec<(&'static str, String)>) {
+        self.respond(core, server, status, &Extra { lines, sdp: None });
+    }
+
+    fn on_bye(&mut self, core: &mut Core, request: &Request, server: u64) {
+        let reasons = request.head.reasons();
+        let cause = cause_of_release(reasons.iter().map(String::as_str));
+        self.reply(core, server, 200, Vec::new());
+        // An early BYE: the INVITE still needs its final response (RFC 3261 15.1.2).
+        if matches!(self.phase, Phase::Incoming(_)) {
+            self.refuse(core, 487, Vec::new());
+        }
+        self.unacked = None;
+        self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
+        self.finished = true;
+    }
+
+    /// A re-INVITE (RFC 3261 14.2).
+    fn on_reinvite(&mut self, core: &mut Core, request: &Request, server: u64) {
+        if matches!(self.phase, Phase::Incoming(_)) {
+            let wait = core.io.random.between(0, 10).to_string();
+            return self.reply(core, server, 500, vec![("Retry-After", wait)]);
+        }
+        if self.modify.is_pending() || self.unacked.as_ref().is_some_and(|u| u.offered) {
+            return self.reply(core, server, 491, Vec::new());
+        }
+        // Whoever sends a re-INVITE has seen our 2xx, even if the ACK is lost.
+        self.unacked = None;
+        match self.renegotiate(core, request, true) {
+            Ok((body, session, offered)) => {
+                let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
+                let sdp = body.as_deref();
+                self.respond_success(core, server, request.head.cseq, &Extra { lines, sdp }, offered);
+            }
+            Err((status, lines)) => self.reply(core, server, status, lines),
+        }
+    }
+
+    /// UPDATE (RFC 3311 5.2): as a re-INVITE, answered at once and without ACK.
+    fn on_update(&mut self, core: &mut Core, request: &Request, server: u64) {
+        if matches!(self.phase, Phase::Incoming(_)) && !request.body.is_empty() {
+            // No offer/answer exchange has ended reliably before the 2xx.
+            let wait = core.io.random.between(0, 10).to_string();
+            return self.reply(core, server, 500, vec![("Retry-After", wait)]);
+        }
+        if !request.body.is_empty() && self.offer_answer.state() != State::Stable {
+            return self.reply(core, server, 491, Vec::new());
+        }
+        match self.renegotiate(core, request, false) {
+            Ok((body, session, _)) => {
+                let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
+                self.respond(core, server, 200, &Extra { lines, sdp: body.as_deref() });
+            }
+            Err((status, lines)) => self.reply(core, server, status, lines),
+        }
+    }
+
+    /// Answers the offer of a re-INVITE or UPDATE; a re-INVITE without one gets ours. On error the
+    /// session is unchanged.
+    #[allow(clippy::type_complexity)]
+    fn renegotiate(
+        &mut self,
+        core: &mut Core,
+        request: &Request,
+        invite: bool,
+    ) -> Result<(Option<Bytes>, Option<Negotiated>, bool), (u16, Vec<(&'static str, String)>)> {
+        let timer = SessionTimer::of_request(&request.head)?;
+        let direction = self.wanted_direction();
+        let body = match content(&request.head, &request.body) {
+            Content::Other => return Err(unsupported_media()),
+            Content::None if !invite => None,
+            content => {
+                let local = self.local.ok_or((500, Vec::new()))?;
+                let at = core.trunks.get(self.trunk).ok_or((500, Vec::new()))?;
+                if let Content::Sdp(offer) = &content {
+                    let offer =
+                        self.offer_answer.receive_offer(offer, &at.policy).map_err(|e| explain(&e))?;
+                    let answer = self.offer_answer.make_answer(local, &at.policy, direction);
+                    let answer = answer.map_err(|e| {
+                        self.offer_answer.reject_offer();
+                        explain(&e)
+                    })?;
+                    for repair in offer.repairs.iter() {
+                        core.io.counters.repair(repair.as_str());
+                    }
+                    if answer.changed {
+                        let (call, media) = (self.id, answer.media);
+                        core.events.push_back(Event::Media { call, media, early: false });
+                    }
+                    Some(Bytes::from(answer.body))
+                } else {
+                    let offer = self.offer_answer.make_offer(local, &at.policy, direction);
+                    Some(Bytes::from(offer.map_err(|e| explain(&e))?))
+                }
+            }
+        };
+        self.dialog.refresh_target(&request.head);
+        if self.session.is_some() || timer.is_some() {
+            self.session = timer.as_ref().map(|t| SessionTimer::start(t, core.io.now));
+        }
+        let offered = invite && request.body.is_empty();
+        Ok((body, timer, offered))
+    }
+
+    /// INFO with a digit (`application/dtmf-relay`, `application/dtmf`), or without a body.
+    fn on_info(&mut self, core: &mut Core, request: &Request, server: u64) {
+        if request.body.is_empty() {
+            return self.reply(core, server, 200, Vec::new());
+        }
+        let kind = request.head.text(&Name::ContentType).unwrap_or_default().to_ascii_lowercase();
+        let text = String::from_utf8_lossy(&request.body);
+        let digit = match kind.split(';').next().unwrap_or("").trim() {
+            "application/dtmf-relay" => relayed_digit(&text),
+            "application/dtmf" => text.trim().chars().next().and_then(DtmfDigit::from_char).map(|d| (d, 250)),
+            _ => {
+                let accept = "application/dtmf-relay, application/dtmf".to_owned();
+                return self.reply(core, server, 415, vec![("Accept", accept)]);
+            }
+        };
+        let Some((digit, duration_ms)) = digit else { return self.reply(core, server, 400, Vec::new()) };
+        self.reply(core, server, 200, Vec::new());
+        core.events.push_back(Event::Dtmf { call: self.id, digit, duration_ms });
+    }
+}
+
+/// Reads `Signal=5` and `Duration=160`.
+fn relayed_digit(text: &str) -> Option<(DtmfDigit, u16)> {
+    let value = |name: &str| {
+        text.lines().find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            key.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    };
+    let signal = value("signal")?;
+    let digit = match signal.parse::<u8>() {
+        // Some write the event code for star, hash and A to D.
+        Ok(event @ 10..) => DtmfDigit::from_event(event),
+        _ => signal.chars().next().and_then(DtmfDigit::from_char),
+    }?;
+    let duration = value("duration").and_then(|d| d.parse::<u16>().ok()).unwrap_or(250);
+    Some((digit, duration.clamp(40, 10_000)))
+}

@@ -1,0 +1,217 @@
+//! Our own re-INVITEs: hold, resume, session refresh (RFC 3261 14.1).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use call_model::Cause;
+
+use super::call::{Call, Phase, acknowledge};
+use super::session_timer::SessionTimer;
+use crate::cause::cause_of_response;
+use crate::endpoint::api::{CommandError, EndedBy, Event};
+use crate::endpoint::core::{Core, Extra};
+use crate::sdp::State;
+use crate::transaction::client::{ClientKey, Outcome, Upcall};
+use crate::wire::message::{Content, Method, Response, content};
+
+/// What we want to change and what is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Modify {
+    /// As last commanded.
+    pub(super) hold_wanted: bool,
+    /// As last agreed.
+    hold_agreed: bool,
+    pub(super) refresh_wanted: bool,
+    pending: Option<Pending>,
+    /// After 491 or a lost connection.
+    pub(super) retry_at: Option<Instant>,
+    failures: u8,
+    /// We chose the Call-ID, which decides who waits longer after glare (RFC 3261 14.1).
+    pub(super) owns_call_id: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    key: ClientKey,
+    hold: bool,
+}
+
+/// How often one change is tried.
+const MAX_TRIES: u8 = 5;
+
+impl Modify {
+    pub(super) fn pending_key(&self) -> Option<ClientKey> {
+        self.pending.as_ref().map(|p| p.key)
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+}
+
+impl Call {
+    /// Carries out `Hold`.
+    pub(crate) fn hold(&mut self, core: &mut Core, on: bool) -> Result<(), CommandError> {
+        if matches!(self.phase, Phase::Closing { .. }) {
+            return Err(CommandError::WrongState);
+        }
+        self.modify.hold_wanted = on;
+        self.modify.failures = 0;
+        self.run_modify(core);
+        self.arm(core);
+        Ok(())
+    }
+
+    /// Sends a re-INVITE if something is wanted and nothing stands in the way.
+    pub(super) fn run_modify(&mut self, core: &mut Core) {
+        let modify = &self.modify;
+        let wanted = modify.hold_wanted != modify.hold_agreed || modify.refresh_wanted;
+        let free = matches!(self.phase, Phase::Confirmed)
+            && modify.pending.is_none()
+            && modify.retry_at.is_none()
+            && self.unacked.is_none()
+            && self.offer_answer.state() == State::Stable;
+        if !wanted || !free {
+            return;
+        }
+        let (Some(at), Some(local)) = (core.trunks.get(self.trunk), self.local) else { return };
+        let direction = self.wanted_direction();
+        let Ok(offer) = self.offer_answer.make_offer(local, &at.policy, direction) else { return };
+        self.challenges = 0;
+        self.send_modify(core, &Bytes::from(offer));
+    }
+
+    fn send_modify(&mut self, core: &mut Core, offer: &Bytes) {
+        let lines = self.session.as_ref().map(SessionTimer::request_lines).unwrap_or_default();
+        let hold = self.modify.hold_wanted;
+        let key = self.send_request(core, Method::Invite, lines, Some(offer));
+        self.modify.pending = Some(Pending { key, hold });
+    }
+
+    /// Sends the re-INVITE under way once more: with credentials, or a larger interval.
+    fn repeat_modify(&mut self, core: &mut Core) {
+        let offer = Bytes::copy_from_slice(self.offer_answer.local_body().unwrap_or_default());
+        self.send_modify(core, &offer);
+    }
+
+    pub(super) fn on_modify_timer(&mut self, core: &mut Core) {
+        if self.modify.retry_at.is_some_and(|at| at <= core.io.now) {
+            self.modify.retry_at = None;
+            self.run_modify(core);
+        }
+    }
+
+    pub(super) fn on_modify_outcome(&mut self, core: &mut Core, upcall: Upcall) {
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        match &upcall.outcome {
+            Outcome::Response(response, _) if response.status < 200 => {}
+            Outcome::Response(response, _) if response.status < 300 => {
+                self.on_modify_success(core, response, &upcall, closing);
+            }
+            Outcome::Response(..) | Outcome::Timeout | Outcome::TransportError if closing => {
+                self.modify.pending = None
+            }
+            Outcome::Response(response, source) => {
+                let status = response.status;
+                match status {
+                    401 | 407 if self.take_challenge(core, response, *source) => self.repeat_modify(core),
+                    422 if self.modify.failures < MAX_TRIES && self.session.is_some() => {
+                        self.modify.failures += 1;
+                        if let Some(session) = &mut self.session {
+                            session.enlarge(&response.head);
+                        }
+                        self.repeat_modify(core);
+                    }
+                    // RFC 3261 14.1: wait, the owner of the Call-ID longer, in units of 10 ms.
+                    491 => {
+                        let (from, to) = if self.modify.owns_call_id { (210, 400) } else { (0, 200) };
+                        let wait = Duration::from_millis(core.io.random.between(from, to) * 10);
+                        self.retry_modify(core, wait);
+                    }
+                    // RFC 3261 12.2.1.2: the dialog is gone.
+                    408 | 481 => {
+                        let reasons = response.head.reasons();
+                        let cause = cause_of_response(status, reasons.iter().map(String::as_str));
+                        self.drop_dialog(core, cause, Some(status), &response.reason, EndedBy::Far);
+                    }
+                    _ => self.abandon_modify(),
+                }
+            }
+            Outcome::Timeout => {
+                let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
+                self.drop_dialog(core, cause, None, "no answer to re-INVITE", EndedBy::Timeout);
+            }
+            Outcome::TransportError => self.retry_modify(core, Duration::from_secs(2)),
+        }
+    }
+
+    fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall, closing: bool) {
+        let Some(pending) = self.modify.pending.take() else { return };
+        self.dialog.refresh_target(&response.head);
+        let mut acked = self.dialog.clone();
+        acked.cseq = response.head.cseq;
+        let lines = self.credentials(core, Method::Ack, &[]);
+        acknowledge(core, upcall.key, &acked, &Extra { lines, sdp: None });
+        self.note(core, false, "ACK".to_owned());
+        if closing {
+            return;
+        }
+        self.modify.refresh_wanted = false;
+        self.modify.failures = 0;
+        self.modify.hold_agreed = pending.hold;
+        if self.session.is_some() {
+            self.session = SessionTimer::of_response(&response.head, core.io.now);
+        }
+        let Some(at) = core.trunks.get(self.trunk) else { return };
+        let outcome = match content(&response.head, &response.body) {
+            Content::Sdp(body) => {
+                self.offer_answer.accept_answer(&body, &at.policy).map_err(|e| (e.cause(), e.to_string()))
+            }
+            _ => Err((Cause::PROTOCOL_ERROR, "no answer in the 2xx to re-INVITE".to_owned())),
+        };
+        match outcome {
+            Ok(negotiated) => {
+                for repair in negotiated.repairs.iter() {
+                    core.io.counters.repair(repair.as_str());
+                }
+                if negotiated.changed {
+                    let (call, media) = (self.id, negotiated.media);
+                    core.events.push_back(Event::Media { call, media, early: false });
+                }
+                self.run_modify(core);
+            }
+            Err((cause, text)) => {
+                self.offer_answer.withdraw_offer();
+                self.hang_up(core, cause);
+                self.end(core, cause, Some(response.status), text, EndedBy::Local);
+            }
+        }
+    }
+
+    fn retry_modify(&mut self, core: &mut Core, wait: Duration) {
+        self.modify.failures += 1;
+        self.offer_answer.withdraw_offer();
+        self.modify.pending = None;
+        if self.modify.failures >= MAX_TRIES {
+            self.abandon_modify();
+        } else {
+            self.modify.retry_at = Some(core.io.now + wait);
+        }
+    }
+
+    /// The far side refused: the session goes on as it was (RFC 3261 14.1).
+    fn abandon_modify(&mut self) {
+        self.modify.pending = None;
+        self.modify.hold_wanted = self.modify.hold_agreed;
+        self.modify.refresh_wanted = false;
+        self.modify.failures = 0;
+        self.offer_answer.withdraw_offer();
+    }
+
+    fn drop_dialog(&mut self, core: &mut Core, cause: Cause, status: Option<u16>, text: &str, by: EndedBy) {
+        self.modify.pending = None;
+        self.offer_answer.withdraw_offer();
+        self.hang_up(core, cause);
+        self.end(core, cause, status, text.to_owned(), by);
+    }
+}

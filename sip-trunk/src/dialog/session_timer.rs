@@ -1,0 +1,137 @@
+//! Session timers (RFC 4028). Never asked for by us; honoured when the far side or a proxy asks.
+
+use std::time::{Duration, Instant};
+
+use super::call::{Call, Phase};
+use super::uas::Refused;
+use crate::endpoint::api::EndedBy;
+use crate::endpoint::core::Core;
+use crate::wire::message::{Head, Name};
+use call_model::Cause;
+
+/// The shortest interval accepted, in seconds (RFC 4028 4).
+const MIN_SE: u32 = 90;
+/// The longest interval that is kept, in seconds: a day.
+const MAX_SE: u32 = 86_400;
+
+/// What was agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Negotiated {
+    seconds: u32,
+    /// We refresh.
+    ours: bool,
+    /// The far side supports timers, so `Require: timer` may be said.
+    supported: bool,
+}
+
+impl Negotiated {
+    /// Returns the header lines of the 2xx (RFC 4028 9). In it, `uas` is us.
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+        let refresher = if self.ours { "uas" } else { "uac" };
+        let mut lines = vec![("Session-Expires", format!("{};refresher={refresher}", self.seconds))];
+        if !self.ours && self.supported {
+            lines.push(("Require", "timer".to_owned()));
+        }
+        lines
+    }
+}
+
+/// The running timer of a session.
+#[derive(Debug)]
+pub(super) struct SessionTimer {
+    seconds: u32,
+    ours: bool,
+    /// When we refresh; `None` while a refresh is under way or it is not ours to do.
+    refresh: Option<Instant>,
+    /// When the session is over.
+    expiry: Instant,
+}
+
+impl SessionTimer {
+    /// Reads what a request asks for (RFC 4028 9).
+    ///
+    /// # Errors
+    /// 422 for an interval that is too small.
+    pub(super) fn of_request(head: &Head) -> Result<Option<Negotiated>, Refused> {
+        let Some((seconds, refresher)) = read(head) else { return Ok(None) };
+        let supported = head.has_token(&Name::Supported, "timer") || head.has_token(&Name::Require, "timer");
+        if seconds < MIN_SE {
+            return if supported { Err((422, vec![("Min-SE", MIN_SE.to_string())])) } else { Ok(None) };
+        }
+        let ours = match refresher.as_deref() {
+            Some("uas") => true,
+            // A side without timer support cannot refresh: a proxy asked.
+            _ => !supported,
+        };
+        Ok(Some(Negotiated { seconds: seconds.min(MAX_SE), ours, supported }))
+    }
+
+    /// Reads what a 2xx to our INVITE agreed (RFC 4028 7.2). In it, `uac` is us.
+    pub(super) fn of_response(head: &Head, now: Instant) -> Option<Self> {
+        let (seconds, refresher) = read(head)?;
+        let ours = refresher.as_deref() != Some("uas");
+        // Below the floor the far side is at fault; its number is not worth a storm of refreshes.
+        let seconds = seconds.clamp(MIN_SE, MAX_SE);
+        Some(Self::start(&Negotiated { seconds, ours, supported: true }, now))
+    }
+
+    /// Starts the timer anew (RFC 4028 10): refresh at half, give up before the end.
+    pub(super) fn start(negotiated: &Negotiated, now: Instant) -> Self {
+        let (seconds, ours) = (negotiated.seconds, negotiated.ours);
+        let margin = (seconds / 3).min(32);
+        let refresh = ours.then(|| now + Duration::from_secs(u64::from(seconds / 2)));
+        let expiry = now + Duration::from_secs(u64::from(seconds - margin));
+        Self { seconds, ours, refresh, expiry }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.refresh.map_or(self.expiry, |at| at.min(self.expiry))
+    }
+
+    /// Takes over a larger interval from a 422.
+    pub(super) fn enlarge(&mut self, head: &Head) {
+        if let Some(min) = head.text(&Name::MinSe).and_then(|v| number(&v)) {
+            self.seconds = self.seconds.max(min.min(MAX_SE));
+        }
+    }
+
+    /// Returns the lines of our own refresh. In it, `uac` is us.
+    pub(super) fn request_lines(&self) -> Vec<(&'static str, String)> {
+        let refresher = if self.ours { "uac" } else { "uas" };
+        vec![("Session-Expires", format!("{};refresher={refresher}", self.seconds))]
+    }
+}
+
+fn read(head: &Head) -> Option<(u32, Option<String>)> {
+    let value = head.text(&Name::SessionExpires)?;
+    let seconds = number(&value)?;
+    let refresher = value.split(';').skip(1).find_map(|p| {
+        let (name, value) = p.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("refresher").then(|| value.trim().to_ascii_lowercase())
+    });
+    Some((seconds, refresher))
+}
+
+fn number(value: &str) -> Option<u32> {
+    value.split(';').next()?.trim().parse().ok()
+}
+
+impl Call {
+    /// Refreshes the session, or gives it up.
+    pub(super) fn on_session_timer(&mut self, core: &mut Core) {
+        let now = core.io.now;
+        if !matches!(self.phase, Phase::Confirmed) {
+            return;
+        }
+        let Some(session) = &mut self.session else { return };
+        if session.expiry <= now {
+            let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
+            self.hang_up(core, cause);
+            self.end(core, cause, None, "session expired".to_owned(), EndedBy::Timeout);
+        } else if session.refresh.is_some_and(|at| at <= now) {
+            session.refresh = None;
+            self.modify.refresh_wanted = true;
+            self.run_modify(core);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Calls we place (RFC 3261 13.2).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use call_model::{Address, CallId, Caller, Cause, Direction};
+
+use super::Dialog;
+use super::call::{Call, Phase, acknowledge, label, refuse_fork};
+use super::session_timer::SessionTimer;
+use crate::cause::{cause_of_response, reason_value};
+use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
+use crate::endpoint::core::{Core, Extra};
+use crate::endpoint::io::hex;
+use crate::sdp::OfferAnswer;
+use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
+use crate::trunk::identity::write_caller;
+use crate::wire::message::{Content, Method, Response, content};
+
+/// What only a call that was not answered yet needs.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(super) key: Option<ClientKey>,
+    pub(super) deadline: Instant,
+    lines: Vec<(&'static str, String)>,
+    forks: Vec<Fork>,
+    trying: bool,
+    ringing: bool,
+    /// TCP was tried for a large request and failed.
+    udp_only: bool,
+}
+
+/// An early dialog: one per To tag (RFC 3261 12.1, 13.2.2.4).
+#[derive(Debug)]
+struct Fork {
+    tag: String,
+    offer_answer: OfferAnswer,
+}
+
+/// The most early dialogs of one INVITE; more are not tracked.
+const MAX_FORKS: usize = 8;
+
+/// Sends the INVITE of a new call.
+pub(crate) fn place(
+    core: &mut Core,
+    id: CallId,
+    trunk: usize,
+    called: &Address,
+    caller: &Caller,
+    media: LocalMedia,
+) -> Result<Call, CommandError> {
+    let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
+    let config = &at.config;
+    let path = core.io.path(config.transport, config.target).ok_or(CommandError::Unusable)?;
+    let deadline = core.io.now + config.ring_timeout;
+    let own_host = path.local.to_string();
+    let caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
+    let target = config.numbers.uri_of(called, &config.host);
+    let (key, session) = (core.io.random.number(), core.io.random.number());
+    let dialog = Dialog {
+        call_id: core.io.random.hex(),
+        local: format!("{};tag={}", caller.from, hex(key)),
+        remote: format!("<{target}>"),
+        remote_tag: String::new(),
+        cseq: 0,
+        remote_cseq: None,
+        target,
+        routes: Vec::new(),
+        fallback: path,
+    };
+    let outgoing = Outgoing {
+        key: None,
+        deadline,
+        lines: caller.headers,
+        forks: Vec::new(),
+        trying: false,
+        ringing: false,
+        udp_only: false,
+    };
+    let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
+    call.local = Some(media.rtp);
+    call.modify.owns_call_id = true;
+    call.offer_answer
+        .make_offer(media.rtp, &at.policy, Direction::SendRecv)
+        .map_err(|_| CommandError::Unusable)?;
+    call.send_invite(core);
+    call.arm(core);
+    Ok(call)
+}
+
+impl Call {
+    /// Sends the INVITE: first, with credentials, or by another transport; each time with a new
+    /// branch and the next CSeq.
+    fn send_invite(&mut self, core: &mut Core) {
+        self.dialog.cseq += 1;
+        let sdp = Bytes::copy_from_slice(self.offer_answer.local_body().unwrap_or_default());
+        let mut lines = self.credentials(core, Method::Invite, &sdp);
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        lines.extend(outgoing.lines.iter().cloned());
+        let may_use_tcp = core.trunks.get(self.trunk).is_some_and(crate::trunk::Trunk::may_use_tcp);
+        let allow_tcp = may_use_tcp && !outgoing.udp_only;
+        let extra = Extra { lines, sdp: Some(&sdp) };
+        let path = self.dialog.fallback;
+        let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), allow_tcp, &extra);
+        outgoing.key = Some(key);
+        self.note(core, false, label("INVITE", true));
+    }
+
+    pub(super) fn on_invite_outcome(&mut self, core: &mut Core, upcall: Upcall) {
+        match &upcall.outcome {
+            Outcome::Response(response, source) => match response.status {
+                ..200 => self.on_provisional(core, response),
+                200..300 => self.on_success(core, response, &upcall),
+                401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
+                status => {
+                    let reasons = response.head.reasons();
+                    let cause = cause_of_response(status, reasons.iter().map(String::as_str));
+                    self.end(core, cause, Some(status), response.reason.clone(), EndedBy::Far);
+                    self.finished = true;
+                }
+            },
+            Outcome::Timeout => {
+                let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
+                self.end(core, cause, None, "no answer to INVITE".to_owned(), EndedBy::Timeout);
+                self.finished = true;
+            }
+            Outcome::TransportError => self.on_transport_error(core, &upcall),
+        }
+    }
+
+    /// RFC 3261 18.1.1: a large request that TCP did not deliver is tried on UDP.
+    fn on_transport_error(&mut self, core: &mut Core, upcall: &Upcall) {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        let switched = upcall.path.transport == Transport::Tcp
+            && self.dialog.fallback.transport == Transport::Udp
+            && !outgoing.udp_only;
+        if switched {
+            outgoing.udp_only = true;
+            self.send_invite(core);
+            return;
+        }
+        let cause = Cause::NETWORK_OUT_OF_ORDER;
+        self.end(core, cause, None, "transport error".to_owned(), EndedBy::Transport);
+        self.finished = true;
+    }
+
+    fn on_provisional(&mut self, core: &mut Core, response: &Response) {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        let call = self.id;
+        if !outgoing.trying {
+            outgoing.trying = true;
+            core.events.push_back(Event::Trying { call });
+        }
+        let Some(tag) = response.head.to.tag.as_deref().filter(|_| response.status > 100) else { return };
+        if response.status == 199 {
+            // RFC 6228: this early dialog is over.
+            outgoing.forks.retain(|fork| fork.tag != tag);
+            return;
+        }
+        if !outgoing.forks.iter().any(|fork| fork.tag == tag) && outgoing.forks.len() < MAX_FORKS {
+            let offer_answer = self.offer_answer.clone();
+            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer });
+        }
+        if response.status == 180 && !outgoing.ringing {
+            outgoing.ringing = true;
+            core.events.push_back(Event::Ringing { call });
+        }
+        let Content::Sdp(body) = content(&response.head, &response.body) else { return };
+        let Some(at) = core.trunks.get(self.trunk) else { return };
+        let Some(fork) = outgoing.forks.iter_mut().find(|fork| fork.tag == tag) else { return };
+        // An unreliable 18x only previews the answer: what cannot be used is left to the 2xx.
+        if let Ok(negotiated) = fork.offer_answer.accept_answer(&body, &at.policy) {
+            if negotiated.changed {
+                let media = negotiated.media;
+                core.events.push_back(Event::Media { call, media, early: true });
+            }
+            for repair in negotiated.repairs.iter() {
+                core.io.counters.repair(repair.as_str());
+            }
+        } else {
+            core.io.counters.refuse("early_answer");
+        }
+    }
+
+    fn on_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return refuse_fork(core, upcall) };
+        let tag = response.head.to.tag.as_deref().unwrap_or_default();
+        let forks = std::mem::take(&mut outgoing.forks);
+        let cseq = self.dialog.cseq;
+        self.phase = Phase::Confirmed;
+        self.dialog = Dialog::of_response(response, upcall.path);
+        self.dialog.cseq = cseq;
+        // RFC 3261 22.1: the ACK repeats the credentials of the INVITE.
+        let extra = Extra { lines: self.credentials(core, Method::Ack, &[]), sdp: None };
+        acknowledge(core, upcall.key, &self.dialog, &extra);
+        self.note(core, false, "ACK".to_owned());
+        self.challenges = 0;
+
+        // The state of this very fork; failing that, a peer that changed its tag in between, and
+        // says nothing new, means the last preview it sent.
+        let body = match content(&response.head, &response.body) {
+            Content::Sdp(body) => Some(body),
+            _ => None,
+        };
+        let own = forks.iter().rposition(|fork| fork.tag == tag);
+        let preview = || forks.iter().rposition(|fork| fork.offer_answer.media().is_some());
+        let chosen = if body.is_some() {
+            own
+        } else {
+            own.filter(|&i| forks.get(i).is_some_and(|f| f.offer_answer.media().is_some())).or_else(preview)
+        };
+        if let Some(fork) = chosen.and_then(|index| forks.into_iter().nth(index)) {
+            self.offer_answer = fork.offer_answer;
+        }
+        let Some(at) = core.trunks.get(self.trunk) else { return };
+        let outcome = match &body {
+            Some(body) => self.offer_answer.accept_answer(body, &at.policy).map_err(|e| e.cause()),
+            None => {
+                // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
+                core.io.counters.repair("answer_in_provisional");
+                match self.offer_answer.media() {
+                    Some(media) => {
+                        let (media, repairs) = (media.clone(), crate::wire::tolerance::Repairs::default());
+                        Ok(crate::sdp::Negotiated { media, changed: false, repairs })
+                    }
+                    None => Err(Cause::INTERWORKING),
+                }
+            }
+        };
+        match outcome {
+            Ok(negotiated) => {
+                for repair in negotiated.repairs.iter() {
+                    core.io.counters.repair(repair.as_str());
+                }
+                let (call, media) = (self.id, negotiated.media);
+                core.events.push_back(Event::Media { call, media, early: false });
+                core.events.push_back(Event::Answered { call });
+                self.session = SessionTimer::of_response(&response.head, core.io.now);
+                self.run_modify(core);
+            }
+            Err(cause) => {
+                self.hang_up(core, cause);
+                let text = "no usable answer in the 2xx".to_owned();
+                self.end(core, cause, Some(response.status), text, EndedBy::Local);
+            }
+        }
+    }
+
+    /// Nobody answered for as long as the trunk lets it ring.
+    pub(super) fn on_ring_timeout(&mut self, core: &mut Core) {
+        let Phase::Outgoing(outgoing) = &self.phase else { return };
+        let cause = Cause::NO_ANSWER_FROM_USER;
+        if let Some(key) = outgoing.key {
+            core.clients.cancel(&mut core.io, key, Some(reason_value(cause)));
+        }
+        self.note(core, false, "CANCEL".to_owned());
+        self.end(core, cause, None, "no answer in time".to_owned(), EndedBy::Timeout);
+        self.finished = true;
+    }
+}

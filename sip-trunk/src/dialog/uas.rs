@@ -1,0 +1,260 @@
+//! Calls we receive (RFC 3261 13.3).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use call_model::{CallId, Cause, Direction};
+
+use super::Dialog;
+use super::call::{Call, Phase, label};
+use super::session_timer::{Negotiated, SessionTimer};
+use crate::cause::{cause_of_release, reason_value};
+use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
+use crate::endpoint::core::{Core, Extra};
+use crate::endpoint::io::{Path, hex};
+use crate::sdp::{NegotiationError, OfferAnswer};
+use crate::trunk::identity::{CallerHeaders, read_caller};
+use crate::trunk::numbers::user_part;
+use crate::wire::message::{Content, Name, Request, content};
+
+/// What only a call that was not answered yet needs.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// The transaction of its INVITE.
+    pub(super) server: u64,
+    pub(super) deadline: Instant,
+    cseq: u32,
+    has_offer: bool,
+    ringing: bool,
+    session: Option<Negotiated>,
+}
+
+/// A refusal: the status and what explains it.
+pub(crate) type Refused = (u16, Vec<(&'static str, String)>);
+
+/// Takes in an INVITE that begins a dialog; the general checks of RFC 3261 8.2 went before.
+pub(crate) fn receive(
+    core: &mut Core,
+    trunk: usize,
+    request: &Request,
+    source: SocketAddr,
+    (reply_path, path): (Path, Path),
+    id: CallId,
+) -> Result<Call, Refused> {
+    let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
+    let (key, session) = (core.io.random.number(), core.io.random.number());
+    let head = &request.head;
+    let dialog = Dialog::of_invite(head, &hex(key), path).ok_or((400, Vec::new()))?;
+    let timer = SessionTimer::of_request(head)?;
+    let mut offer_answer = OfferAnswer::new(session);
+    let has_offer = match content(head, &request.body) {
+        Content::None => false,
+        Content::Sdp(body) => {
+            let offer = offer_answer.receive_offer(&body, &at.policy).map_err(|e| explain(&e))?;
+            for repair in offer.repairs.iter() {
+                core.io.counters.repair(repair.as_str());
+            }
+            true
+        }
+        Content::Other => return Err(unsupported_media()),
+    };
+    let (asserted, remote_party) = (head.list(&Name::PAssertedIdentity), head.texts_of("Remote-Party-ID"));
+    let privacy = head.texts(&Name::Privacy);
+    let headers = CallerHeaders {
+        from: &head.from.value,
+        asserted: asserted.iter().map(String::as_str).collect(),
+        remote_party: remote_party.first().map(String::as_str),
+        privacy: privacy.iter().map(String::as_str).collect(),
+    };
+    let caller = read_caller(&headers, at.config.trusted, &at.config.numbers);
+    let called = at.config.numbers.address_of_uri(&request.uri);
+    let called_user = user_part(&request.uri).unwrap_or_default();
+    let trunk_name = at.config.name.clone();
+
+    let server = core.servers.start(request, source, reply_path, Some(key));
+    let deadline = core.io.now + core.config.timers.incoming;
+    let incoming = Incoming { server, deadline, cseq: head.cseq, has_offer, ringing: false, session: timer };
+    let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
+    call.offer_answer = offer_answer;
+    core.events.push_back(Event::Incoming {
+        call: id,
+        trunk: trunk_name,
+        called_user,
+        called,
+        caller,
+        source,
+        has_offer,
+    });
+    call.note(core, true, label("INVITE", has_offer));
+    call.respond(core, server, 100, &Extra::default());
+    call.arm(core);
+    Ok(call)
+}
+
+/// Explains why an offer cannot be taken: 488 or 400, with a Warning where RFC 3261 20.43 has one.
+pub(super) fn explain(error: &NegotiationError) -> Refused {
+    let warning = error.warning().map(|(code, text)| ("Warning", format!("{code} causeway \"{text}\"")));
+    (error.status(), warning.into_iter().collect())
+}
+
+/// 415, saying what is accepted (RFC 3261 8.2.3).
+pub(crate) fn unsupported_media() -> Refused {
+    let accept = format!("{}, multipart/mixed", crate::sdp::CONTENT_TYPE);
+    (415, vec![("Accept", accept), ("Accept-Encoding", "identity".to_owned())])
+}
+
+impl Call {
+    /// Carries out `Ringing`.
+    pub(crate) fn ringing(&mut self, core: &mut Core) -> Result<(), CommandError> {
+        let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
+        if !incoming.ringing {
+            incoming.ringing = true;
+            let server = incoming.server;
+            self.respond(core, server, 180, &Extra::default());
+        }
+        Ok(())
+    }
+
+    /// Carries out `Progress`.
+    pub(crate) fn progress(&mut self, core: &mut Core, media: LocalMedia) -> Result<(), CommandError> {
+        let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
+        let (server, has_offer) = (incoming.server, incoming.has_offer);
+        let answer = if has_offer { self.answer_offer(core, media, true) } else { Ok(Bytes::new()) };
+        match answer {
+            Ok(body) => {
+                let sdp = has_offer.then_some(&body[..]);
+                self.respond(core, server, 183, &Extra { lines: Vec::new(), sdp });
+            }
+            Err(error) => self.give_up(core, &error),
+        }
+        self.arm(core);
+        Ok(())
+    }
+
+    /// Carries out `Answer`.
+    pub(crate) fn answer(&mut self, core: &mut Core, media: LocalMedia) -> Result<(), CommandError> {
+        let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
+        let (server, cseq, has_offer) = (incoming.server, incoming.cseq, incoming.has_offer);
+        let session = incoming.session.take();
+        let body = if has_offer {
+            self.answer_offer(core, media, false)
+        } else {
+            self.local = Some(media.rtp);
+            match core.trunks.get(self.trunk) {
+                Some(at) => {
+                    self.offer_answer.make_offer(media.rtp, &at.policy, Direction::SendRecv).map(Bytes::from)
+                }
+                None => Err(NegotiationError::WrongState),
+            }
+        };
+        match body {
+            Ok(body) => {
+                let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
+                let extra = Extra { lines, sdp: Some(&body) };
+                self.phase = Phase::Confirmed;
+                self.respond_success(core, server, cseq, &extra, !has_offer);
+                self.session = session.map(|s| SessionTimer::start(&s, core.io.now));
+            }
+            Err(error) => self.give_up(core, &error),
+        }
+        self.arm(core);
+        Ok(())
+    }
+
+    /// Makes the answer to the offer of the INVITE, or repeats the one made for a 183.
+    fn answer_offer(
+        &mut self,
+        core: &mut Core,
+        media: LocalMedia,
+        early: bool,
+    ) -> Result<Bytes, NegotiationError> {
+        if self.offer_answer.media().is_some()
+            && let Some(body) = self.offer_answer.local_body()
+        {
+            return Ok(Bytes::copy_from_slice(body));
+        }
+        let at = core.trunks.get(self.trunk).ok_or(NegotiationError::WrongState)?;
+        let answer = self.offer_answer.make_answer(media.rtp, &at.policy, Direction::SendRecv)?;
+        self.local = Some(media.rtp);
+        core.events.push_back(Event::Media { call: self.id, media: answer.media, early });
+        Ok(Bytes::from(answer.body))
+    }
+
+    /// Our media does not fit what was offered.
+    fn give_up(&mut self, core: &mut Core, error: &NegotiationError) {
+        let (status, lines) = explain(error);
+        self.refuse(core, status, lines);
+        self.end(core, error.cause(), Some(status), error.to_string(), EndedBy::Local);
+    }
+
+    /// Sends a final error response to the INVITE.
+    pub(super) fn refuse(&mut self, core: &mut Core, status: u16, lines: Vec<(&'static str, String)>) {
+        let Phase::Incoming(incoming) = &self.phase else { return };
+        let server = incoming.server;
+        self.respond(core, server, status, &Extra { lines, sdp: None });
+        self.finished = true;
+    }
+
+    /// The caller cancelled (RFC 3261 9.2): 487, if we have not answered. The CANCEL itself has its
+    /// 200 already.
+    pub(crate) fn on_cancel(&mut self, core: &mut Core, server: u64, cancel: &Request) {
+        if !matches!(&self.phase, Phase::Incoming(incoming) if incoming.server == server) {
+            return;
+        }
+        self.note(core, true, "CANCEL".to_owned());
+        self.note(core, false, "200 OK".to_owned());
+        self.refuse(core, 487, Vec::new());
+        let reasons = cancel.head.reasons();
+        let cause = cause_of_release(reasons.iter().map(String::as_str));
+        self.end(core, cause, Some(487), "cancelled".to_owned(), EndedBy::Far);
+        self.arm(core);
+    }
+
+    /// Our user never answered.
+    pub(super) fn on_unanswered(&mut self, core: &mut Core) {
+        let cause = Cause::NO_ANSWER_FROM_USER;
+        self.refuse(core, 480, vec![("Reason", reason_value(cause))]);
+        self.end(core, cause, Some(480), "not answered in time".to_owned(), EndedBy::Timeout);
+    }
+
+    /// The ACK of a 2xx came.
+    pub(crate) fn on_ack(&mut self, core: &mut Core, request: &Request) {
+        let Some(unacked) = self.unacked.take_if(|u| u.cseq == request.head.cseq) else { return };
+        let content = content(&request.head, &request.body);
+        self.note(core, true, label("ACK", matches!(content, Content::Sdp(_))));
+        if let Phase::Closing { waits_for_ack: Some(cause), .. } = self.phase {
+            self.send_bye(core, Some(cause));
+        } else if unacked.offered {
+            self.on_delayed_answer(core, &content);
+        }
+        if matches!(self.phase, Phase::Confirmed) {
+            self.run_modify(core);
+        }
+        self.arm(core);
+    }
+
+    /// The ACK had to bring the answer to the offer of our 2xx (RFC 3261 13.2.1).
+    fn on_delayed_answer(&mut self, core: &mut Core, content: &Content) {
+        let Some(at) = core.trunks.get(self.trunk) else { return };
+        let outcome = match content {
+            Content::Sdp(body) => {
+                self.offer_answer.accept_answer(body, &at.policy).map_err(|e| (e.cause(), e.to_string()))
+            }
+            _ => Err((Cause::PROTOCOL_ERROR, "no answer in the ACK".to_owned())),
+        };
+        match outcome {
+            Ok(negotiated) => {
+                for repair in negotiated.repairs.iter() {
+                    core.io.counters.repair(repair.as_str());
+                }
+                let (call, media) = (self.id, negotiated.media);
+                core.events.push_back(Event::Media { call, media, early: false });
+            }
+            Err((cause, text)) => {
+                self.hang_up(core, cause);
+                self.end(core, cause, None, text, EndedBy::Local);
+            }
+        }
+    }
+}

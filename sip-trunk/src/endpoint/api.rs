@@ -1,0 +1,289 @@
+//! What goes into and comes out of an [`Endpoint`](super::Endpoint).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
+
+/// A transport of SIP (RFC 3261 18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// UDP: unreliable, one message per datagram.
+    Udp,
+    /// TCP: reliable, a stream of messages.
+    Tcp,
+}
+
+impl Transport {
+    /// Returns the name as a Via spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        }
+    }
+}
+
+/// Names one TCP connection. The driver chooses the ids of accepted connections with the top bit
+/// set; the endpoint chooses those of the connections it asks for, with the top bit clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The bit that tells accepted connections from those asked for.
+    pub const INBOUND: u64 = 1 << 63;
+}
+
+/// What happened to a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub enum StreamEvent<'a> {
+    /// It is open: accepted (`inbound`) or as asked for by [`Transmit::Connect`].
+    Opened {
+        /// The address on this side.
+        local: SocketAddr,
+        /// The address on the far side.
+        remote: SocketAddr,
+        /// The far side opened it.
+        inbound: bool,
+    },
+    /// Bytes came.
+    Data(&'a [u8]),
+    /// It is gone, whoever closed it.
+    Closed,
+    /// What [`Transmit::Connect`] asked for failed.
+    ConnectFailed,
+}
+
+/// What the driver must do on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// Send a datagram from a listener's socket.
+    Datagram {
+        /// The listener's address.
+        local: SocketAddr,
+        /// The destination.
+        remote: SocketAddr,
+        /// One message.
+        bytes: Bytes,
+    },
+    /// Open a TCP connection and report [`StreamEvent::Opened`] or [`StreamEvent::ConnectFailed`].
+    Connect {
+        /// The id to report under.
+        connection: ConnectionId,
+        /// The destination.
+        remote: SocketAddr,
+    },
+    /// Write to an open connection.
+    Stream {
+        /// Which.
+        connection: ConnectionId,
+        /// What to write.
+        bytes: Bytes,
+    },
+    /// Close a connection after what was written before. No [`StreamEvent::Closed`] need follow.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+}
+
+/// Where the gateway's own media of a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalMedia {
+    /// The RTP address; RTCP is on the next port.
+    pub rtp: SocketAddr,
+}
+
+/// What the user of the endpoint asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Places a call on a trunk: INVITE with an SDP offer.
+    Invite {
+        /// The id under which events come; not in use.
+        call: CallId,
+        /// The trunk.
+        trunk: TrunkName,
+        /// Whom to call.
+        called: Address,
+        /// Who calls.
+        caller: Caller,
+        /// Our media.
+        media: LocalMedia,
+    },
+    /// Tells the caller that the called user is alerted: 180.
+    Ringing {
+        /// An incoming call.
+        call: CallId,
+    },
+    /// Opens early media: 183 with the SDP answer. For a call without an offer, 183 without SDP:
+    /// the offer must be in a reliable response (RFC 3261 13.2.1).
+    Progress {
+        /// An incoming call.
+        call: CallId,
+        /// Our media.
+        media: LocalMedia,
+    },
+    /// Answers: 200 with the SDP answer (the one of the 183, if any) or, for a call without an
+    /// offer, with our offer.
+    Answer {
+        /// An incoming call.
+        call: CallId,
+        /// Our media.
+        media: LocalMedia,
+    },
+    /// Ends the call: CANCEL, final error response or BYE, whichever its state asks for.
+    Release {
+        /// Any call.
+        call: CallId,
+        /// Why; goes out in a Reason header (RFC 3326).
+        cause: Cause,
+    },
+    /// Holds or resumes: re-INVITE with `sendonly` or `sendrecv`. Waits for a re-INVITE under way
+    /// and for the answer.
+    Hold {
+        /// Any call.
+        call: CallId,
+        /// Hold, or resume.
+        on: bool,
+    },
+    /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on.
+    Drain {
+        /// Refuse, or accept again.
+        on: bool,
+    },
+}
+
+/// Why a command could not be carried out. Nothing has changed and no event follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No call with this id, or it has ended.
+    #[error("unknown call")]
+    UnknownCall,
+    /// A call with this id exists.
+    #[error("call id in use")]
+    DuplicateCall,
+    /// No trunk with this name.
+    #[error("unknown trunk")]
+    UnknownTrunk,
+    /// The trunk or the endpoint carries as many calls as it may.
+    #[error("no free channel")]
+    NoChannel,
+    /// The endpoint refuses new calls.
+    #[error("draining")]
+    Draining,
+    /// The call is not in a state for this.
+    #[error("not possible in this state of the call")]
+    WrongState,
+    /// No listener can reach the trunk, or no offer could be made for it.
+    #[error("the trunk cannot be used as configured")]
+    Unusable,
+}
+
+/// Who or what ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndedBy {
+    /// The far side: BYE, CANCEL or a final error response.
+    Far,
+    /// [`Command::Release`].
+    Local,
+    /// Nobody answered in time.
+    Timeout,
+    /// The transport could not deliver.
+    Transport,
+}
+
+impl EndedBy {
+    /// Returns the name used in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndedBy::Far => "far",
+            EndedBy::Local => "local",
+            EndedBy::Timeout => "timeout",
+            EndedBy::Transport => "transport",
+        }
+    }
+}
+
+/// What the endpoint tells its user.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A trunk calls. Answer with commands that carry `call`.
+    Incoming {
+        /// The id of the new call.
+        call: CallId,
+        /// The trunk, known by the source address.
+        trunk: TrunkName,
+        /// The user part of the request URI, decoded.
+        called_user: String,
+        /// Whom the trunk calls, by its number rules; a handle if it is no number.
+        called: Option<Address>,
+        /// Who calls.
+        caller: Caller,
+        /// Where the INVITE came from.
+        source: SocketAddr,
+        /// The INVITE carried an SDP offer.
+        has_offer: bool,
+    },
+    /// The trunk works on our INVITE: 100 or any other provisional response, once.
+    Trying {
+        /// An outgoing call.
+        call: CallId,
+    },
+    /// The called user is alerted: 180, once.
+    Ringing {
+        /// An outgoing call.
+        call: CallId,
+    },
+    /// Media was negotiated or changed. Hold shows in `media.direction`, as we see it.
+    Media {
+        /// Any call.
+        call: CallId,
+        /// What to do from now on.
+        media: LegMedia,
+        /// The call is not answered yet.
+        early: bool,
+    },
+    /// The far side answered our INVITE. Not sent for incoming calls: those are answered by us.
+    Answered {
+        /// An outgoing call.
+        call: CallId,
+    },
+    /// The far side signalled a digit by INFO (`application/dtmf-relay` or `application/dtmf`).
+    Dtmf {
+        /// Any answered call.
+        call: CallId,
+        /// The digit.
+        digit: DtmfDigit,
+        /// How long, in milliseconds.
+        duration_ms: u16,
+    },
+    /// The call is over. The last event of a call, exactly once.
+    Ended {
+        /// Any call.
+        call: CallId,
+        /// Why: from a Reason header where there was one, else mapped from the status.
+        cause: Cause,
+        /// The final status that ended it, where one did.
+        status: Option<u16>,
+        /// The reason phrase, or the text of what happened.
+        text: String,
+        /// Who ended it.
+        by: EndedBy,
+    },
+    /// A SIP message of the call passed, retransmissions left out.
+    Exchange {
+        /// Any call.
+        call: CallId,
+        /// What passed.
+        exchange: Exchange,
+    },
+    /// A trunk became reachable or ceased to be.
+    TrunkHealth {
+        /// Which.
+        trunk: TrunkName,
+        /// It answers OPTIONS.
+        up: bool,
+        /// What decided.
+        detail: String,
+    },
+}

@@ -1,0 +1,156 @@
+//! How an [`Endpoint`](super::Endpoint) is set up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::api::Transport;
+use crate::trunk::TrunkConfig;
+use crate::wire::limits::MessageLimits;
+
+/// The configuration of an endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The sockets the driver has bound.
+    pub listeners: Vec<Listener>,
+    /// The trunks.
+    pub trunks: Vec<TrunkConfig>,
+    /// The value of User-Agent and Server headers.
+    pub user_agent: String,
+    /// What a request from an address of no trunk gets.
+    pub unknown_source: UnknownSource,
+    /// The timers.
+    pub timers: Timers,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl EndpointConfig {
+    /// Builds a configuration with the default timers and limits, answering 403 to strangers.
+    pub fn new(listeners: Vec<Listener>, trunks: Vec<TrunkConfig>) -> Self {
+        Self {
+            listeners,
+            trunks,
+            user_agent: "causeway".to_owned(),
+            unknown_source: UnknownSource::Forbid,
+            timers: Timers::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// One bound socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its transport.
+    pub transport: Transport,
+    /// Its address, also the one advertised in Via and Contact: not a wildcard.
+    pub local: SocketAddr,
+}
+
+/// What a request from an address of no trunk gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownSource {
+    /// 403.
+    #[default]
+    Forbid,
+    /// Nothing.
+    Silent,
+}
+
+/// Timer values (RFC 3261 table 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// T1: the round trip estimate. 64 times it is how long anything is tried.
+    pub t1: Duration,
+    /// T2: the longest interval between retransmissions of requests other than INVITE.
+    pub t2: Duration,
+    /// T4: how long a message stays in the network.
+    pub t4: Duration,
+    /// How long an incoming call may go without a final answer of ours.
+    pub incoming: Duration,
+    /// How long an accepted connection may take to its first message.
+    pub first_message: Duration,
+    /// How long a connection may be without traffic.
+    pub connection_idle: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            incoming: Duration::from_secs(190),
+            first_message: Duration::from_secs(30),
+            connection_idle: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Timers {
+    /// Returns 64 times T1.
+    pub fn give_up(&self) -> Duration {
+        self.t1 * 64
+    }
+}
+
+/// Bounds of everything that grows with what the network sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Server transactions, and client transactions, in all.
+    pub transactions: usize,
+    /// Server transactions of one source address.
+    pub transactions_per_source: usize,
+    /// Calls in all.
+    pub calls: usize,
+    /// TCP connections in all.
+    pub connections: usize,
+    /// TCP connections of one source address.
+    pub connections_per_source: usize,
+    /// Messages that wait for one connection to open.
+    pub queued_per_connection: usize,
+    /// Size of one message.
+    pub message: MessageLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            transactions: 100_000,
+            transactions_per_source: 50_000,
+            calls: 20_000,
+            connections: 1_000,
+            connections_per_source: 64,
+            queued_per_connection: 64,
+            message: MessageLimits::default(),
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Without a listener nothing can be sent.
+    #[error("no listener")]
+    NoListener,
+    /// A wildcard address cannot be advertised.
+    #[error("listener {0}: a wildcard address or port cannot be advertised")]
+    Wildcard(SocketAddr),
+    /// Two trunks have one name.
+    #[error("trunk {0}: name used twice")]
+    DuplicateTrunk(String),
+    /// No listener has the trunk's transport and address family.
+    #[error("trunk {0}: no listener with its transport and address family")]
+    NoListenerFor(String),
+    /// The trunk has no codec this crate negotiates.
+    #[error("trunk {0}: no codec")]
+    NoCodec(String),
+    /// The trunk's number rules contradict themselves.
+    #[error("trunk {trunk}: {detail}")]
+    Numbers {
+        /// Which trunk.
+        trunk: String,
+        /// What is wrong.
+        detail: String,
+    },
+}

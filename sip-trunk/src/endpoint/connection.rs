@@ -1,0 +1,223 @@
+//! TCP connections: reuse, opening, framing, keep-alive, idle close.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::api::{ConnectionId, Transmit};
+use super::config::{Limits, Timers};
+use super::counters::Counters;
+use crate::transaction::timer::{Alarm, Due, TimerQueue};
+use crate::wire::framer::{Framed, Framer};
+use crate::wire::tolerance::{Refusal, Tolerance};
+
+#[derive(Debug)]
+struct Connection {
+    remote: SocketAddr,
+    local: SocketAddr,
+    inbound: bool,
+    state: State,
+    last_traffic: Instant,
+    heard: bool,
+    alarm: Alarm,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Messages wait for it to open.
+    Opening(VecDeque<Bytes>),
+    Open(Box<Framer>),
+}
+
+/// The connections, by id and by far address.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connections: HashMap<u64, Connection>,
+    by_remote: HashMap<SocketAddr, u64>,
+    per_source: HashMap<IpAddr, usize>,
+    next: u64,
+    limits: Limits,
+    timers: Timers,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits, timers: Timers) -> Self {
+        Self {
+            connections: HashMap::new(),
+            by_remote: HashMap::new(),
+            per_source: HashMap::new(),
+            next: 0,
+            limits,
+            timers,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Returns the far address and our own of an open connection.
+    pub(crate) fn addresses(&self, id: ConnectionId) -> Option<(SocketAddr, SocketAddr)> {
+        self.connections.get(&id.0).map(|c| (c.local, c.remote))
+    }
+
+    /// Sends on the wanted connection, another one to the same address, or a new one. Returns which;
+    /// `None` if the bounds forbid it.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        wanted: Option<ConnectionId>,
+        remote: SocketAddr,
+        bytes: Bytes,
+        timers: &mut TimerQueue,
+        transmits: &mut VecDeque<Transmit>,
+        counters: &mut Counters,
+    ) -> Option<ConnectionId> {
+        let known = wanted.map(|c| c.0).filter(|id| self.connections.contains_key(id));
+        let id = match known.or_else(|| self.by_remote.get(&remote).copied()) {
+            Some(id) => id,
+            None => {
+                if self.connections.len() >= self.limits.connections {
+                    counters.refuse("connections");
+                    return None;
+                }
+                self.next += 1;
+                let id = self.next;
+                let state = State::Opening(VecDeque::new());
+                self.insert(now, id, remote, remote, false, state, timers);
+                transmits.push_back(Transmit::Connect { connection: ConnectionId(id), remote });
+                id
+            }
+        };
+        let connection = self.connections.get_mut(&id)?;
+        match &mut connection.state {
+            State::Open(_) => {
+                connection.last_traffic = now;
+                transmits.push_back(Transmit::Stream { connection: ConnectionId(id), bytes });
+            }
+            State::Opening(queue) if queue.len() < self.limits.queued_per_connection => {
+                queue.push_back(bytes)
+            }
+            State::Opening(_) => {
+                counters.refuse("connection_queue");
+                return None;
+            }
+        }
+        Some(ConnectionId(id))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn insert(
+        &mut self,
+        now: Instant,
+        id: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+        inbound: bool,
+        state: State,
+        timers: &mut TimerQueue,
+    ) {
+        let mut alarm = Alarm::default();
+        let wait = if inbound { self.timers.first_message } else { self.timers.connection_idle };
+        alarm.set(timers, Due::Connection(id), Some(now + wait));
+        let connection = Connection { remote, local, inbound, state, last_traffic: now, heard: false, alarm };
+        self.connections.insert(id, connection);
+        // The latest connection to an address serves what is sent there.
+        self.by_remote.insert(remote, id);
+        *self.per_source.entry(remote.ip()).or_default() += 1;
+    }
+
+    /// Takes note that a connection opened. False if it must be closed.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn opened(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        inbound: bool,
+        tolerance: Tolerance,
+        timers: &mut TimerQueue,
+        transmits: &mut VecDeque<Transmit>,
+    ) -> bool {
+        let framer = Box::new(Framer::new(self.limits.message, tolerance));
+        if inbound {
+            let full = self.connections.len() >= self.limits.connections
+                || self
+                    .per_source
+                    .get(&remote.ip())
+                    .is_some_and(|&n| n >= self.limits.connections_per_source)
+                || self.connections.contains_key(&id.0);
+            if !full {
+                self.insert(now, id.0, local, remote, true, State::Open(framer), timers);
+            }
+            return !full;
+        }
+        let Some(connection) = self.connections.get_mut(&id.0) else { return false };
+        connection.local = local;
+        connection.last_traffic = now;
+        if let State::Opening(queue) = std::mem::replace(&mut connection.state, State::Open(framer)) {
+            for bytes in queue {
+                transmits.push_back(Transmit::Stream { connection: id, bytes });
+            }
+        }
+        true
+    }
+
+    /// Forgets a connection. Says whether it was known.
+    pub(crate) fn closed(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.remove(&id.0) else { return false };
+        if self.by_remote.get(&connection.remote) == Some(&id.0) {
+            self.by_remote.remove(&connection.remote);
+        }
+        if let Some(count) = self.per_source.get_mut(&connection.remote.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_source.remove(&connection.remote.ip());
+            }
+        }
+        true
+    }
+
+    /// Takes bytes in.
+    pub(crate) fn data(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+        if let Some(connection) = self.connections.get_mut(&id.0)
+            && let State::Open(framer) = &mut connection.state
+        {
+            connection.last_traffic = now;
+            framer.push(bytes);
+        }
+    }
+
+    /// Returns the next whole message or keep-alive.
+    pub(crate) fn poll(&mut self, id: ConnectionId) -> Result<Option<Framed>, (Refusal, Bytes)> {
+        let Some(connection) = self.connections.get_mut(&id.0) else { return Ok(None) };
+        let State::Open(framer) = &mut connection.state else { return Ok(None) };
+        match framer.poll() {
+            Ok(framed) => {
+                connection.heard |= matches!(framed, Some(Framed::Message(_)));
+                Ok(framed)
+            }
+            Err(refusal) => Err((refusal, Bytes::copy_from_slice(framer.head()))),
+        }
+    }
+
+    /// A deadline surfaced. Says whether the connection has been idle too long.
+    pub(crate) fn on_timer(&mut self, now: Instant, id: u64, at: Instant, timers: &mut TimerQueue) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let due = Due::Connection(id);
+        if !connection.alarm.surfaced(timers, due, at, now) {
+            return false;
+        }
+        let silent = connection.inbound && !connection.heard;
+        let until = connection.last_traffic + self.timers.connection_idle;
+        if silent || until <= now {
+            return true;
+        }
+        connection.alarm.set(timers, due, Some(until));
+        false
+    }
+}

@@ -1,0 +1,160 @@
+//! The state calls and trunks share.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use call_model::{Actor, CallId, Exchange, Protocol};
+
+use super::api::{Event, Transport};
+use super::config::EndpointConfig;
+use super::io::{Io, Path, contact, via};
+use crate::cause::reason_phrase;
+use crate::dialog::Dialog;
+use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
+use crate::transaction::server::Servers;
+use crate::trunk::Trunk;
+use crate::wire::message::{Method, Request, Writer};
+
+/// What this endpoint can do, for Allow headers. PRACK is missing on purpose: 100rel is not offered.
+pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
+
+/// The largest request sent on UDP (RFC 3261 18.1.1).
+const LARGEST_DATAGRAM: usize = 1300;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: EndpointConfig,
+    pub(crate) io: Io,
+    pub(crate) clients: Clients,
+    pub(crate) servers: Servers,
+    pub(crate) trunks: Vec<Trunk>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) draining: bool,
+    /// User-Agent, Allow and Supported: part of most messages.
+    pub(crate) common: Bytes,
+}
+
+/// What is particular about a request within a dialog.
+#[derive(Default)]
+pub(crate) struct Extra<'a> {
+    pub(crate) lines: Vec<(&'static str, String)>,
+    pub(crate) sdp: Option<&'a [u8]>,
+}
+
+impl Core {
+    /// Sends a request of a dialog. The caller has set its CSeq.
+    pub(crate) fn request(
+        &mut self,
+        dialog: &Dialog,
+        method: Method,
+        mut path: Path,
+        owner: Owner,
+        allow_tcp: bool,
+        extra: &Extra<'_>,
+    ) -> ClientKey {
+        let branch = self.io.random.number();
+        let mut bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
+        if bytes.len() > LARGEST_DATAGRAM
+            && allow_tcp
+            && path.transport == Transport::Udp
+            && let Some(tcp) = self.io.path(Transport::Tcp, path.remote)
+        {
+            path = tcp;
+            bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
+        }
+        let cseq = dialog.cseq;
+        self.clients
+            .start(&mut self.io, NewRequest { branch, method, cseq, bytes, path, owner, patience: None })
+    }
+
+    /// Writes a request of a dialog.
+    pub(crate) fn write_request(
+        &self,
+        dialog: &Dialog,
+        method: Method,
+        cseq: u32,
+        path: &Path,
+        branch: u64,
+        extra: &Extra<'_>,
+    ) -> Bytes {
+        let (uri, routes) = dialog.uri_and_routes();
+        let name = method.as_str();
+        let mut out = Writer::request(name, uri);
+        out.line("Via", &via(path, branch));
+        out.line("Max-Forwards", "70");
+        for route in routes {
+            out.line("Route", &route);
+        }
+        out.line("From", &dialog.local);
+        out.line("To", &dialog.remote);
+        out.line("Call-ID", &dialog.call_id);
+        out.line("CSeq", &format!("{cseq} {name}"));
+        if matches!(method, Method::Invite | Method::Update) {
+            out.line("Contact", &contact(path));
+        }
+        out.lines(&self.common);
+        for (name, value) in &extra.lines {
+            out.line(name, value);
+        }
+        out.finish(extra.sdp)
+    }
+
+    /// Answers through a server transaction. `tag` is ours.
+    pub(crate) fn respond(&mut self, server: u64, status: u16, tag: &str, extra: &Extra<'_>) -> Bytes {
+        let Some(head) = self.servers.head(server) else { return Bytes::new() };
+        let mut out = head.begin(status, reason_phrase(status), (status > 100).then_some(tag));
+        if status > 100 {
+            if status < 300
+                && let Some(path) = self.servers.path(server)
+            {
+                out.line("Contact", &contact(&path));
+            }
+            out.lines(&self.common);
+        }
+        for (name, value) in &extra.lines {
+            out.line(name, value);
+        }
+        let bytes = out.finish(extra.sdp);
+        self.servers.respond(&mut self.io, server, status, bytes.clone());
+        bytes
+    }
+
+    /// Answers without a transaction (RFC 3261 8.2.7): the same request gets the same answer.
+    pub(crate) fn respond_statelessly(
+        &mut self,
+        request: &Request,
+        mut path: Path,
+        source: std::net::SocketAddr,
+        status: u16,
+        lines: &[(&'static str, String)],
+    ) {
+        if request.method == Method::Ack {
+            return;
+        }
+        let head = crate::wire::message::ReplyHead::of(request, source);
+        let tag = self.stateless_tag(request);
+        let mut out = head.begin(status, reason_phrase(status), Some(&tag));
+        out.lines(&self.common);
+        for (name, value) in lines {
+            out.line(name, value);
+        }
+        self.io.count_response(status);
+        self.io.send(&mut path, out.finish(None));
+    }
+
+    /// A To tag that is the same for every repetition of a request.
+    fn stateless_tag(&self, request: &Request) -> String {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&request.head.call_id, &request.head.from.tag, request.head.cseq).hash(&mut hasher);
+        // A leading letter keeps these apart from the tags of calls.
+        format!("s{:016x}", hasher.finish())
+    }
+
+    pub(crate) fn exchange(&mut self, call: CallId, incoming: bool, label: String) {
+        let (from, to) =
+            if incoming { (Actor::Trunk, Actor::Gateway) } else { (Actor::Gateway, Actor::Trunk) };
+        let exchange = Exchange { from, to, protocol: Protocol::Sip, label };
+        self.events.push_back(Event::Exchange { call, exchange });
+    }
+}

@@ -1,0 +1,284 @@
+//! Messages received: whose they are, the checks of RFC 3261 8.2, and where they go.
+
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use call_model::CallId;
+
+use super::api::{ConnectionId, Transmit, Transport};
+use super::config::UnknownSource;
+use super::counters::class;
+use super::io::Path;
+use super::{Endpoint, Io};
+use crate::cause::reason_phrase;
+use crate::dialog::uas;
+use crate::transaction::server::Match;
+use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
+use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
+
+/// What Require may ask for.
+const OPTION_TAGS: [&str; 1] = ["timer"];
+
+/// What a client is asked to wait, in seconds, spread so that not all come back at once.
+const RETRY_AFTER: (u64, u64) = (2, 10);
+
+impl Endpoint {
+    pub(super) fn receive_datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        let path = Path { transport: Transport::Udp, local, remote, connection: None };
+        self.receive(path, remote, bytes, Framing::Datagram);
+    }
+
+    pub(super) fn receive_stream_message(
+        &mut self,
+        connection: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        raw: &Bytes,
+    ) {
+        let local = self.core.io.tcp_listener(local);
+        let path = Path { transport: Transport::Tcp, local, remote, connection: Some(connection) };
+        self.receive(path, remote, raw, Framing::Stream);
+    }
+
+    /// The access list comes before anything is read.
+    fn receive(&mut self, path: Path, source: SocketAddr, bytes: &[u8], framing: Framing) {
+        let Some(trunk) = self.sources.trunk(source) else {
+            self.core.io.counters.refuse("unknown_source");
+            if self.core.config.unknown_source == UnknownSource::Forbid {
+                self.refuse_raw(path, source, bytes, 403);
+            }
+            return;
+        };
+        let tolerance = self.core.trunks.get(trunk).map(|t| t.config.tolerance).unwrap_or_default();
+        let limits = self.core.config.limits.message;
+        let tolerated = match tolerate(bytes, framing, &tolerance, &limits) {
+            Ok(tolerated) => tolerated,
+            Err(Refusal::KeepAlive) => return,
+            Err(refusal) => {
+                self.core.io.counters.refuse(refusal.as_str());
+                if let Some(status) = refusal.status() {
+                    self.refuse_raw(path, source, bytes, status);
+                }
+                return;
+            }
+        };
+        for repair in tolerated.repairs.iter() {
+            self.core.io.counters.repair(repair.as_str());
+        }
+        match parse(tolerated.bytes.clone(), &limits) {
+            Ok(Message::Request(request)) => {
+                *self.core.io.counters.requests_in.entry(request.method.as_str()).or_default() += 1;
+                self.receive_request(trunk, path, source, &request);
+            }
+            Ok(Message::Response(response)) => {
+                *self.core.io.counters.responses_in.entry(class(response.status)).or_default() += 1;
+                self.receive_response(response, source);
+            }
+            Err(fault) => {
+                self.core.io.counters.refuse(fault.reason);
+                self.refuse_raw(path, source, &tolerated.bytes, fault.status);
+            }
+        }
+    }
+
+    /// Answers what could not be read, from its bytes.
+    fn refuse_raw(&mut self, path: Path, source: SocketAddr, bytes: &[u8], status: u16) {
+        let Some(answer) = refusal_answer(bytes, status, reason_phrase(status), "refused", source) else {
+            return;
+        };
+        self.core.io.count_response(status);
+        let bytes = Bytes::from(answer);
+        match path.connection {
+            Some(connection) => self.core.io.transmits.push_back(Transmit::Stream { connection, bytes }),
+            None => {
+                let datagram = Transmit::Datagram { local: path.local, remote: path.remote, bytes };
+                self.core.io.transmits.push_back(datagram);
+            }
+        }
+    }
+
+    fn receive_response(&mut self, response: Response, source: SocketAddr) {
+        if !self.core.clients.on_response(&mut self.core.io, response, source) {
+            self.core.io.counters.refuse("stray_response");
+        }
+    }
+
+    fn receive_request(&mut self, trunk: usize, path: Path, source: SocketAddr, request: &Request) {
+        // RFC 3261 18.2.2, RFC 3581 4: with rport to the source port, else to the port of the Via;
+        // on TCP over the same connection while it lives.
+        let mut reply_path = path;
+        if !request.head.via.rport || path.transport == Transport::Tcp {
+            reply_path.remote.set_port(request.head.via.port.unwrap_or(5060));
+        }
+        match self.core.servers.on_request(&mut self.core.io, request) {
+            Match::Absorbed => return,
+            Match::AckOfSuccess | Match::New => {}
+        }
+        match request.method {
+            Method::Ack => self.receive_ack(request),
+            Method::Cancel => self.receive_cancel(request, reply_path, source),
+            _ => {
+                if let Err((status, lines)) = self.route(trunk, path, reply_path, source, request) {
+                    self.core.io.counters.refuse(refusal_label(status));
+                    self.core.respond_statelessly(request, reply_path, source, status, &lines);
+                }
+            }
+        }
+    }
+
+    fn receive_ack(&mut self, request: &Request) {
+        let Some(key) = request.head.to.tag.as_deref().and_then(tag_number) else { return };
+        if let Some(call) = self.calls.get_mut(&key)
+            && call.owns(request)
+        {
+            call.on_ack(&mut self.core, request);
+            self.review(key);
+        }
+    }
+
+    /// RFC 3261 9.2.
+    fn receive_cancel(&mut self, request: &Request, path: Path, source: SocketAddr) {
+        let Some((server, call)) = self.core.servers.cancelled(request) else {
+            self.core.io.counters.refuse("cancel_unknown");
+            return self.core.respond_statelessly(request, path, source, 481, &[]);
+        };
+        self.core.respond_statelessly(request, path, source, 200, &[]);
+        if let Some(key) = call
+            && let Some(call) = self.calls.get_mut(&key)
+        {
+            call.on_cancel(&mut self.core, server, request);
+            self.review(key);
+        }
+    }
+
+    /// The checks of RFC 3261 8.2, then to a call or a new one.
+    fn route(
+        &mut self,
+        trunk: usize,
+        path: Path,
+        reply_path: Path,
+        source: SocketAddr,
+        request: &Request,
+    ) -> Result<(), uas::Refused> {
+        let head = &request.head;
+        let plain = |status: u16| (status, Vec::new());
+        match request.scheme {
+            Scheme::Sip | Scheme::Tel => {}
+            // No hop here is TLS (RFC 5630 3.3), and no other scheme is known (8.2.2.1).
+            Scheme::Sips | Scheme::Other => return Err(plain(416)),
+        }
+        if head.max_forwards() == 0 && request.method != Method::Options {
+            return Err(plain(483));
+        }
+        let unsupported: Vec<_> = head
+            .list(&Name::Require)
+            .into_iter()
+            .filter(|tag| !OPTION_TAGS.iter().any(|known| tag.eq_ignore_ascii_case(known)))
+            .collect();
+        if !unsupported.is_empty() {
+            return Err((420, vec![("Unsupported", unsupported.join(", "))]));
+        }
+        if head.to.tag.is_some() {
+            return self.route_in_dialog(reply_path, source, request);
+        }
+        match request.method {
+            Method::Invite => self.receive_invite(trunk, path, reply_path, source, request),
+            Method::Options if self.core.draining => Err(self.busy()),
+            Method::Options => {
+                let accept = [("Accept", crate::sdp::CONTENT_TYPE.to_owned())];
+                self.core.respond_statelessly(request, reply_path, source, 200, &accept);
+                Ok(())
+            }
+            Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => Err(plain(481)),
+            Method::Refer => Err(plain(603)),
+            Method::Other => Err(plain(501)),
+            _ => Err(plain(405)),
+        }
+    }
+
+    fn route_in_dialog(
+        &mut self,
+        path: Path,
+        source: SocketAddr,
+        request: &Request,
+    ) -> Result<(), uas::Refused> {
+        let key = request.head.to.tag.as_deref().and_then(tag_number);
+        let known = key.and_then(|key| self.calls.get(&key)).is_some_and(|call| call.owns(request));
+        let Some(key) = key.filter(|_| known) else {
+            // An OPTIONS may ask anybody anything.
+            return Err((481, Vec::new()));
+        };
+        if !self.core.servers.room(source.ip(), true) {
+            return Err(self.busy());
+        }
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.on_request(&mut self.core, request, source, path);
+            self.review(key);
+        }
+        Ok(())
+    }
+
+    fn receive_invite(
+        &mut self,
+        trunk: usize,
+        path: Path,
+        reply_path: Path,
+        source: SocketAddr,
+        request: &Request,
+    ) -> Result<(), uas::Refused> {
+        let fingerprint = fingerprint(request);
+        if self.fingerprints.contains_key(&fingerprint) {
+            // RFC 3261 8.2.2.2: the same request came by another way.
+            return Err((482, Vec::new()));
+        }
+        if self.core.draining || !self.has_channel(trunk) || !self.core.servers.room(source.ip(), false) {
+            return Err(self.busy());
+        }
+        let Io { now, random, .. } = &mut self.core.io;
+        let elapsed = now.saturating_duration_since(self.started).as_millis() as u64;
+        let random = (u128::from(random.number()) << 64) | u128::from(random.number());
+        let id = CallId::new(self.unix_ms + elapsed, random);
+        // The dialog's own requests go back to the source, not to the port responses go to.
+        let mut call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id)?;
+        call.fingerprint = Some(fingerprint);
+        self.fingerprints.insert(fingerprint, call.key);
+        self.insert(call);
+        Ok(())
+    }
+
+    /// 503 with a Retry-After that spreads the clients.
+    fn busy(&mut self) -> uas::Refused {
+        let (from, to) = RETRY_AFTER;
+        let seconds = self.core.io.random.between(from, to);
+        let reason = crate::cause::reason_value(call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION);
+        (503, vec![("Retry-After", seconds.to_string()), ("Reason", reason)])
+    }
+}
+
+fn fingerprint(request: &Request) -> u64 {
+    let head = &request.head;
+    let mut hasher = std::hash::DefaultHasher::new();
+    (&head.call_id, &head.from.tag, head.cseq).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The metric label of a refusal by status.
+fn refusal_label(status: u16) -> &'static str {
+    match status {
+        400 => "bad_request",
+        405 => "method_not_allowed",
+        415 => "unsupported_media_type",
+        416 => "unsupported_scheme",
+        420 => "bad_extension",
+        422 => "session_interval",
+        481 => "unknown_dialog",
+        482 => "merged",
+        483 => "too_many_hops",
+        488 => "not_acceptable",
+        501 => "unknown_method",
+        503 => "busy",
+        603 => "declined",
+        _ => "other",
+    }
+}

@@ -1,0 +1,157 @@
+//! What every layer writes to: deadlines, the network, counters, randomness.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::api::{ConnectionId, Transmit, Transport};
+use super::config::{EndpointConfig, Listener};
+use super::connection::Pool;
+use super::counters::Counters;
+use crate::transaction::timer::TimerQueue;
+use crate::wire::message::{COOKIE, Method};
+
+/// The way one message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) transport: Transport,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// The connection to use while it lives (TCP).
+    pub(crate) connection: Option<ConnectionId>,
+}
+
+impl Path {
+    pub(crate) fn reliable(&self) -> bool {
+        self.transport == Transport::Tcp
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Io {
+    pub(crate) now: Instant,
+    pub(crate) timers: TimerQueue,
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) pool: Pool,
+    pub(crate) counters: Counters,
+    pub(crate) random: Random,
+    listeners: Vec<Listener>,
+}
+
+impl Io {
+    pub(crate) fn new(config: &EndpointConfig, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            now,
+            timers: TimerQueue::default(),
+            transmits: VecDeque::new(),
+            pool: Pool::new(config.limits, config.timers),
+            counters: Counters::default(),
+            random: Random::new(seed),
+            listeners: config.listeners.clone(),
+        }
+    }
+
+    /// Finds the way to an address: the first listener of that transport and family.
+    pub(crate) fn path(&self, transport: Transport, remote: SocketAddr) -> Option<Path> {
+        let fits =
+            |l: &&Listener| l.transport == transport && l.local.ip().is_ipv4() == remote.ip().is_ipv4();
+        let listener = self.listeners.iter().find(fits)?;
+        Some(Path { transport, local: listener.local, remote, connection: None })
+    }
+
+    /// Returns the listener that accepted a connection whose own address is `local`.
+    pub(crate) fn tcp_listener(&self, local: SocketAddr) -> SocketAddr {
+        let mut tcp = self.listeners.iter().filter(|l| l.transport == Transport::Tcp);
+        let exact = tcp.clone().find(|l| l.local == local);
+        let family = tcp.find(|l| l.local.ip().is_ipv4() == local.ip().is_ipv4());
+        exact.or(family).map_or(local, |l| l.local)
+    }
+
+    /// Sends a message. On TCP the connection of the path is used, else any open one to the same
+    /// address, else a new one; the path remembers which.
+    pub(crate) fn send(&mut self, path: &mut Path, bytes: Bytes) {
+        match path.transport {
+            Transport::Udp => {
+                let datagram = Transmit::Datagram { local: path.local, remote: path.remote, bytes };
+                self.transmits.push_back(datagram);
+            }
+            Transport::Tcp => {
+                let (now, wanted) = (self.now, path.connection);
+                let Self { pool, timers, transmits, counters, .. } = self;
+                path.connection = pool.send(now, wanted, path.remote, bytes, timers, transmits, counters);
+            }
+        }
+    }
+
+    pub(crate) fn count_request(&mut self, method: Method) {
+        *self.counters.requests_out.entry(method.as_str()).or_default() += 1;
+    }
+
+    pub(crate) fn count_response(&mut self, status: u16) {
+        *self.counters.responses_out.entry(super::counters::class(status)).or_default() += 1;
+    }
+}
+
+/// A deterministic source of numbers nobody can guess without the seed: SHA-256 in counter mode.
+pub(crate) struct Random {
+    seed: [u8; 32],
+    counter: u64,
+    buffer: [u64; 4],
+    left: usize,
+}
+
+impl std::fmt::Debug for Random {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Random")
+    }
+}
+
+impl Random {
+    fn new(seed: [u8; 32]) -> Self {
+        Self { seed, counter: 0, buffer: [0; 4], left: 0 }
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        if self.left == 0 {
+            let digest =
+                Sha256::new().chain_update(self.seed).chain_update(self.counter.to_be_bytes()).finalize();
+            self.counter += 1;
+            for (word, bytes) in self.buffer.iter_mut().zip(digest.chunks_exact(8)) {
+                *word = bytes.iter().fold(0, |word, &byte| (word << 8) | u64::from(byte));
+            }
+            self.left = self.buffer.len();
+        }
+        self.left -= 1;
+        self.buffer.get(self.left).copied().unwrap_or_default()
+    }
+
+    /// Returns a number of `from` to `to` inclusive.
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.number() % (to.saturating_sub(from) + 1)
+    }
+
+    pub(crate) fn hex(&mut self) -> String {
+        hex(self.number())
+    }
+}
+
+/// Writes a tag of ours.
+pub(crate) fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// Writes the Via of a request of ours.
+pub(crate) fn via(path: &Path, branch: u64) -> String {
+    format!("SIP/2.0/{} {};branch={COOKIE}{branch:016x};rport", path.transport.as_str(), path.local)
+}
+
+/// Writes our Contact.
+pub(crate) fn contact(path: &Path) -> String {
+    match path.transport {
+        Transport::Udp => format!("<sip:{}>", path.local),
+        Transport::Tcp => format!("<sip:{};transport=tcp>", path.local),
+    }
+}

@@ -1,0 +1,376 @@
+//! The endpoint: all calls on all trunks, as one sans-IO machine.
+//!
+//! Feed it datagrams, stream events, commands and the time; then take transmits, events and the
+//! next deadline until there are none.
+
+pub(crate) mod api;
+pub(crate) mod config;
+mod connection;
+pub(crate) mod core;
+mod counters;
+mod inbound;
+pub(crate) mod io;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use call_model::CallId;
+
+pub use api::{
+    Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
+};
+pub use config::{ConfigError, EndpointConfig, Limits, Listener, Timers, UnknownSource};
+pub use counters::Counters;
+
+use crate::dialog::call::{Call, refuse_fork};
+use crate::dialog::uac;
+use crate::transaction::client::{Clients, Owner, Upcall};
+use crate::transaction::server::Servers;
+use crate::transaction::timer::Due;
+use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health};
+use crate::wire::framer::Framed;
+use crate::wire::message::Writer;
+use crate::wire::tolerance::refusal_answer;
+
+use self::core::{ALLOW, Core};
+use self::io::Io;
+
+/// SIP towards all trunks of a gateway.
+#[derive(Debug)]
+pub struct Endpoint {
+    core: Core,
+    calls: HashMap<u64, Call>,
+    ids: HashMap<CallId, u64>,
+    /// Fingerprints of the INVITEs that made calls, to tell merged requests (RFC 3261 8.2.2.2).
+    fingerprints: HashMap<u64, u64>,
+    sources: Sources,
+    started: Instant,
+    unix_ms: u64,
+}
+
+impl Endpoint {
+    /// Builds an endpoint. The seed must be unpredictable: tags and branches come from it.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn new(
+        config: EndpointConfig,
+        seed: [u8; 32],
+        now: Instant,
+        unix_ms: u64,
+    ) -> Result<Self, ConfigError> {
+        check(&config)?;
+        let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
+        let sources = Sources::new(&trunks);
+        let mut common = Writer::fragment();
+        common.line("User-Agent", &config.user_agent).line("Allow", ALLOW).line("Supported", "timer");
+        let mut core = Core {
+            io: Io::new(&config, seed, now),
+            clients: Clients::new(config.timers),
+            servers: Servers::new(config.timers, config.limits),
+            trunks,
+            events: VecDeque::new(),
+            draining: false,
+            common: common.into_lines(),
+            config,
+        };
+        for index in 0..core.trunks.len() {
+            health::start(&mut core, index);
+        }
+        Ok(Self {
+            core,
+            calls: HashMap::new(),
+            ids: HashMap::new(),
+            fingerprints: HashMap::new(),
+            sources,
+            started: now,
+            unix_ms,
+        })
+    }
+
+    /// Takes in one datagram that came to `local` from `remote`.
+    pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        self.core.io.now = now;
+        self.receive_datagram(local, remote, bytes);
+        self.settle();
+    }
+
+    /// Takes in what happened to a TCP connection.
+    pub fn handle_stream(&mut self, now: Instant, connection: ConnectionId, event: StreamEvent<'_>) {
+        self.core.io.now = now;
+        match event {
+            StreamEvent::Opened { local, remote, inbound } => {
+                let trunk = self.sources.trunk(remote).and_then(|index| self.core.trunks.get(index));
+                let Some(trunk) = trunk else {
+                    self.core.io.counters.refuse("unknown_source");
+                    self.core.io.transmits.push_back(Transmit::Close { connection });
+                    return;
+                };
+                let tolerance = trunk.config.tolerance;
+                let Io { pool, timers, transmits, .. } = &mut self.core.io;
+                if !pool.opened(now, connection, local, remote, inbound, tolerance, timers, transmits) {
+                    self.core.io.counters.refuse("connections");
+                    self.core.io.transmits.push_back(Transmit::Close { connection });
+                }
+            }
+            StreamEvent::Data(bytes) => {
+                self.core.io.pool.data(now, connection, bytes);
+                self.drain_stream(connection);
+            }
+            StreamEvent::Closed | StreamEvent::ConnectFailed => self.forget_connection(connection),
+        }
+        self.settle();
+    }
+
+    fn drain_stream(&mut self, connection: ConnectionId) {
+        let Some((local, remote)) = self.core.io.pool.addresses(connection) else { return };
+        loop {
+            match self.core.io.pool.poll(connection) {
+                Ok(None) => return,
+                // RFC 5626 4.4.1.
+                Ok(Some(Framed::Ping)) => {
+                    let bytes = Bytes::from_static(b"\r\n");
+                    self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
+                }
+                Ok(Some(Framed::Pong)) => {}
+                Ok(Some(Framed::Message(raw))) => {
+                    self.receive_stream_message(connection, local, remote, &raw);
+                    self.settle();
+                }
+                Err((refusal, head)) => {
+                    self.core.io.counters.refuse(refusal.as_str());
+                    if let Some(status) = refusal.status()
+                        && let Some(answer) = refusal_answer(
+                            &head,
+                            status,
+                            crate::cause::reason_phrase(status),
+                            "refused",
+                            remote,
+                        )
+                    {
+                        let bytes = Bytes::from(answer);
+                        self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
+                    }
+                    self.core.io.transmits.push_back(Transmit::Close { connection });
+                    self.forget_connection(connection);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn forget_connection(&mut self, connection: ConnectionId) {
+        if self.core.io.pool.closed(connection) {
+            self.core.clients.on_connection_lost(connection);
+        }
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// Why it could not be carried out; then nothing has changed and no event follows.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
+        self.core.io.now = now;
+        let done = match command {
+            Command::Invite { call, trunk, called, caller, media } => {
+                self.admit(call, &trunk).and_then(|index| {
+                    let placed = uac::place(&mut self.core, call, index, &called, &caller, media)?;
+                    self.insert(placed);
+                    Ok(())
+                })
+            }
+            Command::Ringing { call } => self.with(call, |call, core| call.ringing(core)),
+            Command::Progress { call, media } => self.with(call, |call, core| call.progress(core, media)),
+            Command::Answer { call, media } => self.with(call, |call, core| call.answer(core, media)),
+            Command::Release { call, cause } => self.with(call, |call, core| {
+                call.release(core, cause);
+                Ok(())
+            }),
+            Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
+            Command::Drain { on } => {
+                self.core.draining = on;
+                Ok(())
+            }
+        };
+        self.settle();
+        done
+    }
+
+    fn admit(&self, call: CallId, trunk: &call_model::TrunkName) -> Result<usize, CommandError> {
+        if self.core.draining {
+            return Err(CommandError::Draining);
+        }
+        if self.ids.contains_key(&call) {
+            return Err(CommandError::DuplicateCall);
+        }
+        let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
+        if !self.has_channel(index) || self.core.clients.len() >= self.core.config.limits.transactions {
+            return Err(CommandError::NoChannel);
+        }
+        Ok(index)
+    }
+
+    fn has_channel(&self, trunk: usize) -> bool {
+        let free = self.core.trunks.get(trunk).is_some_and(|t| t.calls < t.config.max_calls);
+        free && self.ids.len() < self.core.config.limits.calls
+            // What lingers after calls is bounded too.
+            && self.calls.len() < self.core.config.limits.calls.saturating_mul(2)
+    }
+
+    fn insert(&mut self, call: Call) {
+        if let Some(trunk) = self.core.trunks.get_mut(call.trunk) {
+            trunk.calls += 1;
+        }
+        self.ids.insert(call.id, call.key);
+        self.calls.insert(call.key, call);
+    }
+
+    fn with(
+        &mut self,
+        id: CallId,
+        act: impl FnOnce(&mut Call, &mut Core) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let key = *self.ids.get(&id).ok_or(CommandError::UnknownCall)?;
+        let call = self.calls.get_mut(&key).ok_or(CommandError::UnknownCall)?;
+        let done = act(call, &mut self.core);
+        self.review(key);
+        done
+    }
+
+    /// Removes what has ended of a call.
+    fn review(&mut self, key: u64) {
+        let Some(call) = self.calls.get(&key) else { return };
+        if call.ended {
+            self.ids.remove(&call.id);
+        }
+        if call.finished {
+            if let Some(fingerprint) = call.fingerprint {
+                self.fingerprints.remove(&fingerprint);
+            }
+            self.calls.remove(&key);
+        }
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.io.now = now;
+        while let Some((at, due)) = self.core.io.timers.pop(now) {
+            match due {
+                Due::Client(key) => self.core.clients.on_timer(&mut self.core.io, key, at),
+                Due::Server(id) => self.core.servers.on_timer(&mut self.core.io, id, at),
+                Due::Trunk(index) => health::on_timer(&mut self.core, index, at),
+                Due::Call(key) => {
+                    if let Some(call) = self.calls.get_mut(&key) {
+                        call.on_timer(&mut self.core, at);
+                        self.review(key);
+                    }
+                }
+                Due::Connection(id) => {
+                    let Io { pool, timers, .. } = &mut self.core.io;
+                    if pool.on_timer(now, id, at, timers) {
+                        let connection = ConnectionId(id);
+                        self.core.io.transmits.push_back(Transmit::Close { connection });
+                        self.forget_connection(connection);
+                    }
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Hands the outcomes of client transactions to those they concern.
+    fn settle(&mut self) {
+        while let Some(upcall) = self.core.clients.upcalls.pop_front() {
+            match upcall.owner {
+                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
+                Owner::Call(key) => self.to_call(key, upcall),
+                Owner::Nobody => refuse_fork(&mut self.core, &upcall),
+            }
+        }
+    }
+
+    fn to_call(&mut self, key: u64, upcall: Upcall) {
+        match self.calls.get_mut(&key) {
+            Some(call) => {
+                call.on_upcall(&mut self.core, upcall);
+                self.review(key);
+            }
+            None => refuse_fork(&mut self.core, &upcall),
+        }
+    }
+
+    /// Returns the next thing to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.core.io.transmits.pop_front()
+    }
+
+    /// Returns the next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.core.events.pop_front()
+    }
+
+    /// Returns when [`Self::handle_timeout`] is to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.core.io.timers.next()
+    }
+
+    /// Returns what was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.core.io.counters.clone();
+        counters.open_calls = self.ids.len();
+        counters.held_calls = self.calls.len();
+        counters.client_transactions = self.core.clients.len();
+        counters.server_transactions = self.core.servers.len();
+        counters.connections = self.core.io.pool.len();
+        counters
+    }
+
+    /// Returns every trunk as it is now.
+    #[must_use]
+    pub fn trunk_status(&self) -> Vec<TrunkStatus> {
+        let status = |trunk: &Trunk| TrunkStatus {
+            name: trunk.config.name.clone(),
+            target: trunk.config.target,
+            state: trunk.health.state,
+            last_status: trunk.health.last_status,
+            calls: trunk.calls,
+        };
+        self.core.trunks.iter().map(status).collect()
+    }
+}
+
+fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
+    if config.listeners.is_empty() {
+        return Err(ConfigError::NoListener);
+    }
+    for listener in &config.listeners {
+        if listener.local.ip().is_unspecified() || listener.local.port() == 0 {
+            return Err(ConfigError::Wildcard(listener.local));
+        }
+    }
+    for (index, trunk) in config.trunks.iter().enumerate() {
+        let name = trunk.name.to_string();
+        if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
+            return Err(ConfigError::DuplicateTrunk(name));
+        }
+        let fits = |l: &Listener| {
+            l.transport == trunk.transport && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+        };
+        if !config.listeners.iter().any(fits) {
+            return Err(ConfigError::NoListenerFor(name));
+        }
+        if !trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
+            return Err(ConfigError::NoCodec(name));
+        }
+        if let Err(error) = trunk.numbers.check() {
+            return Err(ConfigError::Numbers { trunk: name, detail: error.to_string() });
+        }
+    }
+    Ok(())
+}

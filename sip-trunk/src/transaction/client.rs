@@ -1,0 +1,345 @@
+//! Client transactions (RFC 3261 17.1, RFC 6026 7.2), INVITE and others.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::timer::{Alarm, Due};
+use crate::endpoint::ConnectionId;
+use crate::endpoint::config::Timers;
+use crate::endpoint::io::{Io, Path};
+use crate::wire::message::{Method, Response, ack_of, cancel_of, own_branch};
+
+/// Names a client transaction: the number in its branch, and whether it is the CANCEL that shares
+/// the branch of its INVITE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ClientKey {
+    branch: u64,
+    cancel: bool,
+}
+
+/// Whom the outcome concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Nobody,
+    Call(u64),
+    Trunk(usize),
+}
+
+/// What happened to a client transaction.
+#[derive(Debug)]
+pub(crate) struct Upcall {
+    pub(crate) owner: Owner,
+    pub(crate) key: ClientKey,
+    pub(crate) method: Method,
+    pub(crate) path: Path,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A response, and where it came from.
+    Response(Box<Response>, SocketAddr),
+    /// No answer within 64 times T1 (Timers B, F).
+    Timeout,
+    /// The transport could not deliver.
+    TransportError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Calling or Trying.
+    Calling,
+    Proceeding,
+    /// A non-2xx final response came.
+    Completed,
+    /// A 2xx to INVITE came (RFC 6026).
+    Accepted,
+}
+
+/// The ACK of a 2xx, to repeat when the 2xx is repeated (RFC 3261 13.2.2.4).
+#[derive(Debug)]
+struct Acknowledged {
+    tag: String,
+    bytes: Bytes,
+    path: Path,
+}
+
+#[derive(Debug)]
+struct Client {
+    owner: Owner,
+    method: Method,
+    state: State,
+    path: Path,
+    cseq: u32,
+    /// What to retransmit: the request, then the ACK of a non-2xx. Freed when neither is needed.
+    bytes: Bytes,
+    acknowledged: Vec<Acknowledged>,
+    /// A CANCEL that waits for a provisional response, with its Reason.
+    cancel: Option<Option<String>>,
+    interval: Duration,
+    retransmit: Option<Instant>,
+    expires: Option<Instant>,
+    alarm: Alarm,
+}
+
+/// A request to send.
+pub(crate) struct NewRequest {
+    pub(crate) branch: u64,
+    pub(crate) method: Method,
+    pub(crate) cseq: u32,
+    pub(crate) bytes: Bytes,
+    pub(crate) path: Path,
+    pub(crate) owner: Owner,
+    /// Instead of 64 times T1.
+    pub(crate) patience: Option<Duration>,
+}
+
+/// The most forks of one INVITE whose ACK is kept for repetition.
+const MAX_ACKS: usize = 4;
+
+/// The client transactions.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    table: HashMap<ClientKey, Client>,
+    timers: Timers,
+    pub(crate) upcalls: VecDeque<Upcall>,
+}
+
+impl Clients {
+    pub(crate) fn new(timers: Timers) -> Self {
+        Self { table: HashMap::new(), timers, upcalls: VecDeque::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Sends a request and keeps its transaction.
+    pub(crate) fn start(&mut self, io: &mut Io, mut request: NewRequest) -> ClientKey {
+        let key = ClientKey { branch: request.branch, cancel: request.method == Method::Cancel };
+        io.count_request(request.method);
+        io.send(&mut request.path, request.bytes.clone());
+        let reliable = request.path.reliable();
+        let patience = request.patience.unwrap_or(self.timers.give_up());
+        let mut client = Client {
+            owner: request.owner,
+            method: request.method,
+            state: State::Calling,
+            path: request.path,
+            cseq: request.cseq,
+            bytes: request.bytes,
+            acknowledged: Vec::new(),
+            cancel: None,
+            interval: self.timers.t1,
+            retransmit: (!reliable).then(|| io.now + self.timers.t1),
+            expires: Some(io.now + patience),
+            alarm: Alarm::default(),
+        };
+        if reliable && client.path.connection.is_none() {
+            // The pool refused it: report the failure after the caller has noted the key.
+            client.expires = Some(io.now);
+            client.retransmit = None;
+        }
+        client.arm(io, key);
+        self.table.insert(key, client);
+        key
+    }
+
+    /// Cancels an INVITE: at once, or when the first provisional response comes (RFC 3261 9.1).
+    /// Nobody is told of the outcome any more.
+    pub(crate) fn cancel(&mut self, io: &mut Io, key: ClientKey, reason: Option<String>) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        client.owner = Owner::Nobody;
+        match client.state {
+            State::Calling => client.cancel = Some(reason),
+            State::Proceeding => self.send_cancel(io, key, reason),
+            State::Completed | State::Accepted => {}
+        }
+    }
+
+    fn send_cancel(&mut self, io: &mut Io, key: ClientKey, reason: Option<String>) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        // RFC 3261 9.1: if no final response comes within 64 times T1, the INVITE is over too.
+        client.expires = Some(io.now + self.timers.give_up());
+        client.arm(io, key);
+        let cancel = NewRequest {
+            branch: key.branch,
+            method: Method::Cancel,
+            cseq: client.cseq,
+            bytes: cancel_of(&client.bytes, client.cseq, reason.as_deref()),
+            path: client.path,
+            owner: Owner::Nobody,
+            patience: None,
+        };
+        self.start(io, cancel);
+    }
+
+    /// Sends the ACK of a 2xx and keeps it for repetition.
+    pub(crate) fn acknowledge(
+        &mut self,
+        io: &mut Io,
+        key: ClientKey,
+        tag: &str,
+        bytes: Bytes,
+        mut path: Path,
+    ) {
+        io.count_request(Method::Ack);
+        io.send(&mut path, bytes.clone());
+        if let Some(client) = self.table.get_mut(&key)
+            && client.acknowledged.len() < MAX_ACKS
+        {
+            client.acknowledged.push(Acknowledged { tag: tag.to_owned(), bytes, path });
+        }
+    }
+
+    /// Takes a response in. False if no transaction waits for it.
+    pub(crate) fn on_response(&mut self, io: &mut Io, response: Response, source: SocketAddr) -> bool {
+        let Some(branch) = own_branch(&response.head.via.branch) else { return false };
+        let key = ClientKey { branch, cancel: response.head.cseq_method == Method::Cancel };
+        let Some(client) = self.table.get_mut(&key) else { return false };
+        if client.method != response.head.cseq_method {
+            return false;
+        }
+        let reliable = client.path.reliable();
+        let first = matches!(client.state, State::Calling | State::Proceeding);
+        match (response.status, client.method == Method::Invite) {
+            (..200, _) if !first => return true,
+            (..200, true) => {
+                client.retransmit = None;
+                if client.state == State::Calling {
+                    client.state = State::Proceeding;
+                    client.expires = None;
+                }
+                if let Some(reason) = client.cancel.take() {
+                    self.send_cancel(io, key, reason);
+                }
+            }
+            (..200, false) => {
+                client.state = State::Proceeding;
+                client.interval = self.timers.t2;
+            }
+            (200..300, true) => {
+                if client.state == State::Completed {
+                    return true;
+                }
+                let tag = response.head.to.tag.as_deref().unwrap_or_default();
+                if let Some(known) = client.acknowledged.iter_mut().find(|a| a.tag == tag) {
+                    io.counters.duplicates += 1;
+                    io.counters.retransmitted += 1;
+                    io.send(&mut known.path, known.bytes.clone());
+                    return true;
+                }
+                if first {
+                    client.state = State::Accepted;
+                    client.retransmit = None;
+                    client.bytes = Bytes::new();
+                    client.expires = Some(io.now + self.timers.give_up());
+                }
+            }
+            (_, true) => match client.state {
+                State::Calling | State::Proceeding => {
+                    client.state = State::Completed;
+                    client.retransmit = None;
+                    client.bytes = ack_of(&client.bytes, &response.head.to.value, client.cseq);
+                    io.count_request(Method::Ack);
+                    io.send(&mut client.path, client.bytes.clone());
+                    // Timer D: at least 32 s on UDP, zero on TCP.
+                    let keep = if reliable { Duration::ZERO } else { self.timers.give_up() };
+                    client.expires = Some(io.now + keep);
+                }
+                State::Completed => {
+                    io.counters.duplicates += 1;
+                    io.counters.retransmitted += 1;
+                    io.send(&mut client.path, client.bytes.clone());
+                    return true;
+                }
+                State::Accepted => return true,
+            },
+            (_, false) => {
+                if !first {
+                    io.counters.duplicates += 1;
+                    return true;
+                }
+                client.state = State::Completed;
+                client.retransmit = None;
+                client.bytes = Bytes::new();
+                // Timer K.
+                let keep = if reliable { Duration::ZERO } else { self.timers.t4 };
+                client.expires = Some(io.now + keep);
+            }
+        }
+        if let Some(client) = self.table.get_mut(&key) {
+            client.arm(io, key);
+            let (owner, method, path) = (client.owner, client.method, client.path);
+            let outcome = Outcome::Response(Box::new(response), source);
+            self.upcalls.push_back(Upcall { owner, key, method, path, outcome });
+        }
+        true
+    }
+
+    /// A deadline surfaced.
+    pub(crate) fn on_timer(&mut self, io: &mut Io, key: ClientKey, at: Instant) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        if !client.alarm.surfaced(&mut io.timers, Due::Client(key), at, io.now) {
+            return;
+        }
+        if client.expires.is_some_and(|expires| expires <= io.now) {
+            let outcome = match client.state {
+                State::Completed | State::Accepted => None,
+                _ if client.path.reliable() && client.path.connection.is_none() => {
+                    Some(Outcome::TransportError)
+                }
+                State::Calling | State::Proceeding => Some(Outcome::Timeout),
+            };
+            self.remove(key, outcome);
+            return;
+        }
+        if client.retransmit.is_some_and(|due| due <= io.now) {
+            io.counters.retransmitted += 1;
+            io.send(&mut client.path, client.bytes.clone());
+            // Timer A doubles without end, Timer E up to T2 (RFC 3261 17.1.1.2, 17.1.2.2).
+            if client.state == State::Calling {
+                client.interval *= 2;
+            }
+            if client.method != Method::Invite {
+                client.interval = client.interval.min(self.timers.t2);
+            }
+            client.retransmit = Some(io.now + client.interval);
+        }
+        client.arm(io, key);
+    }
+
+    /// A connection is gone: what waits for an answer on it has failed (RFC 3261 17.1.4).
+    pub(crate) fn on_connection_lost(&mut self, connection: ConnectionId) {
+        let waits = |c: &Client| {
+            c.path.connection == Some(connection) && matches!(c.state, State::Calling | State::Proceeding)
+        };
+        let mut lost: Vec<_> = self.table.iter().filter(|(_, c)| waits(c)).map(|(k, _)| *k).collect();
+        lost.sort_unstable();
+        for key in lost {
+            self.remove(key, Some(Outcome::TransportError));
+        }
+    }
+
+    fn remove(&mut self, key: ClientKey, outcome: Option<Outcome>) {
+        if let Some(client) = self.table.remove(&key)
+            && let Some(outcome) = outcome
+        {
+            let (owner, method, path) = (client.owner, client.method, client.path);
+            self.upcalls.push_back(Upcall { owner, key, method, path, outcome });
+        }
+    }
+}
+
+impl Client {
+    fn arm(&mut self, io: &mut Io, key: ClientKey) {
+        let at = match (self.retransmit, self.expires) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.alarm.set(&mut io.timers, Due::Client(key), at);
+    }
+}

@@ -1,0 +1,5 @@
+//! Endpoints against each other and against hand-written peers on a virtual network.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod calls;
+mod net;
