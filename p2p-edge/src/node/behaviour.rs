@@ -1,0 +1,189 @@
+//! The swarm: transports and the set of behaviours.
+
+use std::collections::HashSet;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, noise, ping, relay, tcp,
+    yamux,
+};
+
+use super::NodeError;
+use super::config::NodeLimits;
+use super::store::KadStore;
+use super::streams::CallStreams;
+use super::wire::{
+    BytesCodec, IDENTITY_PROTOCOL, LOOKUP_PROTOCOL, MAX_MESSAGE, OFFER_PROTOCOL, REVOCATION_PROTOCOL,
+};
+use crate::identity::MAX_LIST_BYTES;
+
+/// The protocol of the distributed hash table.
+pub(super) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/kad/1");
+
+/// Duration of a relay circuit: signalling of one call.
+const CIRCUIT_DURATION: Duration = Duration::from_secs(3600);
+/// Bytes of a relay circuit: signalling of one call.
+const CIRCUIT_BYTES: u64 = 1 << 20;
+/// Duration of a relay reservation; its holder renews it before.
+const RESERVATION_DURATION: Duration = Duration::from_secs(3600);
+/// Idle connections are closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a provider record lives, and how often a gateway repeats it.
+const PROVIDER_LIFETIME: Duration = Duration::from_secs(1200);
+const PROVIDER_INTERVAL: Duration = Duration::from_secs(420);
+/// Small requests are answered within this time or not at all.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The behaviours of a node.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) relay: Toggle<relay::Behaviour>,
+    pub(super) relay_client: relay::client::Behaviour,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) dcutr: dcutr::Behaviour,
+    pub(super) identity: request_response::Behaviour<BytesCodec>,
+    pub(super) revocations: request_response::Behaviour<BytesCodec>,
+    pub(super) lookup: request_response::Behaviour<BytesCodec>,
+    pub(super) offer: request_response::Behaviour<BytesCodec>,
+    pub(super) calls: CallStreams,
+    pub(super) kad: kad::Behaviour<KadStore>,
+}
+
+/// The peers that have proved an identity and may therefore reserve a place on the relay.
+/// Shared with the relay's gate, which libp2p calls.
+#[derive(Clone, Default)]
+pub(super) struct Admitted(Arc<Mutex<HashSet<PeerId>>>);
+
+impl Admitted {
+    pub(super) fn insert(&self, peer: PeerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
+    }
+
+    pub(super) fn remove(&self, peer: &PeerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    pub(super) fn contains(&self, peer: &PeerId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(peer)
+    }
+}
+
+/// Builds the swarm. A server answers the DHT, relays and looks up for others.
+pub(super) async fn build(
+    keypair: Keypair,
+    server: bool,
+    limits: &NodeLimits,
+    store: KadStore,
+    admitted: Admitted,
+) -> Result<Swarm<Behaviour>, NodeError> {
+    let transport = |e: &dyn std::fmt::Display| NodeError::Transport(e.to_string());
+    let swarm = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .map_err(|e| transport(&e))?
+        .with_quic()
+        .with_dns()
+        .map_err(|e| transport(&e))?
+        .with_websocket(noise::Config::new, yamux::Config::default)
+        .await
+        .map_err(|e| transport(&e))?
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|e| transport(&e))?
+        .with_behaviour(|key, relay_client| behaviour(key, relay_client, server, limits, store, admitted))
+        .map_err(|e| transport(&e))?
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(2))
+        })
+        .build();
+    Ok(swarm)
+}
+
+fn behaviour(
+    key: &Keypair,
+    relay_client: relay::client::Behaviour,
+    server: bool,
+    limits: &NodeLimits,
+    store: KadStore,
+    admitted: Admitted,
+) -> Behaviour {
+    let id = key.public().to_peer_id();
+    let connections = ConnectionLimits::default()
+        .with_max_established_incoming(Some(limits.connections))
+        .with_max_pending_incoming(Some(limits.connections.min(1024)))
+        .with_max_established_per_peer(Some(limits.connections_per_peer));
+    let requests = request_response::Config::default().with_request_timeout(REQUEST_TIMEOUT);
+    let served = if server { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
+    let exchange = |protocol, support, limit| {
+        request_response::Behaviour::with_codec(BytesCodec { limit }, [(protocol, support)], requests.clone())
+    };
+    let identify = identify::Config::new_with_signed_peer_record("causeway/1".into(), key)
+        .with_agent_version(concat!("causeway/", env!("CARGO_PKG_VERSION")).into())
+        .with_push_listen_addr_updates(true)
+        .with_cache_size(0);
+    Behaviour {
+        limits: connection_limits::Behaviour::new(connections),
+        relay: server.then(|| relay::Behaviour::new(id, relay_config(limits, admitted))).into(),
+        relay_client,
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(limits.timers.ping_interval)
+                .with_timeout(limits.timers.ping_timeout),
+        ),
+        dcutr: dcutr::Behaviour::new(id),
+        identity: exchange(IDENTITY_PROTOCOL, ProtocolSupport::Full, MAX_MESSAGE),
+        revocations: exchange(REVOCATION_PROTOCOL, ProtocolSupport::Full, MAX_LIST_BYTES),
+        lookup: exchange(LOOKUP_PROTOCOL, served.clone(), MAX_MESSAGE),
+        offer: exchange(OFFER_PROTOCOL, served, MAX_MESSAGE),
+        calls: CallStreams::new(limits.streams_per_peer),
+        kad: kademlia(id, server, limits, store),
+    }
+}
+
+fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
+    let gate = move |peer: PeerId, _: &Multiaddr, _: Instant| admitted.contains(&peer);
+    relay::Config {
+        max_reservations: limits.reservations,
+        max_reservations_per_peer: 4,
+        reservation_duration: RESERVATION_DURATION,
+        reservation_rate_limiters: vec![Box::new(gate)],
+        max_circuits: limits.circuits,
+        max_circuits_per_peer: limits.circuits_per_peer,
+        max_circuit_duration: CIRCUIT_DURATION,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        circuit_src_rate_limiters: Vec::new(),
+    }
+}
+
+fn kademlia(id: PeerId, server: bool, limits: &NodeLimits, store: KadStore) -> kad::Behaviour<KadStore> {
+    let mut config = kad::Config::new(KAD_PROTOCOL);
+    config
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .disjoint_query_paths(true)
+        .set_parallelism(NonZeroUsize::MIN.saturating_add(3))
+        .set_query_timeout(limits.timers.lookup)
+        .set_caching(kad::Caching::Disabled)
+        // Only its writer publishes a record again: see `publish`.
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_record_ttl(Some(limits.timers.record_lifetime))
+        .set_provider_record_ttl(Some(PROVIDER_LIFETIME))
+        .set_provider_publication_interval(Some(PROVIDER_INTERVAL))
+        .set_max_packet_size(16 * 1024);
+    let mut kad = kad::Behaviour::with_config(id, store, config);
+    // Never left to the automatic choice: only certified nodes may answer.
+    kad.set_mode(Some(if server { kad::Mode::Server } else { kad::Mode::Client }));
+    kad
+}

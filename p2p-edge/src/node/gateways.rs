@@ -1,0 +1,365 @@
+//! Finding the gateway that takes a call to a telephone number.
+//!
+//! Every prefix of the number is looked up at once. Each provider found is connected and proves
+//! its certificate; its signed offer is fetched and verified. The longest prefix wins, then the
+//! lowest price, then the lowest load; a gateway that cannot be reached makes room for the next.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use call_model::{CallId, Number};
+use libp2p::request_response::OutboundRequestId;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId};
+
+use super::Refusal;
+use super::calls::{Call, Outgoing, abandon_unfound};
+use super::config::NodeRole;
+use super::lookup::Purpose;
+use super::task::{Task, Timer};
+use super::wire::{self, Blob, MAX_ANSWERS, OfferRequest, OfferResponse};
+use crate::calling::CallSession;
+use crate::identity::{Prefix, Role};
+use crate::record::{GatewayOffer, OFFER_LIFE, RecordKey, ValidRecord, validate};
+
+/// The longest prefix that is looked up beside the empty one, in digits.
+const LONGEST_PREFIX: usize = 7;
+/// Gateways whose offers are fetched for one call.
+const MAX_GATEWAYS: usize = 16;
+/// Gateways whose offers have not come by then are not waited for.
+const OFFER_WAIT: Duration = Duration::from_secs(2);
+
+/// The search for a gateway, for one call.
+pub(super) struct GatewaySearch {
+    number: Number,
+    /// Provider look-ups that are not complete.
+    searches: usize,
+    /// Nodes that have answered any of them.
+    addresses: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Gateways that are to prove themselves first.
+    unproven: HashSet<PeerId>,
+    /// Gateways that have been asked for their offers.
+    asked: HashSet<PeerId>,
+    candidates: Vec<Candidate>,
+    /// The number belongs to no overlay user: a gateway may be called.
+    allowed: bool,
+    late: bool,
+    order: Option<VecDeque<Candidate>>,
+    current: Option<PeerId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    /// Counts down, so that the longest prefix sorts first.
+    shortness: usize,
+    price: u64,
+    load_per_mille: u64,
+    peer: PeerId,
+}
+
+/// Requests for offers under way, and dials to gateways.
+#[derive(Default)]
+pub(super) struct Fetches {
+    requests: HashMap<OutboundRequestId, CallId>,
+    dials: HashMap<ConnectionId, PeerId>,
+}
+
+impl GatewaySearch {
+    pub(super) fn new(number: Number) -> Self {
+        Self {
+            number,
+            searches: 0,
+            addresses: HashMap::new(),
+            unproven: HashSet::new(),
+            asked: HashSet::new(),
+            candidates: Vec::new(),
+            allowed: false,
+            late: false,
+            order: None,
+            current: None,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.searches == 0 && self.unproven.is_empty() && self.asked.is_empty()
+    }
+}
+
+impl Task {
+    fn search(&mut self, call: CallId) -> Option<&mut GatewaySearch> {
+        match self.calls.table.get_mut(&call) {
+            Some(Call::Outgoing(outgoing)) => outgoing.gateways.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Starts to look for gateways under every prefix of the called number.
+    pub(super) fn search_gateways(&mut self, now: Instant, call: CallId) {
+        let Some(search) = self.search(call) else { return };
+        let keys: Vec<RecordKey> = RecordKey::gateways_of(&search.number)
+            .filter(|key| matches!(key, RecordKey::Gateway(prefix) if prefix.digits().len() <= LONGEST_PREFIX))
+            .collect();
+        search.searches = keys.len();
+        self.timers.set(Timer::Gateways(call), Some(now + OFFER_WAIT));
+        self.look_up_providers(now, keys, Purpose::Gateways(call));
+    }
+
+    /// A provider was found: it is connected, and asked for its offers once it has proved itself.
+    pub(super) fn on_gateway_found(&mut self, now: Instant, call: CallId, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let me = self.me;
+        let Some(search) = self.search(call) else { return };
+        if peer == me || search.order.is_some() {
+            return;
+        }
+        if let Some(known) = search.addresses.get_mut(&peer) {
+            if !known.is_empty() || addresses.is_empty() {
+                return;
+            }
+            *known = addresses.clone();
+            if !search.unproven.contains(&peer) {
+                return;
+            }
+        } else {
+            if search.addresses.len() >= MAX_GATEWAYS {
+                return;
+            }
+            search.addresses.insert(peer, addresses.clone());
+            search.unproven.insert(peer);
+        }
+        if self.peers.server(&peer).is_some() {
+            self.on_gateway_proven(now, &peer);
+        } else if !self.swarm.is_connected(&peer) {
+            let options = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Disconnected)
+                .addresses(addresses)
+                .extend_addresses_through_behaviour()
+                .build();
+            let id = options.connection_id();
+            if self.swarm.dial(options).is_ok() {
+                self.fetches.dials.insert(id, peer);
+            } else if !self.fetches.dials.values().any(|dialled| *dialled == peer) {
+                self.forget_gateway(now, &peer);
+            }
+        }
+    }
+
+    /// A dial has failed: if it was to a gateway, that one is out unless another dial is on.
+    pub(super) fn on_gateway_undialled(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(peer) = self.fetches.dials.remove(&id)
+            && !self.swarm.is_connected(&peer)
+            && !self.fetches.dials.values().any(|dialled| *dialled == peer)
+        {
+            self.forget_gateway(now, &peer);
+        }
+    }
+
+    fn forget_gateway(&mut self, now: Instant, peer: &PeerId) {
+        for call in self.calls_searching() {
+            if self.search(call).is_some_and(|search| search.unproven.remove(peer)) {
+                self.decide_gateway(now, call);
+            }
+        }
+    }
+
+    fn calls_searching(&self) -> Vec<CallId> {
+        let searching = |(call, entry): (&CallId, &Call)| match entry {
+            Call::Outgoing(outgoing) if outgoing.gateways.is_some() => Some(*call),
+            _ => None,
+        };
+        self.calls.table.iter().filter_map(searching).collect()
+    }
+
+    /// A server has proved itself: calls that wait for its offers ask for them.
+    pub(super) fn on_gateway_proven(&mut self, now: Instant, peer: &PeerId) {
+        self.fetches.dials.retain(|_, dialled| dialled != peer);
+        let is_gateway = self.peers.server(peer).is_some_and(|node| node.role == Role::Gateway);
+        for call in self.calls_searching() {
+            let Some(search) = self.search(call) else { continue };
+            if !search.unproven.remove(peer) {
+                continue;
+            }
+            if is_gateway {
+                search.asked.insert(*peer);
+                let request = wire::encode(&OfferRequest { digits: search.number.digits().to_owned() });
+                let id = self.swarm.behaviour_mut().offer.send_request(peer, request);
+                self.fetches.requests.insert(id, call);
+            } else {
+                self.refusals.add(Refusal::ProviderUncertified);
+                self.decide_gateway(now, call);
+            }
+        }
+    }
+
+    /// Takes the offers of a gateway, or the failure to get them.
+    pub(super) fn on_offer_answer(
+        &mut self,
+        now: Instant,
+        request: OutboundRequestId,
+        peer: PeerId,
+        answer: Option<&[u8]>,
+    ) {
+        let Some(call) = self.fetches.requests.remove(&request) else { return };
+        let response = answer.map(|bytes| wire::decode::<OfferResponse>(bytes));
+        if matches!(response, Some(None)) {
+            self.refusals.add(Refusal::MessageMalformed);
+        }
+        let offers = response.flatten().unwrap_or_default().offers;
+        let Some(number) = self.search(call).map(|search| search.number.clone()) else { return };
+        let mut candidates = Vec::new();
+        for Blob(value) in offers.into_iter().take(MAX_ANSWERS) {
+            match self.verify_offer(&number, &peer, &value) {
+                Some(candidate) => candidates.push(candidate),
+                None => self.refusals.add(Refusal::OfferInvalid),
+            }
+        }
+        if let Some(search) = self.search(call) {
+            search.asked.remove(&peer);
+            search.candidates.extend(candidates);
+        }
+        self.decide_gateway(now, call);
+    }
+
+    fn verify_offer(&self, number: &Number, peer: &PeerId, value: &[u8]) -> Option<Candidate> {
+        let whole = Prefix::of_number(number).next()?;
+        let key = RecordKey::Gateway(whole).to_bytes();
+        let valid = validate(&key, value, &self.trust, &self.revocations, self.unix()).ok()?;
+        let ValidRecord::Offer(valid) = valid else { return None };
+        let offer = &valid.record;
+        let longest = offer.prefixes.iter().filter(|p| p.covers_number(number)).map(|p| p.digits().len()).max()?;
+        if valid.gateway.peer_id != *peer || offer.load >= offer.capacity {
+            return None;
+        }
+        Some(Candidate {
+            shortness: usize::MAX - longest,
+            price: offer.price.micros_per_minute,
+            load_per_mille: u64::from(offer.load) * 1000 / u64::from(offer.capacity.max(1)),
+            peer: *peer,
+        })
+    }
+
+    /// One of the provider look-ups is complete.
+    pub(super) fn on_gateways_searched(&mut self, now: Instant, call: CallId) {
+        if let Some(search) = self.search(call) {
+            search.searches = search.searches.saturating_sub(1);
+            self.decide_gateway(now, call);
+        }
+    }
+
+    /// The called number belongs to no overlay user.
+    pub(super) fn number_is_not_overlay(&mut self, now: Instant, call: CallId) {
+        if let Some(search) = self.search(call) {
+            search.allowed = true;
+            self.decide_gateway(now, call);
+        }
+    }
+
+    /// Offers that are still missing are not waited for any longer.
+    pub(super) fn on_gateways_late(&mut self, now: Instant, call: CallId) {
+        if let Some(search) = self.search(call) {
+            search.late = true;
+            self.decide_gateway(now, call);
+        }
+    }
+
+    fn decide_gateway(&mut self, now: Instant, call: CallId) {
+        let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
+        let Outgoing { gateways: Some(search), .. } = &mut **outgoing else { return };
+        if !search.allowed || search.order.is_some() {
+            return;
+        }
+        if !search.is_complete() && !(search.late && !search.candidates.is_empty()) {
+            return;
+        }
+        let mut candidates = std::mem::take(&mut search.candidates);
+        candidates.sort();
+        candidates.dedup_by_key(|candidate| candidate.peer);
+        if candidates.is_empty() {
+            let asked = self.peers.servers().count();
+            outgoing.gateways = None;
+            abandon_unfound(now, outgoing, asked);
+            self.service(now, call);
+            return;
+        }
+        search.order = Some(candidates.into());
+        self.next_gateway(now, call);
+        self.service(now, call);
+    }
+
+    /// Tries the next gateway where the present one cannot be reached; says that there is no more
+    /// once one has taken the call.
+    pub(super) fn next_gateway(&mut self, now: Instant, call: CallId) {
+        let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
+        let present = outgoing.gateways.as_ref().and_then(|search| search.current);
+        let device = present.and_then(|peer| outgoing.device_of(&peer));
+        let session = device.and_then(|id| outgoing.hunt.session(id));
+        let taken = session.is_some_and(CallSession::is_acknowledged);
+        let trying = device.is_some_and(|id| !outgoing.hunt.is_device_finished(id));
+        let Some(search) = &mut outgoing.gateways else { return };
+        let Some(order) = &mut search.order else { return };
+        if taken {
+            outgoing.gateways = None;
+            outgoing.hunt.no_more(now);
+        } else if !trying {
+            match order.pop_front() {
+                Some(Candidate { peer, .. }) => {
+                    search.current = Some(peer);
+                    let addresses = search.addresses.get(&peer).cloned().unwrap_or_default();
+                    self.add_device(now, call, peer, addresses);
+                }
+                None => {
+                    outgoing.gateways = None;
+                    outgoing.hunt.no_more(now);
+                }
+            }
+        }
+    }
+
+    /// Returns this gateway's offers that cover a number, signed now, with its present load.
+    pub(super) fn own_offers(&self, digits: &str) -> Vec<Blob> {
+        let NodeRole::Gateway { chain, offers, .. } = &self.role else { return Vec::new() };
+        let Ok(number) = format!("+{digits}").parse::<Number>() else { return Vec::new() };
+        let load = u32::try_from(self.calls.table.len()).unwrap_or(u32::MAX);
+        let covering = offers.iter().filter(|o| o.prefixes.iter().any(|p| p.covers_number(&number)));
+        let sign = |offer: &GatewayOffer| {
+            let offer = fresh_offer(offer, load, super::task::unix_now_ms());
+            offer.sign(chain, &self.key).map(Blob).ok()
+        };
+        covering.take(MAX_ANSWERS).filter_map(sign).collect()
+    }
+}
+
+/// Returns an offer as it is to be signed at a moment.
+pub(super) fn fresh_offer(offer: &GatewayOffer, load: u32, unix_ms: u64) -> GatewayOffer {
+    GatewayOffer {
+        load,
+        sequence: unix_ms,
+        expires_unix: unix_ms / 1000 + OFFER_LIFE / 2,
+        ..offer.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_then_price_then_load_wins() {
+        let candidate = |longest: usize, price, load_per_mille| Candidate {
+            shortness: usize::MAX - longest,
+            price,
+            load_per_mille,
+            peer: PeerId::random(),
+        };
+        let mut all = vec![
+            candidate(0, 1, 0),
+            candidate(2, 50, 0),
+            candidate(4, 200, 900),
+            candidate(4, 200, 100),
+            candidate(4, 300, 0),
+        ];
+        all.sort();
+        let order: Vec<_> = all.iter().map(|c| (usize::MAX - c.shortness, c.price, c.load_per_mille)).collect();
+        assert_eq!(order, [(4, 200, 100), (4, 200, 900), (4, 300, 0), (2, 50, 0), (0, 1, 0)]);
+    }
+}

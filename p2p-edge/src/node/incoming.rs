@@ -1,0 +1,332 @@
+//! Incoming calls: nobody gets through to the owner of the node unverified.
+
+use std::time::{Duration, Instant};
+
+use call_model::{Address, CallId, Caller, Cause};
+use libp2p::PeerId;
+
+use super::calls::{Call, Owner};
+use super::config::NodeRole;
+use super::pump::StreamId;
+use super::task::{Task, Timer};
+use super::{CallerRole, NodeEvent, Refusal, VerifiedCaller};
+use crate::calling::{
+    Body, CallSession, Frame, FrameDecoder, Glare, Invite, SessionCommand, SessionEvent, glare,
+};
+use crate::identity::{
+    Abilities, Assertion, IdentityError, InviteContext, Role, VerifiedParty, verify_invite,
+};
+
+/// How long an inbound stream may take to say what it is for.
+pub(super) const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// How long the assertion in an invite is valid.
+const ASSERTION_LIFE: u64 = 60;
+
+/// An inbound stream before its first frame.
+pub(super) struct Fresh {
+    decoder: FrameDecoder,
+}
+
+impl Fresh {
+    pub(super) fn new() -> Self {
+        Self { decoder: FrameDecoder::new() }
+    }
+}
+
+/// A call that another node makes to this one.
+pub(super) struct Incoming {
+    pub(super) session: CallSession,
+    pub(super) peer: PeerId,
+    pub(super) stream: Option<StreamId>,
+    /// Refused before the owner of the node heard of it.
+    silent: bool,
+    told_end: bool,
+}
+
+/// Why an invite is refused: what is counted, and what its sender hears.
+struct Refused {
+    reason: Refusal,
+    cause: Cause,
+    status: u16,
+    text: &'static str,
+}
+
+impl Refused {
+    fn unverified(reason: Refusal) -> Self {
+        Self { reason, cause: Cause::CALL_REJECTED, status: 403, text: "the caller is not verified" }
+    }
+}
+
+impl Task {
+    /// Takes the beginning of an inbound stream.
+    pub(super) fn on_first_bytes(&mut self, now: Instant, id: StreamId, bytes: &[u8]) {
+        let Some(stream) = self.calls.streams.get_mut(&id) else { return };
+        let peer = stream.peer;
+        let Owner::Fresh(fresh) = &mut stream.owner else { return };
+        let mut rest = bytes;
+        let frame = match fresh.decoder.feed(&mut rest) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%peer, reason = error.as_str(), "call stream refused");
+                self.refuse_stream(id, Refusal::FrameInvalid);
+                return;
+            }
+        };
+        self.timers.set(Timer::FirstFrame(id), None);
+        match &frame.body {
+            Body::Invite { .. } => self.on_invite(now, id, peer, frame, rest),
+            Body::Resume { .. } => self.on_resume(now, id, peer, &frame, rest),
+            _ => self.refuse_stream(id, Refusal::FrameInvalid),
+        }
+    }
+
+    /// An inbound stream has not said what it is for.
+    pub(super) fn on_silent_stream(&mut self, id: StreamId) {
+        self.refuse_stream(id, Refusal::FrameInvalid);
+    }
+
+    fn refuse_stream(&mut self, id: StreamId, reason: Refusal) {
+        self.refusals.add(reason);
+        self.timers.set(Timer::FirstFrame(id), None);
+        self.drop_stream(id);
+    }
+
+    fn on_invite(&mut self, now: Instant, id: StreamId, peer: PeerId, frame: Frame, rest: &[u8]) {
+        let Body::Invite { invite, .. } = &frame.body else { return };
+        let invite = (**invite).clone();
+        let call = invite.call;
+        if self.calls.table.contains_key(&call) {
+            self.refuse_stream(id, Refusal::CallReplayed);
+            return;
+        }
+        let mut session = match CallSession::incoming(frame, self.session_timers(), now) {
+            Ok(session) => session,
+            Err(_) => {
+                self.refuse_stream(id, Refusal::FrameInvalid);
+                return;
+            }
+        };
+        session.handle_bytes(now, rest);
+        if let Some(stream) = self.calls.streams.get_mut(&id) {
+            stream.owner = Owner::Incoming(call);
+        }
+        let verdict = self.judge(&invite, &peer);
+        let mut incoming =
+            Incoming { session, peer, stream: Some(id), silent: verdict.is_err(), told_end: false };
+        match verdict {
+            Ok(from) => {
+                self.calls.table.insert(call, Call::Incoming(Box::new(incoming)));
+                self.emit(NodeEvent::Incoming { call, from, to: invite.to, media: invite.media });
+            }
+            Err(Refused { reason, cause, status, text }) => {
+                self.refusals.add(reason);
+                tracing::info!(%call, reason = reason.as_str(), "incoming call refused");
+                let reject =
+                    SessionCommand::Reject { cause, sip_status: Some(status), text: text.to_owned() };
+                // A session that has just begun takes a reject.
+                let _ = incoming.session.handle_command(now, reject);
+                self.calls.table.insert(call, Call::Incoming(Box::new(incoming)));
+            }
+        }
+        self.service(now, call);
+    }
+
+    /// Decides whether the owner of the node hears of an invite.
+    fn judge(&mut self, invite: &Invite, peer: &PeerId) -> Result<VerifiedCaller, Refused> {
+        if self.draining || self.calls.table.len() >= self.limits.calls {
+            return Err(Refused {
+                reason: Refusal::CallLimit,
+                cause: Cause::SWITCHING_EQUIPMENT_CONGESTION,
+                status: 503,
+                text: "no room for the call",
+            });
+        }
+        let assertion = Assertion {
+            call: invite.call,
+            from: &invite.from,
+            to: &invite.to,
+            nonce: invite.nonce,
+            expires_unix: invite.expires_unix,
+            media: &invite.media,
+        };
+        let mut context = InviteContext {
+            trust: &self.trust,
+            revocations: &self.revocations,
+            nonces: &mut self.nonces,
+            unix: super::task::unix_now(),
+        };
+        let party = verify_invite(&invite.certificate, &assertion, &invite.signature, peer, &mut context)
+            .map_err(|error| Refused::unverified(reason_of(&error)))?;
+        let caller = match party {
+            VerifiedParty::Handle(holder) => {
+                let needed = match invite.to {
+                    Address::Number(_) => Abilities::CALL_NUMBERS,
+                    Address::Handle(_) => Abilities::CALL_HANDLES,
+                };
+                if !holder.abilities.contains(needed) {
+                    return Err(Refused {
+                        reason: Refusal::CallCertificate,
+                        cause: Cause::BEARER_CAPABILITY_NOT_AUTHORIZED,
+                        status: 403,
+                        text: "the caller's certificate does not permit this call",
+                    });
+                }
+                let own = Address::Handle(holder.handle.clone());
+                VerifiedCaller {
+                    caller: Caller { address: invite.from.address.clone().or(Some(own)), ..invite.from.clone() },
+                    handle: Some(holder.handle),
+                    numbers: holder.numbers,
+                    role: CallerRole::User,
+                    peer: peer.to_string(),
+                }
+            }
+            VerifiedParty::Node(node) if node.role == Role::Gateway => VerifiedCaller {
+                caller: invite.from.clone(),
+                handle: None,
+                numbers: Vec::new(),
+                role: CallerRole::Gateway,
+                peer: peer.to_string(),
+            },
+            VerifiedParty::Node(_) => return Err(Refused::unverified(Refusal::CallCertificate)),
+        };
+        self.check_callee(invite, &caller)?;
+        Ok(caller)
+    }
+
+    /// A user takes calls for its own handle only, and settles calls that cross.
+    fn check_callee(&mut self, invite: &Invite, caller: &VerifiedCaller) -> Result<(), Refused> {
+        let NodeRole::User { certificate } = &self.role else { return Ok(()) };
+        if matches!(&invite.to, Address::Handle(handle) if *handle != certificate.claims().handle) {
+            return Err(Refused {
+                reason: Refusal::CallCallerMismatch,
+                cause: Cause::UNALLOCATED_NUMBER,
+                status: 404,
+                text: "no such user here",
+            });
+        }
+        let Some(handle) = &caller.handle else { return Ok(()) };
+        let crossing = self.calls.table.iter().find_map(|(call, entry)| match entry {
+            Call::Outgoing(outgoing) if outgoing.is_ringing(handle) => Some(*call),
+            _ => None,
+        });
+        let Some(own) = crossing else { return Ok(()) };
+        match glare(own, invite.call) {
+            Glare::KeepOwn => Err(Refused {
+                reason: Refusal::CallLimit,
+                cause: Cause::USER_BUSY,
+                status: 486,
+                text: "calling you at this moment",
+            }),
+            Glare::YieldOwn => {
+                self.yielded.push(own);
+                Ok(())
+            }
+        }
+    }
+
+    /// A caller puts its call on a new stream.
+    fn on_resume(&mut self, now: Instant, id: StreamId, peer: PeerId, frame: &Frame, rest: &[u8]) {
+        let Body::Resume { call, .. } = frame.body else { return };
+        let resumed = match self.calls.table.get_mut(&call) {
+            // Only the device that holds the call may move it.
+            Some(Call::Incoming(incoming)) if incoming.peer == peer => {
+                incoming.session.reattach(now, frame).is_ok().then(|| incoming.stream.replace(id))
+            }
+            _ => None,
+        };
+        let Some(before) = resumed else {
+            if let Some(stream) = self.calls.streams.get(&id) {
+                stream.output.write(Frame::resume_refused().encode());
+            }
+            self.refuse_stream(id, Refusal::ResumeUnknown);
+            return;
+        };
+        if let Some(stream) = self.calls.streams.get_mut(&id) {
+            stream.owner = Owner::Incoming(call);
+        }
+        if let Some(before) = before {
+            self.drop_stream(before);
+        }
+        if let Some(Call::Incoming(incoming)) = self.calls.table.get_mut(&call) {
+            incoming.session.handle_bytes(now, rest);
+        }
+        self.service(now, call);
+    }
+
+    pub(super) fn service_incoming(&mut self, now: Instant, call: CallId) -> Option<Instant> {
+        let Some(Call::Incoming(incoming)) = self.calls.table.get_mut(&call) else { return None };
+        let mut stuck = false;
+        while let Some(bytes) = incoming.session.poll_transmit() {
+            if let Some(stream) = incoming.stream.and_then(|id| self.calls.streams.get(&id)) {
+                stuck |= !stream.output.write(bytes);
+            }
+        }
+        let mut events = Vec::new();
+        while let Some(event) = incoming.session.poll_event() {
+            let heard = !incoming.silent && !incoming.told_end && !matches!(event, SessionEvent::Invited(_));
+            incoming.told_end |= matches!(event, SessionEvent::Ended { .. });
+            if heard {
+                events.push(event);
+            }
+        }
+        let stream = incoming.stream;
+        let finished = incoming.session.is_finished();
+        if stuck {
+            incoming.stream = None;
+            incoming.session.handle_closed(now);
+        }
+        let next = incoming.session.poll_timeout();
+        for event in events {
+            self.emit(NodeEvent::Call { call, event });
+        }
+        if let Some(stream) = stream.filter(|_| finished || stuck) {
+            self.drop_stream(stream);
+        }
+        if finished {
+            self.calls.table.remove(&call);
+            return None;
+        }
+        if stuck {
+            return self.service_incoming(now, call);
+        }
+        next
+    }
+
+    /// Signs an invite to one device.
+    pub(super) fn assert_invite(&self, call: CallId, from: Caller, to: Address, media: String) -> Invite {
+        let nonce = self.random();
+        let expires_unix = self.unix() + ASSERTION_LIFE;
+        let assertion = Assertion { call, from: &from, to: &to, nonce, expires_unix, media: &media };
+        let signature = assertion.sign(&self.key).to_vec();
+        Invite { call, certificate: self.credential.clone(), from, to, media, nonce, expires_unix, signature }
+    }
+
+    /// Completes what the owner of the node says of the caller. `None` where a user would call
+    /// under an address that is not its own.
+    pub(super) fn complete_caller(&self, from: Caller) -> Option<Caller> {
+        let display_name = from.display_name.as_deref().and_then(Caller::clean_display_name);
+        let address = match (&self.party, from.address) {
+            (VerifiedParty::Handle(holder), None) => Some(Address::Handle(holder.handle.clone())),
+            (VerifiedParty::Handle(_), Some(address)) => {
+                Some(Some(address).filter(|address| self.party.may_call_as(address))?)
+            }
+            // A name from the telephone side is no overlay identity.
+            (VerifiedParty::Node(_), address) => address.filter(|address| self.party.may_call_as(address)),
+        };
+        Some(Caller { address, display_name, private: from.private })
+    }
+}
+
+fn reason_of(error: &IdentityError) -> Refusal {
+    match error {
+        IdentityError::Replayed => Refusal::CallReplayed,
+        IdentityError::TooManyAssertions => Refusal::CallLimit,
+        IdentityError::AssertionExpired { .. } | IdentityError::AssertionTooLong { .. } => Refusal::CallExpired,
+        IdentityError::WrongKey { .. } => Refusal::CallKeyMismatch,
+        IdentityError::AddressNotCertified { .. } => Refusal::CallCallerMismatch,
+        IdentityError::BadSignature { subject } if subject == "the caller's assertion" => Refusal::CallSignature,
+        IdentityError::Malformed { what: "the signature" } => Refusal::CallSignature,
+        _ => Refusal::CallCertificate,
+    }
+}

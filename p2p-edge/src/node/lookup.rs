@@ -1,0 +1,352 @@
+//! Finding records: in the DHT and, at the same time, by asking connected servers directly.
+//!
+//! The first valid answer is handed on at once, so that dialling may begin; a later one with a
+//! higher sequence supersedes it. A look-up is complete when three answers have come with at least
+//! one record among them, when everyone reachable has answered, or when its time is over.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use call_model::CallId;
+use libp2p::kad::{
+    GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, ProgressStep, QueryId, QueryResult,
+    QueryStats, RecordKey as Key,
+};
+use libp2p::request_response::OutboundRequestId;
+use libp2p::{Multiaddr, PeerId};
+
+use super::Refusal;
+use super::requests::ServeId;
+use super::task::{Task, Timer};
+use super::wire::{self, Answer, Blob, LookupRequest, LookupResponse, MAX_ANSWERS, MAX_KEYS};
+use crate::record::{RecordKey, ValidRecord, validate};
+
+/// Answers that settle which record is the newest.
+const ENOUGH: usize = 3;
+/// Servers that are asked directly beside the DHT.
+const ASKED_DIRECTLY: usize = 3;
+
+/// Names one look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct LookupId(u64);
+
+/// What a look-up is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The location of a callee.
+    Location(CallId),
+    /// The handle behind a called number.
+    Number(CallId),
+    /// The gateways under one prefix of a called number.
+    Gateways(CallId),
+    /// The own location record, before it is written anew.
+    OwnLocation,
+    /// An own record that was put: is it stored elsewhere?
+    ReadBack(usize),
+    /// The own announcement as provider: do others know it?
+    ProviderReadBack(usize),
+    /// A key that a client asked for.
+    Serve(ServeId, usize),
+}
+
+/// A record that was found, and how much is known about others under its key.
+pub(super) struct Outcome<'a> {
+    /// The best valid record so far.
+    pub(super) record: Option<&'a ValidRecord>,
+    /// Once the look-up is complete: how many nodes have answered.
+    pub(super) complete: Option<usize>,
+}
+
+/// The look-ups in progress.
+#[derive(Default)]
+pub(super) struct Lookups {
+    table: HashMap<LookupId, Lookup>,
+    queries: HashMap<QueryId, LookupId>,
+    /// Which look-up each key of a direct request is for.
+    requests: HashMap<OutboundRequestId, Vec<LookupId>>,
+    next: u64,
+}
+
+struct Lookup {
+    key: Vec<u8>,
+    purpose: Purpose,
+    query: Option<QueryId>,
+    waiting: usize,
+    /// Nodes that have answered.
+    answers: usize,
+    best: Option<ValidRecord>,
+    best_value: Vec<u8>,
+    providers: HashMap<PeerId, Vec<Multiaddr>>,
+}
+
+impl Lookups {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl Task {
+    /// Looks for the record under a key.
+    pub(super) fn look_up(&mut self, now: Instant, key: RecordKey, purpose: Purpose) {
+        let bytes = key.to_bytes();
+        let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&bytes));
+        let id = self.start_lookup(now, bytes.clone(), purpose, Some(query));
+        // A record that is read back must come out of a node's own store.
+        let local_only = matches!(purpose, Purpose::ReadBack(_));
+        if !matches!(purpose, Purpose::Serve(..)) {
+            self.ask_servers(vec![bytes], local_only, &[id]);
+        }
+    }
+
+    /// Looks for the providers under several keys.
+    pub(super) fn look_up_providers(&mut self, now: Instant, keys: Vec<RecordKey>, purpose: Purpose) -> usize {
+        let keys: Vec<Vec<u8>> = keys.iter().map(RecordKey::to_bytes).collect();
+        let mut ids = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let query = self.swarm.behaviour_mut().kad.get_providers(Key::new(key));
+            ids.push(self.start_lookup(now, key.clone(), purpose, Some(query)));
+        }
+        if !matches!(purpose, Purpose::Serve(..)) {
+            for (keys, ids) in keys.chunks(MAX_KEYS).zip(ids.chunks(MAX_KEYS)) {
+                self.ask_servers(keys.to_vec(), true, ids);
+            }
+        }
+        ids.len()
+    }
+
+    /// Asks other servers whether they know this node as provider under a key.
+    pub(super) fn read_provider_back(&mut self, now: Instant, key: RecordKey, item: usize) {
+        let bytes = key.to_bytes();
+        let id = self.start_lookup(now, bytes.clone(), Purpose::ProviderReadBack(item), None);
+        self.ask_servers(vec![bytes], true, &[id]);
+        self.maybe_complete(now, id);
+    }
+
+    fn start_lookup(
+        &mut self,
+        now: Instant,
+        key: Vec<u8>,
+        purpose: Purpose,
+        query: Option<QueryId>,
+    ) -> LookupId {
+        let id = LookupId(self.lookups.next);
+        self.lookups.next += 1;
+        let lookup = Lookup {
+            key,
+            purpose,
+            query,
+            waiting: usize::from(query.is_some()),
+            answers: 0,
+            best: None,
+            best_value: Vec::new(),
+            providers: HashMap::new(),
+        };
+        if let Some(query) = query {
+            self.lookups.queries.insert(query, id);
+        }
+        self.lookups.table.insert(id, lookup);
+        self.timers.set(Timer::Lookup(id), Some(now + self.limits.timers.lookup));
+        id
+    }
+
+    /// Asks connected servers for keys, those first that are nearest to the first key.
+    fn ask_servers(&mut self, keys: Vec<Vec<u8>>, local_only: bool, ids: &[LookupId]) {
+        let Some(target) = keys.first().map(|key| libp2p::kad::KBucketKey::new(key.clone())) else { return };
+        let mut servers: Vec<PeerId> = self.peers.servers().map(|(peer, _)| *peer).collect();
+        servers.sort_by_key(|peer| target.distance(&libp2p::kad::KBucketKey::from(*peer)));
+        let request = wire::encode(&LookupRequest { keys: keys.into_iter().map(Blob).collect(), local_only });
+        for peer in servers.into_iter().take(ASKED_DIRECTLY) {
+            let request = self.swarm.behaviour_mut().lookup.send_request(&peer, request.clone());
+            self.lookups.requests.insert(request, ids.to_vec());
+            for id in ids {
+                if let Some(lookup) = self.lookups.table.get_mut(id) {
+                    lookup.waiting += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes the answer of a server that was asked directly, or its failure.
+    pub(super) fn on_lookup_answer(&mut self, now: Instant, request: OutboundRequestId, answer: Option<&[u8]>) {
+        let Some(ids) = self.lookups.requests.remove(&request) else { return };
+        let answers = match answer.map(wire::decode::<LookupResponse>) {
+            Some(Some(response)) if response.answers.len() == ids.len() => Some(response.answers),
+            Some(_) => {
+                self.refusals.add(Refusal::MessageMalformed);
+                None
+            }
+            None => None,
+        };
+        let mut answers = answers.map(Vec::into_iter);
+        for id in ids {
+            let answer = answers.as_mut().and_then(Iterator::next);
+            self.take_answer(now, id, answer);
+        }
+    }
+
+    fn take_answer(&mut self, now: Instant, id: LookupId, answer: Option<Answer>) {
+        let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
+        lookup.waiting = lookup.waiting.saturating_sub(1);
+        if let Some(answer) = answer {
+            lookup.answers += 1;
+            for Blob(value) in answer.records.into_iter().take(MAX_ANSWERS) {
+                self.found_record(now, id, value);
+            }
+            for provider in answer.providers.into_iter().take(MAX_ANSWERS) {
+                if let Ok(peer) = PeerId::from_bytes(&provider.peer) {
+                    let addresses = provider.addresses.iter().take(MAX_ANSWERS).filter_map(|a| a.parse().ok());
+                    self.found_provider(now, id, peer, addresses.collect());
+                }
+            }
+        }
+        self.maybe_complete(now, id);
+    }
+
+    /// Takes what the DHT found. Returns the result back where it belongs to no look-up.
+    pub(super) fn on_query(
+        &mut self,
+        now: Instant,
+        query: QueryId,
+        result: QueryResult,
+        stats: &QueryStats,
+        step: &ProgressStep,
+    ) -> Option<QueryResult> {
+        let Some(&id) = self.lookups.queries.get(&query) else { return Some(result) };
+        match result {
+            QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
+                if let Some(lookup) = self.lookups.table.get_mut(&id) {
+                    // What this node holds itself says nothing about what others hold.
+                    if found.peer.is_some() || !matches!(lookup.purpose, Purpose::ReadBack(_)) {
+                        lookup.answers += 1;
+                        self.found_record(now, id, found.record.value);
+                    }
+                }
+            }
+            QueryResult::GetRecord(Err(GetRecordError::NotFound { .. } | GetRecordError::Timeout { .. }))
+            | QueryResult::GetProviders(Err(GetProvidersError::Timeout { .. })) => {
+                if let Some(lookup) = self.lookups.table.get_mut(&id) {
+                    lookup.answers += stats.num_successes() as usize;
+                }
+            }
+            QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                let providers: HashSet<PeerId> = providers;
+                for peer in providers.into_iter().take(MAX_ANSWERS) {
+                    self.found_provider(now, id, peer, Vec::new());
+                }
+            }
+            _ => {
+                if let Some(lookup) = self.lookups.table.get_mut(&id) {
+                    lookup.answers += stats.num_successes() as usize;
+                }
+            }
+        }
+        if step.last {
+            self.lookups.queries.remove(&query);
+            if let Some(lookup) = self.lookups.table.get_mut(&id) {
+                lookup.query = None;
+                lookup.waiting = lookup.waiting.saturating_sub(1);
+            }
+        }
+        self.maybe_complete(now, id);
+        None
+    }
+
+    fn found_record(&mut self, now: Instant, id: LookupId, value: Vec<u8>) {
+        let Some(lookup) = self.lookups.table.get(&id) else { return };
+        if lookup.best_value == value {
+            return;
+        }
+        match validate(&lookup.key, &value, &self.trust, &self.revocations, self.unix()) {
+            Ok(record) => {
+                let newer = lookup.best.as_ref().is_none_or(|best| best.sequence() < record.sequence());
+                if newer && let Some(lookup) = self.lookups.table.get_mut(&id) {
+                    lookup.best = Some(record.clone());
+                    lookup.best_value = value;
+                    let purpose = lookup.purpose;
+                    self.report(now, purpose, &Outcome { record: Some(&record), complete: None });
+                }
+            }
+            Err(error) => {
+                self.refusals.add(Refusal::AnswerInvalid);
+                tracing::debug!(reason = error.as_str(), "answer to a look-up refused");
+            }
+        }
+    }
+
+    fn found_provider(&mut self, now: Instant, id: LookupId, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
+        let known = lookup.providers.entry(peer).or_default();
+        if known.is_empty() {
+            known.clone_from(&addresses);
+        }
+        if let Purpose::Gateways(call) = lookup.purpose {
+            self.on_gateway_found(now, call, peer, addresses);
+        }
+    }
+
+    fn maybe_complete(&mut self, now: Instant, id: LookupId) {
+        let Some(lookup) = self.lookups.table.get(&id) else { return };
+        let settled = match lookup.purpose {
+            // One other node that has it is enough.
+            Purpose::ReadBack(_) | Purpose::Serve(..) => lookup.best.is_some(),
+            Purpose::ProviderReadBack(_) => lookup.providers.contains_key(&self.me),
+            _ => lookup.best.is_some() && lookup.answers >= ENOUGH,
+        };
+        if settled || lookup.waiting == 0 {
+            self.complete_lookup(now, id);
+        }
+    }
+
+    /// Ends a look-up with what was found; also when its time is over.
+    pub(super) fn complete_lookup(&mut self, now: Instant, id: LookupId) {
+        let Some(lookup) = self.lookups.table.remove(&id) else { return };
+        self.timers.set(Timer::Lookup(id), None);
+        if let Some(query) = lookup.query {
+            self.lookups.queries.remove(&query);
+            if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
+                query.finish();
+            }
+        }
+        if let Purpose::Serve(serve, at) = lookup.purpose {
+            let providers = lookup.providers.into_iter().collect();
+            let value = lookup.best.is_some().then_some(lookup.best_value);
+            self.on_served_key(serve, at, value, providers);
+            return;
+        }
+        if let Purpose::ProviderReadBack(item) = lookup.purpose {
+            self.on_provider_read_back(now, item, lookup.providers.contains_key(&self.me));
+            return;
+        }
+        let outcome = Outcome { record: lookup.best.as_ref(), complete: Some(lookup.answers) };
+        self.report(now, lookup.purpose, &outcome);
+    }
+
+    fn report(&mut self, now: Instant, purpose: Purpose, outcome: &Outcome<'_>) {
+        match (purpose, outcome.record) {
+            (Purpose::Location(call), Some(ValidRecord::Location(found))) => {
+                self.on_location(now, call, Some(&found.record), outcome.complete);
+            }
+            (Purpose::Location(call), _) => self.on_location(now, call, None, outcome.complete),
+            (Purpose::Number(call), Some(ValidRecord::Number(found))) => {
+                self.on_number(now, call, Some(&found.record.handle), outcome.complete.unwrap_or(0));
+            }
+            (Purpose::Number(call), _) => {
+                if let Some(asked) = outcome.complete {
+                    self.on_number(now, call, None, asked);
+                }
+            }
+            (Purpose::Gateways(call), _) => self.on_gateways_searched(now, call),
+            (Purpose::OwnLocation, record) => {
+                if outcome.complete.is_some() {
+                    self.write_location(now, record);
+                }
+            }
+            (Purpose::ReadBack(item), record) => {
+                if outcome.complete.is_some() {
+                    self.on_read_back(now, item, record);
+                }
+            }
+            (Purpose::Serve(..) | Purpose::ProviderReadBack(_), _) => {}
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The node: a libp2p swarm that finds and is found, relays, keeps records and carries calls.
+//!
+//! The only input and output of this crate. One tokio task owns the swarm, every call session and
+//! every hunt; commands reach it through one bounded queue, events leave it through another.
+
+mod behaviour;
+mod calls;
+mod config;
+mod gateways;
+mod incoming;
+mod lookup;
+mod peers;
+mod publish;
+mod pump;
+mod requests;
+mod reserve;
+mod status;
+mod store;
+mod streams;
+mod task;
+mod timers;
+mod wire;
+
+use std::time::Duration;
+
+use call_model::{Address, CallId, Caller, Handle, Number};
+use tokio::sync::{mpsc, oneshot};
+
+pub use config::{NodeConfig, NodeLimits, NodeRole, NodeTimers};
+pub use status::{NodeStatus, Refusal};
+
+use crate::calling::{SessionCommand, SessionEvent};
+use crate::identity::{IdentityError, SignedRevocations};
+use crate::record::RecordError;
+
+/// Commands that may wait for the node.
+pub const COMMAND_QUEUE: usize = 256;
+/// Events that may wait for the owner of the node.
+pub const EVENT_QUEUE: usize = 1024;
+
+/// Starts nodes.
+pub struct Node;
+
+impl Node {
+    /// Starts a node. Returns when it listens on every address of the configuration.
+    ///
+    /// # Errors
+    /// When the own certificate does not verify (expired, revoked, for another key, not under the
+    /// root), when an address cannot be parsed or listened on, or when a transport cannot be built.
+    pub async fn spawn(
+        config: NodeConfig,
+    ) -> Result<(NodeHandle, mpsc::Receiver<NodeEvent>), NodeError> {
+        task::spawn(config).await
+    }
+}
+
+/// Speaks to a running node. Cheap to clone; the node stops when the last handle is gone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    peer_id: String,
+    commands: mpsc::Sender<Request>,
+}
+
+impl NodeHandle {
+    /// Returns the node's PeerId.
+    pub fn peer_id(&self) -> String {
+        self.peer_id.clone()
+    }
+
+    /// Sends a command, waiting while the queue of 256 is full.
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn send(&self, command: NodeCommand) -> Result<(), NodeClosed> {
+        self.commands.send(Request::Command(command)).await.map_err(|_| NodeClosed)
+    }
+
+    /// Sends a command unless the queue is full.
+    ///
+    /// # Errors
+    /// When the queue is full or the node has stopped.
+    pub fn try_send(&self, command: NodeCommand) -> Result<(), TrySendError> {
+        self.commands.try_send(Request::Command(command)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => TrySendError::Full,
+            mpsc::error::TrySendError::Closed(_) => TrySendError::Closed,
+        })
+    }
+
+    /// Returns the state of the node; the default one when it has stopped.
+    pub async fn status(&self) -> NodeStatus {
+        let (sender, receiver) = oneshot::channel();
+        if self.commands.send(Request::Status(sender)).await.is_err() {
+            return NodeStatus::default();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Ends every call with `bye`, waits until that is sent, and stops the node: at the deadline at
+    /// the latest.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let (sender, receiver) = oneshot::channel();
+        if self.commands.send(Request::Shutdown(deadline, sender)).await.is_ok() {
+            let _ = receiver.await;
+        }
+    }
+}
+
+/// What reaches the task of a node.
+enum Request {
+    Command(NodeCommand),
+    Status(oneshot::Sender<NodeStatus>),
+    Shutdown(Duration, oneshot::Sender<()>),
+}
+
+/// What the owner of a node may ask for.
+#[derive(Clone, Debug)]
+pub enum NodeCommand {
+    /// Calls someone. Everything that follows comes as [`NodeEvent::Call`], `Ended` last.
+    Invite {
+        /// Names the call from now on.
+        call: CallId,
+        /// The caller as it is shown. A user may only name its own handle or certified numbers;
+        /// where the address is absent, the node puts its handle.
+        from: Caller,
+        /// Whom to call.
+        to: Address,
+        /// SDP offer, at most 8 KiB.
+        media: String,
+        /// How long to ring, at most 180 s.
+        ring_timeout: Duration,
+    },
+    /// Does something in a call.
+    Call {
+        /// The call.
+        call: CallId,
+        /// What to do.
+        command: SessionCommand,
+    },
+    /// Takes a newer revocation list and spreads it: what it revokes is dropped at once.
+    Revocations(SignedRevocations),
+}
+
+/// What a node tells its owner.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeEvent {
+    /// The node listens on an address.
+    Listening {
+        /// A multiaddr.
+        address: String,
+    },
+    /// The node has joined: it is connected, users hold a relay reservation, and its own records
+    /// were read back from another node where there is one.
+    Online,
+    /// The node has lost the overlay and keeps trying to come back.
+    Offline {
+        /// What is missing.
+        reason: String,
+    },
+    /// A call comes in. The caller's certificate, its revocation, its signature and its key on the
+    /// connection have been verified.
+    Incoming {
+        /// Names the call from now on.
+        call: CallId,
+        /// Who calls.
+        from: VerifiedCaller,
+        /// Whom the call is for.
+        to: Address,
+        /// SDP offer.
+        media: String,
+    },
+    /// Something happened in a call, of either direction. `Ended` comes exactly once, as the last.
+    Call {
+        /// The call.
+        call: CallId,
+        /// What happened.
+        event: SessionEvent,
+    },
+}
+
+/// A caller whose identity was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedCaller {
+    /// The caller as it is shown. From a user its address is certified; a gateway vouches for
+    /// whom it brings.
+    pub caller: Caller,
+    /// The certified handle, where a user calls.
+    pub handle: Option<Handle>,
+    /// The certified numbers of the user.
+    pub numbers: Vec<Number>,
+    /// What kind of node calls.
+    pub role: CallerRole,
+    /// PeerId of the node.
+    pub peer: String,
+}
+
+/// What kind of node calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallerRole {
+    /// A user's device.
+    User,
+    /// A gateway, for someone in the telephone network.
+    Gateway,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node's own certificate does not verify; the text names it and the remedy.
+    #[error("own certificate: {0}")]
+    Certificate(#[from] IdentityError),
+    /// A supernode's certificate does not make a gateway.
+    #[error("own certificate: that of {subject} is for a supernode: have a gateway certificate issued")]
+    NotGateway {
+        /// Whom the certificate is for.
+        subject: String,
+    },
+    /// An address is malformed.
+    #[error("`{address}` is not a multiaddr{expected}")]
+    Address {
+        /// The address.
+        address: String,
+        /// What it lacks.
+        expected: &'static str,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// An own offer or number is outside the own certificate.
+    #[error("own {what}: {reason}")]
+    Record {
+        /// Which record.
+        what: String,
+        /// What is wrong.
+        reason: RecordError,
+    },
+    /// A transport cannot be built.
+    #[error("cannot set up the transports: {0}")]
+    Transport(String),
+}
+
+/// The node has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct NodeClosed;
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrySendError {
+    /// 256 commands are waiting.
+    #[error("the command queue of the node is full")]
+    Full,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Closed,
+}

@@ -1,0 +1,519 @@
+//! Who is connected, who has proved what, and who may enter the routing table.
+//!
+//! Right after a connection is up its dialler sends its credential and gets the other's back. Only
+//! a peer whose chain verifies, for the very key of the connection, counts as a server: it may be
+//! routed to, relay, store and offer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::multiaddr::Protocol;
+use libp2p::request_response::OutboundRequestId;
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId, identify};
+
+use super::Refusal;
+use super::behaviour::KAD_PROTOCOL;
+use super::task::Task;
+use super::wire::{self, Hello, ListVersion};
+use crate::identity::{
+    Credential, IdentityError, MAX_LISTS, Role, SignedRevocations, VerifiedNode, VerifiedParty,
+};
+
+/// Servers remembered for the time after every connection was lost.
+const MAX_KNOWN: usize = 200;
+/// Addresses kept per peer.
+const MAX_ADDRESSES: usize = 8;
+/// Servers to which an otherwise unused connection is kept.
+const MAX_WARM: usize = 64;
+
+/// The peers of a node.
+#[derive(Default)]
+pub(super) struct Peers {
+    table: HashMap<PeerId, Peer>,
+    hellos: HashMap<OutboundRequestId, PeerId>,
+    lists: HashMap<OutboundRequestId, [u8; 32]>,
+    known: BTreeMap<PeerId, Known>,
+    clock: u64,
+}
+
+struct Peer {
+    connections: Vec<Connection>,
+    proven: Option<Proven>,
+    asked: bool,
+    identified: Vec<Multiaddr>,
+    routes: bool,
+}
+
+struct Connection {
+    id: ConnectionId,
+    relayed: bool,
+    /// The address that this node dialled.
+    dialled: Option<Multiaddr>,
+    ip: Option<IpAddr>,
+}
+
+struct Proven {
+    credential: Credential,
+    party: VerifiedParty,
+}
+
+struct Known {
+    addresses: Vec<Multiaddr>,
+    seen: u64,
+}
+
+impl Peers {
+    /// Takes a new connection. Returns whether it is the first direct one to a peer that this node
+    /// has dialled: this node then says hello.
+    fn connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) -> bool {
+        let entry = self.table.entry(peer).or_insert_with(|| Peer {
+            connections: Vec::new(),
+            proven: None,
+            asked: false,
+            identified: Vec::new(),
+            routes: false,
+        });
+        let relayed = endpoint.is_relayed();
+        let dialled = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => Some(address.clone()),
+            ConnectedPoint::Listener { .. } => None,
+        };
+        let greets = dialled.is_some() && !relayed && !entry.asked;
+        entry.asked |= greets;
+        let ip = Some(endpoint.get_remote_address()).filter(|_| !relayed).and_then(ip_of);
+        entry.connections.push(Connection { id, relayed, dialled, ip });
+        greets
+    }
+
+    /// Takes the end of a connection. Returns whether it was the last one.
+    fn disconnected(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
+        let Some(entry) = self.table.get_mut(peer) else { return false };
+        entry.connections.retain(|connection| connection.id != id);
+        let last = entry.connections.is_empty();
+        if last {
+            self.table.remove(peer);
+        }
+        last
+    }
+
+    /// Returns the connected servers.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&PeerId, &VerifiedNode)> {
+        self.table.iter().filter_map(|(peer, entry)| match &entry.proven {
+            Some(Proven { party: VerifiedParty::Node(node), .. }) => Some((peer, node)),
+            _ => None,
+        })
+    }
+
+    /// Returns what a connected peer is certified to be, where it is a server.
+    pub(super) fn server(&self, peer: &PeerId) -> Option<&VerifiedNode> {
+        match self.table.get(peer)?.proven.as_ref()?.party {
+            VerifiedParty::Node(ref node) => Some(node),
+            VerifiedParty::Handle(_) => None,
+        }
+    }
+
+    /// Says whether a peer is connected whose credential has not been decided yet.
+    pub(super) fn is_undecided(&self, peer: &PeerId) -> bool {
+        self.table.get(peer).is_none_or(|entry| entry.proven.is_none())
+    }
+
+    /// Returns servers to which this node has a direct connection that it dialled, and the address.
+    pub(super) fn relay_candidates(&self) -> Vec<(PeerId, Multiaddr)> {
+        let direct = |entry: &Peer| {
+            entry.connections.iter().filter(|c| !c.relayed).find_map(|c| c.dialled.clone())
+        };
+        self.servers().filter_map(|(peer, _)| Some((*peer, direct(self.table.get(peer)?)?))).collect()
+    }
+
+    /// Returns servers of before that are not connected now, the most recent first.
+    pub(super) fn known_servers(&self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let mut known: Vec<_> = self.known.iter().filter(|(peer, _)| !self.table.contains_key(peer)).collect();
+        known.sort_by_key(|(_, server)| std::cmp::Reverse(server.seen));
+        known.into_iter().take(most).map(|(peer, server)| (*peer, server.addresses.clone())).collect()
+    }
+
+    /// Returns the addresses of all servers ever proven, the most recent first.
+    pub(super) fn server_addresses(&self) -> Vec<String> {
+        let mut known: Vec<_> = self.known.iter().collect();
+        known.sort_by_key(|(_, server)| std::cmp::Reverse(server.seen));
+        let full = |(peer, server): (&PeerId, &Known)| {
+            server.addresses.first().map(|address| address.clone().with(Protocol::P2p(*peer)).to_string())
+        };
+        known.into_iter().filter_map(full).collect()
+    }
+
+    /// Says whether the relay of a circuit address is connected.
+    pub(super) fn goes_through_connected(&self, address: &Multiaddr) -> bool {
+        relay_of(address).is_some_and(|relay| self.table.contains_key(&relay))
+    }
+
+    /// Returns the network address at the far end of a direct connection.
+    pub(super) fn remote_ip(&self, peer: &PeerId, id: ConnectionId) -> Option<IpAddr> {
+        self.table.get(peer)?.connections.iter().find(|connection| connection.id == id)?.ip
+    }
+
+    /// Returns how many peers are connected, and how many of them through relays only.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let relayed = |entry: &&Peer| entry.connections.iter().all(|connection| connection.relayed);
+        (self.table.len(), self.table.values().filter(relayed).count())
+    }
+
+    /// Returns every address known of a connected peer, those that were dialled first.
+    fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let Some(entry) = self.table.get(peer) else { return Vec::new() };
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        let dialled = entry.connections.iter().filter(|c| !c.relayed).filter_map(|c| c.dialled.as_ref());
+        for address in dialled.chain(&entry.identified) {
+            let address = without_peer(address);
+            if !is_relayed(&address) && !addresses.contains(&address) && addresses.len() < MAX_ADDRESSES {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    fn remember(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+        if addresses.is_empty() {
+            return;
+        }
+        self.clock += 1;
+        self.known.insert(peer, Known { addresses: addresses.to_vec(), seen: self.clock });
+        if self.known.len() > MAX_KNOWN {
+            let oldest = self.known.iter().min_by_key(|(_, server)| server.seen).map(|(peer, _)| *peer);
+            if let Some(oldest) = oldest {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Task {
+    pub(super) fn on_connected(&mut self, now: Instant, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        if self.peers.connected(peer, id, endpoint) {
+            self.say_hello(peer);
+        }
+        self.on_dialled(now, &peer);
+    }
+
+    pub(super) fn on_disconnected(&mut self, now: Instant, peer: PeerId, id: ConnectionId) {
+        if !self.peers.disconnected(&peer, id) {
+            return;
+        }
+        self.admitted.remove(&peer);
+        self.pending_providers.retain(|(from, _)| *from != peer);
+        self.check_online(now);
+        self.dial_bootstrap(now);
+        self.watch_reservations(now);
+    }
+
+    /// Sends this node's credential, or sends it again because its lists have changed.
+    fn say_hello(&mut self, peer: PeerId) {
+        let hello = self.hello();
+        let id = self.swarm.behaviour_mut().identity.send_request(&peer, hello);
+        self.peers.hellos.insert(id, peer);
+    }
+
+    pub(super) fn hello(&self) -> Vec<u8> {
+        let version = |list: &SignedRevocations| ListVersion {
+            issuer: list.issuer().to_bytes().to_vec(),
+            version: list.version(),
+        };
+        let lists = self.revocations.lists().take(MAX_LISTS).map(version).collect();
+        wire::encode(&Hello { credential: self.credential.clone(), lists })
+    }
+
+    /// Takes the answer to a hello, or its failure.
+    pub(super) fn on_hello_answer(&mut self, now: Instant, id: OutboundRequestId, answer: Option<&[u8]>) {
+        if let Some(peer) = self.peers.hellos.remove(&id)
+            && let Some(bytes) = answer
+        {
+            self.on_hello(now, peer, bytes);
+        }
+    }
+
+    /// Takes the credential of a peer.
+    pub(super) fn on_hello(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) {
+        let Some(hello) = wire::decode::<Hello>(bytes) else {
+            self.refusals.add(Refusal::MessageMalformed);
+            return;
+        };
+        self.fetch_newer_lists(peer, &hello.lists);
+        let Some(entry) = self.peers.table.get_mut(&peer) else { return };
+        entry.asked = true;
+        let same = entry.proven.as_ref().is_some_and(|proven| proven.credential.encode() == hello.credential);
+        if same {
+            return;
+        }
+        match self.verify_credential(&peer, &hello.credential) {
+            Ok(proven) => {
+                let is_server = matches!(proven.party, VerifiedParty::Node(_));
+                if let Some(entry) = self.peers.table.get_mut(&peer) {
+                    entry.proven = Some(proven);
+                }
+                self.admitted.insert(peer);
+                if is_server {
+                    self.on_server(now, peer);
+                }
+            }
+            Err((reason, error)) => {
+                self.refusals.add(reason);
+                tracing::debug!(%peer, reason = error.as_str(), "credential refused");
+                self.pending_providers.retain(|(from, _)| *from != peer);
+            }
+        }
+    }
+
+    fn verify_credential(&self, peer: &PeerId, bytes: &[u8]) -> Result<Proven, (Refusal, IdentityError)> {
+        let credential = Credential::decode(bytes).map_err(|e| (Refusal::NodeCertificate, e))?;
+        let (invalid, mismatch) = match credential {
+            Credential::Handle(_) => (Refusal::UserCertificate, Refusal::UserKeyMismatch),
+            Credential::Node(_) => (Refusal::NodeCertificate, Refusal::NodeKeyMismatch),
+        };
+        let party = credential
+            .verify(&self.trust, &self.revocations, self.unix())
+            .map_err(|error| (invalid, error))?;
+        if party.key_of(peer).is_none() {
+            let subject = party.name().to_owned();
+            return Err((mismatch, IdentityError::WrongKey { subject }));
+        }
+        Ok(Proven { credential, party })
+    }
+
+    /// A server has proved itself.
+    fn on_server(&mut self, now: Instant, peer: PeerId) {
+        let first = self.peers.servers().count() == 1;
+        if self.role.is_server() && self.peers.servers().count() <= MAX_WARM {
+            self.swarm.behaviour_mut().calls.keep_warm(peer, true);
+        }
+        self.route(peer);
+        if first {
+            // Errs only while the table is empty, which the diversity rule may cause.
+            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+        }
+        self.accept_pending_providers(&peer);
+        self.on_gateway_proven(now, &peer);
+        self.reset_backoff(&peer, now);
+        self.watch_reservations(now);
+        self.publish_again(now);
+        self.check_online(now);
+    }
+
+    /// A peer has said how it is reached and what it speaks.
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let Some(entry) = self.peers.table.get_mut(&peer) else { return };
+        entry.identified = info.listen_addrs.into_iter().take(MAX_ADDRESSES).collect();
+        entry.routes = info.protocols.contains(&KAD_PROTOCOL);
+        if self.peers.server(&peer).is_some() {
+            self.route(peer);
+        }
+    }
+
+    /// Puts a proven server into the routing table, unless its network holds too much of the bucket.
+    fn route(&mut self, peer: PeerId) {
+        let addresses = self.peers.addresses(&peer);
+        self.peers.remember(peer, &addresses);
+        if !self.is_diverse(&peer, &addresses) {
+            self.refusals.add(Refusal::RoutingDiversity);
+            return;
+        }
+        for address in addresses {
+            self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        }
+    }
+
+    /// Says whether a bucket has room for one more peer of each of these networks. Whoever rents
+    /// one network could otherwise fill the buckets around a key.
+    fn is_diverse(&mut self, peer: &PeerId, addresses: &[Multiaddr]) -> bool {
+        let networks: HashSet<Network> = addresses.iter().filter_map(network_of).collect();
+        let limit = self.limits.same_subnet_per_bucket;
+        let Some(bucket) = self.swarm.behaviour_mut().kad.kbucket(*peer) else { return false };
+        let mut counts: HashMap<Network, usize> = HashMap::new();
+        for entry in bucket.iter().filter(|entry| entry.node.key.preimage() != peer) {
+            let of_entry: HashSet<Network> = entry.node.value.iter().filter_map(network_of).collect();
+            for network in of_entry.intersection(&networks) {
+                *counts.entry(*network).or_default() += 1;
+            }
+        }
+        counts.values().all(|count| *count < limit)
+    }
+
+    /// Drops peers whose certificate has expired.
+    pub(super) fn drop_expired_peers(&mut self, now: Instant) {
+        let unix = self.unix();
+        self.drop_peers(now, |_, proven| {
+            unix > match &proven.party {
+                VerifiedParty::Handle(holder) => holder.not_after,
+                VerifiedParty::Node(node) => node.not_after,
+            }
+        });
+    }
+
+    /// Drops peers that a new revocation list voids.
+    fn drop_revoked_peers(&mut self, now: Instant) {
+        let unix = self.unix();
+        self.drop_peers(now, |task, proven| {
+            proven.credential.verify(&task.trust, &task.revocations, unix).is_err()
+        });
+    }
+
+    fn drop_peers(&mut self, now: Instant, is_invalid: impl Fn(&Task, &Proven) -> bool) {
+        let invalid: Vec<PeerId> = (self.peers.table.iter())
+            .filter(|(_, entry)| entry.proven.as_ref().is_some_and(|proven| is_invalid(self, proven)))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in invalid {
+            self.refusals.add(Refusal::NodeCertificate);
+            tracing::info!(%peer, "the certificate of a connected peer is no longer valid: peer dropped");
+            if let Some(entry) = self.peers.table.get_mut(&peer) {
+                entry.proven = None;
+            }
+            self.peers.known.remove(&peer);
+            self.admitted.remove(&peer);
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            self.swarm.behaviour_mut().kad.store_mut().remove_providers_of(&peer);
+            // Errs when the peer is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        self.check_online(now);
+    }
+
+    fn fetch_newer_lists(&mut self, peer: PeerId, offered: &[ListVersion]) {
+        for list in offered.iter().take(MAX_LISTS) {
+            let Ok(issuer) = <[u8; 32]>::try_from(list.issuer.as_slice()) else { continue };
+            let held = self.revocations.lists().find(|held| held.issuer().to_bytes() == issuer);
+            let newer = held.is_none_or(|held| held.version() < list.version);
+            // One fetch per authority at a time bounds what a liar can make this node ask for.
+            if newer && !self.peers.lists.values().any(|asked| *asked == issuer) {
+                let id = self.swarm.behaviour_mut().revocations.send_request(&peer, issuer.to_vec());
+                self.peers.lists.insert(id, issuer);
+            }
+        }
+    }
+
+    /// Takes a revocation list that was asked for, or the failure to get it.
+    pub(super) fn on_list(&mut self, now: Instant, id: OutboundRequestId, answer: Option<&[u8]>) {
+        if self.peers.lists.remove(&id).is_none() {
+            return;
+        }
+        let Some(bytes) = answer.filter(|bytes| !bytes.is_empty()) else { return };
+        match SignedRevocations::decode(bytes) {
+            Ok(list) => self.apply_revocations(now, list),
+            Err(_) => self.refusals.add(Refusal::MessageMalformed),
+        }
+    }
+
+    /// Takes over a revocation list, drops what it revokes and tells the peers.
+    pub(super) fn apply_revocations(&mut self, now: Instant, list: SignedRevocations) {
+        match self.revocations.apply(list, &self.trust, self.unix()) {
+            Ok(true) => {
+                self.swarm.behaviour_mut().kad.store_mut().trust(&self.trust, &self.revocations);
+                self.drop_revoked_peers(now);
+                let peers: Vec<PeerId> = self.peers.table.keys().copied().collect();
+                for peer in peers {
+                    if self.swarm.behaviour().calls.is_direct(&peer) {
+                        self.say_hello(peer);
+                    }
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(reason = error.as_str(), "revocation list not taken over"),
+        }
+    }
+
+    /// Says whether a connected peer may offer calls under a prefix.
+    pub(super) fn may_provide(&self, peer: &PeerId, prefix: &crate::identity::Prefix) -> bool {
+        self.peers.server(peer).is_some_and(|node| {
+            node.role == Role::Gateway && node.prefixes.iter().any(|allowed| allowed.covers(prefix))
+        })
+    }
+}
+
+/// A network that one party is likely to own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Network {
+    V4([u8; 3]),
+    V6([u8; 6]),
+}
+
+/// Returns the network of an address. Loopback has none: it says nothing about ownership.
+fn network_of(address: &Multiaddr) -> Option<Network> {
+    match ip_of(address)?.to_canonical() {
+        ip if ip.is_loopback() => None,
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            Some(Network::V4([a, b, c]))
+        }
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            Some(Network::V6([octets[0], octets[1], octets[2], octets[3], octets[4], octets[5]]))
+        }
+    }
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    })
+}
+
+/// Says whether an address leads through a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Returns the relay of a circuit address.
+fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let mut peer = None;
+    for part in address.iter() {
+        match part {
+            Protocol::P2p(id) => peer = Some(id),
+            Protocol::P2pCircuit => return peer,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Returns an address without the peer at its end.
+pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    let mut address = address.clone();
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn networks_are_24_and_48_bits_and_loopback_is_none() {
+        let network = |text: &str| network_of(&text.parse().unwrap());
+        assert_eq!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.2.99/udp/2/quic-v1"));
+        assert_ne!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.3.1/tcp/1"));
+        assert_eq!(network("/ip6/2001:db8:1:2::1/tcp/1"), network("/ip6/2001:db8:1:ffff::1/tcp/1"));
+        assert_ne!(network("/ip6/2001:db8:1::1/tcp/1"), network("/ip6/2001:db8:2::1/tcp/1"));
+        assert_eq!(network("/ip6/::ffff:192.0.2.7/tcp/1"), network("/ip4/192.0.2.1/tcp/1"));
+        for exempt in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/dns4/example.org/tcp/1"] {
+            assert_eq!(network(exempt), None, "{exempt}");
+        }
+    }
+
+    #[test]
+    fn the_relay_of_a_circuit_is_before_it() {
+        let (relay, far) = (PeerId::random(), PeerId::random());
+        let circuit = format!("/ip4/127.0.0.1/tcp/1/p2p/{relay}/p2p-circuit/p2p/{far}").parse().unwrap();
+        assert_eq!(relay_of(&circuit), Some(relay));
+        assert!(is_relayed(&circuit));
+        let direct: Multiaddr = format!("/ip4/127.0.0.1/tcp/1/p2p/{far}").parse().unwrap();
+        assert_eq!(relay_of(&direct), None);
+        assert_eq!(without_peer(&direct).to_string(), "/ip4/127.0.0.1/tcp/1");
+    }
+}

@@ -1,0 +1,381 @@
+//! Publishing this node's own records, and making sure that they are there.
+//!
+//! A put that was acknowledged is not a record that is stored: every record is read back from
+//! another node before it counts. Each is published again at half of its life, when its contents
+//! change, and when a new server turns up.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::kad::{self, PutRecordError, QueryId, QueryResult, Quorum, RecordKey as Key};
+use libp2p::{Multiaddr, PeerId};
+
+use super::NodeEvent;
+use super::config::NodeRole;
+use super::lookup::Purpose;
+use super::reserve::Backoff;
+use super::task::{Task, unix_now, unix_now_ms};
+use crate::record::{
+    Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, RecordKey, ValidRecord,
+};
+
+/// Life of a number record. Its writer would lose the number to nobody if it were longer, but a
+/// number that is taken away should not linger.
+const NUMBER_LIFE: Duration = Duration::from_secs(3600);
+/// How often a gateway says anew that it is one.
+const PROVIDE_EVERY: Duration = Duration::from_secs(420);
+/// Changes within this time are published together.
+const SETTLE: Duration = Duration::from_millis(30);
+/// How long the first publication waits for reservations that are still to be granted.
+const RESERVATION_WAIT: Duration = Duration::from_millis(250);
+/// Stored records are not published again sooner because servers come.
+const NEW_SERVER_EVERY: Duration = Duration::from_secs(10);
+/// Records that are being published at one time.
+const IN_FLIGHT: usize = 16;
+/// Direct addresses in a location record; the rest is for circuits.
+const MAX_DIRECT: usize = 3;
+
+/// The own records of a node.
+pub(super) struct Publisher {
+    items: Vec<Item>,
+    queries: HashMap<QueryId, usize>,
+    last_sequence: u64,
+    /// Other devices of the own handle, and when they were heard of in Unix seconds.
+    others: HashMap<PeerId, (Device, u64)>,
+    changed: Option<Instant>,
+    servers_since: Instant,
+    pub(super) lost: u64,
+}
+
+struct Item {
+    key: RecordKey,
+    phase: Phase,
+    due: Instant,
+    backoff: Backoff,
+    sequence: u64,
+    /// Until when the record is known to be stored elsewhere.
+    stored_until: Option<Instant>,
+    /// Something changed while it was being published.
+    again: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Busy,
+}
+
+impl Publisher {
+    pub(super) fn new(role: &NodeRole, now: Instant) -> Self {
+        let keys: Vec<RecordKey> = match role {
+            NodeRole::User { certificate } => vec![RecordKey::Location(certificate.claims().handle.clone())],
+            NodeRole::Supernode { .. } => Vec::new(),
+            NodeRole::Gateway { offers, numbers, .. } => {
+                let mut prefixes: Vec<_> = offers.iter().flat_map(|offer| &offer.prefixes).collect();
+                prefixes.sort();
+                prefixes.dedup();
+                let prefixes = prefixes.into_iter().map(|prefix| RecordKey::Gateway(prefix.clone()));
+                prefixes.chain(numbers.iter().map(|(number, _)| RecordKey::Number(number.clone()))).collect()
+            }
+        };
+        let item = |key| Item {
+            key,
+            phase: Phase::Idle,
+            due: now,
+            backoff: Backoff::new(now),
+            sequence: 0,
+            stored_until: None,
+            again: false,
+        };
+        Self {
+            items: keys.into_iter().map(item).collect(),
+            queries: HashMap::new(),
+            last_sequence: 0,
+            others: HashMap::new(),
+            changed: None,
+            servers_since: now,
+            lost: 0,
+        }
+    }
+
+    /// Returns how many own records are known to be stored elsewhere, and how many are not.
+    pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
+        let stored = self.items.iter().filter(|item| item.stored_until.is_some_and(|at| at > now)).count();
+        (stored, self.items.len() - stored)
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.last_sequence = unix_now_ms().max(self.last_sequence + 1);
+        self.last_sequence
+    }
+}
+
+impl Task {
+    /// The own addresses have changed.
+    pub(super) fn location_changed(&mut self, now: Instant) {
+        if self.role.is_server() {
+            return;
+        }
+        self.publisher.changed.get_or_insert(now);
+        for item in &mut self.publisher.items {
+            match item.phase {
+                Phase::Idle => item.due = now + SETTLE,
+                Phase::Busy => item.again = true,
+            }
+        }
+        self.wake_publisher(now + SETTLE);
+    }
+
+    /// A new server is connected: it may be nearer to own records than those that hold them.
+    pub(super) fn publish_again(&mut self, now: Instant) {
+        let recent = now < self.publisher.servers_since + NEW_SERVER_EVERY;
+        self.publisher.servers_since = if recent { self.publisher.servers_since } else { now };
+        for item in &mut self.publisher.items {
+            let stored = item.stored_until.is_some_and(|at| at > now);
+            let due = if stored && recent { self.publisher.servers_since + NEW_SERVER_EVERY } else { now + SETTLE };
+            match item.phase {
+                Phase::Idle => item.due = item.due.min(due),
+                Phase::Busy => item.again |= !recent,
+            }
+        }
+        self.wake_publisher(now + SETTLE);
+    }
+
+    fn wake_publisher(&mut self, at: Instant) {
+        self.timers.set(super::task::Timer::Publish, Some(at));
+    }
+
+    /// Publishes what is due.
+    pub(super) fn publish_due(&mut self, now: Instant) {
+        if self.draining || self.peers.servers().next().is_none() {
+            return;
+        }
+        if !self.role.is_server() {
+            let waits = !self.reservations.settled()
+                && self.publisher.changed.is_some_and(|since| now < since + RESERVATION_WAIT);
+            if self.own_addresses().is_empty() || waits {
+                self.wake_publisher(now + SETTLE);
+                return;
+            }
+        }
+        let mut busy = self.publisher.items.iter().filter(|item| item.phase == Phase::Busy).count();
+        for at in 0..self.publisher.items.len() {
+            let Some(item) = self.publisher.items.get_mut(at) else { break };
+            if item.phase == Phase::Busy || now < item.due || !item.backoff.is_due(now) {
+                continue;
+            }
+            if busy >= IN_FLIGHT {
+                self.wake_publisher(now + SETTLE);
+                break;
+            }
+            busy += 1;
+            item.phase = Phase::Busy;
+            item.again = false;
+            item.backoff.attempt(now, self.limits.timers.retry);
+            let key = item.key.clone();
+            match &key {
+                RecordKey::Location(_) => self.read_own_location(now, key),
+                RecordKey::Number(_) => self.write_number(now, at),
+                RecordKey::Gateway(_) => {
+                    match self.swarm.behaviour_mut().kad.start_providing(Key::new(&key.to_bytes())) {
+                        Ok(query) => {
+                            self.publisher.queries.insert(query, at);
+                        }
+                        Err(error) => self.failed_to_publish(now, at, &error.to_string()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A user of several devices reads its record first: it speaks for all of them.
+    fn read_own_location(&mut self, now: Instant, key: RecordKey) {
+        self.publisher.changed = None;
+        let NodeRole::User { certificate } = &self.role else { return };
+        if certificate.claims().keys.len() > 1 {
+            self.look_up(now, key, Purpose::OwnLocation);
+        } else {
+            self.write_location(now, None);
+        }
+    }
+
+    /// Writes the location record: this device, and others that have spoken lately.
+    pub(super) fn write_location(&mut self, now: Instant, held: Option<&ValidRecord>) {
+        let NodeRole::User { certificate } = &self.role else { return };
+        let certificate = certificate.clone();
+        let life = self.limits.timers.record_lifetime.as_secs().clamp(1, LOCATION_LIFE);
+        let unix = unix_now();
+        if let Some(ValidRecord::Location(held)) = held {
+            self.publisher.last_sequence = self.publisher.last_sequence.max(held.record.sequence);
+            for device in held.record.devices.iter().filter(|device| device.peer != self.me) {
+                let itself = held.writer.peer_id() == device.peer;
+                if itself || !self.publisher.others.contains_key(&device.peer) {
+                    let heard = held.record.expires_unix.saturating_sub(life);
+                    self.publisher.others.insert(device.peer, (device.clone(), heard));
+                }
+            }
+        }
+        self.publisher.others.retain(|_, (_, heard)| *heard + life > unix);
+        let mut devices =
+            vec![Device { peer: self.me, addresses: self.own_addresses(), abilities: 0, priority: 0 }];
+        let mut others: Vec<Device> = self.publisher.others.values().map(|(device, _)| device.clone()).collect();
+        others.sort_by_key(|device| device.peer);
+        others.truncate(crate::identity::MAX_DEVICES - 1);
+        devices.extend(others);
+        let sequence = self.publisher.next_sequence();
+        let handle = certificate.claims().handle.clone();
+        let record = LocationRecord { handle, sequence, expires_unix: unix + life, devices };
+        match record.sign(&certificate, &self.key) {
+            Ok(value) => self.put(now, 0, sequence, value),
+            Err(error) => self.failed_to_publish(now, 0, &error.to_string()),
+        }
+    }
+
+    fn write_number(&mut self, now: Instant, at: usize) {
+        let sequence = self.publisher.next_sequence();
+        let NodeRole::Gateway { chain, numbers, .. } = &self.role else { return };
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let Some((number, handle)) =
+            numbers.iter().find(|(number, _)| item.key == RecordKey::Number(number.clone()))
+        else {
+            return;
+        };
+        let record = NumberRecord {
+            number: number.clone(),
+            handle: handle.clone(),
+            sequence,
+            expires_unix: unix_now() + NUMBER_LIFE.as_secs(),
+        };
+        match record.sign(chain, &self.key) {
+            Ok(value) => self.put(now, at, sequence, value),
+            Err(error) => self.failed_to_publish(now, at, &error.to_string()),
+        }
+    }
+
+    fn put(&mut self, now: Instant, at: usize, sequence: u64, value: Vec<u8>) {
+        let Some(item) = self.publisher.items.get_mut(at) else { return };
+        item.sequence = sequence;
+        let record = kad::Record::new(item.key.to_bytes(), value);
+        match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
+            Ok(query) => {
+                self.publisher.queries.insert(query, at);
+            }
+            Err(error) => self.failed_to_publish(now, at, &error.to_string()),
+        }
+    }
+
+    /// A put or a provider announcement is done. Acknowledged or not: reading back decides.
+    pub(super) fn on_put(&mut self, now: Instant, query: QueryId, result: &QueryResult) {
+        let Some(at) = self.publisher.queries.remove(&query) else { return };
+        let nowhere = matches!(
+            result,
+            QueryResult::PutRecord(Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }))
+                if success.is_empty()
+        );
+        if nowhere {
+            self.failed_to_publish(now, at, "no node has taken the record");
+            return;
+        }
+        let Some(key) = self.publisher.items.get(at).map(|item| item.key.clone()) else { return };
+        match key {
+            RecordKey::Gateway(_) => self.read_provider_back(now, key, at),
+            _ => self.look_up(now, key, Purpose::ReadBack(at)),
+        }
+    }
+
+    /// An own record was read back from others, or was not found there.
+    pub(super) fn on_read_back(&mut self, now: Instant, at: usize, record: Option<&ValidRecord>) {
+        let me = self.me;
+        let Some(item) = self.publisher.items.get_mut(at) else { return };
+        let found = match record {
+            // Another device may have written meanwhile: it must have kept this one.
+            Some(ValidRecord::Location(found)) => {
+                found.record.sequence >= item.sequence
+                    && found.record.devices.iter().any(|device| device.peer == me)
+            }
+            Some(found) => found.sequence() >= item.sequence,
+            None => false,
+        };
+        let life = match &item.key {
+            RecordKey::Location(_) => self.limits.timers.record_lifetime,
+            _ => NUMBER_LIFE,
+        };
+        self.read_back(now, at, found, life);
+    }
+
+    /// An announcement as gateway was read back from others, or was not found there.
+    pub(super) fn on_provider_read_back(&mut self, now: Instant, at: usize, found: bool) {
+        self.read_back(now, at, found, PROVIDE_EVERY * 2);
+    }
+
+    fn read_back(&mut self, now: Instant, at: usize, found: bool, life: Duration) {
+        if !found {
+            self.publisher.lost += 1;
+            self.failed_to_publish(now, at, "it could not be read back from another node");
+            return;
+        }
+        let Some(item) = self.publisher.items.get_mut(at) else { return };
+        item.phase = Phase::Idle;
+        item.backoff = Backoff::new(now);
+        item.stored_until = Some(now + life);
+        item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + life / 2 };
+        let due = item.due;
+        if due < now + Duration::from_secs(1) {
+            self.wake_publisher(due);
+        }
+        self.check_online(now);
+    }
+
+    fn failed_to_publish(&mut self, now: Instant, at: usize, reason: &str) {
+        if let Some(item) = self.publisher.items.get_mut(at) {
+            item.phase = Phase::Idle;
+            item.due = now;
+            tracing::debug!(record = at, reason, "own record is not stored yet");
+        }
+        self.check_online(now);
+    }
+
+    /// Returns the addresses for the location record: direct ones, then circuits.
+    pub(super) fn own_addresses(&self) -> Vec<Multiaddr> {
+        let mut addresses = self.direct_addresses();
+        addresses.truncate(MAX_DIRECT);
+        addresses.extend(self.reservations.addresses());
+        addresses.truncate(MAX_ADDRESSES);
+        addresses
+    }
+
+    /// Returns the addresses under which this node is reached without a relay.
+    pub(super) fn direct_addresses(&self) -> Vec<Multiaddr> {
+        if self.external.is_empty() {
+            self.listening.iter().map(|(_, address)| address.clone()).collect()
+        } else {
+            self.external.clone()
+        }
+    }
+
+    /// Says `Online` or `Offline` where that has changed.
+    pub(super) fn check_online(&mut self, now: Instant) {
+        let connected = self.peers.servers().next().is_some();
+        let alone = self.role.is_server() && self.bootstrap.is_empty() && !connected;
+        let (_, unpublished) = self.publisher.counts(now);
+        let missing = if alone {
+            None
+        } else if !connected {
+            Some("no supernode is connected")
+        } else if !self.role.is_server() && self.own_addresses().is_empty() {
+            Some("no relay reservation is held")
+        } else if unpublished > 0 {
+            Some("own records are not stored by other nodes yet")
+        } else {
+            None
+        };
+        if missing.is_none() == self.online {
+            return;
+        }
+        self.online = missing.is_none();
+        match missing {
+            None => self.emit(NodeEvent::Online),
+            Some(reason) => self.emit(NodeEvent::Offline { reason: reason.to_owned() }),
+        }
+    }
+}

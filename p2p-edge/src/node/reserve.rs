@@ -1,0 +1,236 @@
+//! Staying reachable: connections to bootstrap nodes and places on relays.
+//!
+//! libp2p renews a reservation while its connection lives and forgets it when the connection is
+//! lost. The watchdog here brings lost ones back, on other supernodes where there are any.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId};
+
+use super::peers::{is_relayed, without_peer};
+use super::task::Task;
+
+/// Longest wait between two attempts at the same node.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A reservation that is not granted in this time is given up.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Circuit addresses of one relay that go into the location record.
+const ADDRESSES_PER_RELAY: usize = 2;
+
+/// Doubles the wait between attempts at one thing.
+#[derive(Clone, Copy)]
+pub(super) struct Backoff {
+    wait: Duration,
+    due: Instant,
+}
+
+impl Backoff {
+    /// Due at once.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { wait: Duration::ZERO, due: now }
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.due
+    }
+
+    /// Begins an attempt: the next is due after a wait that doubles each time.
+    pub(super) fn attempt(&mut self, now: Instant, first: Duration) {
+        self.wait = if self.wait.is_zero() { first } else { (self.wait * 2).min(LONGEST_RETRY) };
+        self.due = now + self.wait;
+    }
+}
+
+/// A node that is always worth a connection.
+pub(super) struct BootstrapNode {
+    pub(super) peer: PeerId,
+    address: Multiaddr,
+    backoff: Backoff,
+}
+
+impl BootstrapNode {
+    /// Takes an address that ends in `/p2p/<peer>`.
+    pub(super) fn new(address: &Multiaddr, now: Instant) -> Option<Self> {
+        let Some(Protocol::P2p(peer)) = address.iter().last() else { return None };
+        Some(Self { peer, address: without_peer(address), backoff: Backoff::new(now) })
+    }
+}
+
+struct Reservation {
+    relay: PeerId,
+    addresses: Vec<Multiaddr>,
+    asked: Instant,
+}
+
+/// The reservations of a user, and who is asked again when.
+#[derive(Default)]
+pub(super) struct Reservations {
+    listeners: HashMap<ListenerId, Reservation>,
+    backoffs: HashMap<PeerId, Backoff>,
+}
+
+impl Reservations {
+    /// Returns how many reservations are held.
+    pub(super) fn held(&self) -> usize {
+        self.listeners.values().filter(|r| !r.addresses.is_empty()).count()
+    }
+
+    /// Returns the circuit addresses under which this node is reached, in a stable order.
+    pub(super) fn addresses(&self) -> Vec<Multiaddr> {
+        let mut held: Vec<_> = self.listeners.values().filter(|r| !r.addresses.is_empty()).collect();
+        held.sort_by_key(|r| r.asked);
+        held.iter().flat_map(|r| r.addresses.iter().take(ADDRESSES_PER_RELAY).cloned()).collect()
+    }
+
+    /// Says whether every reservation that was asked for has been decided.
+    pub(super) fn settled(&self) -> bool {
+        self.listeners.values().all(|r| !r.addresses.is_empty())
+    }
+
+    fn has(&self, relay: &PeerId) -> bool {
+        self.listeners.values().any(|r| r.relay == *relay)
+    }
+}
+
+impl Task {
+    /// Dials bootstrap nodes that are not connected, each with its own back-off. While nothing at
+    /// all is connected, servers known from before are tried too.
+    pub(super) fn dial_bootstrap(&mut self, now: Instant) {
+        let first = self.limits.timers.retry;
+        let isolated = self.peers.servers().next().is_none();
+        let mut dials = Vec::new();
+        for node in &mut self.bootstrap {
+            if node.peer != self.me && !self.swarm.is_connected(&node.peer) && node.backoff.is_due(now) {
+                node.backoff.attempt(now, first);
+                dials.push((node.peer, vec![node.address.clone()]));
+            }
+        }
+        if isolated && self.rejoin.is_due(now) {
+            self.rejoin.attempt(now, first * 4);
+            dials.extend(self.peers.known_servers(8));
+        }
+        for (peer, addresses) in dials {
+            let options = DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(addresses)
+                .build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(%peer, %error, "bootstrap node not dialled");
+            }
+        }
+    }
+
+    /// A bootstrap node or known server is connected again: its waits start anew.
+    pub(super) fn reset_backoff(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(node) = self.bootstrap.iter_mut().find(|node| node.peer == *peer) {
+            node.backoff = Backoff::new(now);
+        }
+        self.rejoin = Backoff::new(now);
+        self.reservations.backoffs.remove(peer);
+    }
+
+    /// Asks for reservations until the user holds as many as it wants.
+    pub(super) fn watch_reservations(&mut self, now: Instant) {
+        if self.role.is_server() {
+            return;
+        }
+        let late: Vec<ListenerId> = (self.reservations.listeners.iter())
+            .filter(|(_, r)| r.addresses.is_empty() && now > r.asked + RESERVE_TIMEOUT)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.swarm.remove_listener(id);
+            self.reservations.listeners.remove(&id);
+        }
+        let preferred: Vec<PeerId> = self.bootstrap.iter().map(|node| node.peer).collect();
+        let mut candidates: Vec<(PeerId, Multiaddr)> = self.peers.relay_candidates();
+        candidates.sort_by_key(|(peer, _)| (!preferred.contains(peer), peer.to_bytes()));
+        for (relay, address) in candidates {
+            if self.reservations.listeners.len() >= self.limits.own_reservations {
+                break;
+            }
+            if self.reservations.has(&relay) {
+                continue;
+            }
+            let backoff = self.reservations.backoffs.entry(relay).or_insert_with(|| Backoff::new(now));
+            if !backoff.is_due(now) {
+                continue;
+            }
+            backoff.attempt(now, self.limits.timers.retry);
+            let through = without_peer(&address).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
+            match self.swarm.listen_on(through) {
+                Ok(id) => {
+                    let reservation = Reservation { relay, addresses: Vec::new(), asked: now };
+                    self.reservations.listeners.insert(id, reservation);
+                }
+                Err(error) => tracing::debug!(%relay, %error, "no reservation asked for"),
+            }
+        }
+    }
+
+    /// A listener has an address: a reservation was granted where it is one of a relay.
+    pub(super) fn on_listening(&mut self, listener: ListenerId, address: &Multiaddr, now: Instant) {
+        if let Some(reservation) = self.reservations.listeners.get_mut(&listener) {
+            if !reservation.addresses.contains(address) {
+                reservation.addresses.push(address.clone());
+                reservation.addresses.sort_by_key(transport_rank);
+            }
+            let relay = reservation.relay;
+            self.reservations.backoffs.remove(&relay);
+            self.swarm.behaviour_mut().calls.keep_warm(relay, true);
+            self.location_changed(now);
+        } else if !is_relayed(address) {
+            self.listening.push((listener, address.clone()));
+            if self.role.is_server() && self.external_is_own_choice {
+                self.swarm.add_external_address(address.clone());
+            }
+            self.location_changed(now);
+        }
+    }
+
+    /// A listener has lost addresses, or is gone.
+    pub(super) fn on_unlistening(&mut self, listener: ListenerId, address: Option<&Multiaddr>, now: Instant) {
+        if let Some(reservation) = self.reservations.listeners.get_mut(&listener) {
+            match address {
+                Some(address) => reservation.addresses.retain(|known| known != address),
+                None => {
+                    self.reservations.listeners.remove(&listener);
+                }
+            }
+            self.location_changed(now);
+            self.watch_reservations(now);
+            return;
+        }
+        let (gone, kept) = std::mem::take(&mut self.listening)
+            .into_iter()
+            .partition(|(id, known)| *id == listener && address.is_none_or(|address| address == known));
+        self.listening = kept;
+        let gone: Vec<(ListenerId, Multiaddr)> = gone;
+        for (_, address) in &gone {
+            if self.external_is_own_choice {
+                self.swarm.remove_external_address(address);
+            }
+        }
+        if !gone.is_empty() {
+            self.location_changed(now);
+        }
+    }
+}
+
+/// Orders transports by how surely a caller gets through: TCP, then QUIC, then WebSocket.
+fn transport_rank(address: &Multiaddr) -> u8 {
+    let mut rank = 0;
+    for part in address.iter() {
+        match part {
+            Protocol::P2pCircuit => break,
+            Protocol::Quic | Protocol::QuicV1 => rank = 1,
+            Protocol::Ws(_) | Protocol::Wss(_) => rank = 2,
+            _ => {}
+        }
+    }
+    rank
+}

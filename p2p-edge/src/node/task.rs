@@ -1,0 +1,562 @@
+//! The event loop of a node.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use call_model::CallId;
+use futures::StreamExt;
+use libp2p::core::transport::ListenerId;
+use libp2p::kad::{self, ProviderRecord, QueryResult};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, Swarm, identify, ping, relay};
+use tokio::sync::{mpsc, oneshot};
+
+use super::behaviour::{self, Admitted, Behaviour, BehaviourEvent};
+use super::calls::{Call, Calls};
+use super::config::{NodeConfig, NodeLimits, NodeRole};
+use super::gateways::{Fetches, fresh_offer};
+use super::lookup::{LookupId, Lookups};
+use super::peers::Peers;
+use super::publish::Publisher;
+use super::pump::{StreamId, StreamInput};
+use super::requests::{ServeId, Served};
+use super::reserve::{Backoff, BootstrapNode, Reservations};
+use super::status::{NodeStatus, Refusals};
+use super::store::KadStore;
+use super::timers::Timers;
+use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
+use crate::calling::SessionCommand;
+use crate::identity::{Credential, IdentityError, NodeKey, NonceCache, RevocationList, Role, Trust, VerifiedParty};
+use crate::record::{NumberRecord, RecordError, RecordKey, StoreLimits, validate};
+
+/// Chunks read from call streams that may wait for the node.
+const INPUT_QUEUE: usize = 1024;
+/// Interval of the watchdogs.
+const TICK: Duration = Duration::from_millis(250);
+/// Interval of the search for what has expired.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How long a listener may take to report its address.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nonces of invites that are remembered.
+const NONCES: usize = 65_536;
+/// How long calls have to end when every handle of the node is gone.
+const ABANDONED_SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// What a timer of the node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Tick,
+    Sweep,
+    Publish,
+    Lookup(LookupId),
+    Serve(ServeId),
+    Call(CallId),
+    Redial(CallId),
+    Gateways(CallId),
+    FirstFrame(StreamId),
+    Stop,
+}
+
+/// Everything that a node is. Owned by one task; the sibling modules each add one concern.
+pub(super) struct Task {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) me: PeerId,
+    pub(super) key: NodeKey,
+    pub(super) trust: Trust,
+    pub(super) revocations: RevocationList,
+    pub(super) role: NodeRole,
+    /// The own credential, encoded and verified.
+    pub(super) credential: Vec<u8>,
+    pub(super) party: VerifiedParty,
+    pub(super) limits: NodeLimits,
+    pub(super) external: Vec<Multiaddr>,
+    /// Whether listen addresses are announced, because no external ones were configured.
+    pub(super) external_is_own_choice: bool,
+    pub(super) listening: Vec<(ListenerId, Multiaddr)>,
+
+    pub(super) peers: Peers,
+    pub(super) admitted: Admitted,
+    pub(super) bootstrap: Vec<BootstrapNode>,
+    pub(super) rejoin: Backoff,
+    pub(super) reservations: Reservations,
+    pub(super) publisher: Publisher,
+    pub(super) lookups: Lookups,
+    pub(super) served: Served,
+    pub(super) fetches: Fetches,
+    pub(super) pending_providers: Vec<(PeerId, ProviderRecord)>,
+    pub(super) calls: Calls,
+    /// Own calls given up in favour of one that crosses them.
+    pub(super) yielded: Vec<CallId>,
+    pub(super) nonces: NonceCache,
+    pub(super) refusals: Refusals,
+    pub(super) online: bool,
+    pub(super) draining: bool,
+    reservations_served: std::collections::HashSet<PeerId>,
+    circuits_served: usize,
+
+    pub(super) timers: Timers<Timer>,
+    pub(super) inputs: mpsc::Sender<(StreamId, StreamInput)>,
+    input_queue: mpsc::Receiver<(StreamId, StreamInput)>,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<NodeEvent>,
+    /// Events for which the owner's queue has no room at present.
+    outbox: VecDeque<NodeEvent>,
+    events_delayed: u64,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+/// Starts a node: verifies what it is, listens, and hands the rest to its task.
+pub(super) async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Receiver<NodeEvent>), NodeError> {
+    let (credential, party) = verify_own(&config)?;
+    let listen = addresses(&config.listen, false)?;
+    let external = addresses(&config.external, false)?;
+    let bootstrap = addresses(&config.bootstrap, true)?;
+    let now = Instant::now();
+
+    let me = config.key.peer_id();
+    let server = config.role.is_server();
+    let limits = config.limits;
+    let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
+    let store =
+        KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
+    let admitted = Admitted::default();
+    let mut swarm =
+        behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
+    let listening = start_listening(&mut swarm, &listen).await?;
+    for address in &external {
+        swarm.add_external_address(address.clone());
+    }
+
+    let (request_sender, requests) = mpsc::channel(COMMAND_QUEUE);
+    let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
+    let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);
+    let mut task = Task {
+        publisher: Publisher::new(&config.role, now),
+        bootstrap: bootstrap.iter().filter_map(|address| BootstrapNode::new(address, now)).collect(),
+        swarm,
+        me,
+        key: config.key,
+        trust: config.trust,
+        revocations: config.revocations,
+        role: config.role,
+        credential,
+        party,
+        limits,
+        external_is_own_choice: external.is_empty(),
+        external,
+        listening: Vec::new(),
+        peers: Peers::default(),
+        admitted,
+        rejoin: Backoff::new(now),
+        reservations: Reservations::default(),
+        lookups: Lookups::default(),
+        served: Served::default(),
+        fetches: Fetches::default(),
+        pending_providers: Vec::new(),
+        calls: Calls::default(),
+        yielded: Vec::new(),
+        nonces: NonceCache::new(NONCES),
+        refusals: Refusals::default(),
+        online: false,
+        draining: false,
+        reservations_served: std::collections::HashSet::new(),
+        circuits_served: 0,
+        timers: Timers::new(),
+        inputs,
+        input_queue,
+        requests,
+        events,
+        outbox: VecDeque::new(),
+        events_delayed: 0,
+        stopping: None,
+    };
+    for (listener, address) in listening {
+        task.on_listening(listener, &address, now);
+        task.emit(NodeEvent::Listening { address: address.to_string() });
+    }
+    task.timers.set(Timer::Sweep, Some(now + SWEEP));
+    task.tick(now);
+    tokio::spawn(task.run());
+    Ok((NodeHandle { peer_id: me.to_string(), commands: request_sender }, event_receiver))
+}
+
+/// Verifies the own certificate, and that own offers and numbers are within it.
+fn verify_own(config: &NodeConfig) -> Result<(Vec<u8>, VerifiedParty), NodeError> {
+    let credential = match &config.role {
+        NodeRole::User { certificate } => Credential::Handle(certificate.clone()),
+        NodeRole::Supernode { chain } | NodeRole::Gateway { chain, .. } => Credential::Node(chain.clone()),
+    };
+    let unix = unix_now();
+    let party = credential.verify(&config.trust, &config.revocations, unix)?;
+    if party.key_of(&config.key.peer_id()).is_none() {
+        return Err(IdentityError::WrongKey { subject: party.name().to_owned() }.into());
+    }
+    if let NodeRole::Gateway { chain, offers, numbers } = &config.role {
+        if !matches!(&party, VerifiedParty::Node(node) if node.role == Role::Gateway) {
+            return Err(NodeError::NotGateway { subject: party.name().to_owned() });
+        }
+        let check = |key: &RecordKey, value: Result<Vec<u8>, RecordError>| {
+            value
+                .and_then(|value| validate(&key.to_bytes(), &value, &config.trust, &config.revocations, unix))
+                .map(drop)
+                .map_err(|reason| NodeError::Record { what: key.to_string(), reason })
+        };
+        for offer in offers {
+            for prefix in &offer.prefixes {
+                let value = fresh_offer(offer, 0, unix * 1000).sign(chain, &config.key);
+                check(&RecordKey::Gateway(prefix.clone()), value)?;
+            }
+        }
+        for (number, handle) in numbers {
+            let (number, handle) = (number.clone(), handle.clone());
+            let key = RecordKey::Number(number.clone());
+            let record = NumberRecord { number, handle, sequence: 1, expires_unix: unix + 60 };
+            check(&key, record.sign(chain, &config.key))?;
+        }
+    }
+    Ok((credential.encode(), party))
+}
+
+fn addresses(texts: &[String], with_peer: bool) -> Result<Vec<Multiaddr>, NodeError> {
+    let parse = |text: &String| {
+        let error = |expected| NodeError::Address { address: text.clone(), expected };
+        let address: Multiaddr = text.parse().map_err(|_| error(""))?;
+        if with_peer && !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            return Err(error(" that ends in /p2p/ and the id of a peer"));
+        }
+        Ok(address)
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Listens on every address and waits until each has reported where.
+async fn start_listening(
+    swarm: &mut Swarm<Behaviour>,
+    listen: &[Multiaddr],
+) -> Result<Vec<(ListenerId, Multiaddr)>, NodeError> {
+    let mut waiting = Vec::new();
+    for address in listen {
+        let failed = |reason: String| NodeError::Listen { address: address.to_string(), reason };
+        probe(address).map_err(|error| failed(error.to_string()))?;
+        let id = swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
+        waiting.push((id, address.clone()));
+    }
+    let mut found = Vec::new();
+    let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
+    while let Some((_, address)) = waiting.first().cloned() {
+        let failed = |address: &Multiaddr, reason: String| NodeError::Listen { address: address.to_string(), reason };
+        let Ok(event) = tokio::time::timeout_at(deadline, swarm.select_next_some()).await else {
+            return Err(failed(&address, "no address of this machine matches".to_owned()));
+        };
+        match event {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                waiting.retain(|(id, _)| *id != listener_id);
+                found.push((listener_id, address));
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                let of = waiting.iter().find(|(id, _)| *id == listener_id);
+                let address = of.map_or(&address, |(_, address)| address);
+                let reason = reason.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+                return Err(failed(address, reason));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Binds an address for a moment. The transports share ports between sockets of this process, so
+/// that they alone would not notice another process on the same port.
+fn probe(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+        Some(Protocol::Udp(port)) if port != 0 => UdpSocket::bind(SocketAddr::new(ip, port)).map(drop),
+        _ => Ok(()),
+    }
+}
+
+impl Task {
+    async fn run(mut self) {
+        let events = self.events.clone();
+        loop {
+            while let Some(event) = self.outbox.pop_front() {
+                if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                    self.outbox.push_front(event);
+                    break;
+                }
+            }
+            if self.calls.table.is_empty()
+                && self.calls.closing.is_empty()
+                && let Some(stopped) = self.stopping.take()
+            {
+                // Errs when nobody waits any more.
+                let _ = stopped.send(());
+                return;
+            }
+            // An owner that does not read its events gets no more input from calls.
+            let open = self.outbox.is_empty();
+            let sleep = tokio::time::sleep_until(self.timers.next().unwrap_or_else(Instant::now).into());
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(Instant::now(), event),
+                Some((id, input)) = self.input_queue.recv(), if open => {
+                    self.on_input(Instant::now(), id, input);
+                }
+                request = self.requests.recv(), if open && self.stopping.is_none() => {
+                    self.on_request(Instant::now(), request);
+                }
+                room = events.reserve(), if !open => match room {
+                    Ok(permit) => {
+                        if let Some(event) = self.outbox.pop_front() {
+                            permit.send(event);
+                        }
+                    }
+                    Err(_) => self.outbox.clear(),
+                },
+                () = sleep => {
+                    let now = Instant::now();
+                    while let Some(timer) = self.timers.pop(now) {
+                        if timer == Timer::Stop {
+                            if let Some(stopped) = self.stopping.take() {
+                                let _ = stopped.send(());
+                            }
+                            return;
+                        }
+                        self.on_timer(now, timer);
+                    }
+                }
+            }
+            self.give_up_yielded();
+        }
+    }
+
+    /// Tells the owner of the node something.
+    pub(super) fn emit(&mut self, event: NodeEvent) {
+        if self.outbox.is_empty() {
+            match self.events.try_send(event) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(event)) => self.outbox.push_back(event),
+            }
+        } else {
+            self.outbox.push_back(event);
+        }
+        self.events_delayed += 1;
+    }
+
+    pub(super) fn unix(&self) -> u64 {
+        unix_now()
+    }
+
+    pub(super) fn random(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        // Without randomness no call can be made safely, and nothing else in the process can go on.
+        assert!(getrandom::fill(&mut bytes).is_ok(), "the random source of the system has failed");
+        bytes
+    }
+
+    fn on_request(&mut self, now: Instant, request: Option<Request>) {
+        match request {
+            Some(Request::Command(NodeCommand::Invite { call, from, to, media, ring_timeout })) => {
+                self.invite(now, call, from, to, media, ring_timeout);
+            }
+            Some(Request::Command(NodeCommand::Call { call, command })) => self.command(now, call, command),
+            Some(Request::Command(NodeCommand::Revocations(list))) => self.apply_revocations(now, list),
+            Some(Request::Status(sender)) => {
+                let status = self.status(now);
+                // Errs when nobody waits any more.
+                let _ = sender.send(status);
+            }
+            Some(Request::Shutdown(deadline, sender)) => self.stop(now, deadline, sender),
+            None => self.stop(now, ABANDONED_SHUTDOWN, oneshot::channel().0),
+        }
+    }
+
+    fn stop(&mut self, now: Instant, deadline: Duration, stopped: oneshot::Sender<()>) {
+        self.draining = true;
+        self.stopping = Some(stopped);
+        self.timers.set(Timer::Stop, Some(now + deadline));
+        let calls: Vec<CallId> = self.calls.table.keys().copied().collect();
+        for call in calls {
+            let bye = SessionCommand::Bye {
+                cause: call_model::Cause::NORMAL_UNSPECIFIED,
+                text: "the node is shutting down".to_owned(),
+            };
+            self.command(now, call, bye);
+        }
+    }
+
+    fn give_up_yielded(&mut self) {
+        for call in std::mem::take(&mut self.yielded) {
+            self.command(Instant::now(), call, SessionCommand::Cancel { answered_elsewhere: false });
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Tick => self.tick(now),
+            Timer::Sweep => {
+                self.swarm.behaviour_mut().kad.store_mut().expire();
+                self.drop_expired_peers(now);
+                self.timers.set(Timer::Sweep, Some(now + SWEEP));
+            }
+            Timer::Publish => self.publish_due(now),
+            Timer::Lookup(id) => self.complete_lookup(now, id),
+            Timer::Serve(id) => self.finish_serving(id),
+            Timer::Call(call) => self.on_call_timeout(now, call),
+            Timer::Redial(call) => self.on_redial(now, call),
+            Timer::Gateways(call) => self.on_gateways_late(now, call),
+            Timer::FirstFrame(id) => self.on_silent_stream(id),
+            Timer::Stop => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if !self.draining {
+            self.dial_bootstrap(now);
+            self.watch_reservations(now);
+            self.publish_due(now);
+            self.check_online(now);
+        }
+        self.timers.set(Timer::Tick, Some(now + TICK));
+    }
+
+    fn on_swarm(&mut self, now: Instant, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(now, event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(now, peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.on_disconnected(now, peer_id, connection_id);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                tracing::debug!(?peer_id, %error, "dial failed");
+                if let Some(peer) = peer_id {
+                    self.on_undialled(now, &peer, connection_id);
+                }
+                self.on_gateway_undialled(now, connection_id);
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.on_listening(listener_id, &address, now);
+                self.emit(NodeEvent::Listening { address: address.to_string() });
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                self.on_unlistening(listener_id, Some(&address), now);
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.on_unlistening(listener_id, None, now),
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour(&mut self, now: Instant, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identity(event) => self.on_identity(now, event),
+            BehaviourEvent::Revocations(event) => self.on_revocations(now, event),
+            BehaviourEvent::Lookup(event) => self.on_lookups(now, event),
+            BehaviourEvent::Offer(event) => self.on_offers(now, event),
+            BehaviourEvent::Calls(event) => self.on_streams(now, event),
+            BehaviourEvent::Kad(event) => self.on_kad(now, event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
+                // A path that is dead without a word: calls on it begin to look for another.
+                self.swarm.close_connection(connection);
+            }
+            BehaviourEvent::Relay(event) => self.on_relay(event),
+            BehaviourEvent::Dcutr(event) => {
+                tracing::debug!(peer = %event.remote_peer_id, direct = event.result.is_ok(), "hole punching");
+            }
+            BehaviourEvent::Identify(_) | BehaviourEvent::Ping(_) | BehaviourEvent::RelayClient(_) => {}
+            BehaviourEvent::Limits(impossible) => match impossible {},
+        }
+    }
+
+    fn on_kad(&mut self, now: Instant, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest { request } => self.on_kad_request(request),
+            kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
+                let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
+                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_)) {
+                    self.on_put(now, id, &result);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_relay(&mut self, event: relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                self.reservations_served.insert(src_peer_id);
+            }
+            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.reservations_served.remove(&src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { .. } => self.circuits_served += 1,
+            relay::Event::CircuitClosed { .. } => {
+                self.circuits_served = self.circuits_served.saturating_sub(1);
+            }
+            _ => {}
+        }
+    }
+
+    fn status(&mut self, now: Instant) -> NodeStatus {
+        let (peers, peers_relayed) = self.peers.counts();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let routing_table = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        let (records, providers) = kad.store_mut().counts();
+        let (published, unpublished) = self.publisher.counts(now);
+        NodeStatus {
+            peer_id: self.me.to_string(),
+            online: self.online,
+            listening: self.swarm.listeners().map(ToString::to_string).collect(),
+            peers,
+            peers_relayed,
+            certified: self.peers.servers().map(|(peer, _)| peer.to_string()).collect(),
+            known_servers: self.peers.server_addresses(),
+            routing_table,
+            reservations_held: self.reservations.held(),
+            reservations_served: self.reservations_served.len(),
+            circuits_served: self.circuits_served,
+            records,
+            providers,
+            published,
+            unpublished,
+            puts_lost: self.publisher.lost,
+            calls: self.calls.table.values().filter(|call| is_live(call)).count(),
+            lookups: self.lookups.len(),
+            commands_queued: self.requests.len(),
+            events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
+            events_delayed: self.events_delayed,
+            refused: self.refusals.list(),
+        }
+    }
+}
+
+/// Says whether a call has not ended: ended ones stay until their last frame is acknowledged.
+fn is_live(call: &Call) -> bool {
+    match call {
+        Call::Outgoing(outgoing) => !outgoing.hunt.has_ended(),
+        Call::Incoming(incoming) => !incoming.session.has_ended(),
+    }
+}
+
+/// Returns the Unix time in seconds.
+pub(super) fn unix_now() -> u64 {
+    unix_now_ms() / 1000
+}
+
+/// Returns the Unix time in milliseconds. A clock before 1970 counts as 1970.
+pub(super) fn unix_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
