@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use config::{NodeConfig, NodeLimits, NodeRole, NodeTimers};
 pub use status::{NodeStatus, Refusal};
+pub use task::check_address;
 
 use crate::calling::{SessionCommand, SessionEvent};
 use crate::identity::{IdentityError, SignedRevocations};

@@ -219,6 +219,14 @@ fn verify_own(config: &NodeConfig) -> Result<(Vec<u8>, VerifiedParty), NodeError
     Ok((credential.encode(), party))
 }
 
+/// Checks a multiaddr of a configuration without using it.
+///
+/// # Errors
+/// When it is malformed, or `with_peer` asks for a `/p2p/ID` at its end and there is none.
+pub fn check_address(text: &str, with_peer: bool) -> Result<(), NodeError> {
+    addresses(&[text.to_owned()], with_peer).map(drop)
+}
+
 fn addresses(texts: &[String], with_peer: bool) -> Result<Vec<Multiaddr>, NodeError> {
     let parse = |text: &String| {
         let error = |expected| NodeError::Address { address: text.clone(), expected };
@@ -297,8 +305,7 @@ impl Task {
                 && self.calls.closing.is_empty()
                 && let Some(stopped) = self.stopping.take()
             {
-                // Errs when nobody waits any more.
-                let _ = stopped.send(());
+                self.end(stopped);
                 return;
             }
             // An owner that does not read its events gets no more input from calls.
@@ -323,10 +330,10 @@ impl Task {
                 () = sleep => {
                     let now = Instant::now();
                     while let Some(timer) = self.timers.pop(now) {
-                        if timer == Timer::Stop {
-                            if let Some(stopped) = self.stopping.take() {
-                                let _ = stopped.send(());
-                            }
+                        if timer == Timer::Stop
+                            && let Some(stopped) = self.stopping.take()
+                        {
+                            self.end(stopped);
                             return;
                         }
                         self.on_timer(now, timer);
@@ -335,6 +342,13 @@ impl Task {
             }
             self.give_up_yielded();
         }
+    }
+
+    /// Closes every socket and queue, and then says that the node has stopped.
+    fn end(self, stopped: oneshot::Sender<()>) {
+        drop(self);
+        // Errs when nobody waits any more.
+        let _ = stopped.send(());
     }
 
     /// Tells the owner of the node something.

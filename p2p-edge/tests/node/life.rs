@@ -1,0 +1,149 @@
+//! Starting, losing others, and stopping.
+
+use std::time::{Duration, Instant};
+
+use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
+use p2p_edge::identity::{NodeBundle, RevocationReason};
+use p2p_edge::node::{NodeCommand, NodeEvent, NodeRole, Refusal};
+use p2p_edge::testing::Pki;
+
+use super::support::{config, pki, start, supernode, three_supernodes, try_start, unix, user};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_that_cannot_start_says_why() {
+    let pki = pki();
+    let taken = start(supernode(&pki, 1, &[])).await;
+    let mut second = supernode(&pki, 2, &[]);
+    let address = taken.address.split("/p2p/").next().unwrap().to_owned();
+    second.listen = vec![address.clone()];
+    let error = try_start(second.clone()).await.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
+    assert!(error.contains("in use"), "{error}");
+
+    second.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0/ws".into()];
+    let both = start(second.clone()).await.handle.status().await;
+    assert_eq!(both.listening.len(), 2, "{both:?}");
+
+    second.bootstrap = vec!["/ip4/127.0.0.1/tcp/1".into()];
+    let error = try_start(second).await.err().unwrap().to_string();
+    assert!(error.contains("/ip4/127.0.0.1/tcp/1") && error.contains("/p2p/"), "{error}");
+
+    // Issued 31 days ago for 30 days, by the same authority.
+    let old = Pki::new(unix() - 31 * 86_400).unwrap();
+    let NodeBundle { key, chain } = old.supernode(3).unwrap();
+    let error = try_start(config(&pki, key, NodeRole::Supernode { chain })).await.err().unwrap().to_string();
+    assert!(error.contains("node-3 expired on") && error.contains("enrol again"), "{error}");
+
+    let mut stolen = supernode(&pki, 4, &[]);
+    stolen.key = p2p_edge::testing::key(5);
+    let error = try_start(stolen).await.err().unwrap().to_string();
+    assert!(error.contains("not certified for node-4"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_call_survives_its_relay() {
+    let pki = pki();
+    let [mut first, mut second, mut third] = three_supernodes(&pki).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&first, &second, &third])).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&first, &second, &third])).await;
+    alice.online().await;
+    bob.online().await;
+    bob.until("three reservations", |status| status.reservations_held == 3).await;
+    let call = alice.invite(1, "bob").await;
+    bob.incoming().await;
+    bob.take(call).await;
+    alice.answered(call).await;
+    let mut killed = 0;
+    for node in [&mut first, &mut second, &mut third] {
+        if node.handle.status().await.circuits_served > 0 && killed < 2 {
+            node.vanish();
+            killed += 1;
+        }
+    }
+    assert!(killed > 0, "a relay carries the call");
+    alice.command(call, SessionCommand::Message { text: "still there?".into() }).await;
+    let text = bob
+        .call_event(call, "Message", |event| match event {
+            SessionEvent::Message { text } => Some(text),
+            SessionEvent::Ended { .. } => panic!("{event:?}"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(text, "still there?");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_call_with_a_peer_that_vanished_ends_after_the_resume_time() {
+    let pki = pki();
+    let first = start(supernode(&pki, 1, &[])).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&first])).await;
+    alice.online().await;
+    bob.online().await;
+    let call = alice.invite(1, "bob").await;
+    bob.incoming().await;
+    bob.take(call).await;
+    alice.answered(call).await;
+    bob.vanish();
+    let begin = Instant::now();
+    let (cause, _, by) = alice.ended(call).await;
+    assert_eq!((cause, by), (call_model::Cause::NETWORK_OUT_OF_ORDER.value(), EndedBy::Lost));
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_says_bye_when_it_stops() {
+    let pki = pki();
+    let first = start(supernode(&pki, 1, &[])).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&first])).await;
+    alice.online().await;
+    bob.online().await;
+    let call = alice.invite(1, "bob").await;
+    bob.incoming().await;
+    bob.take(call).await;
+    alice.answered(call).await;
+    let begin = Instant::now();
+    bob.handle.shutdown(Duration::from_secs(5)).await;
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert_eq!(alice.ended(call).await, (31, None, EndedBy::Far));
+    let late = NodeCommand::Call { call, command: SessionCommand::Ringing };
+    assert!(bob.handle.send(late).await.is_err(), "the node has stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn users_notice_that_the_overlay_is_gone_and_come_back() {
+    let pki = pki();
+    let mut first = start(supernode(&pki, 1, &[])).await;
+    let mut config = supernode(&pki, 1, &[]);
+    let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
+    alice.online().await;
+    first.vanish();
+    alice
+        .wait("Offline", |event| match event {
+            NodeEvent::Offline { reason } => Some(assert!(reason.contains("no supernode"), "{reason}")),
+            _ => None,
+        })
+        .await;
+    config.listen = vec![first.address.split("/p2p/").next().unwrap().to_owned()];
+    let _again = start(config).await;
+    alice.online().await;
+    assert_eq!(alice.handle.status().await.reservations_held, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_revocation_spreads_and_throws_the_node_out() {
+    let pki = pki();
+    let [first, second, third] = three_supernodes(&pki).await;
+    // The serial that the test authority gives node 3.
+    let list = pki.enrolment.revoke(None, 1003, RevocationReason::KeyCompromise, unix()).unwrap();
+    first.handle.send(NodeCommand::Revocations(list)).await.unwrap();
+    for node in [&first, &second] {
+        node.until("only one other supernode", |status| {
+            status.routing_table == 1 && !status.certified.contains(&third.handle.peer_id())
+        })
+        .await;
+        assert!(node.handle.status().await.refused(Refusal::NodeCertificate) > 0);
+    }
+}

@@ -1,0 +1,7 @@
+//! Nodes of the overlay against each other over real sockets on loopback.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod attacks;
+mod calls;
+mod life;
+mod support;
