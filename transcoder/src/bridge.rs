@@ -28,7 +28,7 @@ const MAX_EVENTS: usize = 64;
 /// A digit is forwarded no shorter than what receivers must detect (ITU-T Q.24) ...
 const MIN_DIGIT_MS: u16 = 40;
 /// ... and no longer than this, for it holds the voice up meanwhile.
-const MAX_DIGIT_MS: u16 = 5_000;
+const MAX_DIGIT_MS: u16 = 1_000;
 
 /// Which of the two sockets of a leg is meant. The overlay leg has [`Port::Rtp`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -169,6 +169,22 @@ fn digits_arrive_once_each_way_and_not_as_audio() {
     }
 }
 
+/// RFC 4733 2.5.1.3: what an endpoint sends beside an event is not passed on as well.
+#[test]
+fn audio_beside_an_event_is_muted() {
+    let mut call = Call::with_trunk(&Options::default());
+    call.pbx.source = Box::new(tone(941.0, 8000.0));
+    call.pbx.talks_over_digits = true;
+    call.run(2 * SECOND);
+    call.pbx.dial('0', 2000);
+    call.run(SECOND);
+    assert!(rms(last(&call.phone_heard, 4000)) < 200.0, "{}", rms(last(&call.phone_heard, 4000)));
+    call.run(3 * SECOND);
+    assert!(mean_tone_share(last(&call.phone_heard, 4000), 941.0, 8000.0) > 0.95);
+    assert_eq!(call.bridge_digits(Side::Trunk), "0");
+    assert_eq!(call.bridge.quality(Side::Trunk).packets_lost, 0);
+}
+
 #[test]
 fn a_digit_that_cannot_go_on_in_rtp_is_left_to_signalling() {
     let mut call = Call::new(&Options::default());

@@ -1,7 +1,7 @@
 //! The Opus stream of an overlay leg: 48000 Hz RTP clock, PCM at 8, 16 or 48 kHz.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
@@ -18,6 +18,9 @@ use crate::seed::Seeded;
 
 /// RTP clock ticks of a tick.
 const TICK_TIME: u32 = CLOCK_RATE / 50;
+/// Least that a packet is held back: half a frame more than order asks for, so that at a gap the
+/// packet after it is there, with the FEC that fills the gap.
+const MIN_DELAY: Duration = Duration::from_millis(30);
 /// A tick in which this many frames are thrown away or broken has been given its due.
 const MAX_POPS: usize = 8;
 /// Ticks of silence after which the far end is told again: 400 ms, as libopus does.
@@ -44,7 +47,7 @@ impl OpusReceiver {
         let longest = sample_rate as usize * 120 / 1000;
         Ok(Self {
             sample_rate,
-            jitter: JitterBuffer::new(JitterConfig::opus()),
+            jitter: JitterBuffer::new(JitterConfig { min_delay: MIN_DELAY, ..JitterConfig::opus() }),
             decoder: Decoder::new(sample_rate)?,
             noise: ComfortNoise::new(seed.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),

@@ -47,6 +47,8 @@ pub struct Pbx {
     pub payload_type: u8,
     pub packet_samples: usize,
     pub talks: bool,
+    /// Whether audio goes on beside telephone events, as some endpoints do.
+    pub talks_over_digits: bool,
     pub source: Box<dyn FnMut() -> i16>,
     pub sent: Vec<i16>,
     pub heard: Vec<i16>,
@@ -79,7 +81,7 @@ impl Pbx {
         self.timestamps.push((packet.sequence(), packet.timestamp(), packet.marker()));
     }
 
-    fn tick(&mut self, now: Instant) -> Option<Vec<u8>> {
+    fn tick(&mut self, now: Instant) -> Vec<Vec<u8>> {
         self.dtmf_in.handle_timeout(now);
         while let Some(event) = self.dtmf_in.poll_event() {
             if let DtmfEvent::Ended { digit, duration_ms } = event {
@@ -88,26 +90,31 @@ impl Pbx {
         }
         let time = self.media_time;
         self.media_time += self.packet_samples as u64;
+        let mut packets = Vec::new();
         if !self.talks {
-            return None;
+            return packets;
         }
-        let mut packet = vec![0; HEADER_LEN + self.packet_samples];
-        if let Some(event) = self.dtmf_out.next(time, self.packet_samples as u32) {
-            packet.truncate(HEADER_LEN + event.payload.len());
+        let event = self.dtmf_out.next(time, self.packet_samples as u32);
+        if let Some(event) = event {
+            let mut packet = vec![0; HEADER_LEN + event.payload.len()];
             packet[HEADER_LEN..].copy_from_slice(&event.payload);
             self.sender
                 .write_header(now, 96, event.marker, event.media_time, event.payload.len(), &mut packet)
                 .unwrap();
-        } else {
+            packets.push(packet);
+        }
+        if event.is_none() || self.talks_over_digits {
+            let mut packet = vec![0; HEADER_LEN + self.packet_samples];
             let pcm: Vec<i16> = (0..self.packet_samples).map(|_| (self.source)()).collect();
             self.law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
             self.sent.extend(pcm);
             self.sender
                 .write_header(now, self.payload_type, time == 0, time, self.packet_samples, &mut packet)
                 .unwrap();
+            packets.push(packet);
         }
-        self.last_packet = packet.clone();
-        Some(packet)
+        self.last_packet = packets[packets.len() - 1].clone();
+        packets
     }
 
     pub fn dial(&mut self, digit: char, duration_ms: u16) {
@@ -192,6 +199,7 @@ impl Call {
             payload_type: options.codec.static_payload_type().unwrap(),
             packet_samples: usize::from(options.packet_time_ms) * 8,
             talks: true,
+            talks_over_digits: false,
             source: Box::new(|| 0),
             sent: Vec::new(),
             heard: Vec::new(),
@@ -249,7 +257,7 @@ impl Call {
             }
             if self.pbx.next_at <= now {
                 self.pbx.next_at += Duration::from_micros(self.pbx.packet_samples as u64 * 125);
-                if let Some(packet) = self.pbx.tick(now) {
+                for packet in self.pbx.tick(now) {
                     self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
                 }
             }
@@ -305,7 +313,7 @@ impl Call {
         }
         if self.pbx.next_at <= now {
             self.pbx.next_at += FRAME;
-            if let Some(packet) = self.pbx.tick(now) {
+            for packet in self.pbx.tick(now) {
                 self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
             }
         }
