@@ -62,7 +62,6 @@ fn prepare(
     let mut config = BridgeConfig::new(address(GATEWAY_RTP));
     config.complexity = complexity;
     config.suppress_silence = conversation;
-    config.fec = std::env::var("NOFEC").is_err();
     let mut bridge = Bridge::new(config, gateway, seed, start).unwrap();
     let media = LegMedia {
         codec: Codec::Pcma,
