@@ -2,4 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod calls;
+mod dialogs;
+mod model;
 mod net;
+mod raw;
+mod tcp;
+mod transactions;
