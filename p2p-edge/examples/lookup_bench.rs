@@ -103,8 +103,7 @@ async fn main() -> Result<(), Failure> {
     let mut kept = Vec::new();
     for number in 1..=3 {
         let node = pki.supernode(number)?;
-        let started =
-            start(&pki, node.key, NodeRole::Supernode { chain: node.chain }, &addresses).await?;
+        let started = start(&pki, node.key, NodeRole::Supernode { chain: node.chain }, &addresses).await?;
         if number == 1 {
             tokio::time::sleep(Duration::from_secs(2)).await;
             println!("idle supernode: VmRSS {} kB for the whole process", resident_kb());

@@ -1,7 +1,7 @@
 //! The swarm: transports and the set of behaviours.
 
 use std::collections::HashSet;
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(super) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/k
 const CIRCUIT_DURATION: Duration = Duration::from_secs(3600);
 /// Bytes of a relay circuit: signalling of one call.
 const CIRCUIT_BYTES: u64 = 1 << 20;
+/// Circuits that one peer may ask for in a minute.
+const CIRCUITS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
 /// Duration of a relay reservation; its holder renews it before.
 const RESERVATION_DURATION: Duration = Duration::from_secs(3600);
 /// Idle connections are closed after this time.
@@ -153,7 +155,7 @@ fn behaviour(
 
 fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
     let gate = move |peer: PeerId, _: &Multiaddr, _: Instant| admitted.contains(&peer);
-    relay::Config {
+    let config = relay::Config {
         max_reservations: limits.reservations,
         max_reservations_per_peer: 4,
         reservation_duration: RESERVATION_DURATION,
@@ -163,7 +165,8 @@ fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
         max_circuit_duration: CIRCUIT_DURATION,
         max_circuit_bytes: CIRCUIT_BYTES,
         circuit_src_rate_limiters: Vec::new(),
-    }
+    };
+    config.circuit_src_per_peer(CIRCUITS_PER_MINUTE, Duration::from_secs(60))
 }
 
 fn kademlia(id: PeerId, server: bool, limits: &NodeLimits, store: KadStore) -> kad::Behaviour<KadStore> {

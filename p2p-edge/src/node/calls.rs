@@ -28,6 +28,8 @@ const RESUME_RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Calls {
     pub(super) table: HashMap<CallId, Call>,
     pub(super) streams: HashMap<StreamId, OpenStream>,
+    /// Inbound streams whose first frame has not come, by peer.
+    pub(super) fresh: HashMap<PeerId, HashSet<StreamId>>,
     opening: HashMap<OpenId, (CallId, DeviceId)>,
     dialling: HashMap<PeerId, Dial>,
     /// Streams that are closing after everything queued was written.
@@ -131,7 +133,12 @@ impl Task {
         }
         if self.draining || self.calls.table.len() >= self.limits.calls {
             self.refusals.add(Refusal::CallLimit);
-            self.emit_end(call, Cause::SWITCHING_EQUIPMENT_CONGESTION, 503, "the node has no room for the call");
+            self.emit_end(
+                call,
+                Cause::SWITCHING_EQUIPMENT_CONGESTION,
+                503,
+                "the node has no room for the call",
+            );
             return;
         }
         let Some(from) = self.complete_caller(from) else {
@@ -315,10 +322,7 @@ impl Task {
     /// Takes what the stream behaviour reports.
     pub(super) fn on_streams(&mut self, now: Instant, event: StreamsEvent) {
         match event {
-            StreamsEvent::Inbound { peer, stream } => {
-                let id = self.start_stream(peer, stream, Owner::Fresh(Fresh::new()));
-                self.timers.set(Timer::FirstFrame(id), Some(now + super::incoming::FIRST_FRAME));
-            }
+            StreamsEvent::Inbound { peer, stream } => self.on_inbound_stream(now, peer, stream),
             StreamsEvent::Opened { open, stream } => {
                 if let Some((call, device)) = self.calls.opening.remove(&open) {
                     self.on_opened(now, call, device, stream);
@@ -341,7 +345,8 @@ impl Task {
         let wanted = if resumes {
             outgoing.hunt.resume(now, id)
         } else {
-            let (invite, token) = (self.assert_invite(call, from, to, media), ResumeToken::new(self.random()));
+            let (invite, token) =
+                (self.assert_invite(call, from, to, media), ResumeToken::new(self.random()));
             let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
             outgoing.hunt.connected(now, id, invite, token).unwrap_or_else(|error| {
                 tracing::warn!(%call, %error, "invite refused by its own session");
@@ -360,7 +365,7 @@ impl Task {
         self.service(now, call);
     }
 
-    fn start_stream(&mut self, peer: PeerId, stream: CallStream, owner: Owner) -> StreamId {
+    pub(super) fn start_stream(&mut self, peer: PeerId, stream: CallStream, owner: Owner) -> StreamId {
         let id = StreamId(self.calls.next_stream);
         self.calls.next_stream += 1;
         let output = pump::start(id, stream, self.inputs.clone());
@@ -381,7 +386,7 @@ impl Task {
         match (&stream.owner, bytes) {
             (Owner::Fresh(_), Some(bytes)) => self.on_first_bytes(now, id, &bytes),
             (Owner::Fresh(_), None) => {
-                self.timers.set(Timer::FirstFrame(id), None);
+                self.settle_fresh(id);
                 self.calls.streams.remove(&id);
             }
             (&Owner::Device(call, device), bytes) => {
@@ -522,7 +527,11 @@ impl Task {
         let mut done = Vec::new();
         for (at, device) in outgoing.devices.iter_mut().enumerate() {
             if outgoing.hunt.is_device_finished(DeviceId(at as u32)) {
-                done.push((device.peer, DeviceId(at as u32), std::mem::replace(&mut device.link, Link::None)));
+                done.push((
+                    device.peer,
+                    DeviceId(at as u32),
+                    std::mem::replace(&mut device.link, Link::None),
+                ));
             }
         }
         let finished = outgoing.hunt.is_finished();

@@ -119,8 +119,6 @@ impl Default for NodeLimits {
 pub struct NodeTimers {
     /// How long a look-up may take.
     pub lookup: Duration,
-    /// How long the callee may stay unfound or unreachable before the call fails.
-    pub reach: Duration,
     /// How long a call survives the loss of its signalling stream.
     pub resume: Duration,
     /// Interval of pings on each connection.
@@ -137,7 +135,6 @@ impl Default for NodeTimers {
     fn default() -> Self {
         Self {
             lookup: Duration::from_secs(5),
-            reach: Duration::from_secs(6),
             resume: Duration::from_secs(20),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(10),

@@ -35,7 +35,7 @@ pub(super) struct GatewaySearch {
     number: Number,
     /// Provider look-ups that are not complete.
     searches: usize,
-    /// Nodes that have answered any of them.
+    /// Providers found, and where they listen.
     addresses: HashMap<PeerId, Vec<Multiaddr>>,
     /// Gateways that are to prove themselves first.
     unproven: HashSet<PeerId>,
@@ -98,7 +98,9 @@ impl Task {
     pub(super) fn search_gateways(&mut self, now: Instant, call: CallId) {
         let Some(search) = self.search(call) else { return };
         let keys: Vec<RecordKey> = RecordKey::gateways_of(&search.number)
-            .filter(|key| matches!(key, RecordKey::Gateway(prefix) if prefix.digits().len() <= LONGEST_PREFIX))
+            .filter(
+                |key| matches!(key, RecordKey::Gateway(prefix) if prefix.digits().len() <= LONGEST_PREFIX),
+            )
             .collect();
         search.searches = keys.len();
         self.timers.set(Timer::Gateways(call), Some(now + OFFER_WAIT));
@@ -106,7 +108,13 @@ impl Task {
     }
 
     /// A provider was found: it is connected, and asked for its offers once it has proved itself.
-    pub(super) fn on_gateway_found(&mut self, now: Instant, call: CallId, peer: PeerId, addresses: Vec<Multiaddr>) {
+    pub(super) fn on_gateway_found(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    ) {
         let me = self.me;
         let Some(search) = self.search(call) else { return };
         if peer == me || search.order.is_some() {
@@ -154,7 +162,13 @@ impl Task {
         }
     }
 
-    fn forget_gateway(&mut self, now: Instant, peer: &PeerId) {
+    /// A dial has succeeded: what follows is up to the peer's credential.
+    pub(super) fn on_gateway_dialled(&mut self, id: ConnectionId) {
+        self.fetches.dials.remove(&id);
+    }
+
+    /// A gateway cannot be reached or proves nothing: no call waits for it.
+    pub(super) fn forget_gateway(&mut self, now: Instant, peer: &PeerId) {
         for call in self.calls_searching() {
             if self.search(call).is_some_and(|search| search.unproven.remove(peer)) {
                 self.decide_gateway(now, call);
@@ -202,7 +216,7 @@ impl Task {
         let Some(call) = self.fetches.requests.remove(&request) else { return };
         let response = answer.map(|bytes| wire::decode::<OfferResponse>(bytes));
         if matches!(response, Some(None)) {
-            self.refusals.add(Refusal::MessageMalformed);
+            self.offended(&peer, Refusal::MessageMalformed);
         }
         let offers = response.flatten().unwrap_or_default().offers;
         let Some(number) = self.search(call).map(|search| search.number.clone()) else { return };
@@ -210,7 +224,7 @@ impl Task {
         for Blob(value) in offers.into_iter().take(MAX_ANSWERS) {
             match self.verify_offer(&number, &peer, &value) {
                 Some(candidate) => candidates.push(candidate),
-                None => self.refusals.add(Refusal::OfferInvalid),
+                None => self.offended(&peer, Refusal::OfferInvalid),
             }
         }
         if let Some(search) = self.search(call) {
@@ -226,7 +240,8 @@ impl Task {
         let valid = validate(&key, value, &self.trust, &self.revocations, self.unix()).ok()?;
         let ValidRecord::Offer(valid) = valid else { return None };
         let offer = &valid.record;
-        let longest = offer.prefixes.iter().filter(|p| p.covers_number(number)).map(|p| p.digits().len()).max()?;
+        let longest =
+            offer.prefixes.iter().filter(|p| p.covers_number(number)).map(|p| p.digits().len()).max()?;
         if valid.gateway.peer_id != *peer || offer.load >= offer.capacity {
             return None;
         }
@@ -268,7 +283,8 @@ impl Task {
         if !search.allowed || search.order.is_some() {
             return;
         }
-        if !search.is_complete() && !(search.late && !search.candidates.is_empty()) {
+        let enough = search.late && (search.searches == 0 || !search.candidates.is_empty());
+        if !search.is_complete() && !enough {
             return;
         }
         let mut candidates = std::mem::take(&mut search.candidates);
@@ -331,12 +347,7 @@ impl Task {
 
 /// Returns an offer as it is to be signed at a moment.
 pub(super) fn fresh_offer(offer: &GatewayOffer, load: u32, unix_ms: u64) -> GatewayOffer {
-    GatewayOffer {
-        load,
-        sequence: unix_ms,
-        expires_unix: unix_ms / 1000 + OFFER_LIFE / 2,
-        ..offer.clone()
-    }
+    GatewayOffer { load, sequence: unix_ms, expires_unix: unix_ms / 1000 + OFFER_LIFE / 2, ..offer.clone() }
 }
 
 #[cfg(test)]
@@ -359,7 +370,8 @@ mod tests {
             candidate(4, 300, 0),
         ];
         all.sort();
-        let order: Vec<_> = all.iter().map(|c| (usize::MAX - c.shortness, c.price, c.load_per_mille)).collect();
+        let order: Vec<_> =
+            all.iter().map(|c| (usize::MAX - c.shortness, c.price, c.load_per_mille)).collect();
         assert_eq!(order, [(4, 200, 100), (4, 200, 900), (4, 300, 0), (2, 50, 0), (0, 1, 0)]);
     }
 }

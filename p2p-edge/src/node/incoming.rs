@@ -1,5 +1,6 @@
 //! Incoming calls: nobody gets through to the owner of the node unverified.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use call_model::{Address, CallId, Caller, Cause};
@@ -8,6 +9,7 @@ use libp2p::PeerId;
 use super::calls::{Call, Owner};
 use super::config::NodeRole;
 use super::pump::StreamId;
+use super::streams::CallStream;
 use super::task::{Task, Timer};
 use super::{CallerRole, NodeEvent, Refusal, VerifiedCaller};
 use crate::calling::{
@@ -19,6 +21,10 @@ use crate::identity::{
 
 /// How long an inbound stream may take to say what it is for.
 pub(super) const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// Streams of one peer that have not said yet what they are for.
+const MAX_FRESH_PER_PEER: usize = 32;
+/// Peers that have such streams.
+const MAX_FRESH_PEERS: usize = 1024;
 /// How long the assertion in an invite is valid.
 const ASSERTION_LIFE: u64 = 60;
 
@@ -73,7 +79,7 @@ impl Task {
                 return;
             }
         };
-        self.timers.set(Timer::FirstFrame(id), None);
+        self.settle_fresh(id);
         match &frame.body {
             Body::Invite { .. } => self.on_invite(now, id, peer, frame, rest),
             Body::Resume { .. } => self.on_resume(now, id, peer, &frame, rest),
@@ -87,9 +93,33 @@ impl Task {
     }
 
     fn refuse_stream(&mut self, id: StreamId, reason: Refusal) {
-        self.refusals.add(reason);
-        self.timers.set(Timer::FirstFrame(id), None);
+        if let Some(peer) = self.calls.streams.get(&id).map(|stream| stream.peer) {
+            self.offended(&peer, reason);
+        }
+        self.settle_fresh(id);
         self.drop_stream(id);
+    }
+
+    /// Takes a stream that a peer has opened.
+    pub(super) fn on_inbound_stream(&mut self, now: Instant, peer: PeerId, stream: CallStream) {
+        let of_peer = self.calls.fresh.get(&peer).map_or(0, HashSet::len);
+        let crowded = of_peer >= MAX_FRESH_PER_PEER || self.calls.fresh.len() >= MAX_FRESH_PEERS;
+        if crowded || self.calls.streams.len() >= 2 * self.limits.calls {
+            self.offended(&peer, Refusal::StreamQuota);
+            return;
+        }
+        let id = self.start_stream(peer, stream, Owner::Fresh(Fresh::new()));
+        self.calls.fresh.entry(peer).or_default().insert(id);
+        self.timers.set(Timer::FirstFrame(id), Some(now + FIRST_FRAME));
+    }
+
+    /// An inbound stream has said what it is for, or is gone.
+    pub(super) fn settle_fresh(&mut self, id: StreamId) {
+        self.timers.set(Timer::FirstFrame(id), None);
+        self.calls.fresh.retain(|_, streams| {
+            streams.remove(&id);
+            !streams.is_empty()
+        });
     }
 
     fn on_invite(&mut self, now: Instant, id: StreamId, peer: PeerId, frame: Frame, rest: &[u8]) {
@@ -120,7 +150,7 @@ impl Task {
                 self.emit(NodeEvent::Incoming { call, from, to: invite.to, media: invite.media });
             }
             Err(Refused { reason, cause, status, text }) => {
-                self.refusals.add(reason);
+                self.offended(&peer, reason);
                 tracing::info!(%call, reason = reason.as_str(), "incoming call refused");
                 let reject =
                     SessionCommand::Reject { cause, sip_status: Some(status), text: text.to_owned() };
@@ -174,7 +204,10 @@ impl Task {
                 }
                 let own = Address::Handle(holder.handle.clone());
                 VerifiedCaller {
-                    caller: Caller { address: invite.from.address.clone().or(Some(own)), ..invite.from.clone() },
+                    caller: Caller {
+                        address: invite.from.address.clone().or(Some(own)),
+                        ..invite.from.clone()
+                    },
                     handle: Some(holder.handle),
                     numbers: holder.numbers,
                     role: CallerRole::User,
@@ -322,10 +355,14 @@ fn reason_of(error: &IdentityError) -> Refusal {
     match error {
         IdentityError::Replayed => Refusal::CallReplayed,
         IdentityError::TooManyAssertions => Refusal::CallLimit,
-        IdentityError::AssertionExpired { .. } | IdentityError::AssertionTooLong { .. } => Refusal::CallExpired,
+        IdentityError::AssertionExpired { .. } | IdentityError::AssertionTooLong { .. } => {
+            Refusal::CallExpired
+        }
         IdentityError::WrongKey { .. } => Refusal::CallKeyMismatch,
         IdentityError::AddressNotCertified { .. } => Refusal::CallCallerMismatch,
-        IdentityError::BadSignature { subject } if subject == "the caller's assertion" => Refusal::CallSignature,
+        IdentityError::BadSignature { subject } if subject == "the caller's assertion" => {
+            Refusal::CallSignature
+        }
         IdentityError::Malformed { what: "the signature" } => Refusal::CallSignature,
         _ => Refusal::CallCertificate,
     }

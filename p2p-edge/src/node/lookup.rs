@@ -1,8 +1,9 @@
 //! Finding records: in the DHT and, at the same time, by asking connected servers directly.
 //!
 //! The first valid answer is handed on at once, so that dialling may begin; a later one with a
-//! higher sequence supersedes it. A look-up is complete when three answers have come with at least
-//! one record among them, when everyone reachable has answered, or when its time is over.
+//! higher sequence supersedes it. A look-up is complete when three nodes have answered and there
+//! is a record, when three servers have looked further and found nothing, when everyone reachable
+//! has answered, or when its time is over.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -72,8 +73,12 @@ struct Lookup {
     purpose: Purpose,
     query: Option<QueryId>,
     waiting: usize,
-    /// Nodes that have answered.
-    answers: usize,
+    /// Nodes that have answered, as far as they are known by name.
+    answered: HashSet<PeerId>,
+    /// Nodes that the DHT query has heard.
+    heard: usize,
+    /// Servers asked directly that have looked further on this node's behalf and found nothing.
+    found_nothing: usize,
     best: Option<ValidRecord>,
     best_value: Vec<u8>,
     providers: HashMap<PeerId, Vec<Multiaddr>>,
@@ -99,7 +104,12 @@ impl Task {
     }
 
     /// Looks for the providers under several keys.
-    pub(super) fn look_up_providers(&mut self, now: Instant, keys: Vec<RecordKey>, purpose: Purpose) -> usize {
+    pub(super) fn look_up_providers(
+        &mut self,
+        now: Instant,
+        keys: Vec<RecordKey>,
+        purpose: Purpose,
+    ) -> usize {
         let keys: Vec<Vec<u8>> = keys.iter().map(RecordKey::to_bytes).collect();
         let mut ids = Vec::with_capacity(keys.len());
         for key in &keys {
@@ -136,7 +146,9 @@ impl Task {
             purpose,
             query,
             waiting: usize::from(query.is_some()),
-            answers: 0,
+            answered: HashSet::new(),
+            heard: 0,
+            found_nothing: 0,
             best: None,
             best_value: Vec::new(),
             providers: HashMap::new(),
@@ -167,12 +179,18 @@ impl Task {
     }
 
     /// Takes the answer of a server that was asked directly, or its failure.
-    pub(super) fn on_lookup_answer(&mut self, now: Instant, request: OutboundRequestId, answer: Option<&[u8]>) {
+    pub(super) fn on_lookup_answer(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        request: OutboundRequestId,
+        answer: Option<&[u8]>,
+    ) {
         let Some(ids) = self.lookups.requests.remove(&request) else { return };
         let answers = match answer.map(wire::decode::<LookupResponse>) {
             Some(Some(response)) if response.answers.len() == ids.len() => Some(response.answers),
             Some(_) => {
-                self.refusals.add(Refusal::MessageMalformed);
+                self.offended(&peer, Refusal::MessageMalformed);
                 None
             }
             None => None,
@@ -180,21 +198,23 @@ impl Task {
         let mut answers = answers.map(Vec::into_iter);
         for id in ids {
             let answer = answers.as_mut().and_then(Iterator::next);
-            self.take_answer(now, id, answer);
+            self.take_answer(now, id, peer, answer);
         }
     }
 
-    fn take_answer(&mut self, now: Instant, id: LookupId, answer: Option<Answer>) {
+    fn take_answer(&mut self, now: Instant, id: LookupId, peer: PeerId, answer: Option<Answer>) {
         let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
         lookup.waiting = lookup.waiting.saturating_sub(1);
         if let Some(answer) = answer {
-            lookup.answers += 1;
+            lookup.answered.insert(peer);
+            lookup.found_nothing += usize::from(answer.records.is_empty());
             for Blob(value) in answer.records.into_iter().take(MAX_ANSWERS) {
                 self.found_record(now, id, value);
             }
             for provider in answer.providers.into_iter().take(MAX_ANSWERS) {
                 if let Ok(peer) = PeerId::from_bytes(&provider.peer) {
-                    let addresses = provider.addresses.iter().take(MAX_ANSWERS).filter_map(|a| a.parse().ok());
+                    let addresses =
+                        provider.addresses.iter().take(MAX_ANSWERS).filter_map(|a| a.parse().ok());
                     self.found_provider(now, id, peer, addresses.collect());
                 }
             }
@@ -217,7 +237,7 @@ impl Task {
                 if let Some(lookup) = self.lookups.table.get_mut(&id) {
                     // What this node holds itself says nothing about what others hold.
                     if found.peer.is_some() || !matches!(lookup.purpose, Purpose::ReadBack(_)) {
-                        lookup.answers += 1;
+                        lookup.answered.extend(found.peer);
                         self.found_record(now, id, found.record.value);
                     }
                 }
@@ -225,7 +245,7 @@ impl Task {
             QueryResult::GetRecord(Err(GetRecordError::NotFound { .. } | GetRecordError::Timeout { .. }))
             | QueryResult::GetProviders(Err(GetProvidersError::Timeout { .. })) => {
                 if let Some(lookup) = self.lookups.table.get_mut(&id) {
-                    lookup.answers += stats.num_successes() as usize;
+                    lookup.heard = stats.num_successes() as usize;
                 }
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
@@ -236,7 +256,7 @@ impl Task {
             }
             _ => {
                 if let Some(lookup) = self.lookups.table.get_mut(&id) {
-                    lookup.answers += stats.num_successes() as usize;
+                    lookup.heard = stats.num_successes() as usize;
                 }
             }
         }
@@ -290,7 +310,9 @@ impl Task {
             // One other node that has it is enough.
             Purpose::ReadBack(_) | Purpose::Serve(..) => lookup.best.is_some(),
             Purpose::ProviderReadBack(_) => lookup.providers.contains_key(&self.me),
-            _ => lookup.best.is_some() && lookup.answers >= ENOUGH,
+            Purpose::Gateways(_) => false,
+            _ if lookup.best.is_some() => lookup.answered.len() >= ENOUGH,
+            _ => lookup.found_nothing >= ENOUGH,
         };
         if settled || lookup.waiting == 0 {
             self.complete_lookup(now, id);
@@ -317,7 +339,8 @@ impl Task {
             self.on_provider_read_back(now, item, lookup.providers.contains_key(&self.me));
             return;
         }
-        let outcome = Outcome { record: lookup.best.as_ref(), complete: Some(lookup.answers) };
+        let outcome =
+            Outcome { record: lookup.best.as_ref(), complete: Some(lookup.answered.len().max(lookup.heard)) };
         self.report(now, lookup.purpose, &outcome);
     }
 

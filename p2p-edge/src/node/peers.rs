@@ -11,7 +11,7 @@ use std::time::Instant;
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::OutboundRequestId;
-use libp2p::swarm::ConnectionId;
+use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, identify};
 
 use super::Refusal;
@@ -26,6 +26,8 @@ use crate::identity::{
 const MAX_KNOWN: usize = 200;
 /// Addresses kept per peer.
 const MAX_ADDRESSES: usize = 8;
+/// Broken rules after which a peer is disconnected.
+const MAX_OFFENCES: u32 = 64;
 /// Servers to which an otherwise unused connection is kept.
 const MAX_WARM: usize = 64;
 
@@ -43,6 +45,10 @@ struct Peer {
     connections: Vec<Connection>,
     proven: Option<Proven>,
     asked: bool,
+    /// Whether the peer's credential was verified or refused.
+    decided: bool,
+    /// How often the peer has broken the rules.
+    offences: u32,
     identified: Vec<Multiaddr>,
     routes: bool,
 }
@@ -73,6 +79,8 @@ impl Peers {
             connections: Vec::new(),
             proven: None,
             asked: false,
+            decided: false,
+            offences: 0,
             identified: Vec::new(),
             routes: false,
         });
@@ -117,20 +125,20 @@ impl Peers {
 
     /// Says whether a peer is connected whose credential has not been decided yet.
     pub(super) fn is_undecided(&self, peer: &PeerId) -> bool {
-        self.table.get(peer).is_none_or(|entry| entry.proven.is_none())
+        self.table.get(peer).is_some_and(|entry| !entry.decided)
     }
 
     /// Returns servers to which this node has a direct connection that it dialled, and the address.
     pub(super) fn relay_candidates(&self) -> Vec<(PeerId, Multiaddr)> {
-        let direct = |entry: &Peer| {
-            entry.connections.iter().filter(|c| !c.relayed).find_map(|c| c.dialled.clone())
-        };
+        let direct =
+            |entry: &Peer| entry.connections.iter().filter(|c| !c.relayed).find_map(|c| c.dialled.clone());
         self.servers().filter_map(|(peer, _)| Some((*peer, direct(self.table.get(peer)?)?))).collect()
     }
 
     /// Returns servers of before that are not connected now, the most recent first.
     pub(super) fn known_servers(&self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        let mut known: Vec<_> = self.known.iter().filter(|(peer, _)| !self.table.contains_key(peer)).collect();
+        let mut known: Vec<_> =
+            self.known.iter().filter(|(peer, _)| !self.table.contains_key(peer)).collect();
         known.sort_by_key(|(_, server)| std::cmp::Reverse(server.seen));
         known.into_iter().take(most).map(|(peer, server)| (*peer, server.addresses.clone())).collect()
     }
@@ -191,10 +199,17 @@ impl Peers {
 }
 
 impl Task {
-    pub(super) fn on_connected(&mut self, now: Instant, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+    pub(super) fn on_connected(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
         if self.peers.connected(peer, id, endpoint) {
             self.say_hello(peer);
         }
+        self.on_gateway_dialled(id);
         self.on_dialled(now, &peer);
     }
 
@@ -207,6 +222,19 @@ impl Task {
         self.check_online(now);
         self.dial_bootstrap(now);
         self.watch_reservations(now);
+    }
+
+    /// Counts what a peer did wrong. Whoever goes on is disconnected: each offence costs this node
+    /// more to refuse than the peer to commit.
+    pub(super) fn offended(&mut self, peer: &PeerId, reason: Refusal) {
+        self.refusals.add(reason);
+        let Some(entry) = self.peers.table.get_mut(peer) else { return };
+        entry.offences += 1;
+        if entry.offences == MAX_OFFENCES {
+            tracing::info!(%peer, reason = reason.as_str(), "peer disconnected: it does not keep to the rules");
+            // Errs when the peer is gone already.
+            let _ = self.swarm.disconnect_peer_id(*peer);
+        }
     }
 
     /// Sends this node's credential, or sends it again because its lists have changed.
@@ -237,12 +265,12 @@ impl Task {
     /// Takes the credential of a peer.
     pub(super) fn on_hello(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) {
         let Some(hello) = wire::decode::<Hello>(bytes) else {
-            self.refusals.add(Refusal::MessageMalformed);
+            self.offended(&peer, Refusal::MessageMalformed);
             return;
         };
         self.fetch_newer_lists(peer, &hello.lists);
         let Some(entry) = self.peers.table.get_mut(&peer) else { return };
-        entry.asked = true;
+        (entry.asked, entry.decided) = (true, true);
         let same = entry.proven.as_ref().is_some_and(|proven| proven.credential.encode() == hello.credential);
         if same {
             return;
@@ -261,7 +289,9 @@ impl Task {
             Err((reason, error)) => {
                 self.refusals.add(reason);
                 tracing::debug!(%peer, reason = error.as_str(), "credential refused");
-                self.pending_providers.retain(|(from, _)| *from != peer);
+                // Decided: those that wait are refused now.
+                self.accept_pending_providers(&peer);
+                self.forget_gateway(now, &peer);
             }
         }
     }
@@ -321,6 +351,15 @@ impl Task {
         }
         for address in addresses {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        }
+    }
+
+    /// Takes a peer that cannot be dialled out of the routing table, so that queries do not wait for
+    /// it. It comes back when it is connected again.
+    pub(super) fn unroute(&mut self, peer: &PeerId, error: &DialError) {
+        let tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
+        if tried && !self.swarm.is_connected(peer) {
+            self.swarm.behaviour_mut().kad.remove_peer(peer);
         }
     }
 
@@ -409,6 +448,7 @@ impl Task {
     pub(super) fn apply_revocations(&mut self, now: Instant, list: SignedRevocations) {
         match self.revocations.apply(list, &self.trust, self.unix()) {
             Ok(true) => {
+                self.verify_self();
                 self.swarm.behaviour_mut().kad.store_mut().trust(&self.trust, &self.revocations);
                 self.drop_revoked_peers(now);
                 let peers: Vec<PeerId> = self.peers.table.keys().copied().collect();
@@ -459,6 +499,11 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
         _ => None,
     })
+}
+
+/// Says whether an address is one of this machine only.
+pub(super) fn is_loopback(address: &Multiaddr) -> bool {
+    ip_of(address).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Says whether an address leads through a relay.

@@ -13,6 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::NodeEvent;
 use super::config::NodeRole;
 use super::lookup::Purpose;
+use super::peers::is_loopback;
 use super::reserve::Backoff;
 use super::task::{Task, unix_now, unix_now_ms};
 use crate::record::{
@@ -132,7 +133,8 @@ impl Task {
         self.publisher.servers_since = if recent { self.publisher.servers_since } else { now };
         for item in &mut self.publisher.items {
             let stored = item.stored_until.is_some_and(|at| at > now);
-            let due = if stored && recent { self.publisher.servers_since + NEW_SERVER_EVERY } else { now + SETTLE };
+            let due =
+                if stored && recent { self.publisher.servers_since + NEW_SERVER_EVERY } else { now + SETTLE };
             match item.phase {
                 Phase::Idle => item.due = item.due.min(due),
                 Phase::Busy => item.again |= !recent,
@@ -218,7 +220,8 @@ impl Task {
         self.publisher.others.retain(|_, (_, heard)| *heard + life > unix);
         let mut devices =
             vec![Device { peer: self.me, addresses: self.own_addresses(), abilities: 0, priority: 0 }];
-        let mut others: Vec<Device> = self.publisher.others.values().map(|(device, _)| device.clone()).collect();
+        let mut others: Vec<Device> =
+            self.publisher.others.values().map(|(device, _)| device.clone()).collect();
         others.sort_by_key(|device| device.peer);
         others.truncate(crate::identity::MAX_DEVICES - 1);
         devices.extend(others);
@@ -347,10 +350,17 @@ impl Task {
     /// Returns the addresses under which this node is reached without a relay.
     pub(super) fn direct_addresses(&self) -> Vec<Multiaddr> {
         if self.external.is_empty() {
-            self.listening.iter().map(|(_, address)| address.clone()).collect()
+            let listening = self.listening.iter().map(|(_, address)| address);
+            listening.filter(|address| self.is_announced(address)).cloned().collect()
         } else {
             self.external.clone()
         }
+    }
+
+    /// Says whether others are told of a listen address. That of the loopback device is of use to
+    /// them only where the whole overlay is on one machine.
+    pub(super) fn is_announced(&self, address: &Multiaddr) -> bool {
+        self.loopback_only || !is_loopback(address)
     }
 
     /// Says `Online` or `Offline` where that has changed.
@@ -358,13 +368,16 @@ impl Task {
         let connected = self.peers.servers().next().is_some();
         let alone = self.role.is_server() && self.bootstrap.is_empty() && !connected;
         let (_, unpublished) = self.publisher.counts(now);
-        let missing = if alone {
+        let missing = if !self.is_valid {
+            Some("the own certificate has expired or is revoked")
+        } else if alone {
             None
         } else if !connected {
             Some("no supernode is connected")
         } else if !self.role.is_server() && self.own_addresses().is_empty() {
             Some("no relay reservation is held")
-        } else if unpublished > 0 {
+        } else if unpublished > 0 && !(self.online && self.role.is_server()) {
+            // A server serves on while a record of its own finds its way to new nodes.
             Some("own records are not stored by other nodes yet")
         } else {
             None

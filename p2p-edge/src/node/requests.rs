@@ -20,7 +20,9 @@ use crate::record::{RecordError, RecordKey, Source};
 /// A client gets what was found by then.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Provider records of peers whose certificate is still to come.
-const MAX_PENDING_PROVIDERS: usize = 256;
+const MAX_PENDING_PROVIDERS: usize = 1024;
+/// Of these, from one peer: a certificate holds at most 32 prefixes.
+const MAX_PENDING_PER_PEER: usize = 32;
 
 /// Names one look-up that a client has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,22 +78,24 @@ impl Task {
 
     pub(super) fn on_lookups(&mut self, now: Instant, event: Exchange) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
-                self.serve_lookup(now, &request, channel);
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.serve_lookup(now, &peer, &request, channel);
             }
-            Event::Message { message: Message::Response { request_id, response }, .. } => {
-                self.on_lookup_answer(now, request_id, Some(&response));
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                self.on_lookup_answer(now, peer, request_id, Some(&response));
             }
-            Event::OutboundFailure { request_id, .. } => self.on_lookup_answer(now, request_id, None),
+            Event::OutboundFailure { peer, request_id, .. } => {
+                self.on_lookup_answer(now, peer, request_id, None);
+            }
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
         }
     }
 
     pub(super) fn on_offers(&mut self, now: Instant, event: Exchange) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 let Some(request) = wire::decode::<OfferRequest>(&request) else {
-                    self.refusals.add(Refusal::MessageMalformed);
+                    self.offended(&peer, Refusal::MessageMalformed);
                     return;
                 };
                 let response = wire::encode(&OfferResponse { offers: self.own_offers(&request.digits) });
@@ -108,11 +112,17 @@ impl Task {
     }
 
     /// Answers a look-up from the own store at once, or asks the DHT for what is missing there.
-    fn serve_lookup(&mut self, now: Instant, request: &[u8], channel: ResponseChannel<Vec<u8>>) {
+    fn serve_lookup(
+        &mut self,
+        now: Instant,
+        peer: &PeerId,
+        request: &[u8],
+        channel: ResponseChannel<Vec<u8>>,
+    ) {
         let request = wire::decode::<LookupRequest>(request)
             .filter(|r| r.keys.len() <= MAX_KEYS && r.keys.iter().all(|Blob(key)| key.len() <= MAX_KEY));
         let Some(request) = request else {
-            self.refusals.add(Refusal::MessageMalformed);
+            self.offended(peer, Refusal::MessageMalformed);
             return;
         };
         let store = self.swarm.behaviour_mut().kad.store_mut();
@@ -201,18 +211,21 @@ impl Task {
         match request {
             kad::InboundRequest::PutRecord { source, connection, record: Some(record) } => {
                 let address = self.peers.remote_ip(&source, connection);
-                let source = Source::Remote { peer: source, address };
+                let peer = source;
+                let source = Source::Remote { peer, address };
                 let store = self.swarm.behaviour_mut().kad.store_mut();
                 if let Err(error) = store.put_from(record.key.as_ref(), record.value, source) {
                     let reason = match error {
-                        RecordError::StaleSequence { .. } | RecordError::Conflict { .. } => Refusal::RecordNotNewer,
+                        RecordError::StaleSequence { .. } | RecordError::Conflict { .. } => {
+                            Refusal::RecordNotNewer
+                        }
                         RecordError::PublisherQuota
                         | RecordError::PeerQuota
                         | RecordError::AddressQuota
                         | RecordError::StoreFull => Refusal::RecordQuota,
                         _ => Refusal::RecordInvalid,
                     };
-                    self.refusals.add(reason);
+                    self.offended(&peer, reason);
                     tracing::debug!(reason = error.as_str(), "record refused");
                 }
             }
@@ -227,25 +240,26 @@ impl Task {
         let prefix = match RecordKey::parse(record.key.as_ref()) {
             Ok(RecordKey::Gateway(prefix)) => prefix,
             _ => {
-                self.refusals.add(Refusal::RecordInvalid);
+                self.offended(&peer, Refusal::RecordInvalid);
                 return;
             }
         };
         if self.peers.is_undecided(&peer) {
             // Its certificate is on the way: both come right after the connection is up.
-            if self.pending_providers.len() < MAX_PENDING_PROVIDERS {
+            let of_peer = self.pending_providers.iter().filter(|(from, _)| *from == peer).count();
+            if self.pending_providers.len() < MAX_PENDING_PROVIDERS && of_peer < MAX_PENDING_PER_PEER {
                 self.pending_providers.push((peer, record));
             } else {
                 self.refusals.add(Refusal::ProviderQuota);
             }
         } else if !self.may_provide(&peer, &prefix) {
-            self.refusals.add(Refusal::ProviderUncertified);
+            self.offended(&peer, Refusal::ProviderUncertified);
         } else if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_err() {
             self.refusals.add(Refusal::ProviderQuota);
         }
     }
 
-    /// A peer has proved itself: its provider records are decided now.
+    /// The credential of a peer was verified or refused: its provider records are decided now.
     pub(super) fn accept_pending_providers(&mut self, peer: &PeerId) {
         let (decided, waiting) =
             std::mem::take(&mut self.pending_providers).into_iter().partition(|(from, _)| from == peer);

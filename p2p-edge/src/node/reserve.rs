@@ -14,6 +14,8 @@ use libp2p::{Multiaddr, PeerId};
 use super::peers::{is_relayed, without_peer};
 use super::task::Task;
 
+/// Servers to which a server keeps connected by dialling bootstrap nodes; the DHT brings more.
+const WANTED_BY_SERVERS: usize = 16;
 /// Longest wait between two attempts at the same node.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// A reservation that is not granted in this time is given up.
@@ -101,9 +103,15 @@ impl Task {
     /// all is connected, servers known from before are tried too.
     pub(super) fn dial_bootstrap(&mut self, now: Instant) {
         let first = self.limits.timers.retry;
-        let isolated = self.peers.servers().next().is_none();
+        let connected = self.peers.servers().count();
+        let isolated = connected == 0;
+        let wanted =
+            if self.role.is_server() { WANTED_BY_SERVERS } else { self.limits.own_reservations.max(3) };
         let mut dials = Vec::new();
         for node in &mut self.bootstrap {
+            if connected + dials.len() >= wanted {
+                break;
+            }
             if node.peer != self.me && !self.swarm.is_connected(&node.peer) && node.backoff.is_due(now) {
                 node.backoff.attempt(now, first);
                 dials.push((node.peer, vec![node.address.clone()]));
@@ -185,7 +193,7 @@ impl Task {
             self.location_changed(now);
         } else if !is_relayed(address) {
             self.listening.push((listener, address.clone()));
-            if self.role.is_server() && self.external_is_own_choice {
+            if self.role.is_server() && self.external.is_empty() && self.is_announced(address) {
                 self.swarm.add_external_address(address.clone());
             }
             self.location_changed(now);
@@ -211,7 +219,7 @@ impl Task {
         self.listening = kept;
         let gone: Vec<(ListenerId, Multiaddr)> = gone;
         for (_, address) in &gone {
-            if self.external_is_own_choice {
+            if self.external.is_empty() {
                 self.swarm.remove_external_address(address);
             }
         }

@@ -52,7 +52,12 @@ impl KadStore {
     }
 
     /// Validates a record and stores it if it is newer than what is held.
-    pub(super) fn put_from(&mut self, key: &[u8], value: Vec<u8>, source: Source) -> Result<Stored, RecordError> {
+    pub(super) fn put_from(
+        &mut self,
+        key: &[u8],
+        value: Vec<u8>,
+        source: Source,
+    ) -> Result<Stored, RecordError> {
         self.records.put(key, value, source, &self.trust, &self.revocations, unix_now())
     }
 

@@ -18,7 +18,7 @@ use super::calls::{Call, Calls};
 use super::config::{NodeConfig, NodeLimits, NodeRole};
 use super::gateways::{Fetches, fresh_offer};
 use super::lookup::{LookupId, Lookups};
-use super::peers::Peers;
+use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
 use super::requests::{ServeId, Served};
@@ -28,7 +28,9 @@ use super::store::KadStore;
 use super::timers::Timers;
 use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
 use crate::calling::SessionCommand;
-use crate::identity::{Credential, IdentityError, NodeKey, NonceCache, RevocationList, Role, Trust, VerifiedParty};
+use crate::identity::{
+    Credential, IdentityError, NodeKey, NonceCache, RevocationList, Role, Trust, VerifiedParty,
+};
 use crate::record::{NumberRecord, RecordError, RecordKey, StoreLimits, validate};
 
 /// Chunks read from call streams that may wait for the node.
@@ -72,8 +74,8 @@ pub(super) struct Task {
     pub(super) party: VerifiedParty,
     pub(super) limits: NodeLimits,
     pub(super) external: Vec<Multiaddr>,
-    /// Whether listen addresses are announced, because no external ones were configured.
-    pub(super) external_is_own_choice: bool,
+    /// Whether the node listens on the loopback device and nowhere else.
+    pub(super) loopback_only: bool,
     pub(super) listening: Vec<(ListenerId, Multiaddr)>,
 
     pub(super) peers: Peers,
@@ -92,6 +94,8 @@ pub(super) struct Task {
     pub(super) nonces: NonceCache,
     pub(super) refusals: Refusals,
     pub(super) online: bool,
+    /// Whether the own credential is still valid.
+    pub(super) is_valid: bool,
     pub(super) draining: bool,
     reservations_served: std::collections::HashSet<PeerId>,
     circuits_served: usize,
@@ -119,11 +123,9 @@ pub(super) async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Recei
     let server = config.role.is_server();
     let limits = config.limits;
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
-    let store =
-        KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
+    let store = KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
     let admitted = Admitted::default();
-    let mut swarm =
-        behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
+    let mut swarm = behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
     let listening = start_listening(&mut swarm, &listen).await?;
     for address in &external {
         swarm.add_external_address(address.clone());
@@ -144,7 +146,7 @@ pub(super) async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Recei
         credential,
         party,
         limits,
-        external_is_own_choice: external.is_empty(),
+        loopback_only: listen.iter().all(is_loopback),
         external,
         listening: Vec::new(),
         peers: Peers::default(),
@@ -160,6 +162,7 @@ pub(super) async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Recei
         nonces: NonceCache::new(NONCES),
         refusals: Refusals::default(),
         online: false,
+        is_valid: true,
         draining: false,
         reservations_served: std::collections::HashSet::new(),
         circuits_served: 0,
@@ -254,7 +257,8 @@ async fn start_listening(
     let mut found = Vec::new();
     let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
     while let Some((_, address)) = waiting.first().cloned() {
-        let failed = |address: &Multiaddr, reason: String| NodeError::Listen { address: address.to_string(), reason };
+        let failed =
+            |address: &Multiaddr, reason: String| NodeError::Listen { address: address.to_string(), reason };
         let Ok(event) = tokio::time::timeout_at(deadline, swarm.select_next_some()).await else {
             return Err(failed(&address, "no address of this machine matches".to_owned()));
         };
@@ -310,13 +314,14 @@ impl Task {
             }
             // An owner that does not read its events gets no more input from calls.
             let open = self.outbox.is_empty();
+            let commanded = self.outbox.len() < EVENT_QUEUE && self.stopping.is_none();
             let sleep = tokio::time::sleep_until(self.timers.next().unwrap_or_else(Instant::now).into());
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm(Instant::now(), event),
                 Some((id, input)) = self.input_queue.recv(), if open => {
                     self.on_input(Instant::now(), id, input);
                 }
-                request = self.requests.recv(), if open && self.stopping.is_none() => {
+                request = self.requests.recv(), if commanded => {
                     self.on_request(Instant::now(), request);
                 }
                 room = events.reserve(), if !open => match room {
@@ -375,6 +380,16 @@ impl Task {
         bytes
     }
 
+    /// Checks the own credential again: it expires, and lists change.
+    pub(super) fn verify_self(&mut self) {
+        let credential = Credential::decode(&self.credential);
+        let verified = credential.and_then(|own| own.verify(&self.trust, &self.revocations, unix_now()));
+        if let (Err(error), true) = (&verified, self.is_valid) {
+            tracing::error!(%error, "own certificate");
+        }
+        self.is_valid = verified.is_ok();
+    }
+
     fn on_request(&mut self, now: Instant, request: Option<Request>) {
         match request {
             Some(Request::Command(NodeCommand::Invite { call, from, to, media, ring_timeout })) => {
@@ -417,6 +432,7 @@ impl Task {
             Timer::Tick => self.tick(now),
             Timer::Sweep => {
                 self.swarm.behaviour_mut().kad.store_mut().expire();
+                self.verify_self();
                 self.drop_expired_peers(now);
                 self.timers.set(Timer::Sweep, Some(now + SWEEP));
             }
@@ -454,6 +470,7 @@ impl Task {
                 tracing::debug!(?peer_id, %error, "dial failed");
                 if let Some(peer) = peer_id {
                     self.on_undialled(now, &peer, connection_id);
+                    self.unroute(&peer, &error);
                 }
                 self.on_gateway_undialled(now, connection_id);
             }
@@ -512,7 +529,8 @@ impl Task {
             relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
                 self.reservations_served.insert(src_peer_id);
             }
-            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
+            relay::Event::ReservationClosed { src_peer_id }
+            | relay::Event::ReservationTimedOut { src_peer_id } => {
                 self.reservations_served.remove(&src_peer_id);
             }
             relay::Event::CircuitReqAccepted { .. } => self.circuits_served += 1,

@@ -90,7 +90,10 @@ impl Attacker {
                 };
                 Evil {
                     kad,
-                    identify: identify::Behaviour::new(identify::Config::new("causeway/1".into(), key.public())),
+                    identify: identify::Behaviour::new(identify::Config::new(
+                        "causeway/1".into(),
+                        key.public(),
+                    )),
                     calls: raw("/causeway/call/1"),
                     lookup: raw("/causeway/lookup/1"),
                 }
@@ -188,7 +191,8 @@ async fn calls_with_forged_expired_revoked_or_replayed_identity_are_refused() {
     attacker.send_invite(peer, &late).await;
     attacker.until_refused(&victim, Refusal::CallExpired, 1).await;
     assert!(
-        !std::iter::from_fn(|| victim.events.try_recv().ok()).any(|e| matches!(e, NodeEvent::Incoming { .. })),
+        !std::iter::from_fn(|| victim.events.try_recv().ok())
+            .any(|e| matches!(e, NodeEvent::Incoming { .. })),
         "none of these calls was presented"
     );
 
@@ -255,10 +259,11 @@ async fn an_uncertified_node_is_not_routed_to_and_stores_nothing() {
     other.root = root;
     let stranger = start(supernode(&other, 5, &[&victim])).await;
     let lodger = start(user(&other, "eve", 6, &[&victim])).await;
-    victim.until("refusals", |status| {
-        status.refused(Refusal::NodeCertificate) > 0 && status.refused(Refusal::UserCertificate) > 0
-    })
-    .await;
+    victim
+        .until("refusals", |status| {
+            status.refused(Refusal::NodeCertificate) > 0 && status.refused(Refusal::UserCertificate) > 0
+        })
+        .await;
     let status = victim.handle.status().await;
     assert_eq!((status.routing_table, status.reservations_served), (0, 0));
     assert_eq!(stranger.handle.status().await.routing_table, 0, "and it does not believe the other side");
@@ -276,7 +281,11 @@ async fn malformed_requests_are_counted_and_harm_nothing() {
     // A length that no frame may have, and a frame that begins no call.
     attacker.swarm.behaviour_mut().calls.send_request(&peer, vec![0xff, 0xff, 0xff, 0xff]);
     attacker.until_refused(&victim, Refusal::FrameInvalid, 1).await;
-    attacker.swarm.behaviour_mut().calls.send_request(&peer, Frame { sequence: 1, body: Body::Ping }.encode());
+    attacker
+        .swarm
+        .behaviour_mut()
+        .calls
+        .send_request(&peer, Frame { sequence: 1, body: Body::Ping }.encode());
     attacker.until_refused(&victim, Refusal::FrameInvalid, 2).await;
     let (call, token) = (CallId::new(1, 1), ResumeToken::new([1; 16]));
     let resume = Frame { sequence: 0, body: Body::Resume { call, token, received: 0 } };

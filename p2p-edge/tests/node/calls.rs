@@ -60,8 +60,11 @@ async fn a_number_leads_to_its_user_or_to_the_best_gateway() {
     let (id, from, to) = bob.incoming().await;
     assert_eq!((id, to), (call, Address::Number(number("+15550100"))));
     assert_eq!(from.handle, Some(handle("alice")));
-    bob.command(call, SessionCommand::Reject { cause: Cause::USER_BUSY, sip_status: Some(486), text: String::new() })
-        .await;
+    bob.command(
+        call,
+        SessionCommand::Reject { cause: Cause::USER_BUSY, sip_status: Some(486), text: String::new() },
+    )
+    .await;
     assert_eq!(alice.ended(call).await, (17, Some(486), EndedBy::Far));
 
     // Both +44 gateways are nearer than the one for everything; of those the cheap one wins.
@@ -71,7 +74,9 @@ async fn a_number_leads_to_its_user_or_to_the_best_gateway() {
     assert_eq!(from.handle, Some(handle("alice")));
     cheap.take(call).await;
     alice.answered(call).await;
-    alice.command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() }).await;
+    alice
+        .command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() })
+        .await;
     assert_eq!(cheap.ended(call).await, (16, None, EndedBy::Far));
 
     // The cheap one is gone without a word: the next best takes the call.
@@ -146,4 +151,25 @@ async fn all_devices_of_a_user_ring_and_the_first_answer_wins() {
     alice.answered(call).await;
     let (cause, _, by) = devices[0].ended(call).await;
     assert_eq!((cause, by), (Cause::NON_SELECTED_USER_CLEARING.value(), EndedBy::Far));
+}
+
+/// One supernode per transport; users reach each other across them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_transport_carries_calls() {
+    let pki = pki();
+    let mut quic = super::support::supernode(&pki, 1, &[]);
+    quic.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()];
+    let quic = start(quic).await;
+    let mut websocket = super::support::supernode(&pki, 2, &[&quic]);
+    websocket.listen = vec!["/ip4/127.0.0.1/tcp/0/ws".into()];
+    let mut websocket = start(websocket).await;
+    websocket.online().await;
+    let mut alice = start(user(&pki, "alice", 11, &[&quic])).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&websocket])).await;
+    alice.online().await;
+    bob.online().await;
+    let call = alice.invite(1, "bob").await;
+    assert_eq!(bob.incoming().await.0, call);
+    bob.take(call).await;
+    alice.answered(call).await;
 }

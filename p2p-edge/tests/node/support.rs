@@ -117,8 +117,7 @@ pub(crate) async fn start(config: NodeConfig) -> Running {
 }
 
 pub(crate) async fn try_start(config: NodeConfig) -> Result<Running, NodeError> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let started = runtime.spawn(Node::spawn(config)).await.unwrap();
     let (handle, events) = match started {
         Ok(started) => started,
