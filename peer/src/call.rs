@@ -1,0 +1,147 @@
+//! What a softphone knows of one call.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use call_model::{CallId, DtmfDigit, LegQuality};
+use p2p_edge::calling::{EndedBy, SessionEvent};
+
+use crate::event::{Ended, Quality};
+use crate::media::MediaHandle;
+use crate::softphone::{AnswerMode, CallOptions};
+
+/// Digits received that are kept for the `ended` event.
+const MAX_DIGITS_KEPT: usize = 256;
+
+/// Which way a call goes, and what its negotiation waits for.
+pub(crate) enum Negotiation {
+    /// Outgoing: the offer is out, no answer was accepted yet.
+    Offered,
+    /// Incoming: the offer waits for an answer.
+    Waiting { offer: String },
+    /// Incoming: early media was answered with this description; the final answer repeats it.
+    Early { answer: String },
+    /// Both descriptions are known.
+    Done,
+}
+
+pub(crate) struct Call {
+    pub(crate) negotiation: Negotiation,
+    pub(crate) media: Option<MediaHandle>,
+    pub(crate) options: CallOptions,
+    pub(crate) media_up: bool,
+    pub(crate) media_failed: bool,
+    pub(crate) held_here: bool,
+    pub(crate) held_there: bool,
+    pub(crate) answer_at: Option<Instant>,
+    pub(crate) hang_up_at: Option<Instant>,
+    answered_at: Option<Instant>,
+    digits: String,
+    end: Option<(Instant, SessionEvent)>,
+}
+
+impl Call {
+    pub(crate) fn outgoing(media: MediaHandle, options: CallOptions) -> Self {
+        Self::new(Negotiation::Offered, Some(media), options)
+    }
+
+    pub(crate) fn incoming(offer: String, options: CallOptions) -> Self {
+        Self::new(Negotiation::Waiting { offer }, None, options)
+    }
+
+    fn new(negotiation: Negotiation, media: Option<MediaHandle>, options: CallOptions) -> Self {
+        Self {
+            negotiation,
+            media,
+            options,
+            media_up: false,
+            media_failed: false,
+            held_here: false,
+            held_there: false,
+            answer_at: None,
+            hang_up_at: None,
+            answered_at: None,
+            digits: String::new(),
+            end: None,
+        }
+    }
+
+    /// Applies what the answering mode plans for a call that has just come in.
+    pub(crate) fn plan(&mut self, mode: &AnswerMode, now: Instant) {
+        self.answer_at = match mode {
+            AnswerMode::After(wait) | AnswerMode::Early { wait, .. } => Some(now + *wait),
+            AnswerMode::Manual | AnswerMode::Never | AnswerMode::Busy | AnswerMode::Reject => None,
+        };
+    }
+
+    pub(crate) fn answered(&mut self, now: Instant) {
+        self.answered_at.get_or_insert(now);
+        self.answer_at = None;
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered_at.is_some()
+    }
+
+    /// Says whether the call waits for this side to answer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.negotiation, Negotiation::Waiting { .. } | Negotiation::Early { .. })
+    }
+
+    /// Says whether both answer and media are there, so that the script of the call can begin, and
+    /// begins its time.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        let begins = self.is_answered() && self.media_up && self.end.is_none();
+        if begins && self.hang_up_at.is_none() {
+            self.hang_up_at = self.options.duration.map(|duration| now + duration);
+        }
+        begins
+    }
+
+    /// Takes the digits of the script, once.
+    pub(crate) fn take_digits(&mut self) -> VecDeque<DtmfDigit> {
+        std::mem::take(&mut self.options.dtmf).into()
+    }
+
+    pub(crate) fn heard_digit(&mut self, digit: DtmfDigit) {
+        if self.digits.len() < MAX_DIGITS_KEPT {
+            self.digits.push(digit.as_char());
+        }
+    }
+
+    pub(crate) fn end(&mut self, now: Instant, event: SessionEvent) {
+        self.end.get_or_insert((now, event));
+        (self.answer_at, self.hang_up_at) = (None, None);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.answer_at.into_iter().chain(self.hang_up_at).min()
+    }
+
+    /// Builds the last event of the call.
+    pub(crate) fn ended(&self, call: CallId, quality: Option<LegQuality>) -> Option<Ended> {
+        let (at, SessionEvent::Ended { cause, sip_status, text, by }) = self.end.as_ref()? else {
+            return None;
+        };
+        let duration =
+            self.answered_at.map_or_else(Default::default, |since| at.saturating_duration_since(since));
+        Some(Ended {
+            call,
+            cause: cause.value(),
+            cause_text: cause.to_string(),
+            sip_status: *sip_status,
+            text: text.clone(),
+            by: EndedBy::as_str(*by),
+            answered: self.answered_at.is_some(),
+            media_up: self.media_up,
+            media_failed: self.media_failed,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            digits: self.digits.clone(),
+            quality: quality.map(Quality::from),
+        })
+    }
+}

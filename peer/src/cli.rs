@@ -1,0 +1,191 @@
+//! The command line of `causeway-peer`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use call_model::{Address, DtmfDigit, Handle};
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::{parse_digits, parse_duration};
+
+/// The reference overlay user: a scriptable softphone.
+#[derive(Debug, Parser)]
+#[command(name = "causeway-peer", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 answered and ended normally; 10 busy; 11 no answer; 12 rejected; 13 not found or not
+reachable; 14 network or overlay failure; 15 media failed; 16 ended for another reason;
+64 wrong usage; 74 a file or socket failed; 78 wrong configuration or identity.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Make a key and print its public key and PeerId.
+    Key {
+        /// Where to write the key; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+        /// Also write a certificate request here.
+        #[arg(long, requires = "handle")]
+        request: Option<PathBuf>,
+        /// The handle that the request is for.
+        #[arg(long)]
+        handle: Option<Handle>,
+    },
+    /// Put key, certificate and root together into an identity directory, after checking them.
+    Import {
+        /// The directory to write.
+        #[arg(long)]
+        identity: PathBuf,
+        /// The key that `key` made.
+        #[arg(long)]
+        key: PathBuf,
+        /// The handle certificate that the authority issued for it.
+        #[arg(long)]
+        certificate: PathBuf,
+        /// The authority's root certificate.
+        #[arg(long)]
+        root: PathBuf,
+    },
+    /// Print whom an identity directory is for.
+    Show {
+        /// The directory.
+        #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+        identity: PathBuf,
+    },
+    /// Run: commands as JSON lines in, events as JSON lines out.
+    Run {
+        /// The node.
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Take commands on this unix socket instead of standard input.
+        #[arg(long)]
+        control: Option<PathBuf>,
+        /// What to do with calls that come in.
+        #[command(flatten)]
+        answer: AnswerArguments,
+    },
+    /// Call someone, and end when the call does.
+    Call {
+        /// Number (+442079460018) or handle (bob).
+        target: Address,
+        /// The node.
+        #[command(flatten)]
+        node: NodeArguments,
+        /// What to do in the call.
+        #[command(flatten)]
+        script: ScriptArguments,
+        /// The name to show.
+        #[arg(long)]
+        display_name: Option<String>,
+        /// Ask not to be shown.
+        #[arg(long)]
+        private: bool,
+        /// How long to ring.
+        #[arg(long, default_value = "60s", value_parser = parse_duration)]
+        ring_timeout: Duration,
+    },
+    /// Take calls.
+    Answer {
+        /// The node.
+        #[command(flatten)]
+        node: NodeArguments,
+        /// When to answer and what to do then.
+        #[command(flatten)]
+        answer: AnswerArguments,
+        /// End after so many calls; 0: never.
+        #[arg(long, default_value_t = 1)]
+        calls: u32,
+    },
+}
+
+/// The node of the user.
+#[derive(Debug, Args)]
+pub struct NodeArguments {
+    /// Directory with key.pem, certificate.pem and root.pem; or the file that the authority has
+    /// issued, with root.pem beside it.
+    #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+    pub identity: PathBuf,
+    /// Root certificate, instead of root.pem.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Multiaddr of a supernode, ending in /p2p/<peer>. Repeat for more.
+    #[arg(long, required = true, env = "CAUSEWAY_PEER_BOOTSTRAP", value_delimiter = ',')]
+    pub bootstrap: Vec<String>,
+    /// Multiaddr to listen on. Repeat for more; none: reachable through relays only.
+    #[arg(long, value_delimiter = ',')]
+    pub listen: Vec<String>,
+    /// Multiaddr under which others reach this node.
+    #[arg(long, value_delimiter = ',')]
+    pub external: Vec<String>,
+    /// Address for media, of an interface that the other side can reach.
+    #[arg(long, env = "CAUSEWAY_PEER_MEDIA_ADDRESS")]
+    pub media_address: IpAddr,
+    /// Sampling rate in Hz of recordings and the codec: 8000, 16000 or 48000.
+    #[arg(long, default_value_t = 16_000)]
+    pub sample_rate: u32,
+    /// How long to wait for the overlay before giving up (call and answer).
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub online_timeout: Duration,
+}
+
+/// What to do in a call.
+#[derive(Debug, Args)]
+pub struct ScriptArguments {
+    /// Play this wav file: mono, 16 bit, 8000, 16000 or 48000 Hz.
+    #[arg(long, conflicts_with = "echo")]
+    pub play: Option<PathBuf>,
+    /// Record what is heard to this wav file.
+    #[arg(long)]
+    pub record: Option<PathBuf>,
+    /// Send back what is heard.
+    #[arg(long)]
+    pub echo: bool,
+    /// Send these digits once media is up.
+    #[arg(long, value_parser = Digits::parse)]
+    pub dtmf: Option<Digits>,
+    /// Hang up after this time: 10s, 500ms, 1m.
+    #[arg(long, value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+}
+
+/// When to answer and what to do then.
+#[derive(Debug, Args)]
+pub struct AnswerArguments {
+    /// manual, now, after:2s, early:2s, never, busy or reject.
+    #[arg(long, default_value = "manual")]
+    pub mode: String,
+    /// Wav file to play as early media, with early:TIME.
+    #[arg(long)]
+    pub early: Option<PathBuf>,
+    /// What to do in the call.
+    #[command(flatten)]
+    pub script: ScriptArguments,
+}
+
+/// DTMF digits of the command line.
+#[derive(Clone, Debug)]
+pub struct Digits(pub Vec<DtmfDigit>);
+
+impl Digits {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_digits(text).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

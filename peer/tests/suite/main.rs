@@ -1,0 +1,7 @@
+//! The softphone over a real overlay on loopback. One program, because each one that starts nodes
+//! takes minutes to link.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod peer_to_peer;
+mod program;
