@@ -353,14 +353,15 @@ impl Task {
                 false
             })
         };
-        if wanted {
-            let stream = self.start_stream(peer, stream, Owner::Device(call, id));
-            if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call)
-                && let Some(device) = outgoing.device(id)
-            {
-                device.link = Link::Open(stream);
-                device.resume_attempts = 0;
-            }
+        let link = if wanted {
+            Link::Open(self.start_stream(peer, stream, Owner::Device(call, id)))
+        } else {
+            Link::None
+        };
+        if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call)
+            && let Some(device) = outgoing.device(id)
+        {
+            device.link = link;
         }
         self.service(now, call);
     }
@@ -392,7 +393,13 @@ impl Task {
             (&Owner::Device(call, device), bytes) => {
                 if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) {
                     match bytes {
-                        Some(bytes) => outgoing.hunt.handle_bytes(now, device, &bytes),
+                        Some(bytes) => {
+                            // The far end speaks: should this stream be lost, the next is opened at once.
+                            if let Some(entry) = outgoing.device(device) {
+                                entry.resume_attempts = 0;
+                            }
+                            outgoing.hunt.handle_bytes(now, device, &bytes);
+                        }
                         None => {
                             if let Some(entry) = outgoing.device(device) {
                                 entry.link = Link::None;

@@ -214,7 +214,7 @@ impl Task {
         answer: Option<&[u8]>,
     ) {
         let Some(call) = self.fetches.requests.remove(&request) else { return };
-        let response = answer.map(|bytes| wire::decode::<OfferResponse>(bytes));
+        let response = answer.map(wire::decode::<OfferResponse>);
         if matches!(response, Some(None)) {
             self.offended(&peer, Refusal::MessageMalformed);
         }
@@ -362,7 +362,7 @@ mod tests {
             load_per_mille,
             peer: PeerId::random(),
         };
-        let mut all = vec![
+        let mut all = [
             candidate(0, 1, 0),
             candidate(2, 50, 0),
             candidate(4, 200, 900),

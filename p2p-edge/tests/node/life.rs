@@ -62,14 +62,14 @@ async fn a_call_survives_its_relay() {
     }
     assert!(killed > 0, "a relay carries the call");
     alice.command(call, SessionCommand::Message { text: "still there?".into() }).await;
-    let text = bob
+    let heard = bob
         .call_event(call, "Message", |event| match event {
-            SessionEvent::Message { text } => Some(text),
-            SessionEvent::Ended { .. } => panic!("{event:?}"),
+            SessionEvent::Message { .. } | SessionEvent::Ended { .. } => Some(event),
             _ => None,
         })
         .await;
-    assert_eq!(text, "still there?");
+    let expected = SessionEvent::Message { text: "still there?".into() };
+    assert_eq!(heard, expected, "{killed} relays gone; {:#?}", alice.handle.status().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -89,7 +89,7 @@ async fn a_call_with_a_peer_that_vanished_ends_after_the_resume_time() {
     let (cause, _, by) = alice.ended(call).await;
     assert_eq!((cause, by), (call_model::Cause::NETWORK_OUT_OF_ORDER.value(), EndedBy::Lost));
     let took = begin.elapsed();
-    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(7), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -120,12 +120,13 @@ async fn users_notice_that_the_overlay_is_gone_and_come_back() {
     let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
     alice.online().await;
     first.vanish();
-    alice
+    let reason = alice
         .wait("Offline", |event| match event {
-            NodeEvent::Offline { reason } => Some(assert!(reason.contains("no supernode"), "{reason}")),
+            NodeEvent::Offline { reason } => Some(reason),
             _ => None,
         })
         .await;
+    assert!(reason.contains("no supernode"), "{reason}");
     config.listen = vec![first.address.split("/p2p/").next().unwrap().to_owned()];
     let _again = start(config).await;
     alice.online().await;

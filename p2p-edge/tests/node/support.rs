@@ -40,7 +40,7 @@ pub(crate) fn prefix(text: &str) -> Prefix {
 /// Timers short enough for tests.
 pub(crate) fn limits() -> NodeLimits {
     let timers = NodeTimers {
-        resume: Duration::from_secs(3),
+        resume: Duration::from_secs(4),
         retry: Duration::from_millis(100),
         ..NodeTimers::default()
     };
