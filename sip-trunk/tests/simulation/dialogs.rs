@@ -227,7 +227,7 @@ fn c18_a_refused_reinvite_leaves_the_session() {
     let mut lab = Lab::new();
     let (_, ok) = lab.call_in_answered();
     let g729 =
-        SDP.replace("RTP/AVP 8 101", "RTP/AVP 18").replace("a=rtpmap:8 PCMA/8000", "a=rtpmap:18 G729/8000");
+        sdp(2, "sendrecv").replace("RTP/AVP 8 101", "RTP/AVP 18").replace("a=rtpmap:8 PCMA/8000", "a=rtpmap:18 G729/8000");
     let got = lab.tell(&Ask::within(&ok, "INVITE", 2).body(&g729).text());
     assert_eq!(status(&got[0]), 488);
     assert!(lab.take(0).is_empty());

@@ -167,7 +167,7 @@ fn mutated_messages_do_no_harm() {
                 match dice.below(4) {
                     0 => bytes[at] = dice.number() as u8,
                     1 => bytes.truncate(at.max(1)),
-                    2 => bytes.insert(at, b"\r\n;,<>\"=:@ 0"[dice.below(13) as usize]),
+                    2 => bytes.insert(at, b"\r\n;,<>\"=:@ 0"[dice.below(12) as usize]),
                     _ => {
                         bytes.remove(at);
                         if bytes.is_empty() {
