@@ -1,1 +1,13 @@
-//! The Causeway daemon and its command line.
+//! The Causeway daemon and its command line: wiring, I/O and life cycle around the pure crates.
+//!
+//! [`config`] is read and checked before anything is bound; [`switch`] decides and remembers every
+//! call and is pure; `driver` owns the sockets and threads; [`lifecycle`] starts and stops it all.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod control;
+mod driver;
+pub mod lifecycle;
+pub mod switch;
+mod telemetry;

@@ -383,3 +383,21 @@ fn dtls_from_an_address_that_ice_did_not_validate_is_ignored() {
     assert_eq!(ends[0].leg.counters().foreign, 200);
     assert!(ends.iter().all(|end| end.leg.is_connected()));
 }
+
+/// A telephone may ring for minutes between the offer that the gateway took and the answer that it
+/// gives; the leg must still be there then.
+#[test]
+fn an_ice_lite_answerer_waits_for_as_long_as_a_telephone_rings() {
+    let mut net = Network::new(9);
+    let (a, b) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
+    let mut offerer = End::new(&net, &a, "192.0.2.1:4000", false);
+    let mut answerer = End::new(&net, &b, "192.0.2.2:5000", true);
+    let offer = offerer.leg.create_offer().unwrap();
+    let answer = answerer.leg.accept_offer(&offer).unwrap();
+    let mut ends = [offerer, answerer];
+    run(&mut net, &mut ends, Duration::from_secs(150));
+    assert_eq!(ends[1].failure(), None);
+    ends[0].leg.accept_answer(&answer).unwrap();
+    run(&mut net, &mut ends, Duration::from_secs(3));
+    assert!(ends.iter().all(|end| end.leg.is_connected()));
+}

@@ -310,6 +310,7 @@ impl Task {
 
     /// A device was not reached: the hunt goes on without it, or tries again to resume.
     fn unreachable(&mut self, now: Instant, call: CallId, id: DeviceId) {
+        tracing::debug!(%call, device = id.0, "device not reached");
         let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
         if let Some(device) = outgoing.device(id) {
             device.link = Link::None;
@@ -486,7 +487,7 @@ impl Task {
             if device.resume_attempts == 0 || again {
                 device.resume_attempts += 1;
                 connect.push(id);
-            } else {
+            } else if !self.timers.is_set(&Timer::Redial(call)) {
                 self.timers.set(Timer::Redial(call), Some(now + RESUME_RETRY));
             }
         }
@@ -494,6 +495,7 @@ impl Task {
             self.drop_stream(stream);
         }
         for id in connect {
+            tracing::debug!(%call, device = id.0, again, "resuming the call on a new stream");
             self.connect(now, call, id);
         }
     }

@@ -49,7 +49,7 @@ impl Node {
     /// When the own certificate does not verify (expired, revoked, for another key, not under the
     /// root), when an address cannot be parsed or listened on, or when a transport cannot be built.
     pub async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Receiver<NodeEvent>), NodeError> {
-        task::spawn(config).await
+        task::start(config).await
     }
 }
 

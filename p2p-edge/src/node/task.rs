@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use call_model::CallId;
@@ -111,8 +112,17 @@ pub(super) struct Task {
     stopping: Option<oneshot::Sender<()>>,
 }
 
-/// Starts a node: verifies what it is, listens, and hands the rest to its task.
-pub(super) async fn spawn(config: NodeConfig) -> Result<(NodeHandle, mpsc::Receiver<NodeEvent>), NodeError> {
+/// What becomes of a start.
+type Started = Result<(NodeHandle, mpsc::Receiver<NodeEvent>), NodeError>;
+
+/// Starts a node, as a boxed future: the body of an `async fn` is compiled wherever it is awaited,
+/// and the whole of libp2p's swarm, minutes of it, must be compiled in this crate alone.
+pub(super) fn start(config: NodeConfig) -> Pin<Box<dyn Future<Output = Started> + Send>> {
+    Box::pin(spawn(config))
+}
+
+/// Verifies what a node is, listens, and hands the rest to its task.
+async fn spawn(config: NodeConfig) -> Started {
     let (credential, party) = verify_own(&config)?;
     let listen = addresses(&config.listen, false)?;
     let external = addresses(&config.external, false)?;

@@ -29,6 +29,11 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         }
     }
 
+    /// Says whether a key has a deadline.
+    pub(super) fn is_set(&self, key: &K) -> bool {
+        self.due.contains_key(key)
+    }
+
     /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)

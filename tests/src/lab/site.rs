@@ -198,6 +198,8 @@ pub struct DaemonOptions {
     pub trunks: Vec<TrunkOptions>,
     /// Numbers of overlay users: number and handle.
     pub numbers: Vec<(String, String)>,
+    /// More lines of its `[media]` table.
+    pub media: String,
     /// More lines of the configuration, placed at its end.
     pub extra: String,
     /// `log.filter`.
@@ -217,6 +219,7 @@ impl DaemonOptions {
             offers: Vec::new(),
             trunks: Vec::new(),
             numbers: Vec::new(),
+            media: String::new(),
             extra: String::new(),
             log: "info".to_owned(),
         }
@@ -390,7 +393,7 @@ impl DaemonOptions {
         }
         writeln!(text, "listen = [\"/ip4/{address}/udp/4001/quic-v1\", \"/ip4/{address}/tcp/4001\"]")?;
         writeln!(text, "bootstrap = [{}]\noffer = [{}]", quoted(&self.bootstrap), quoted(&self.offers))?;
-        writeln!(text, "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{address}\"")?;
+        writeln!(text, "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{address}\"\n{}", self.media)?;
         writeln!(text, "\n[admin]\nlisten = \"{address}:8085\"")?;
         writeln!(text, "[[admin.tokens]]\nsha256 = {digest:?}\nscope = \"operate\"")?;
         writeln!(text, "\n[log]\nfilter = {:?}", self.log)?;

@@ -27,7 +27,8 @@ pub const MAX_SDP_LENGTH: usize = 8 * 1024;
 pub const MAX_CANDIDATES: usize = 32;
 /// Most local addresses of a leg.
 pub const MAX_LOCAL_ADDRESSES: usize = 8;
-/// Longest time from both descriptions known to ICE connected.
+/// Longest time from both descriptions known to ICE connected. Not held by an ICE-lite answerer,
+/// which cannot know when the peer is given its answer.
 pub const ICE_LIMIT: Duration = Duration::from_secs(20);
 /// Longest time from ICE connected to DTLS-SRTP keys agreed.
 pub const DTLS_LIMIT: Duration = Duration::from_secs(10);
@@ -161,12 +162,16 @@ pub struct WebRtcLeg {
     mid: Option<Mid>,
     opus: Option<Pt>,
     telephone_event: Option<Pt>,
+    lite: bool,
     playback_rate: u32,
     remote_playback_rate: u32,
     sequence: Option<u64>,
     wake: Instant,
     limit: Option<(Instant, LegFailure)>,
     ice_connected: bool,
+    /// ICE-lite, and the answerer: the peer begins once it has the answer, which may be long after
+    /// the offer was accepted (a telephone rings meanwhile).
+    waits_for_peer: bool,
     events: VecDeque<LegEvent>,
     counters: WebRtcCounters,
 }
@@ -228,12 +233,14 @@ impl WebRtcLeg {
             mid: None,
             opus: None,
             telephone_event: None,
+            lite: config.ice_lite,
             playback_rate: if config.ice_lite { 8_000 } else { 48_000 },
             remote_playback_rate: 48_000,
             sequence: None,
             wake: now,
             limit: None,
             ice_connected: false,
+            waits_for_peer: false,
             events: VecDeque::with_capacity(8),
             counters: WebRtcCounters::default(),
         })
@@ -275,6 +282,7 @@ impl WebRtcLeg {
             let answer = self.rtc.sdp_api().accept_offer(offer).map_err(refused)?.to_sdp_string();
             self.mid = attribute(&answer, "a=mid:").map(|mid| Mid::from(mid.trim()));
             self.negotiated(sdp)?;
+            self.waits_for_peer = self.lite;
             Ok(self.with_audio_rates(&answer))
         });
         self.ended_by(result)
@@ -377,7 +385,8 @@ impl WebRtcLeg {
         if self.state == State::Over {
             return;
         }
-        if self.state == State::Connecting && self.limit.is_none() && !self.ice_connected {
+        let expected = !self.ice_connected && !self.waits_for_peer;
+        if self.state == State::Connecting && self.limit.is_none() && expected {
             self.limit = Some((now + ICE_LIMIT, LegFailure::Unreachable));
         }
         if self.rtc.handle_input(Input::Timeout(now)).is_err() {

@@ -1,0 +1,6 @@
+//! The admin's command line.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main()
+}

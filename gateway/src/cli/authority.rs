@@ -1,0 +1,379 @@
+//! The authority: a folder with the keys of the root and of an enrolment authority, the number of
+//! the next certificate, and a list of what was issued.
+//!
+//! The root key may be moved to another machine once the enrolment authority is certified; only
+//! `enrol` needs it again.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use call_model::{Handle, Number};
+use clap::{Args, Subcommand};
+use p2p_edge::identity::{
+    Abilities, Authority, HandleClaims, NodeBundle, NodeClaims, NodeKey, Prefix, Price, Request, RevocationReason,
+    Role, SignedRevocations, UserBundle, Utc, Validity,
+};
+
+const ROOT_KEY: &str = "root.key.pem";
+const ROOT: &str = "root.pem";
+const KEY: &str = "enrolment.key.pem";
+const CERTIFICATE: &str = "enrolment.pem";
+const SERIAL: &str = "serial";
+const ISSUED: &str = "issued.tsv";
+const REVOKED: &str = "revoked.pem";
+
+/// Where the authority lives.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Folder of the authority.
+    #[arg(long, default_value = "authority")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuthorityCommand {
+    /// Make a root and, under it, an enrolment authority.
+    Init {
+        #[command(flatten)]
+        place: Place,
+        /// Name of the network, for people.
+        #[arg(long, default_value = "Causeway")]
+        name: String,
+        /// Years the root is valid, 1 to 25.
+        #[arg(long, default_value_t = 10)]
+        years: u64,
+        /// Make the enrolment authority's key and request only; certify it with `enrol` where the
+        /// root key is.
+        #[arg(long)]
+        request_only: bool,
+    },
+    /// Certify an enrolment authority with the root key: request in, certificate out.
+    Enrol {
+        #[command(flatten)]
+        place: Place,
+        /// The request (PEM).
+        #[arg(long)]
+        request: PathBuf,
+        /// Where the certificate goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Issue certificates.
+    #[command(subcommand)]
+    Issue(IssueCommand),
+    /// Revoke a certificate by its number; writes revoked.pem, which every node is given.
+    Revoke {
+        #[command(flatten)]
+        place: Place,
+        /// Number of the certificate, as `list` shows it.
+        serial: u64,
+        /// unspecified, key-compromise, superseded or withdrawn.
+        #[arg(long, default_value = "unspecified")]
+        reason: RevocationReason,
+    },
+    /// List what was issued.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IssueCommand {
+    /// For a supernode or gateway.
+    Node {
+        #[command(flatten)]
+        place: Place,
+        /// Name of the node.
+        name: String,
+        /// supernode or gateway.
+        #[arg(long)]
+        role: String,
+        /// E.164 prefix that a gateway may offer; may be given several times.
+        #[arg(long = "offer")]
+        offers: Vec<Prefix>,
+        /// E.164 prefix of numbers that a gateway may assign to users; several times likewise.
+        #[arg(long = "numbers")]
+        numbers: Vec<Prefix>,
+        /// Dearest price per minute that a gateway may offer, in micro-units of --currency.
+        #[arg(long)]
+        max_price: Option<u64>,
+        /// ISO 4217 code.
+        #[arg(long, default_value = "EUR")]
+        currency: String,
+        /// Days the certificate is valid, 1 to 398.
+        #[arg(long, default_value_t = 365)]
+        days: u64,
+        /// A request (PEM) made where the key stays; without, a key is made here.
+        #[arg(long)]
+        request: Option<PathBuf>,
+        /// Where the identity file (key and certificates, or certificates only) goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// For an overlay user.
+    User {
+        #[command(flatten)]
+        place: Place,
+        /// The handle.
+        handle: Handle,
+        /// A number proved to be the user's; may be given several times.
+        #[arg(long = "number")]
+        numbers: Vec<Number>,
+        /// Days the certificate is valid, 1 to 90.
+        #[arg(long, default_value_t = 90)]
+        days: u64,
+        /// A request (PEM) made where the key stays; without, a key is made here.
+        #[arg(long)]
+        request: Option<PathBuf>,
+        /// Where the identity file (key and certificate, or certificate only) goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+pub(super) fn run(command: AuthorityCommand) -> Result<String> {
+    match command {
+        AuthorityCommand::Init { place, name, years, request_only } => init(&place.dir, &name, years, request_only),
+        AuthorityCommand::Enrol { place, request, out } => enrol(&place.dir, &request, &out),
+        AuthorityCommand::Issue(IssueCommand::Node {
+            place,
+            name,
+            role,
+            offers,
+            numbers,
+            max_price,
+            currency,
+            days,
+            request,
+            out,
+        }) => {
+            let claims = match role.as_str() {
+                "supernode" => NodeClaims::supernode(),
+                "gateway" => {
+                    let currency = currency.parse()?;
+                    let rate = max_price.map(|micros_per_minute| Price { micros_per_minute, currency });
+                    NodeClaims { role: Role::Gateway, prefixes: offers, number_prefixes: numbers, rate }
+                }
+                other => bail!("--role {other}: write supernode or gateway"),
+            };
+            issue_node(&place.dir, &name, &claims, days, request.as_deref(), &out)
+        }
+        AuthorityCommand::Issue(IssueCommand::User { place, handle, numbers, days, request, out }) => {
+            issue_user(&place.dir, handle, numbers, days, request.as_deref(), &out)
+        }
+        AuthorityCommand::Revoke { place, serial, reason } => revoke(&place.dir, serial, reason),
+        AuthorityCommand::List { place } => list(&place.dir),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+fn seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).context("no random numbers")?;
+    Ok(seed)
+}
+
+fn read(dir: &Path, name: &str) -> Result<String> {
+    let file = dir.join(name);
+    fs::read_to_string(&file)
+        .with_context(|| format!("{}: is this the folder of an authority? `causeway authority init` makes one", file.display()))
+}
+
+/// Writes a file that did not exist, readable by its owner only where it holds a key.
+fn write_new(file: &Path, text: &str, secret: bool) -> Result<()> {
+    let mode = if secret { 0o600 } else { 0o644 };
+    let mut options = fs::OpenOptions::new();
+    let mut opened = options
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(file)
+        .with_context(|| format!("{}: move it away first, or write elsewhere", file.display()))?;
+    opened.write_all(text.as_bytes()).with_context(|| file.display().to_string())
+}
+
+/// Takes the next certificate number, and keeps it taken even if what follows fails.
+fn next_serial(dir: &Path) -> Result<u64> {
+    let file = dir.join(SERIAL);
+    let last: u64 = match fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{}: holds no number", file.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).context(file.display().to_string()),
+    };
+    let next = last + 1;
+    let part = dir.join("serial.part");
+    fs::write(&part, format!("{next}\n")).with_context(|| part.display().to_string())?;
+    fs::rename(&part, &file).with_context(|| file.display().to_string())?;
+    Ok(next)
+}
+
+fn note(dir: &Path, serial: u64, kind: &str, name: &str, validity: Validity) -> Result<()> {
+    let file = dir.join(ISSUED);
+    let mut list = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&file)
+        .with_context(|| file.display().to_string())?;
+    writeln!(list, "{serial}\t{kind}\t{name}\t{}\t{}", Utc(validity.not_before), Utc(validity.not_after))
+        .with_context(|| file.display().to_string())
+}
+
+fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String> {
+    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    if request_only {
+        let key = NodeKey::from_seed(seed()?);
+        write_new(&dir.join(KEY), &key.to_pem(), true)?;
+        let request = dir.join("enrolment.request.pem");
+        write_new(&request, &Request::write(&format!("{name} enrolment"), &key)?, false)?;
+        return Ok(format!("{}: have it certified with `causeway authority enrol`\n", request.display()));
+    }
+    let unix = now();
+    let root = Authority::init_root(&format!("{name} root"), seed()?, Validity::days_from(unix, years * 365))?;
+    let serial = next_serial(dir)?;
+    let validity = Validity::days_from(unix, (years * 365).min(5 * 365));
+    let enrolment = root.init_enrolment(&format!("{name} enrolment"), seed()?, serial, validity)?;
+    write_new(&dir.join(ROOT_KEY), &root.key_pem(), true)?;
+    write_new(&dir.join(ROOT), &root.certificate_pem(), false)?;
+    write_new(&dir.join(KEY), &enrolment.key_pem(), true)?;
+    write_new(&dir.join(CERTIFICATE), &enrolment.certificate_pem(), false)?;
+    note(dir, serial, "enrolment", enrolment.name(), validity)?;
+    Ok(format!(
+        "authority of {name} in {}\n  {ROOT}: give it to every node and user (overlay.trust_file)\n  {ROOT_KEY}: keep it offline\n",
+        dir.display()
+    ))
+}
+
+fn enrol(dir: &Path, request: &Path, out: &Path) -> Result<String> {
+    let root = Authority::from_pem(&read(dir, ROOT_KEY)?, &read(dir, ROOT)?)?;
+    let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
+    let serial = next_serial(dir)?;
+    let validity = Validity::days_from(now(), 5 * 365);
+    write_new(out, &root.sign_enrolment(&text, serial, validity)?, false)?;
+    note(dir, serial, "enrolment", &Request::read(&text)?.name, validity)?;
+    Ok(format!("{}: put it beside the request as {CERTIFICATE}\n", out.display()))
+}
+
+fn enrolment(dir: &Path) -> Result<Authority> {
+    Ok(Authority::from_pem(&read(dir, KEY)?, &read(dir, CERTIFICATE)?)?)
+}
+
+fn issue_node(
+    dir: &Path,
+    name: &str,
+    claims: &NodeClaims,
+    days: u64,
+    request: Option<&Path>,
+    out: &Path,
+) -> Result<String> {
+    let authority = enrolment(dir)?;
+    let validity = Validity::days_from(now(), days);
+    let serial = next_serial(dir)?;
+    let peer = match request {
+        Some(request) => {
+            let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
+            let chain = authority.issue_node_request(&text, claims, serial, validity)?;
+            write_new(out, &chain.to_pem(), false)?;
+            chain.key().peer_id()
+        }
+        None => {
+            let key = NodeKey::from_seed(seed()?);
+            let chain = authority.issue_node(name, &key.public(), claims, serial, validity)?;
+            let peer = key.peer_id();
+            write_new(out, &NodeBundle { key, chain }.to_pem(), true)?;
+            peer
+        }
+    };
+    note(dir, serial, claims.role.as_str(), name, validity)?;
+    Ok(format!("{}\n  {} {name}, certificate {serial}, peer {peer}\n", out.display(), claims.role.as_str()))
+}
+
+fn issue_user(
+    dir: &Path,
+    handle: Handle,
+    numbers: Vec<Number>,
+    days: u64,
+    request: Option<&Path>,
+    out: &Path,
+) -> Result<String> {
+    let authority = enrolment(dir)?;
+    let validity = Validity::days_from(now(), days);
+    let serial = next_serial(dir)?;
+    let key = match request {
+        Some(_) => None,
+        None => Some(NodeKey::from_seed(seed()?)),
+    };
+    let public = match (request, &key) {
+        (Some(request), _) => {
+            let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
+            Request::read(&text)?.key
+        }
+        (None, Some(key)) => key.public(),
+        (None, None) => bail!("neither a request nor a key"),
+    };
+    let claims = HandleClaims {
+        handle: handle.clone(),
+        keys: vec![public.clone()],
+        serial,
+        validity,
+        abilities: Abilities::CALLS.with(Abilities::TEXT),
+        numbers,
+    };
+    let certificate = authority.issue_handle(claims)?;
+    match key {
+        Some(key) => write_new(out, &UserBundle { key, certificate }.to_pem(), true)?,
+        None => write_new(out, &certificate.to_pem(), false)?,
+    }
+    note(dir, serial, "user", handle.as_str(), validity)?;
+    Ok(format!("{}\n  user {handle}, certificate {serial}, peer {}\n", out.display(), public.peer_id()))
+}
+
+fn revoke(dir: &Path, serial: u64, reason: RevocationReason) -> Result<String> {
+    let authority = enrolment(dir)?;
+    let issued = read(dir, ISSUED)?;
+    let known = issued.lines().find(|line| line.split('\t').next() == Some(serial.to_string().as_str()));
+    let Some(known) = known else {
+        bail!("{serial}: no certificate of that number was issued here: see `causeway authority list`");
+    };
+    let file = dir.join(REVOKED);
+    let previous = match fs::read_to_string(&file) {
+        Ok(text) => Some(SignedRevocations::from_pem(&text)?),
+        Err(_) => None,
+    };
+    let list = authority.revoke(previous.as_ref(), serial, reason, now())?;
+    let part = dir.join("revoked.part");
+    fs::write(&part, list.to_pem()).with_context(|| part.display().to_string())?;
+    fs::rename(&part, &file).with_context(|| file.display().to_string())?;
+    let name = known.split('\t').nth(2).unwrap_or("?");
+    let count = list.revoked().len();
+    Ok(format!("{}: version {}, {count} revoked, now {name}; give it to every node\n", file.display(), list.version()))
+}
+
+fn list(dir: &Path) -> Result<String> {
+    let issued = read(dir, ISSUED)?;
+    let revoked = match fs::read_to_string(dir.join(REVOKED)) {
+        Ok(text) => SignedRevocations::from_pem(&text)?.revoked().to_vec(),
+        Err(_) => Vec::new(),
+    };
+    let unix = now();
+    let mut rows = Vec::new();
+    for line in issued.lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let [serial, kind, name, from, until] = cells[..] else { continue };
+        let revoked = revoked.iter().find(|entry| entry.serial.to_string() == serial);
+        let state = match revoked {
+            Some(entry) => format!("revoked {}: {}", Utc(entry.since), entry.reason),
+            None if until < Utc(unix).to_string().as_str() => "expired".to_owned(),
+            None => "good".to_owned(),
+        };
+        rows.push([serial, kind, name, from, until, &state].map(str::to_owned).to_vec());
+    }
+    Ok(super::show::table(&["NUMBER", "KIND", "NAME", "FROM", "UNTIL", "STATE"], &rows))
+}

@@ -1,0 +1,171 @@
+//! Text for people.
+
+use std::fmt::Write;
+
+use admin_api::{CallList, CallView, DecisionView, Health, LegView, RouteTest, TrunkView, WhyView};
+use serde::Deserialize;
+
+/// Lays rows out in columns as wide as their widest cell.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+fn state(call: &CallView) -> String {
+    let state = serde_json::to_value(call.state).ok();
+    state.as_ref().and_then(|value| value.as_str()).unwrap_or("unknown").to_owned()
+}
+
+fn milliseconds(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"))
+}
+
+pub(super) fn calls(list: &CallList) -> String {
+    if list.calls.is_empty() {
+        return "no calls\n".into();
+    }
+    let row = |call: &CallView| {
+        vec![
+            call.id.clone(),
+            call.started.clone(),
+            state(call),
+            call.from.clone().unwrap_or_else(|| "anonymous".into()),
+            call.to.clone(),
+            call.trunk.clone().unwrap_or_else(|| "-".into()),
+            milliseconds(call.setup_ms),
+            call.duration_ms.map_or_else(|| "-".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0)),
+            call.cause.as_ref().map_or_else(String::new, |cause| format!("{} {}", cause.q850, cause.text)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = list.calls.iter().map(row).collect();
+    let head = ["CALL", "STARTED", "STATE", "FROM", "TO", "TRUNK", "SET-UP", "LENGTH", "CAUSE"];
+    let mut text = table(&head, &rows);
+    if list.next.is_some() {
+        text += "more calls follow: raise --limit\n";
+    }
+    text
+}
+
+fn leg(name: &str, leg: &LegView) -> String {
+    let total = leg.packets_received + leg.packets_lost;
+    let loss = if total == 0 { 0.0 } else { leg.packets_lost as f64 * 100.0 / total as f64 };
+    format!(
+        "  from the {name} ({}): {} packets received, {loss:.1} % lost, {} late, {} refused, {} frames concealed, jitter {:.1} ms; {} packets sent to it\n",
+        leg.codec.as_deref().unwrap_or("no codec"),
+        leg.packets_received,
+        leg.packets_late,
+        leg.packets_refused,
+        leg.frames_concealed,
+        leg.jitter_ms,
+        leg.packets_sent,
+    )
+}
+
+pub(super) fn call(call: &CallView) -> String {
+    let mut text = format!(
+        "call {}\n  {}, {}: {} -> {}",
+        call.id,
+        call.direction.replace('_', " "),
+        state(call),
+        call.from.as_deref().unwrap_or("anonymous"),
+        call.to
+    );
+    if let Some(trunk) = &call.trunk {
+        let _ = write!(text, " by trunk {trunk}");
+    }
+    let _ = write!(
+        text,
+        "\n  started {}; ringing or early media after {}; answered after {}; {} DTMF digits\n",
+        call.started,
+        milliseconds(call.post_dial_delay_ms),
+        milliseconds(call.setup_ms),
+        call.dtmf_digits
+    );
+    text += &leg("overlay", &call.overlay);
+    text += &leg("trunk", &call.trunk_leg);
+    if let Some(cause) = &call.cause {
+        let by = call.released_by.as_deref().unwrap_or("nobody known");
+        let _ = writeln!(text, "  ended by {by}: {} (Q.850 {})", cause.text, cause.q850);
+    }
+    text
+}
+
+fn decisions(list: &[DecisionView]) -> String {
+    let rows: Vec<Vec<String>> = list
+        .iter()
+        .map(|step| vec![step.gate.clone(), step.verdict.clone(), step.rule.clone(), step.detail.clone()])
+        .collect();
+    table(&["GATE", "VERDICT", "RULE", "WHY"], &rows)
+}
+
+pub(super) fn why(why: &WhyView) -> String {
+    format!("{}\n\n{}", why.summary, decisions(&why.decisions))
+}
+
+pub(super) fn route(test: &RouteTest) -> String {
+    let verdict = if test.placed {
+        format!("would be placed: {}", test.targets.join(", then "))
+    } else {
+        "would be refused".into()
+    };
+    format!("{verdict}\n\n{}", decisions(&test.decisions))
+}
+
+/// The list of trunks as the API wraps it.
+#[derive(Deserialize)]
+pub(super) struct Trunks {
+    trunks: Vec<TrunkView>,
+}
+
+pub(super) fn trunks(list: &Trunks) -> String {
+    if list.trunks.is_empty() {
+        return "no trunks\n".into();
+    }
+    let row = |trunk: &TrunkView| {
+        vec![
+            trunk.name.clone(),
+            trunk.state.clone(),
+            trunk.target.clone(),
+            format!("{}/{}", trunk.calls, trunk.max_calls),
+            trunk.detail.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = list.trunks.iter().map(row).collect();
+    table(&["TRUNK", "STATE", "TARGET", "CALLS", "LAST CHECK"], &rows)
+}
+
+pub(super) fn health(health: &Health) -> String {
+    let state = serde_json::to_value(health.state).ok();
+    let mut text = format!(
+        "{}: {} {}, up {} s, {} calls\noverlay node {}: {} peers, {} reservations, {} records\n",
+        state.as_ref().and_then(|value| value.as_str()).unwrap_or("unknown"),
+        health.role,
+        health.version,
+        health.uptime_s,
+        health.calls,
+        health.peer_id,
+        health.overlay_peers,
+        health.reservations,
+        health.records
+    );
+    for address in &health.overlay_addresses {
+        let _ = writeln!(text, "  {address}");
+    }
+    text
+}

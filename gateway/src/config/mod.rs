@@ -1,0 +1,240 @@
+//! The configuration file: its shape, and the checks that run before anything is bound.
+//!
+//! Unknown keys are refused. Every error names the file, the line, the key and the remedy.
+
+mod check;
+mod error;
+mod shape;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use admin_api::{Scope, TokenDigest};
+use call_model::{Codec, Handle, Number, TrunkName};
+use sip_trunk::auth::Credentials;
+use sip_trunk::trunk::numbers::NumberRules;
+use sip_trunk::{Transport, UnknownSource};
+
+pub use error::ConfigError;
+
+/// Everything the daemon was told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The node in the overlay.
+    pub overlay: Overlay,
+    /// SIP listeners; `None` for a supernode without trunks.
+    pub sip: Option<Sip>,
+    /// Media ports, threads and codec settings.
+    pub media: Media,
+    /// Trunks in the order of the file.
+    pub trunks: Vec<Trunk>,
+    /// Routes from the overlay to trunks, longest prefix first.
+    pub routes: Vec<Route>,
+    /// Numbers served: number to overlay user.
+    pub numbers: HashMap<Number, Handle>,
+    /// What is permitted.
+    pub policy: Policy,
+    /// Bounds on live calls.
+    pub limits: Limits,
+    /// The admin listener; `None` switches it off.
+    pub admin: Option<Admin>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// What this node is in the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// DHT server, relay, rendezvous.
+    Supernode,
+    /// A supernode that also joins the telephone world.
+    Gateway,
+}
+
+impl Role {
+    /// Returns the name used in the configuration and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Supernode => "supernode",
+            Role::Gateway => "gateway",
+        }
+    }
+}
+
+/// The `[overlay]` table.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    /// What the node is.
+    pub role: Role,
+    /// PEM file of the node's private key, its certificate and those above it.
+    pub identity_file: PathBuf,
+    /// PEM file of the root certificate.
+    pub trust_file: PathBuf,
+    /// Revocation list, if there is one.
+    pub revocation_file: Option<PathBuf>,
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddresses by which others reach this node, where they differ.
+    pub external: Vec<String>,
+    /// Multiaddresses of nodes to join by, each ending in `/p2p/ID`.
+    pub bootstrap: Vec<String>,
+    /// E.164 prefixes without `+` that a gateway offers to overlay users.
+    pub offer: Vec<String>,
+    /// Price per minute in micro-units of the currency, told in offers.
+    pub price_per_minute_micros: u64,
+    /// ISO 4217 code of the currency.
+    pub currency: String,
+}
+
+/// The `[sip]` table.
+#[derive(Clone, Debug)]
+pub struct Sip {
+    /// Listeners.
+    pub listen: Vec<(Transport, SocketAddr)>,
+    /// What a request from an address of no trunk gets.
+    pub unknown_source: UnknownSource,
+    /// The `User-Agent` and `Server` header.
+    pub user_agent: String,
+}
+
+/// The `[media]` table.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// Address of the trunk legs.
+    pub trunk_address: IpAddr,
+    /// Ports of the trunk legs; RTP on even ports, RTCP above.
+    pub trunk_ports: RangeInclusive<u16>,
+    /// Address of the overlay legs.
+    pub overlay_address: IpAddr,
+    /// Ports of the overlay legs.
+    pub overlay_ports: RangeInclusive<u16>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Opus encoder complexity, 0 to 10.
+    pub opus_complexity: u8,
+    /// Opus bit rate in bit/s, 6000 to 64000.
+    pub opus_bitrate: u32,
+    /// Whether silence from the trunk is left unencoded.
+    pub suppress_silence: bool,
+    /// How long a leg may be silent before the call is ended.
+    pub silence_timeout: Duration,
+    /// How long a port rests after a call before another may have it.
+    pub port_quarantine: Duration,
+}
+
+/// One `[[trunks]]` entry.
+#[derive(Clone, Debug)]
+pub struct Trunk {
+    /// Its name.
+    pub name: TrunkName,
+    /// Transport towards it.
+    pub transport: Transport,
+    /// Where requests go.
+    pub target: SocketAddr,
+    /// Host part of the request URI.
+    pub host: String,
+    /// Addresses from which its requests come.
+    pub sources: Vec<IpAddr>,
+    /// What answers its challenges.
+    pub credentials: Option<Credentials>,
+    /// G.711 laws in order of preference.
+    pub codecs: Vec<Codec>,
+    /// Milliseconds of audio per packet.
+    pub packet_time_ms: u16,
+    /// Period of the health check; `None` switches it off.
+    pub options_interval: Option<Duration>,
+    /// Calls it may carry.
+    pub max_calls: usize,
+    /// How long the far side may ring.
+    pub ring_timeout: Duration,
+    /// How numbers are written towards it and read from it.
+    pub numbers: NumberRules,
+    /// Number shown for callers that have none of their own.
+    pub default_caller: Option<Number>,
+}
+
+/// One `[[routes]]` entry.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Position in the file, from 0.
+    pub index: usize,
+    /// E.164 prefix without `+`; empty matches every number.
+    pub prefix: String,
+    /// Trunks in the order in which they are tried.
+    pub trunks: Vec<TrunkName>,
+}
+
+/// The `[policy]` table: prefixes without `+`.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Prefixes that overlay users may call; empty allows all that is routed.
+    pub allow_prefixes: Vec<String>,
+    /// Prefixes that nobody may call, whatever is allowed.
+    pub deny_prefixes: Vec<String>,
+}
+
+/// The `[limits]` table.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Live calls in all.
+    pub calls: usize,
+    /// Live calls of one overlay user.
+    pub calls_per_user: usize,
+    /// Finished calls kept for the API.
+    pub history: usize,
+    /// How long live calls may run on after SIGTERM.
+    pub drain: Duration,
+}
+
+/// The `[admin]` table.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Digests of the tokens that open it.
+    pub tokens: Vec<(TokenDigest, Scope)>,
+}
+
+/// The `[log]` table.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Filter of the log, such as `info` or `info,sip_trunk=debug`.
+    pub filter: String,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// Whether numbers, handles and addresses are masked.
+    pub redact: bool,
+}
+
+impl Config {
+    /// Reads and checks a file. Nothing is bound or started.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file, line, key and remedy.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            file: path.to_owned(),
+            line: None,
+            key: String::new(),
+            problem: error.to_string(),
+            remedy: "give the path of a readable file with --config".into(),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads and checks the text of a file; `path` is for messages and for relative paths in it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        check::parse(path, text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

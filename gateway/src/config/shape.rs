@@ -1,0 +1,137 @@
+//! The file as it is written, before it is checked. Every default stands here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) overlay: Overlay,
+    pub(super) sip: Option<Sip>,
+    #[serde(default)]
+    pub(super) media: Media,
+    #[serde(default)]
+    pub(super) trunks: Vec<Trunk>,
+    #[serde(default)]
+    pub(super) routes: Vec<Route>,
+    /// Number to handle.
+    #[serde(default)]
+    pub(super) numbers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) policy: Policy,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    pub(super) admin: Option<Admin>,
+    #[serde(default)]
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Overlay {
+    pub(super) role: String,
+    pub(super) identity_file: PathBuf,
+    pub(super) trust_file: PathBuf,
+    pub(super) revocation_file: Option<PathBuf>,
+    pub(super) listen: Vec<String>,
+    #[serde(default)]
+    pub(super) external: Vec<String>,
+    #[serde(default)]
+    pub(super) bootstrap: Vec<String>,
+    #[serde(default)]
+    pub(super) offer: Vec<String>,
+    #[serde(default)]
+    pub(super) price_per_minute_micros: u64,
+    pub(super) currency: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sip {
+    pub(super) listen: Vec<String>,
+    pub(super) unknown_source: Option<String>,
+    pub(super) user_agent: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Media {
+    pub(super) trunk_address: Option<String>,
+    pub(super) trunk_ports: Option<String>,
+    pub(super) overlay_address: Option<String>,
+    pub(super) overlay_ports: Option<String>,
+    pub(super) threads: Option<i64>,
+    pub(super) opus_complexity: Option<i64>,
+    pub(super) opus_bitrate: Option<i64>,
+    pub(super) suppress_silence: Option<bool>,
+    pub(super) silence_timeout_s: Option<i64>,
+    pub(super) port_quarantine_s: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trunk {
+    pub(super) name: String,
+    pub(super) target: String,
+    pub(super) sources: Option<Vec<String>>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) realm: Option<String>,
+    pub(super) codecs: Option<Vec<String>>,
+    pub(super) packet_time_ms: Option<i64>,
+    pub(super) options_interval_s: Option<i64>,
+    pub(super) max_calls: Option<i64>,
+    pub(super) ring_timeout_s: Option<i64>,
+    pub(super) number_format: Option<String>,
+    pub(super) country_code: Option<String>,
+    pub(super) default_caller: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) prefix: String,
+    pub(super) trunks: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    #[serde(default)]
+    pub(super) allow_prefixes: Vec<String>,
+    #[serde(default)]
+    pub(super) deny_prefixes: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) calls: Option<i64>,
+    pub(super) calls_per_user: Option<i64>,
+    pub(super) history: Option<i64>,
+    pub(super) drain_s: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) listen: String,
+    pub(super) tokens: Vec<Token>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    pub(super) sha256: String,
+    pub(super) scope: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) filter: Option<String>,
+    pub(super) format: Option<String>,
+    pub(super) redact: Option<bool>,
+}

@@ -1,0 +1,169 @@
+//! From what the switch remembers to what the API shows.
+
+use std::time::{Duration, Instant};
+
+use admin_api::{
+    CallFilter, CallList, CallState, CallView, CauseView, DecisionView, ExchangeView, LadderView, LegView, RouteTest,
+    TrunkView, WhyView,
+};
+use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
+use p2p_edge::identity::Utc;
+
+use crate::config::Trunk;
+use crate::switch::{CallRecord, Origin, Phase, Switch, Target};
+
+pub(crate) fn calls(switch: &Switch, filter: &CallFilter, now: Instant) -> CallList {
+    let live = switch.live_records().into_iter();
+    let finished = switch.finished_records().take(if filter.live { 0 } else { usize::MAX });
+    let mut rows = live.chain(finished).skip_while({
+        let mut past = filter.after.is_none();
+        move |record| {
+            let skip = !past;
+            past = past || Some(record.id) == filter.after;
+            skip
+        }
+    });
+    let calls: Vec<CallView> = rows.by_ref().take(filter.limit).map(|record| call(record, now)).collect();
+    let more = rows.next().is_some();
+    CallList { next: calls.last().filter(|_| more).map(|last| last.id.clone()), calls }
+}
+
+pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
+    let end = record.ended.unwrap_or_else(|| now.saturating_duration_since(record.started));
+    CallView {
+        id: record.id.to_string(),
+        direction: record.direction.as_str().to_owned(),
+        state: match record.phase {
+            Phase::Setup => CallState::Setup,
+            Phase::Ringing => CallState::Ringing,
+            Phase::Early => CallState::Early,
+            Phase::Active => CallState::Active,
+            Phase::Releasing => CallState::Releasing,
+            Phase::Ended => CallState::Ended,
+        },
+        from: record.from.address.as_ref().map(ToString::to_string),
+        to: record.to.clone(),
+        trunk: record.trunk.as_ref().map(ToString::to_string),
+        started: rfc3339(record.started_unix_ms),
+        post_dial_delay_ms: record.alerted.or(record.answered).map(millis),
+        setup_ms: record.answered.map(millis),
+        duration_ms: record.answered.map(|answered| millis(end.saturating_sub(answered))),
+        outcome: record.outcome.map(|outcome| outcome.as_str().to_owned()),
+        cause: record.cause.map(|cause| CauseView {
+            q850: cause.value(),
+            text: cause.to_string(),
+            sip_status: record.sip_status,
+        }),
+        released_by: record.released_by.map(|by| by.as_str().to_owned()),
+        dtmf_digits: record.dtmf_digits,
+        overlay: leg(record.answered.or(record.alerted).map(|_| Codec::Opus), &record.overlay_quality),
+        trunk_leg: leg(record.trunk_codec, &record.trunk_quality),
+    }
+}
+
+fn leg(codec: Option<Codec>, quality: &LegQuality) -> LegView {
+    LegView {
+        codec: codec.map(|codec| codec.encoding_name().to_owned()),
+        packets_received: quality.packets_received,
+        packets_sent: quality.packets_sent,
+        packets_lost: quality.packets_lost,
+        packets_late: quality.packets_late,
+        packets_refused: quality.packets_refused,
+        frames_concealed: quality.frames_concealed,
+        jitter_ms: quality.jitter_ms,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+pub(crate) fn why(record: &CallRecord, now: Instant) -> WhyView {
+    WhyView { call: call(record, now), summary: record.summary(), decisions: decisions(&record.decisions) }
+}
+
+fn decisions(list: &[Decision]) -> Vec<DecisionView> {
+    list.iter()
+        .map(|decision| DecisionView {
+            gate: decision.gate.as_str().to_owned(),
+            verdict: decision.verdict.as_str().to_owned(),
+            rule: decision.rule.clone(),
+            detail: decision.detail.clone(),
+        })
+        .collect()
+}
+
+pub(crate) fn ladder(record: &CallRecord, now: Instant) -> LadderView {
+    let exchanges = record.exchanges.iter().map(|(at, exchange)| ExchangeView {
+        at_ms: (at.as_secs_f64() * 1e4).round() / 10.0,
+        from: exchange.from.as_str().to_owned(),
+        to: exchange.to.as_str().to_owned(),
+        label: exchange.label.clone(),
+    });
+    LadderView { call: call(record, now), exchanges: exchanges.collect(), dropped: record.exchanges_dropped }
+}
+
+pub(crate) fn route_test(
+    switch: &Switch,
+    to: &Address,
+    from: Option<Address>,
+    trunk: Option<TrunkName>,
+) -> RouteTest {
+    let origin = match trunk {
+        Some(name) => Origin::Trunk { name },
+        None => Origin::Overlay {
+            handle: match from {
+                Some(Address::Handle(handle)) => Some(handle),
+                _ => None,
+            },
+        },
+    };
+    let evaluation = switch.evaluate(&origin, &to.to_string(), Some(to));
+    let decisions = decisions(&evaluation.decisions);
+    let placed = !evaluation.decisions.iter().any(|decision| decision.verdict == Verdict::Refuse);
+    let targets = match evaluation.target {
+        Ok(Target::Trunks(trunks)) => trunks.iter().map(ToString::to_string).collect(),
+        Ok(Target::User(handle)) => vec![handle.to_string()],
+        Err(_) => Vec::new(),
+    };
+    RouteTest { placed, targets, decisions }
+}
+
+pub(crate) fn trunks(switch: &Switch, configured: &[Trunk]) -> Vec<TrunkView> {
+    let row = |trunk: &Trunk| {
+        let health = switch.trunk_health(&trunk.name);
+        TrunkView {
+            name: trunk.name.to_string(),
+            target: format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            state: match health {
+                None => "unknown",
+                Some((true, _)) => "up",
+                Some((false, _)) => "down",
+            }
+            .to_owned(),
+            detail: health.map_or("not asked yet", |(_, detail)| detail).to_owned(),
+            calls: switch.calls_on(&trunk.name),
+            max_calls: trunk.max_calls,
+        }
+    };
+    configured.iter().map(row).collect()
+}
+
+/// Writes a time as RFC 3339 in UTC with milliseconds.
+fn rfc3339(unix_ms: u64) -> String {
+    let seconds = Utc(unix_ms / 1000).to_string();
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), unix_ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc3339() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_305_600_123), "2026-11-22T00:00:00.123Z");
+    }
+}

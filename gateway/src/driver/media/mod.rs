@@ -1,0 +1,248 @@
+//! The media of all calls: ports, sockets and worker threads.
+
+mod ports;
+mod session;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use call_model::{CallId, Cause};
+use mio::net::UdpSocket;
+use tokio::sync::mpsc;
+use transcoder::{Bridge, BridgeConfig, DtlsIdentity, WebRtcConfig, WebRtcLeg};
+
+use crate::config::Media as MediaConfig;
+use crate::switch::{MediaCommand, MediaEvent};
+use ports::PortPool;
+use session::Sockets;
+use worker::{Order, Worker};
+pub(crate) use worker::{PublishedCounters, Report};
+
+/// Ports tried for one call before it is given up: others on this host may sit on some.
+const BIND_ATTEMPTS: usize = 16;
+
+/// Owns the ports and the worker threads. Lives with the signalling loop; nothing here waits.
+#[derive(Debug)]
+pub(crate) struct MediaEngine {
+    config: MediaConfig,
+    identity: DtlsIdentity,
+    trunk_ports: PortPool,
+    overlay_ports: PortPool,
+    workers: Vec<Worker>,
+    worker_of: HashMap<CallId, usize>,
+    next_seed: u64,
+    orders_dropped: u64,
+}
+
+/// The media threads could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaStartError {
+    /// No certificate for DTLS.
+    #[error("media: {0}")]
+    Identity(transcoder::MediaError),
+    /// No thread or no poll.
+    #[error("media thread: {0}")]
+    Thread(io::Error),
+    /// The address is not one of this host.
+    #[error("{key}: {address} cannot be bound: {source}; write an address of this host")]
+    Address {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: std::net::IpAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl MediaEngine {
+    pub(crate) fn start(
+        config: MediaConfig,
+        seed: u64,
+        reports: &mpsc::Sender<Report>,
+    ) -> Result<Self, MediaStartError> {
+        for (key, address) in
+            [("media.trunk_address", config.trunk_address), ("media.overlay_address", config.overlay_address)]
+        {
+            std::net::UdpSocket::bind((address, 0))
+                .map_err(|source| MediaStartError::Address { key, address, source })?;
+        }
+        let workers = (0..config.threads)
+            .map(|index| Worker::spawn(index, reports.clone(), config.port_quarantine))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(MediaStartError::Thread)?;
+        Ok(Self {
+            identity: DtlsIdentity::generate().map_err(MediaStartError::Identity)?,
+            trunk_ports: PortPool::pairs(&config.trunk_ports),
+            overlay_ports: PortPool::singles(&config.overlay_ports),
+            workers,
+            worker_of: HashMap::new(),
+            next_seed: seed,
+            orders_dropped: 0,
+            config,
+        })
+    }
+
+    /// Carries out a command of the switch. What can be said at once is returned.
+    pub(crate) fn handle(&mut self, now: Instant, command: MediaCommand) -> Option<MediaEvent> {
+        let (call, order) = match command {
+            MediaCommand::Open { call, overlay_offer } => {
+                return Some(self.open(now, call, overlay_offer.as_deref()).unwrap_or_else(|(cause, detail)| {
+                    MediaEvent::Refused { call, cause, detail }
+                }));
+            }
+            MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
+            MediaCommand::TrunkMedia { call, media } => (call, Order::TrunkMedia { call, media }),
+            MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),
+            MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
+                (call, Order::SendDtmf { call, side, digit, duration_ms })
+            }
+            MediaCommand::Close { call } => (call, Order::Close { call }),
+        };
+        let worker = if matches!(order, Order::Close { .. }) {
+            self.worker_of.remove(&call)
+        } else {
+            self.worker_of.get(&call).copied()
+        };
+        if let Some(worker) = worker
+            && self.workers[worker].order(order).is_err()
+        {
+            self.orders_dropped += 1;
+            tracing::error!(%call, worker, "the queue of a media thread is full");
+        }
+        None
+    }
+
+    /// Takes ports back that have rested.
+    pub(crate) fn ports_free(&mut self, overlay: u16, trunk: u16) {
+        self.overlay_ports.give_back(overlay);
+        self.trunk_ports.give_back(trunk);
+    }
+
+    /// Returns the counters of every worker.
+    pub(crate) fn counters(&self) -> Vec<Arc<PublishedCounters>> {
+        self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect()
+    }
+
+    /// Returns how many orders found the queue of a media thread full.
+    pub(crate) fn orders_dropped(&self) -> u64 {
+        self.orders_dropped
+    }
+
+    /// Returns how many trunk port pairs are free, and how many there are.
+    pub(crate) fn trunk_ports(&self) -> (usize, usize) {
+        (self.trunk_ports.free(), self.trunk_ports.size())
+    }
+
+    fn open(&mut self, now: Instant, call: CallId, offer: Option<&str>) -> Result<MediaEvent, (Cause, String)> {
+        let sockets = self.bind()?;
+        let (overlay, trunk_rtp) = (sockets.locals[session::OVERLAY], sockets.locals[session::TRUNK_RTP]);
+        let opened = self.bridge(now, overlay, trunk_rtp, offer);
+        let (bridge, overlay_sdp) = match opened {
+            Ok(opened) => opened,
+            Err(refused) => {
+                drop(sockets);
+                self.ports_free(overlay.port(), trunk_rtp.port());
+                return Err(refused);
+            }
+        };
+        let least = (0..self.workers.len()).min_by_key(|&index| self.workers[index].calls());
+        let worker = least.ok_or((Cause::TEMPORARY_FAILURE, "no media thread".to_owned()))?;
+        let order = Order::Add { call, bridge: Box::new(bridge), sockets: Box::new(sockets) };
+        if self.workers[worker].order(order).is_err() {
+            self.orders_dropped += 1;
+            self.ports_free(overlay.port(), trunk_rtp.port());
+            let detail = "the queue of the media thread is full".to_owned();
+            return Err((Cause::SWITCHING_EQUIPMENT_CONGESTION, detail));
+        }
+        self.worker_of.insert(call, worker);
+        Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
+    }
+
+    fn bridge(
+        &mut self,
+        now: Instant,
+        overlay: SocketAddr,
+        trunk: SocketAddr,
+        offer: Option<&str>,
+    ) -> Result<(Bridge, String), (Cause, String)> {
+        let unusable = |error: transcoder::MediaError| {
+            (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
+        };
+        let config = WebRtcConfig { local: vec![overlay], ice_lite: true };
+        let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
+        let sdp = match offer {
+            Some(offer) => leg.accept_offer(offer),
+            None => leg.create_offer(),
+        };
+        let sdp = sdp.map_err(unusable)?;
+        self.next_seed = self.next_seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let config = BridgeConfig {
+            bitrate: self.config.opus_bitrate,
+            complexity: self.config.opus_complexity,
+            media_timeout: self.config.silence_timeout,
+            suppress_silence: self.config.suppress_silence,
+            ..BridgeConfig::new(trunk)
+        };
+        Ok((Bridge::new(config, leg, self.next_seed, now).map_err(unusable)?, sdp))
+    }
+
+    fn bind(&mut self) -> Result<Sockets, (Cause, String)> {
+        let exhausted = |which: &str| {
+            let detail = format!("no free {which} port: widen media.{which}_ports");
+            (Cause::NO_CIRCUIT_AVAILABLE, detail)
+        };
+        let overlay_ip = self.config.overlay_address;
+        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into())?]));
+        let (overlay_port, [overlay]) = overlay.ok_or_else(|| exhausted("overlay"))?;
+        let trunk_ip = self.config.trunk_address;
+        let trunk = bind_from(&mut self.trunk_ports, |port| {
+            Ok([udp((trunk_ip, port).into())?, udp((trunk_ip, port + 1).into())?])
+        });
+        let Some((trunk_port, [rtp, rtcp])) = trunk else {
+            self.overlay_ports.give_back(overlay_port);
+            return Err(exhausted("trunk"));
+        };
+        let locals = [
+            SocketAddr::new(overlay_ip, overlay_port),
+            SocketAddr::new(trunk_ip, trunk_port),
+            SocketAddr::new(trunk_ip, trunk_port + 1),
+        ];
+        Ok(Sockets { sockets: [overlay, rtp, rtcp], locals })
+    }
+}
+
+/// Takes ports until one can be bound; those that cannot go to the end of the pool.
+fn bind_from<const N: usize>(
+    pool: &mut PortPool,
+    bind: impl Fn(u16) -> io::Result<[UdpSocket; N]>,
+) -> Option<(u16, [UdpSocket; N])> {
+    for _ in 0..BIND_ATTEMPTS {
+        let port = pool.take()?;
+        match bind(port) {
+            Ok(sockets) => return Some((port, sockets)),
+            Err(error) => {
+                tracing::debug!(port, %error, "media port is taken");
+                pool.give_back(port);
+            }
+        }
+    }
+    None
+}
+
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // DSCP EF (RFC 4594 4.1): voice goes first where the network looks at it.
+    match address {
+        SocketAddr::V4(_) => socket.set_tos_v4(0xb8)?,
+        SocketAddr::V6(_) => socket.set_tclass_v6(0xb8)?,
+    }
+    socket.bind(&address.into())?;
+    Ok(UdpSocket::from_std(socket.into()))
+}

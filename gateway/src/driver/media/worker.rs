@@ -1,0 +1,401 @@
+//! One media thread: the sockets and bridges of the calls that were given to it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use call_model::{CallId, DtmfDigit, LegMedia, Side};
+use mio::{Events, Interest, Poll, Token, Waker};
+use tokio::sync::mpsc;
+use transcoder::{Bridge, BridgeEvent, LegFailure};
+
+use super::session::{Draining, OVERLAY, SOCKETS, Session, Sockets, TRUNK_RTP};
+use crate::switch::MediaEvent;
+
+/// Commands that may wait for a worker. One is a few hundred bytes.
+const QUEUE: usize = 4096;
+/// Longest datagram taken; RTP over Ethernet stays below.
+const DATAGRAM: usize = 2048;
+/// How often the figures of a call are reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What the signalling side tells a worker.
+#[derive(Debug)]
+pub(super) enum Order {
+    Add { call: CallId, bridge: Box<Bridge>, sockets: Box<Sockets> },
+    OverlayAnswer { call: CallId, sdp: String },
+    TrunkMedia { call: CallId, media: LegMedia },
+    OverlayHold { call: CallId, on: bool },
+    SendDtmf { call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16 },
+    Close { call: CallId },
+    Stop,
+}
+
+/// What a worker tells the signalling side.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// About a call.
+    Media(MediaEvent),
+    /// The ports of a closed call have rested.
+    PortsFree {
+        /// Port of the overlay leg.
+        overlay: u16,
+        /// Even port of the trunk leg.
+        trunk: u16,
+    },
+}
+
+/// Counts of one worker, kept by the thread and published once per turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WorkerCounters {
+    pub(super) received: u64,
+    pub(super) receive_failed: u64,
+    pub(super) sent: u64,
+    pub(super) send_failed: u64,
+    pub(super) stray: u64,
+    pub(super) reports_dropped: u64,
+}
+
+/// The same, for others to read.
+#[derive(Debug, Default)]
+pub(crate) struct PublishedCounters {
+    /// Datagrams read from the sockets of live calls.
+    pub(crate) received: AtomicU64,
+    /// Datagrams sent.
+    pub(crate) sent: AtomicU64,
+    /// Sends and receives that the system refused.
+    pub(crate) failed: AtomicU64,
+    /// Datagrams that came to the ports of calls that are over.
+    pub(crate) stray: AtomicU64,
+    /// Reports that found the queue to the signalling loop full.
+    pub(crate) reports_dropped: AtomicU64,
+    /// Live calls.
+    pub(crate) calls: AtomicUsize,
+}
+
+/// A running worker thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    orders: SyncSender<Order>,
+    waker: Arc<Waker>,
+    pub(super) counters: Arc<PublishedCounters>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Worker {
+    pub(super) fn spawn(index: usize, reports: mpsc::Sender<Report>, quarantine: Duration) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (orders, inbox) = sync_channel(QUEUE);
+        let counters = Arc::new(PublishedCounters::default());
+        let published = Arc::clone(&counters);
+        let thread = thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+            Loop {
+                poll,
+                inbox,
+                reports,
+                quarantine,
+                sessions: HashMap::new(),
+                slots: Vec::new(),
+                free_slots: Vec::new(),
+                timers: BinaryHeap::new(),
+                unread: Vec::new(),
+                counters: WorkerCounters::default(),
+                published,
+                live: 0,
+            }
+            .run();
+        })?;
+        Ok(Self { orders, waker, counters, thread: Some(thread) })
+    }
+
+    /// Hands an order over. Gives it back if the worker's queue is full.
+    pub(super) fn order(&self, order: Order) -> Result<(), Box<Order>> {
+        self.orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(order) | TrySendError::Disconnected(order) => Box::new(order),
+        })?;
+        // A waker that fails means a dead thread; the next order will say so.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.counters.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.orders.send(Order::Stop).is_ok() {
+            let _ = self.waker.wake();
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Live(Box<Session>),
+    Draining(Box<Draining>),
+}
+
+struct Loop {
+    poll: Poll,
+    inbox: Receiver<Order>,
+    reports: mpsc::Sender<Report>,
+    quarantine: Duration,
+    sessions: HashMap<CallId, usize>,
+    slots: Vec<Slot>,
+    free_slots: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Sockets with more to read than one batch.
+    unread: Vec<Token>,
+    counters: WorkerCounters,
+    published: Arc<PublishedCounters>,
+    live: usize,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = [0; DATAGRAM];
+        let mut ready = Vec::new();
+        loop {
+            let timeout = if self.unread.is_empty() {
+                let next = self.timers.peek().map(|Reverse((at, _))| *at);
+                next.map(|at| at.saturating_duration_since(Instant::now()))
+            } else {
+                Some(Duration::ZERO)
+            };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "media poll failed");
+                return;
+            }
+            ready.clear();
+            ready.append(&mut self.unread);
+            ready.extend(events.iter().map(|event| event.token()).filter(|token| *token != WAKE));
+            for token in ready.drain(..) {
+                self.read(token, &mut buffer);
+            }
+            if self.take_orders() {
+                return;
+            }
+            self.fire_timers();
+            self.publish();
+        }
+    }
+
+    fn read(&mut self, token: Token, buffer: &mut [u8]) {
+        let (slot, index) = (token.0 / SOCKETS, token.0 % SOCKETS);
+        // Each datagram is stamped when it is read: a batch may take longer than a frame lasts.
+        let now = Instant::now();
+        let more = match self.slots.get_mut(slot) {
+            Some(Slot::Live(session)) => {
+                let more = session.read(now, index, buffer, &mut self.counters);
+                self.after(slot, now);
+                more
+            }
+            Some(Slot::Draining(draining)) => {
+                draining.read(now, index, buffer, self.quarantine, &mut self.counters)
+            }
+            Some(Slot::Free) | None => false,
+        };
+        if more {
+            self.unread.push(token);
+        }
+    }
+
+    /// Reports what a bridge has to say and keeps its wake-up in the timer queue.
+    fn after(&mut self, slot: usize, now: Instant) {
+        let Some(Slot::Live(session)) = self.slots.get_mut(slot) else { return };
+        let call = session.call;
+        while let Some(event) = session.bridge.poll_event() {
+            let event = match event {
+                BridgeEvent::OverlayConnected => MediaEvent::OverlayConnected { call },
+                // The user hung up: the word for that comes by signalling, with the cause.
+                BridgeEvent::OverlayFailed { failure: LegFailure::Closed } => continue,
+                BridgeEvent::OverlayFailed { failure } => {
+                    let detail = format!("media with the overlay user failed: {}", failure.as_str());
+                    MediaEvent::OverlayFailed { call, detail }
+                }
+                BridgeEvent::FirstPacket { side } => MediaEvent::FirstPacket { call, side },
+                BridgeEvent::Silent { side } => MediaEvent::Silent { call, side },
+                BridgeEvent::Dtmf { side, digit, duration_ms, forwarded } => {
+                    MediaEvent::Dtmf { call, side, digit, duration_ms, forwarded }
+                }
+            };
+            send(&self.reports, &mut self.counters, Report::Media(event));
+        }
+        if now >= session.next_report {
+            session.next_report = now + REPORT_INTERVAL;
+            send(&self.reports, &mut self.counters, quality(session));
+        }
+        let wanted = session.bridge.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
+        if session.scheduled.is_none_or(|scheduled| wanted < scheduled) {
+            session.scheduled = Some(wanted);
+            self.timers.push(Reverse((wanted, slot)));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        loop {
+            let now = Instant::now();
+            match self.timers.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return,
+            }
+            let Some(Reverse((at, slot))) = self.timers.pop() else { return };
+            match self.slots.get_mut(slot) {
+                // An entry that an earlier wake-up has overtaken is not the scheduled one.
+                Some(Slot::Live(session)) if session.scheduled == Some(at) => {
+                    session.scheduled = None;
+                    session.handle_timeout(now, &mut self.counters);
+                    self.after(slot, now);
+                }
+                Some(Slot::Draining(draining)) => {
+                    if draining.free_at <= now {
+                        self.free(slot);
+                    } else if draining.free_at > at {
+                        let again = draining.free_at;
+                        self.timers.push(Reverse((again, slot)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries out waiting orders. Returns whether to stop.
+    fn take_orders(&mut self) -> bool {
+        loop {
+            let order = match self.inbox.try_recv() {
+                Ok(order) => order,
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            };
+            let now = Instant::now();
+            match order {
+                Order::Add { call, bridge, sockets } => self.add(now, call, *bridge, *sockets),
+                Order::OverlayAnswer { call, sdp } => self.on(now, call, |session| {
+                    session.bridge.accept_overlay_answer(&sdp, now).map_err(|error| error.to_string())
+                }),
+                Order::TrunkMedia { call, media } => self.on(now, call, |session| {
+                    session.bridge.set_trunk_media(&media, now).map_err(|error| error.to_string())
+                }),
+                Order::OverlayHold { call, on } => self.on(now, call, |session| {
+                    session.bridge.set_overlay_hold(on);
+                    Ok(())
+                }),
+                Order::SendDtmf { call, side, digit, duration_ms } => self.on(now, call, |session| {
+                    session.bridge.send_dtmf(side, digit, duration_ms);
+                    Ok(())
+                }),
+                Order::Close { call } => self.close(now, call),
+                Order::Stop => return true,
+            }
+        }
+    }
+
+    fn on(&mut self, now: Instant, call: CallId, act: impl FnOnce(&mut Session) -> Result<(), String>) {
+        let Some(&slot) = self.sessions.get(&call) else { return };
+        let Some(Slot::Live(session)) = self.slots.get_mut(slot) else { return };
+        if let Err(detail) = act(session) {
+            send(&self.reports, &mut self.counters, Report::Media(MediaEvent::OverlayFailed { call, detail }));
+        }
+        // What an order changed may have to be sent at once.
+        if let Some(Slot::Live(session)) = self.slots.get_mut(slot) {
+            session.handle_timeout(now, &mut self.counters);
+        }
+        self.after(slot, now);
+    }
+
+    fn add(&mut self, now: Instant, call: CallId, bridge: Bridge, mut sockets: Sockets) {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Free);
+            self.slots.len() - 1
+        });
+        for (index, socket) in sockets.sockets.iter_mut().enumerate() {
+            let token = Token(slot * SOCKETS + index);
+            if let Err(error) = self.poll.registry().register(socket, token, Interest::READABLE) {
+                let detail = format!("media socket cannot be watched: {error}");
+                send(&self.reports, &mut self.counters, Report::Media(MediaEvent::OverlayFailed { call, detail }));
+            }
+        }
+        let next_report = now + REPORT_INTERVAL;
+        let session = Session { call, bridge, sockets, scheduled: None, next_report };
+        self.slots[slot] = Slot::Live(Box::new(session));
+        self.sessions.insert(call, slot);
+        self.live += 1;
+        self.after(slot, now);
+    }
+
+    fn close(&mut self, now: Instant, call: CallId) {
+        let Some(slot) = self.sessions.remove(&call) else { return };
+        if let Slot::Live(session) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
+            self.live -= 1;
+            let mut session = *session;
+            let (bridge, sockets) = (&mut session.bridge, &session.sockets);
+            bridge.stop(now, &mut |outgoing| {
+                let _ = sockets.sockets[super::session::index_of(outgoing.side, outgoing.port)]
+                    .send_to(outgoing.bytes, outgoing.destination);
+            });
+            send(&self.reports, &mut self.counters, quality(&session));
+            let draining = Draining::new(now, session.sockets, self.quarantine);
+            self.timers.push(Reverse((draining.free_at, slot)));
+            self.slots[slot] = Slot::Draining(Box::new(draining));
+        }
+    }
+
+    fn free(&mut self, slot: usize) {
+        if let Slot::Draining(mut draining) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
+            for socket in &mut draining.sockets.sockets {
+                let _ = self.poll.registry().deregister(socket);
+            }
+            let port = |address: &SocketAddr| address.port();
+            let (overlay, trunk) = (port(&draining.sockets.locals[OVERLAY]), port(&draining.sockets.locals[TRUNK_RTP]));
+            drop(draining);
+            // A port that is never reported back is lost for ever: this report must not be dropped.
+            if self.reports.blocking_send(Report::PortsFree { overlay, trunk }).is_err() {
+                tracing::debug!("the signalling loop is gone");
+            }
+            self.free_slots.push(slot);
+        }
+    }
+
+    fn publish(&self) {
+        let (counts, published) = (&self.counters, &self.published);
+        published.received.store(counts.received, Ordering::Relaxed);
+        published.sent.store(counts.sent, Ordering::Relaxed);
+        published.failed.store(counts.send_failed + counts.receive_failed, Ordering::Relaxed);
+        published.stray.store(counts.stray, Ordering::Relaxed);
+        published.reports_dropped.store(counts.reports_dropped, Ordering::Relaxed);
+        published.calls.store(self.live, Ordering::Relaxed);
+    }
+}
+
+fn quality(session: &Session) -> Report {
+    Report::Media(MediaEvent::Quality {
+        call: session.call,
+        overlay: session.bridge.quality(Side::Overlay),
+        trunk: session.bridge.quality(Side::Trunk),
+    })
+}
+
+fn send(reports: &mpsc::Sender<Report>, counters: &mut WorkerCounters, report: Report) {
+    if reports.try_send(report).is_err() {
+        counters.reports_dropped += 1;
+    }
+}

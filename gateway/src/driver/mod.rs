@@ -1,0 +1,10 @@
+//! All I/O of the daemon but the overlay's: the signalling loop, the SIP sockets, the media threads.
+
+mod media;
+mod signalling;
+mod streams;
+
+pub(crate) use media::{MediaEngine, PublishedCounters, Report};
+pub use media::MediaStartError;
+pub use signalling::SipBindError;
+pub(crate) use signalling::{Request, Signalling, SipSockets};

@@ -1,0 +1,435 @@
+//! The one task that owns the SIP endpoint and the switch. Everything else talks to it by bounded
+//! queues; between endpoint and switch there is none.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use admin_api::{CallFilter, CallList, CallView, LadderView, RouteTest, TrunkView, WhyView};
+use call_model::{Address, CallId, Cause, Pii, TrunkName};
+use p2p_edge::calling::{EndedBy, SessionEvent};
+use p2p_edge::node::{NodeCommand, NodeEvent, NodeHandle, TrySendError};
+use sip_trunk::{Command, CommandError, Endpoint, Event, StreamEvent, Transmit, Transport};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+
+use super::media::{MediaEngine, Report};
+use super::streams::{StreamReport, Streams};
+use crate::control;
+use crate::switch::{Action, MediaEvent, Switch};
+use crate::telemetry::{Deltas, Metrics};
+
+/// Datagrams taken from the sockets before everything else has its turn.
+const BATCH: usize = 64;
+/// Longest SIP datagram taken.
+const DATAGRAM: usize = 65_535;
+/// Commands that may wait for the overlay node; more means that it is stuck, and new calls stop.
+const OVERLAY_BACKLOG: usize = 8_192;
+
+/// What the admin side asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Calls(CallFilter, oneshot::Sender<CallList>),
+    Call(CallId, oneshot::Sender<Option<CallView>>),
+    Why(CallId, oneshot::Sender<Option<WhyView>>),
+    Ladder(CallId, oneshot::Sender<Option<LadderView>>),
+    HangUp(CallId, oneshot::Sender<bool>),
+    RouteTest(Address, Option<Address>, Option<TrunkName>, oneshot::Sender<RouteTest>),
+    Trunks(oneshot::Sender<Vec<TrunkView>>),
+    /// Live calls, and whether the daemon drains.
+    Load(oneshot::Sender<(usize, bool)>),
+    /// Takes no new calls; answered when the last live one is over.
+    Drain(oneshot::Sender<()>),
+    /// Ends every live call, then answers when the last goodbye is out.
+    HangUpAll(Cause, oneshot::Sender<()>),
+    Stop,
+}
+
+/// The SIP sockets, bound.
+#[derive(Debug, Default)]
+pub(crate) struct SipSockets {
+    pub(crate) udp: Vec<(UdpSocket, SocketAddr)>,
+    pub(crate) tcp: Vec<tokio::net::TcpListener>,
+}
+
+/// A SIP listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("sip.listen: {transport}:{address} cannot be bound: {source}; is another daemon on it?")]
+pub struct SipBindError {
+    transport: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl SipSockets {
+    /// Binds every listener, or none.
+    pub(crate) async fn bind(listeners: &[(Transport, SocketAddr)]) -> Result<Self, SipBindError> {
+        let mut sockets = Self::default();
+        for &(transport, address) in listeners {
+            let wrap = |source| SipBindError { transport: transport.as_str(), address, source };
+            match transport {
+                Transport::Udp => {
+                    let socket = UdpSocket::bind(address).await.map_err(wrap)?;
+                    // A burst of INVITEs must find room while a batch is worked on.
+                    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
+                    sockets.udp.push((socket, address));
+                }
+                Transport::Tcp => sockets.tcp.push(tokio::net::TcpListener::bind(address).await.map_err(wrap)?),
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Waits until one of the UDP sockets can be read.
+    async fn readable(&self) {
+        if self.udp.is_empty() {
+            return std::future::pending().await;
+        }
+        poll_fn(|context| {
+            let ready = self.udp.iter().filter(|(socket, _)| socket.poll_recv_ready(context).is_ready()).count();
+            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// The signalling loop and all that it owns.
+pub(crate) struct Signalling {
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) switch: Switch,
+    pub(crate) media: Option<MediaEngine>,
+    pub(crate) node: NodeHandle,
+    pub(crate) node_events: mpsc::Receiver<NodeEvent>,
+    pub(crate) media_reports: mpsc::Receiver<Report>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) sockets: SipSockets,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) online: tokio::sync::watch::Sender<bool>,
+    pub(crate) trunks: Vec<crate::config::Trunk>,
+}
+
+struct State {
+    streams: Streams,
+    overlay_backlog: VecDeque<NodeCommand>,
+    overlay_dropped: u64,
+    deltas: Deltas,
+    drained: Vec<oneshot::Sender<()>>,
+    ended: Vec<oneshot::Sender<()>>,
+}
+
+impl Signalling {
+    /// Runs until [`Request::Stop`] or until every sender of requests is gone.
+    pub(crate) async fn run(mut self) {
+        let (streams, mut stream_reports) = Streams::new();
+        let accepting: Vec<_> =
+            std::mem::take(&mut self.sockets.tcp).into_iter().map(|listener| streams.listen(listener)).collect();
+        let mut state = State {
+            streams,
+            overlay_backlog: VecDeque::new(),
+            overlay_dropped: 0,
+            deltas: Deltas::default(),
+            drained: Vec::new(),
+            ended: Vec::new(),
+        };
+        let mut buffer = vec![0; DATAGRAM];
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut node_gone = false;
+        loop {
+            self.settle(&mut state);
+            let deadline = [self.endpoint.as_ref().and_then(Endpoint::poll_timeout), self.switch.poll_timeout()];
+            let deadline = deadline.into_iter().flatten().min();
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let head = state.overlay_backlog.front().cloned();
+            let backlog = async {
+                match head {
+                    Some(command) => self.node.send(command).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    None | Some(Request::Stop) => break,
+                    Some(request) => self.answer(request, &mut state),
+                },
+                sent = backlog => {
+                    state.overlay_backlog.pop_front();
+                    if sent.is_err() {
+                        state.overlay_backlog.clear();
+                    }
+                }
+                Some(report) = self.media_reports.recv() => {
+                    self.take_report(report);
+                    for _ in 0..BATCH {
+                        let Ok(report) = self.media_reports.try_recv() else { break };
+                        self.take_report(report);
+                    }
+                }
+                event = self.node_events.recv(), if !node_gone => match event {
+                    Some(event) => self.take_node_event(event),
+                    None => node_gone = true,
+                },
+                () = self.sockets.readable() => self.read_udp(&mut buffer),
+                Some(report) = stream_reports.recv() => self.take_stream(report, &mut state.streams),
+                () = sleep => {
+                    let now = Instant::now();
+                    if let Some(endpoint) = &mut self.endpoint {
+                        endpoint.handle_timeout(now);
+                    }
+                    self.switch.handle_timeout(now);
+                }
+                _ = second.tick() => self.publish(&mut state),
+            }
+        }
+        for task in accepting {
+            task.abort();
+        }
+    }
+
+    /// Passes events and actions on until nothing moves, then sends what there is to send.
+    fn settle(&mut self, state: &mut State) {
+        let now = Instant::now();
+        loop {
+            let mut moved = false;
+            while let Some(event) = self.endpoint.as_mut().and_then(Endpoint::poll_event) {
+                moved = true;
+                if let Event::TrunkHealth { trunk, up, detail } = &event {
+                    self.metrics.trunk(trunk, *up);
+                    tracing::info!(%trunk, up, detail, "trunk health changed");
+                }
+                self.switch.handle_sip(now, event);
+            }
+            while let Some(action) = self.switch.poll_action() {
+                moved = true;
+                self.perform(now, action, state);
+            }
+            while let Some(transmit) = self.endpoint.as_mut().and_then(Endpoint::poll_transmit) {
+                self.transmit(transmit, &mut state.streams);
+            }
+            if !moved {
+                break;
+            }
+        }
+        if self.switch.live() == 0 {
+            for waiting in state.drained.drain(..).chain(state.ended.drain(..)) {
+                let _ = waiting.send(());
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Instant, action: Action, state: &mut State) {
+        match action {
+            Action::Sip(command) => self.command_endpoint(now, command),
+            Action::Overlay(command) => self.command_node(command, state),
+            Action::Media(command) => {
+                if let Some(event) = self.media.as_mut().and_then(|media| media.handle(now, command)) {
+                    self.switch.handle_media(now, event);
+                }
+            }
+            Action::Started { call, direction } => {
+                self.metrics.started(direction);
+                if let Some(record) = self.switch.record(call) {
+                    let from = record.from.address.as_ref().map(|address| Pii(address.to_string()));
+                    tracing::info!(%call, direction = direction.as_str(), ?from, to = %Pii(&record.to), "call");
+                }
+            }
+            Action::Ended { call, direction, outcome, cause, trunk, setup, duration } => {
+                self.metrics.ended(direction, outcome, cause, trunk.as_ref(), setup, duration);
+                let outcome = outcome.as_str();
+                tracing::info!(%call, outcome, cause = cause.value(), ?setup, ?duration, "call ended");
+            }
+        }
+    }
+
+    fn command_endpoint(&mut self, now: Instant, command: Command) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        let inviting = match &command {
+            Command::Invite { call, .. } => Some(*call),
+            _ => None,
+        };
+        let Err(error) = endpoint.handle_command(now, command) else { return };
+        // A command for a call that the far side has just ended is no fault.
+        tracing::debug!(%error, "SIP command refused");
+        if let Some(call) = inviting {
+            let cause = match error {
+                CommandError::NoChannel => Cause::NO_CIRCUIT_AVAILABLE,
+                CommandError::Draining => Cause::SWITCHING_EQUIPMENT_CONGESTION,
+                _ => Cause::TEMPORARY_FAILURE,
+            };
+            let (text, by) = (error.to_string(), sip_trunk::EndedBy::Local);
+            self.switch.handle_sip(now, Event::Ended { call, cause, status: None, text, by });
+        }
+    }
+
+    fn command_node(&mut self, command: NodeCommand, state: &mut State) {
+        if state.overlay_backlog.is_empty() {
+            match self.node.try_send(command.clone()) {
+                Ok(()) => return,
+                Err(TrySendError::Full) => {}
+                Err(TrySendError::Closed) => return self.node_is_gone(&command),
+            }
+        }
+        if state.overlay_backlog.len() < OVERLAY_BACKLOG {
+            state.overlay_backlog.push_back(command);
+        } else {
+            state.overlay_dropped += 1;
+            self.node_is_gone(&command);
+        }
+    }
+
+    /// The leg that a lost command was for is over.
+    fn node_is_gone(&mut self, command: &NodeCommand) {
+        let call = match command {
+            NodeCommand::Invite { call, .. } | NodeCommand::Call { call, .. } => *call,
+            NodeCommand::Revocations(_) => return,
+        };
+        let (cause, by) = (Cause::NETWORK_OUT_OF_ORDER, EndedBy::Lost);
+        let event = SessionEvent::Ended { cause, sip_status: None, text: "the overlay node is gone".into(), by };
+        self.switch.handle_overlay(Instant::now(), NodeEvent::Call { call, event });
+    }
+
+    fn transmit(&mut self, transmit: Transmit, streams: &mut Streams) {
+        match transmit {
+            Transmit::Datagram { local, remote, bytes } => {
+                let socket = self.sockets.udp.iter().find(|(_, address)| *address == local);
+                // A full buffer loses the datagram, as the network may; the transaction repeats it.
+                if let Some((socket, _)) = socket
+                    && let Err(error) = socket.try_send_to(&bytes, remote)
+                {
+                    tracing::debug!(%error, remote = %Pii(remote), "SIP datagram not sent");
+                }
+            }
+            Transmit::Connect { connection, remote } => streams.connect(connection, remote),
+            Transmit::Stream { connection, bytes } => streams.send(connection, bytes),
+            Transmit::Close { connection } => streams.close(connection),
+        }
+    }
+
+    fn read_udp(&mut self, buffer: &mut [u8]) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        let now = Instant::now();
+        for (socket, local) in &self.sockets.udp {
+            for _ in 0..BATCH {
+                match socket.try_recv_from(buffer) {
+                    Ok((length, remote)) => endpoint.handle_datagram(now, *local, remote, &buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An ICMP error of an earlier send; the socket is still good.
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn take_stream(&mut self, report: StreamReport, streams: &mut Streams) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        let now = Instant::now();
+        match report {
+            StreamReport::Accepted { stream, local, remote } => {
+                if let Some(connection) = streams.accept(stream, remote) {
+                    endpoint.handle_stream(now, connection, StreamEvent::Opened { local, remote, inbound: true });
+                }
+            }
+            StreamReport::Opened { connection, local, remote, inbound } => {
+                endpoint.handle_stream(now, connection, StreamEvent::Opened { local, remote, inbound });
+            }
+            StreamReport::Data { connection, bytes } => {
+                endpoint.handle_stream(now, connection, StreamEvent::Data(&bytes));
+            }
+            StreamReport::Closed { connection } => {
+                streams.close(connection);
+                endpoint.handle_stream(now, connection, StreamEvent::Closed);
+            }
+            StreamReport::ConnectFailed { connection } => {
+                streams.close(connection);
+                endpoint.handle_stream(now, connection, StreamEvent::ConnectFailed);
+            }
+        }
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Media(event) => {
+                if let MediaEvent::FirstPacket { call, side } = &event {
+                    tracing::debug!(%call, %side, "first media packet");
+                }
+                self.switch.handle_media(Instant::now(), event);
+            }
+            Report::PortsFree { overlay, trunk } => {
+                if let Some(media) = &mut self.media {
+                    media.ports_free(overlay, trunk);
+                }
+            }
+        }
+    }
+
+    fn take_node_event(&mut self, event: NodeEvent) {
+        match &event {
+            NodeEvent::Listening { address } => tracing::info!(address, "overlay listening"),
+            NodeEvent::Online => {
+                tracing::info!("overlay joined");
+                self.online.send_replace(true);
+            }
+            NodeEvent::Offline { reason } => {
+                tracing::warn!(reason, "overlay lost");
+                self.online.send_replace(false);
+            }
+            NodeEvent::Incoming { .. } | NodeEvent::Call { .. } => {}
+        }
+        self.switch.handle_overlay(Instant::now(), event);
+    }
+
+    fn answer(&mut self, request: Request, state: &mut State) {
+        let now = Instant::now();
+        // Whoever asked may have gone away; then nobody misses the answer.
+        match request {
+            Request::Calls(filter, reply) => drop(reply.send(control::views::calls(&self.switch, &filter, now))),
+            Request::Call(id, reply) => {
+                drop(reply.send(self.switch.record(id).map(|record| control::views::call(record, now))));
+            }
+            Request::Why(id, reply) => {
+                drop(reply.send(self.switch.record(id).map(|record| control::views::why(record, now))));
+            }
+            Request::Ladder(id, reply) => {
+                drop(reply.send(self.switch.record(id).map(|record| control::views::ladder(record, now))));
+            }
+            Request::HangUp(id, reply) => drop(reply.send(self.switch.hang_up(now, id))),
+            Request::RouteTest(to, from, trunk, reply) => {
+                drop(reply.send(control::views::route_test(&self.switch, &to, from, trunk)));
+            }
+            Request::Trunks(reply) => drop(reply.send(control::views::trunks(&self.switch, &self.trunks))),
+            Request::Load(reply) => drop(reply.send((self.switch.live(), self.switch.is_draining()))),
+            Request::Drain(reply) => {
+                self.switch.drain(true);
+                state.drained.push(reply);
+            }
+            Request::HangUpAll(cause, reply) => {
+                self.switch.drain(true);
+                self.switch.hang_up_all(now, cause);
+                state.ended.push(reply);
+            }
+            Request::Stop => {}
+        }
+    }
+
+    fn publish(&mut self, state: &mut State) {
+        if let Some(endpoint) = &self.endpoint {
+            state.deltas.apply(&self.metrics, &endpoint.counters());
+        }
+        let (free, _) = self.media.as_ref().map_or((0, 0), MediaEngine::trunk_ports);
+        self.metrics.live(self.switch.live(), free);
+        self.metrics.queue("overlay_commands", state.overlay_backlog.len(), state.overlay_dropped);
+        self.metrics.queue("overlay_events", self.node_events.len(), 0);
+        self.metrics.queue("media_reports", self.media_reports.len(), 0);
+        self.metrics.queue("sip_connections", 0, state.streams.refused);
+        let dropped = self.media.as_ref().map_or(0, MediaEngine::orders_dropped);
+        self.metrics.queue("media_orders", 0, dropped);
+    }
+}

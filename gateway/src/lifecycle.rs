@@ -1,0 +1,399 @@
+//! How the daemon starts and ends.
+//!
+//! Start: configuration, identity, then everything is bound, then it is ready. SIGTERM: no new
+//! calls, live ones run on up to `limits.drain_s`, then they are ended with BYE and overlay `bye`.
+//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use admin_api::{AdminServer, Tokens};
+use call_model::{Cause, Codec};
+use p2p_edge::identity::{IdentityError, NodeBundle, NodeChain, Price, RevocationList, SignedRevocations, Trust};
+use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::record::GatewayOffer;
+use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::{Config, Role};
+use crate::control::GatewayControl;
+pub use crate::driver::{MediaStartError, SipBindError};
+use crate::driver::{MediaEngine, Report, Request, Signalling, SipSockets};
+use crate::switch::{Switch, SwitchConfig};
+use crate::telemetry::Metrics;
+
+/// Requests of the admin side that may wait.
+const REQUESTS: usize = 256;
+/// Reports of the media threads that may wait.
+const MEDIA_REPORTS: usize = 8_192;
+/// How long goodbyes may take to be sent and confirmed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the daemon did not start. Each message names what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file of the identity could not be read.
+    #[error("{key}: {file}: {problem}; {remedy}")]
+    Identity {
+        /// Key of the configuration.
+        key: &'static str,
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The certificate is not for what the configuration says.
+    #[error("overlay.role: {0}")]
+    Role(String),
+    /// A SIP listener could not be bound.
+    #[error(transparent)]
+    Sip(#[from] SipBindError),
+    /// The SIP endpoint refuses its configuration.
+    #[error("sip: {0}")]
+    Endpoint(#[from] sip_trunk::ConfigError),
+    /// The media threads could not be started.
+    #[error(transparent)]
+    Media(#[from] MediaStartError),
+    /// The overlay node could not be started.
+    #[error("overlay: {0}")]
+    Overlay(#[from] NodeError),
+    /// The admin listener could not be started.
+    #[error(transparent)]
+    Admin(#[from] admin_api::ServeError),
+    /// The system gave no random numbers, threads or signals.
+    #[error("system: {0}")]
+    System(String),
+}
+
+impl StartError {
+    /// Returns the exit status of `sysexits.h`: 78 for what the configuration can mend, 71 for
+    /// what the system refused, 69 for an address that is taken.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            StartError::Identity { .. } | StartError::Role(_) | StartError::Endpoint(_) => 78,
+            StartError::Sip(_) | StartError::Admin(_) => 69,
+            StartError::Overlay(NodeError::Listen { .. }) => 69,
+            StartError::Overlay(_) => 78,
+            StartError::Media(MediaStartError::Address { .. }) => 78,
+            StartError::Media(_) | StartError::System(_) => 71,
+        }
+    }
+}
+
+/// The files that say who this node is, read and checked.
+#[derive(Debug)]
+pub struct Identity {
+    bundle: NodeBundle,
+    trust: Trust,
+    revocations: RevocationList,
+}
+
+impl Identity {
+    /// Reads the identity, trust and revocation files of a configuration, and checks that the
+    /// certificate is good now and fits the role.
+    ///
+    /// # Errors
+    /// With the key, the file and the remedy.
+    pub fn load(config: &Config) -> Result<Self, StartError> {
+        let overlay = &config.overlay;
+        let read = |key, file: &Path| {
+            std::fs::read_to_string(file).map_err(|error| StartError::Identity {
+                key,
+                file: file.display().to_string(),
+                problem: error.to_string(),
+                remedy: "make it with `causeway authority`",
+            })
+        };
+        let refused = |key, file: &Path, error: IdentityError| StartError::Identity {
+            key,
+            file: file.display().to_string(),
+            problem: error.to_string(),
+            remedy: "see `causeway authority --help`",
+        };
+        let trust_text = read("overlay.trust_file", &overlay.trust_file)?;
+        let trust = Trust::from_pem(&trust_text);
+        let trust = trust.map_err(|error| refused("overlay.trust_file", &overlay.trust_file, error))?;
+        let unix = unix_ms() / 1000;
+        let mut revocations = RevocationList::default();
+        if let Some(file) = &overlay.revocation_file {
+            let key = "overlay.revocation_file";
+            let list = SignedRevocations::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
+            revocations.apply(list, &trust, unix).map_err(|error| refused(key, file, error))?;
+        }
+        let (key, file) = ("overlay.identity_file", overlay.identity_file.as_path());
+        let bundle = NodeBundle::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
+        let verified = bundle.chain.verify(&trust, &revocations, unix).map_err(|error| refused(key, file, error))?;
+        if verified.peer_id != bundle.key.peer_id() {
+            return Err(StartError::Identity {
+                key,
+                file: file.display().to_string(),
+                problem: "the certificate is for another key".into(),
+                remedy: "enrol this node again",
+            });
+        }
+        let certified = verified.role.as_str();
+        if overlay.role == Role::Gateway && certified != Role::Gateway.as_str() {
+            let problem = format!("the certificate is for a {certified}; enrol this node as a gateway");
+            return Err(StartError::Role(problem));
+        }
+        Ok(Self { bundle, trust, revocations })
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::System(format!("no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// Runs the daemon until a signal ends it. Exit codes are those of `sysexits.h`: 0 after a signal,
+/// 78 for a configuration that must be mended, 69 for an address that is taken, 71 for what the
+/// system refused.
+pub fn main(file: &Path) -> ExitCode {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("causewayd: {error}");
+            return ExitCode::from(78);
+        }
+    };
+    crate::telemetry::init_log(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("causewayd: system: {error}");
+            return ExitCode::from(71);
+        }
+    };
+    let ended = runtime.block_on(async {
+        let daemon = Daemon::start(config).await?;
+        tracing::info!(peer = daemon.peer_id(), admin = ?daemon.admin_address(), "started");
+        daemon.run().await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("causewayd: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    requests: mpsc::Sender<Request>,
+    node: NodeHandle,
+    signalling: tokio::task::JoinHandle<()>,
+    admin: Option<AdminServer>,
+    online: watch::Receiver<bool>,
+    drain: Duration,
+}
+
+impl Daemon {
+    /// Binds and starts everything.
+    ///
+    /// # Errors
+    /// The first thing that could not be had; nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let identity = Identity::load(&config)?;
+        raise_descriptor_limit();
+        let (now, unix) = (Instant::now(), unix_ms());
+        let listeners = config.sip.as_ref().map_or(&[][..], |sip| sip.listen.as_slice());
+        let sockets = SipSockets::bind(listeners).await?;
+        let endpoint = match &config.sip {
+            Some(_) => Some(Endpoint::new(endpoint_config(&config), random()?, now, unix)?),
+            None => None,
+        };
+        let (reports, media_reports) = mpsc::channel::<Report>(MEDIA_REPORTS);
+        let media = match config.overlay.role {
+            Role::Gateway => {
+                Some(MediaEngine::start(config.media.clone(), u64::from_be_bytes(random()?), &reports)?)
+            }
+            Role::Supernode => None,
+        };
+        let metrics = Arc::new(Metrics::new(media.as_ref().map(MediaEngine::counters).unwrap_or_default()));
+        let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (online_sender, online) = watch::channel(false);
+        let admin = match &config.admin {
+            None => None,
+            Some(admin) => {
+                let control = GatewayControl {
+                    requests: requests.clone(),
+                    node: node.clone(),
+                    metrics: Arc::clone(&metrics),
+                    online: online.clone(),
+                    started: now,
+                    role: config.overlay.role,
+                };
+                Some(admin_api::serve(admin.listen, Tokens::new(admin.tokens.clone()), control)?)
+            }
+        };
+        let drain = config.limits.drain;
+        let switch_config = SwitchConfig {
+            trunks: config.trunks.clone(),
+            routes: config.routes,
+            numbers: config.numbers,
+            policy: config.policy,
+            limits: config.limits,
+        };
+        let signalling = Signalling {
+            endpoint,
+            switch: Switch::new(switch_config, now, unix),
+            media,
+            node: node.clone(),
+            node_events,
+            media_reports,
+            requests: inbox,
+            sockets,
+            metrics,
+            online: online_sender,
+            trunks: config.trunks,
+        };
+        let signalling = tokio::spawn(signalling.run());
+        Ok(Self { requests, node, signalling, admin, online, drain })
+    }
+
+    /// Returns where the admin API listens, if it does.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminServer::address)
+    }
+
+    /// Returns the node's id in the overlay.
+    pub fn peer_id(&self) -> String {
+        self.node.peer_id()
+    }
+
+    /// Waits until the node has joined the overlay.
+    pub async fn online(&mut self) {
+        // An error means that the loop has ended; whoever waits sees that by itself.
+        let _ = self.online.wait_for(|online| *online).await;
+    }
+
+    /// Runs until a signal ends the daemon.
+    ///
+    /// # Errors
+    /// When the signals cannot be had or the signalling loop ended by itself.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        let system = |error: std::io::Error| StartError::System(format!("signals: {error}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+        let mut quit = signal(SignalKind::quit()).map_err(system)?;
+        let patient = tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => false,
+            _ = quit.recv() => false,
+            ended = &mut self.signalling => {
+                return Err(StartError::System(format!("the signalling loop ended: {ended:?}")));
+            }
+        };
+        let drain = self.drain;
+        if patient && !drain.is_zero() {
+            tracing::info!(seconds = drain.as_secs(), "finishing live calls");
+            let (reply, drained) = oneshot::channel();
+            let _ = self.requests.send(Request::Drain(reply)).await;
+            tokio::select! {
+                _ = drained => tracing::info!("no call is left"),
+                () = tokio::time::sleep(drain) => tracing::warn!("calls are left at the end of the drain time"),
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Ends every call with BYE and overlay `bye`, and stops.
+    pub async fn stop(mut self) {
+        let (reply, ended) = oneshot::channel();
+        let cause = Cause::NORMAL_UNSPECIFIED;
+        if self.requests.send(Request::HangUpAll(cause, reply)).await.is_ok() {
+            let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+        }
+        self.node.shutdown(LAST_WORDS).await;
+        let _ = self.requests.send(Request::Stop).await;
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.signalling).await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Every live call takes three sockets, and as many for the quarantine after it.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn endpoint_config(config: &Config) -> EndpointConfig {
+    let sip = config.sip.as_ref();
+    let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice()).iter();
+    let trunks = config.trunks.iter().map(|trunk| TrunkConfig {
+        host: trunk.host.clone(),
+        transport: trunk.transport,
+        sources: trunk.sources.clone(),
+        credentials: trunk.credentials.clone(),
+        codecs: trunk.codecs.clone(),
+        packet_time_ms: trunk.packet_time_ms,
+        options_interval: trunk.options_interval,
+        max_calls: trunk.max_calls,
+        ring_timeout: trunk.ring_timeout,
+        numbers: trunk.numbers.clone(),
+        ..TrunkConfig::new(trunk.name.clone(), trunk.target)
+    });
+    let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
+    let mut endpoint = EndpointConfig::new(listeners, trunks.collect());
+    if let Some(sip) = sip {
+        endpoint.user_agent.clone_from(&sip.user_agent);
+        endpoint.unknown_source = sip.unknown_source;
+    }
+    endpoint.limits.calls = config.limits.calls;
+    endpoint
+}
+
+fn node_config(config: &Config, identity: Identity) -> NodeConfig {
+    let overlay = &config.overlay;
+    let chain: NodeChain = identity.bundle.chain;
+    let role = match overlay.role {
+        Role::Supernode => NodeRole::Supernode { chain },
+        Role::Gateway => {
+            let offers = offer(config).into_iter().collect();
+            let mut numbers: Vec<_> =
+                config.numbers.iter().map(|(number, handle)| (number.clone(), handle.clone())).collect();
+            numbers.sort();
+            NodeRole::Gateway { chain, offers, numbers }
+        }
+    };
+    NodeConfig {
+        key: identity.bundle.key,
+        trust: identity.trust,
+        revocations: identity.revocations,
+        role,
+        listen: overlay.listen.clone(),
+        external: overlay.external.clone(),
+        bootstrap: overlay.bootstrap.clone(),
+        limits: NodeLimits { calls: config.limits.calls.max(64), ..NodeLimits::default() },
+    }
+}
+
+/// What a gateway tells of its prefixes; `None` when it offers none. The node fills in load,
+/// sequence and expiry whenever it is asked.
+fn offer(config: &Config) -> Option<GatewayOffer> {
+    let prefixes: Vec<_> = config.overlay.offer.iter().filter_map(|prefix| prefix.parse().ok()).collect();
+    let currency = config.overlay.currency.parse().ok()?;
+    let price = Price { micros_per_minute: config.overlay.price_per_minute_micros, currency };
+    let capacity = u32::try_from(config.limits.calls).unwrap_or(u32::MAX);
+    let offer = GatewayOffer { prefixes, price, codecs: vec![Codec::Opus], capacity, load: 0, sequence: 0, expires_unix: 0 };
+    (!offer.prefixes.is_empty()).then_some(offer)
+}

@@ -1,0 +1,311 @@
+//! The switch: pairs the two legs of every call. Pure: events of both sides and of the media come
+//! in, actions go out, time is an argument.
+//!
+//! One contract: after every `handle_*` call, drain [`Switch::poll_action`].
+//!
+//! | in | out |
+//! |---|---|
+//! | overlay events | commands to the overlay node |
+//! | SIP events | commands to the SIP endpoint |
+//! | media events | commands to the media workers |
+
+mod call;
+mod gates;
+mod history;
+mod legs;
+mod record;
+mod release;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use call_model::{CallId, Cause, DtmfDigit, Handle, LegMedia, LegQuality, Outcome, Side, TrunkName};
+use p2p_edge::node::NodeCommand;
+
+use crate::config::{Limits, Policy, Route, Trunk};
+
+pub use gates::{Evaluation, Origin, Target};
+pub use record::{CallRecord, Phase, ReleasedBy, RouteDirection};
+
+use call::Call;
+use history::History;
+
+/// How long both legs may take to confirm that they are over, before the call is dropped anyway.
+/// Longer than 64 times T1, after which the SIP side has given up whatever it waited for.
+const RELEASE_GUARD: Duration = Duration::from_secs(45);
+
+/// What the switch is told of the configuration.
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// Trunks.
+    pub trunks: Vec<Trunk>,
+    /// Routes, longest prefix first.
+    pub routes: Vec<Route>,
+    /// Numbers served.
+    pub numbers: HashMap<call_model::Number, Handle>,
+    /// What is permitted.
+    pub policy: Policy,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What the media workers are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MediaCommand {
+    /// Take ports and make the two legs. With an offer of the overlay side it is answered;
+    /// without, the gateway makes the offer.
+    Open {
+        /// The call.
+        call: CallId,
+        /// The overlay side's SDP offer.
+        overlay_offer: Option<String>,
+    },
+    /// The overlay side answered the gateway's offer.
+    OverlayAnswer {
+        /// The call.
+        call: CallId,
+        /// SDP answer.
+        sdp: String,
+    },
+    /// The trunk side negotiated, or changed.
+    TrunkMedia {
+        /// The call.
+        call: CallId,
+        /// The result.
+        media: LegMedia,
+    },
+    /// The overlay side holds, or has taken back.
+    OverlayHold {
+        /// The call.
+        call: CallId,
+        /// Whether it holds.
+        on: bool,
+    },
+    /// A digit that came by signalling goes out in media.
+    SendDtmf {
+        /// The call.
+        call: CallId,
+        /// The leg to send on.
+        side: Side,
+        /// The digit.
+        digit: DtmfDigit,
+        /// Milliseconds.
+        duration_ms: u16,
+    },
+    /// Give everything back.
+    Close {
+        /// The call.
+        call: CallId,
+    },
+}
+
+/// What the media workers report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MediaEvent {
+    /// The two legs stand.
+    Opened {
+        /// The call.
+        call: CallId,
+        /// Where the trunk sends RTP.
+        trunk_rtp: SocketAddr,
+        /// SDP for the overlay: an answer if there was an offer, else the gateway's offer.
+        overlay_sdp: String,
+    },
+    /// The two legs could not be made.
+    Refused {
+        /// The call.
+        call: CallId,
+        /// Why, in Q.850 terms.
+        cause: Cause,
+        /// Why, in words.
+        detail: String,
+    },
+    /// ICE and DTLS are up.
+    OverlayConnected {
+        /// The call.
+        call: CallId,
+    },
+    /// ICE or DTLS failed, or the answer could not be used.
+    OverlayFailed {
+        /// The call.
+        call: CallId,
+        /// Why, in words.
+        detail: String,
+    },
+    /// The first packet came in on a leg.
+    FirstPacket {
+        /// The call.
+        call: CallId,
+        /// The leg.
+        side: Side,
+    },
+    /// Nothing has come in on a leg for the configured time.
+    Silent {
+        /// The call.
+        call: CallId,
+        /// The leg.
+        side: Side,
+    },
+    /// A digit was heard.
+    Dtmf {
+        /// The call.
+        call: CallId,
+        /// The leg it came from.
+        side: Side,
+        /// The digit.
+        digit: DtmfDigit,
+        /// Milliseconds.
+        duration_ms: u16,
+        /// Whether it went on to the other leg in media.
+        forwarded: bool,
+    },
+    /// Figures of both legs, about once a second and once at the end.
+    Quality {
+        /// The call.
+        call: CallId,
+        /// Of the media received from the overlay.
+        overlay: LegQuality,
+        /// Of the media received from the trunk.
+        trunk: LegQuality,
+    },
+}
+
+/// What the switch wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell the SIP endpoint.
+    Sip(sip_trunk::Command),
+    /// Tell the overlay node.
+    Overlay(NodeCommand),
+    /// Tell the media workers.
+    Media(MediaCommand),
+    /// A call began: for metrics and logs.
+    Started {
+        /// The call.
+        call: CallId,
+        /// Which way it goes.
+        direction: RouteDirection,
+    },
+    /// A call ended: for metrics and logs.
+    Ended {
+        /// The call.
+        call: CallId,
+        /// Which way it went.
+        direction: RouteDirection,
+        /// Result class.
+        outcome: Outcome,
+        /// Why.
+        cause: Cause,
+        /// The trunk, if one was chosen.
+        trunk: Option<TrunkName>,
+        /// From the beginning to the answer.
+        setup: Option<Duration>,
+        /// From the answer to the end.
+        duration: Option<Duration>,
+    },
+}
+
+/// Pairs legs; owns the state of every call.
+#[derive(Debug)]
+pub struct Switch {
+    config: SwitchConfig,
+    calls: HashMap<CallId, Call>,
+    history: History,
+    actions: VecDeque<Action>,
+    calls_of_user: HashMap<Handle, usize>,
+    trunks_down: HashSet<TrunkName>,
+    trunk_details: BTreeMap<TrunkName, String>,
+    draining: bool,
+    epoch: (Instant, u64),
+}
+
+impl Switch {
+    /// Builds a switch without calls. `unix_ms` is the wall clock at `now`.
+    pub fn new(config: SwitchConfig, now: Instant, unix_ms: u64) -> Self {
+        Self {
+            history: History::new(config.limits.history),
+            config,
+            calls: HashMap::new(),
+            actions: VecDeque::new(),
+            calls_of_user: HashMap::new(),
+            trunks_down: HashSet::new(),
+            trunk_details: BTreeMap::new(),
+            draining: false,
+            epoch: (now, unix_ms),
+        }
+    }
+
+    /// Returns the next thing to do, in order.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Returns when [`Switch::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.calls.values().filter_map(Call::deadline).min()
+    }
+
+    /// Drops calls whose legs never confirmed their end.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let overdue = |call: &&Call| call.deadline().is_some_and(|deadline| deadline <= now);
+        let ids: Vec<CallId> = self.calls.values().filter(overdue).map(|call| call.record.id).collect();
+        for id in ids {
+            self.finish(now, id);
+        }
+    }
+
+    /// Returns the number of live calls.
+    pub fn live(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Returns the live calls, newest first.
+    pub fn live_records(&self) -> Vec<&CallRecord> {
+        let mut records: Vec<&CallRecord> = self.calls.values().map(|call| &call.record).collect();
+        records.sort_by_key(|record| std::cmp::Reverse(record.id));
+        records
+    }
+
+    /// Returns the finished calls that are kept, the one that ended last first.
+    pub fn finished_records(&self) -> impl Iterator<Item = &CallRecord> {
+        self.history.newest_first()
+    }
+
+    /// Returns one call, live or finished.
+    pub fn record(&self, id: CallId) -> Option<&CallRecord> {
+        self.calls.get(&id).map(|call| &call.record).or_else(|| self.history.get(id))
+    }
+
+    /// Returns the calls on a trunk now.
+    pub fn calls_on(&self, trunk: &TrunkName) -> usize {
+        self.calls.values().filter(|call| call.record.trunk.as_ref() == Some(trunk)).count()
+    }
+
+    /// Returns what the last health check of a trunk said: whether it is up, and the words.
+    /// `None` before the first.
+    pub fn trunk_health(&self, trunk: &TrunkName) -> Option<(bool, &str)> {
+        let detail = self.trunk_details.get(trunk)?;
+        Some((!self.trunks_down.contains(trunk), detail))
+    }
+
+    /// Stops taking calls, or takes them again. Live calls go on.
+    pub fn drain(&mut self, on: bool) {
+        self.draining = on;
+        self.actions.push_back(Action::Sip(sip_trunk::Command::Drain { on }));
+    }
+
+    /// Says whether new calls are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    fn unix_ms(&self, now: Instant) -> u64 {
+        self.epoch.1 + now.saturating_duration_since(self.epoch.0).as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

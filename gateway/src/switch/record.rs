@@ -1,0 +1,208 @@
+use std::time::{Duration, Instant};
+
+use call_model::{
+    CallId, Caller, Cause, Codec, Decision, Exchange, Gate, LegQuality, Outcome, TrunkName, Verdict,
+};
+
+/// Messages of a call that are kept; later ones are counted.
+const MAX_EXCHANGES: usize = 200;
+
+/// Which way a call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteDirection {
+    /// An overlay user calls a number.
+    OverlayToTrunk,
+    /// A PBX or carrier calls an overlay user.
+    TrunkToOverlay,
+}
+
+impl RouteDirection {
+    /// Returns the name used in metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RouteDirection::OverlayToTrunk => "overlay_to_trunk",
+            RouteDirection::TrunkToOverlay => "trunk_to_overlay",
+        }
+    }
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Nothing from the far side yet.
+    Setup,
+    /// The far side rings.
+    Ringing,
+    /// Media flows before the answer.
+    Early,
+    /// Answered.
+    Active,
+    /// Being released.
+    Releasing,
+    /// Over.
+    Ended,
+}
+
+/// Who ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleasedBy {
+    /// The overlay user.
+    Overlay,
+    /// The PBX or carrier.
+    Trunk,
+    /// This gateway: a gate, a timer, the operator.
+    Gateway,
+}
+
+impl ReleasedBy {
+    /// Returns the name used by the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReleasedBy::Overlay => "overlay",
+            ReleasedBy::Trunk => "trunk",
+            ReleasedBy::Gateway => "gateway",
+        }
+    }
+}
+
+/// All that is remembered of a call.
+#[derive(Clone, Debug)]
+pub struct CallRecord {
+    /// The call.
+    pub id: CallId,
+    /// Which way it goes.
+    pub direction: RouteDirection,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Who calls.
+    pub from: Caller,
+    /// Whom, as it was dialled.
+    pub to: String,
+    /// The trunk, once one was chosen.
+    pub trunk: Option<TrunkName>,
+    /// Wall clock at the beginning, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// The beginning.
+    pub started: Instant,
+    /// First ringing or early media, since the beginning.
+    pub alerted: Option<Duration>,
+    /// Answer, since the beginning.
+    pub answered: Option<Duration>,
+    /// End, since the beginning.
+    pub ended: Option<Duration>,
+    /// Why it ended.
+    pub cause: Option<Cause>,
+    /// SIP status that came from the trunk, or went to it, with a refusal.
+    pub sip_status: Option<u16>,
+    /// Result class.
+    pub outcome: Option<Outcome>,
+    /// Who ended it.
+    pub released_by: Option<ReleasedBy>,
+    /// Every gate's word.
+    pub decisions: Vec<Decision>,
+    /// Messages, with the time since the beginning.
+    pub exchanges: Vec<(Duration, Exchange)>,
+    /// Messages beyond the bound.
+    pub exchanges_dropped: u64,
+    /// Codec of the trunk leg.
+    pub trunk_codec: Option<Codec>,
+    /// Media received from the overlay.
+    pub overlay_quality: LegQuality,
+    /// Media received from the trunk.
+    pub trunk_quality: LegQuality,
+    /// Digits that passed.
+    pub dtmf_digits: u32,
+}
+
+impl CallRecord {
+    pub(super) fn new(
+        id: CallId,
+        direction: RouteDirection,
+        from: Caller,
+        to: String,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            direction,
+            phase: Phase::Setup,
+            from,
+            to,
+            trunk: None,
+            started_unix_ms: unix_ms,
+            started: now,
+            alerted: None,
+            answered: None,
+            ended: None,
+            cause: None,
+            sip_status: None,
+            outcome: None,
+            released_by: None,
+            decisions: Vec::new(),
+            exchanges: Vec::new(),
+            exchanges_dropped: 0,
+            trunk_codec: None,
+            overlay_quality: LegQuality::default(),
+            trunk_quality: LegQuality::default(),
+            dtmf_digits: 0,
+        }
+    }
+
+    pub(super) fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    pub(super) fn exchange(&mut self, now: Instant, exchange: Exchange) {
+        if self.exchanges.len() < MAX_EXCHANGES {
+            self.exchanges.push((self.since_start(now), exchange));
+        } else {
+            self.exchanges_dropped += 1;
+        }
+    }
+
+    pub(super) fn decide(&mut self, gate: Gate, verdict: Verdict, rule: &str, detail: impl Into<String>) {
+        // A call that is tried on many trunks must not grow without end.
+        if self.decisions.len() < 64 {
+            self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail: detail.into() });
+        }
+    }
+
+    /// Returns one paragraph that tells a person why the call went as it did.
+    pub fn summary(&self) -> String {
+        let from = match &self.from.address {
+            Some(address) => address.to_string(),
+            None => "an anonymous caller".into(),
+        };
+        let way = match self.direction {
+            RouteDirection::OverlayToTrunk => "from the overlay",
+            RouteDirection::TrunkToOverlay => "from the trunk",
+        };
+        let mut text = format!("{from} called {} {way}", self.to);
+        if let Some(trunk) = &self.trunk {
+            text += &format!(" by trunk {trunk}");
+        }
+        text += ". ";
+        if let Some(refusal) = self.decisions.iter().rev().find(|decision| decision.verdict == Verdict::Refuse) {
+            text += &format!("The {} gate refused ({}): {}. ", refusal.gate.as_str(), refusal.rule, refusal.detail);
+        }
+        match self.answered {
+            Some(after) => text += &format!("It was answered after {} ms", after.as_millis()),
+            None if self.ended.is_some() => text += "It was not answered",
+            None => text += "It is not answered yet",
+        }
+        if let (Some(cause), Some(by), Some(ended)) = (self.cause, self.released_by, self.ended) {
+            let by = match by {
+                ReleasedBy::Overlay => "the overlay user",
+                ReleasedBy::Trunk => "the trunk",
+                ReleasedBy::Gateway => "this gateway",
+            };
+            text += &format!(" and ended after {} ms by {by}: {cause} (Q.850 {})", ended.as_millis(), cause.value());
+            if let Some(status) = self.sip_status {
+                text += &format!(", SIP {status}");
+            }
+        }
+        text.push('.');
+        text
+    }
+}

@@ -1,0 +1,141 @@
+//! How calls end: one side or a rule ends them, the other leg is released with the same cause,
+//! and when both have confirmed it, one record remains.
+
+use std::time::Instant;
+
+use call_model::{CallId, Cause, Outcome};
+use p2p_edge::calling::SessionCommand;
+use sip_trunk::Command;
+
+use super::call::{Call, Leg};
+use super::record::{Phase, ReleasedBy, RouteDirection};
+use super::{Action, MediaCommand, RELEASE_GUARD, Switch};
+
+/// Why a call ends, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) cause: Cause,
+    pub(super) sip_status: Option<u16>,
+    pub(super) by: ReleasedBy,
+}
+
+impl End {
+    pub(super) fn gateway(cause: Cause) -> Self {
+        Self { cause, sip_status: None, by: ReleasedBy::Gateway }
+    }
+}
+
+impl Switch {
+    /// Ends a live call for the operator. Returns false when there is no such call.
+    pub fn hang_up(&mut self, now: Instant, id: CallId) -> bool {
+        let live = self.calls.get(&id).is_some_and(|call| call.record.phase < Phase::Releasing);
+        if live {
+            self.release(now, id, End::gateway(Cause::NORMAL_UNSPECIFIED));
+        }
+        live
+    }
+
+    /// Ends every live call.
+    pub fn hang_up_all(&mut self, now: Instant, cause: Cause) {
+        let ids: Vec<CallId> = self.calls.keys().copied().collect();
+        for id in ids {
+            self.release(now, id, End::gateway(cause));
+        }
+    }
+
+    /// Takes note that one leg is over and releases the other.
+    pub(super) fn leg_ended(&mut self, now: Instant, id: CallId, end: End) {
+        self.release(now, id, end);
+    }
+
+    /// Ends both legs, as far as they are not over. The first cause stays.
+    pub(super) fn release(&mut self, now: Instant, id: CallId, end: End) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.record.phase < Phase::Releasing {
+            call.record.phase = Phase::Releasing;
+            call.record.ended = Some(call.record.since_start(now));
+            call.record.cause = Some(end.cause);
+            call.record.sip_status = end.sip_status;
+            call.record.released_by = Some(end.by);
+            call.record.outcome = Some(outcome(call, end));
+            call.drop_at = Some(now + RELEASE_GUARD);
+        }
+        let cause = call.record.cause.unwrap_or(end.cause);
+        if call.trunk == Leg::Open {
+            call.trunk = Leg::Releasing;
+            self.actions.push_back(Action::Sip(Command::Release { call: id, cause }));
+        }
+        if call.overlay == Leg::Open {
+            call.overlay = Leg::Releasing;
+            let command = overlay_goodbye(call, cause);
+            self.tell_overlay(id, command);
+        }
+        if self.calls.get(&id).is_some_and(Call::is_over) {
+            self.finish(now, id);
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Instant, id: CallId) {
+        let Some(mut call) = self.calls.remove(&id) else { return };
+        if let Some(user) = &call.user
+            && let Some(count) = self.calls_of_user.get_mut(user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.calls_of_user.remove(user);
+            }
+        }
+        if call.media_open {
+            self.actions.push_back(Action::Media(MediaCommand::Close { call: id }));
+        }
+        let record = &mut call.record;
+        record.phase = Phase::Ended;
+        let ended = record.ended.unwrap_or_else(|| record.since_start(now));
+        self.actions.push_back(Action::Ended {
+            call: id,
+            direction: record.direction,
+            outcome: record.outcome.unwrap_or(Outcome::Server),
+            cause: record.cause.unwrap_or(Cause::NORMAL_UNSPECIFIED),
+            trunk: record.trunk.clone(),
+            setup: record.answered,
+            duration: record.answered.map(|answered| ended.saturating_sub(answered)),
+        });
+        self.history.push(call.record);
+    }
+}
+
+fn overlay_goodbye(call: &Call, cause: Cause) -> SessionCommand {
+    let text = String::new();
+    match (call.record.answered, call.record.direction) {
+        (Some(_), _) => SessionCommand::Bye { cause, text },
+        (None, RouteDirection::OverlayToTrunk) => {
+            SessionCommand::Reject { cause, sip_status: call.record.sip_status, text }
+        }
+        (None, RouteDirection::TrunkToOverlay) => SessionCommand::Cancel { answered_elsewhere: false },
+    }
+}
+
+/// Says whose doing the end of a call was.
+fn outcome(call: &Call, end: End) -> Outcome {
+    if call.record.answered.is_some() {
+        return Outcome::Success;
+    }
+    let caller = match call.record.direction {
+        RouteDirection::OverlayToTrunk => ReleasedBy::Overlay,
+        RouteDirection::TrunkToOverlay => ReleasedBy::Trunk,
+    };
+    let nothing_heard = call.record.phase == Phase::Setup && call.record.alerted.is_none();
+    match end.by {
+        by if by == caller => Outcome::Client,
+        ReleasedBy::Gateway => match end.cause {
+            Cause::UNALLOCATED_NUMBER
+            | Cause::NO_ROUTE_TO_DESTINATION
+            | Cause::CALL_REJECTED
+            | Cause::INVALID_NUMBER_FORMAT => Outcome::Client,
+            Cause::NO_ANSWER_FROM_USER => Outcome::Upstream,
+            Cause::RECOVERY_ON_TIMER_EXPIRY | Cause::NO_USER_RESPONDING if nothing_heard => Outcome::Indeterminate,
+            _ => Outcome::Server,
+        },
+        _ => Outcome::Upstream,
+    }
+}

@@ -1,0 +1,92 @@
+//! Figures that are kept elsewhere and read when asked for, or once a second.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{KindLabels, Metrics, ReasonLabel};
+use crate::driver::PublishedCounters;
+
+/// Reads the counters of the media threads.
+#[derive(Debug)]
+pub(super) struct MediaCollector(pub(super) Vec<Arc<PublishedCounters>>);
+
+impl Collector for MediaCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let sum = |pick: fn(&PublishedCounters) -> u64| self.0.iter().map(|counters| pick(counters)).sum::<u64>();
+        let rows = [
+            ("media_packets_received", "Datagrams read from the sockets of live calls", sum(|c| c.received.load(Ordering::Relaxed))),
+            ("media_packets_sent", "Datagrams sent by media threads", sum(|c| c.sent.load(Ordering::Relaxed))),
+            ("media_socket_errors", "Sends and receives that the system refused", sum(|c| c.failed.load(Ordering::Relaxed))),
+            ("media_stray_packets", "Datagrams to the ports of calls that are over", sum(|c| c.stray.load(Ordering::Relaxed))),
+            ("media_reports_dropped", "Reports of media threads that found their queue full", sum(|c| c.reports_dropped.load(Ordering::Relaxed))),
+        ];
+        for (name, help, value) in rows {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what the system knows of this process.
+#[derive(Debug)]
+pub(super) struct ProcessCollector;
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse::<i64>().ok());
+        if let Some(kilobytes) = kilobytes {
+            let gauge = ConstGauge::new(kilobytes * 1024);
+            let help = "Resident memory of the daemon";
+            gauge.encode(encoder.encode_descriptor("resident_memory_bytes", help, None, gauge.metric_type())?)?;
+        }
+        if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+            let gauge = ConstGauge::new(open.count() as i64);
+            gauge.encode(encoder.encode_descriptor("open_descriptors", "Open file descriptors", None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Carries the endpoint's own counters into the metrics, which only know increments.
+#[derive(Debug, Default)]
+pub(crate) struct Deltas {
+    retransmitted: u64,
+}
+
+impl Deltas {
+    pub(crate) fn apply(&mut self, metrics: &Metrics, counters: &sip_trunk::Counters) {
+        let kinds = [
+            ("in", &counters.requests_in),
+            ("out", &counters.requests_out),
+            ("in", &counters.responses_in),
+            ("out", &counters.responses_out),
+        ];
+        for (direction, counts) in kinds {
+            for (&kind, &total) in counts {
+                let counter = metrics.sip_messages.get_or_create(&KindLabels { direction, kind }).clone();
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
+        }
+        for (family, counts) in
+            [(&metrics.sip_refused, &counters.refused), (&metrics.sip_repaired, &counters.repaired)]
+        {
+            for (&reason, &total) in counts {
+                let counter = family.get_or_create(&ReasonLabel { reason }).clone();
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
+        }
+        metrics.sip_retransmitted.inc_by(counters.retransmitted.saturating_sub(self.retransmitted));
+        self.retransmitted = counters.retransmitted;
+    }
+}

@@ -1,0 +1,198 @@
+//! Metrics and logs.
+
+mod collect;
+mod log;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use call_model::{Outcome, TrunkName};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::driver::PublishedCounters;
+use crate::switch::RouteDirection;
+pub(crate) use collect::Deltas;
+pub(crate) use log::init as init_log;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DirectionLabel {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EndLabels {
+    direction: &'static str,
+    outcome: &'static str,
+    trunk: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CauseLabel {
+    cause: u8,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    direction: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TrunkLabel {
+    trunk: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct QueueLabel {
+    queue: &'static str,
+}
+
+/// Every metric of the daemon. Labels come from the configuration or from closed lists only.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    calls_started: Family<DirectionLabel, Counter>,
+    calls_ended: Family<EndLabels, Counter>,
+    release_causes: Family<CauseLabel, Counter>,
+    setup: Histogram,
+    duration: Histogram,
+    calls_live: Gauge,
+    trunk_up: Family<TrunkLabel, Gauge>,
+    sip_messages: Family<KindLabels, Counter>,
+    sip_refused: Family<ReasonLabel, Counter>,
+    sip_repaired: Family<ReasonLabel, Counter>,
+    sip_retransmitted: Counter,
+    overlay_refused: Family<ReasonLabel, Counter>,
+    overlay_peers: Gauge,
+    overlay_reservations: Gauge,
+    overlay_records: Gauge,
+    queue_length: Family<QueueLabel, Gauge>,
+    queue_dropped: Family<QueueLabel, Counter>,
+    trunk_ports_free: Gauge,
+}
+
+impl Metrics {
+    /// Registers every metric. The counters of the media threads are read when asked for.
+    pub(crate) fn new(media: Vec<Arc<PublishedCounters>>) -> Self {
+        // Call set-up: from a PBX on the same switch to a mobile that rings out.
+        let setup = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0];
+        let duration = [1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0];
+        let mut metrics = Self {
+            registry: Registry::with_prefix("causeway"),
+            calls_started: Family::default(),
+            calls_ended: Family::default(),
+            release_causes: Family::default(),
+            setup: Histogram::new(setup),
+            duration: Histogram::new(duration),
+            calls_live: Gauge::default(),
+            trunk_up: Family::default(),
+            sip_messages: Family::default(),
+            sip_refused: Family::default(),
+            sip_repaired: Family::default(),
+            sip_retransmitted: Counter::<u64, AtomicU64>::default(),
+            overlay_refused: Family::default(),
+            overlay_peers: Gauge::default(),
+            overlay_reservations: Gauge::default(),
+            overlay_records: Gauge::default(),
+            queue_length: Family::default(),
+            queue_dropped: Family::default(),
+            trunk_ports_free: Gauge::default(),
+        };
+        metrics.register(media);
+        metrics
+    }
+
+    fn register(&mut self, media: Vec<Arc<PublishedCounters>>) {
+        let r = &mut self.registry;
+        r.register("calls_started", "Calls that reached the gates", self.calls_started.clone());
+        r.register("calls_ended", "Calls that ended, by result class", self.calls_ended.clone());
+        r.register("release_causes", "Q.850 causes with which calls ended", self.release_causes.clone());
+        let seconds = || Unit::Seconds;
+        r.register_with_unit("call_setup", "From the first message to the answer", seconds(), self.setup.clone());
+        r.register_with_unit("call_duration", "From the answer to the end", seconds(), self.duration.clone());
+        r.register("calls_live", "Calls now", self.calls_live.clone());
+        r.register("trunk_up", "Whether the last health check of a trunk succeeded", self.trunk_up.clone());
+        r.register("sip_messages", "SIP messages by direction and method or class", self.sip_messages.clone());
+        r.register("sip_refused", "SIP input refused, by reason", self.sip_refused.clone());
+        r.register("sip_repaired", "SIP input repaired before it was read, by repair", self.sip_repaired.clone());
+        r.register("sip_retransmitted", "SIP messages sent again", self.sip_retransmitted.clone());
+        r.register("overlay_refused", "Overlay input refused, by reason", self.overlay_refused.clone());
+        r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
+        r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
+        r.register("overlay_records", "Records held for others", self.overlay_records.clone());
+        r.register("queue_length", "Items waiting in a bounded queue", self.queue_length.clone());
+        r.register("queue_dropped", "Items that found a bounded queue full", self.queue_dropped.clone());
+        r.register("media_trunk_ports_free", "Port pairs for trunk legs that can be taken", self.trunk_ports_free.clone());
+        r.register_collector(Box::new(collect::MediaCollector(media)));
+        r.register_collector(Box::new(collect::ProcessCollector));
+    }
+
+    pub(crate) fn started(&self, direction: RouteDirection) {
+        self.calls_started.get_or_create(&DirectionLabel { direction: direction.as_str() }).inc();
+    }
+
+    pub(crate) fn ended(
+        &self,
+        direction: RouteDirection,
+        outcome: Outcome,
+        cause: call_model::Cause,
+        trunk: Option<&TrunkName>,
+        setup: Option<Duration>,
+        duration: Option<Duration>,
+    ) {
+        let trunk = trunk.map_or("none", TrunkName::as_str).to_owned();
+        let labels = EndLabels { direction: direction.as_str(), outcome: outcome.as_str(), trunk };
+        self.calls_ended.get_or_create(&labels).inc();
+        self.release_causes.get_or_create(&CauseLabel { cause: cause.value() }).inc();
+        if let Some(setup) = setup {
+            self.setup.observe(setup.as_secs_f64());
+        }
+        if let Some(duration) = duration {
+            self.duration.observe(duration.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn live(&self, calls: usize, trunk_ports_free: usize) {
+        self.calls_live.set(calls as i64);
+        self.trunk_ports_free.set(trunk_ports_free as i64);
+    }
+
+    pub(crate) fn trunk(&self, trunk: &TrunkName, up: bool) {
+        self.trunk_up.get_or_create(&TrunkLabel { trunk: trunk.to_string() }).set(i64::from(up));
+    }
+
+    pub(crate) fn queue(&self, queue: &'static str, length: usize, dropped: u64) {
+        self.queue_length.get_or_create(&QueueLabel { queue }).set(length as i64);
+        let counter = self.queue_dropped.get_or_create(&QueueLabel { queue }).clone();
+        counter.inc_by(dropped.saturating_sub(counter.get()));
+    }
+
+    pub(crate) fn overlay(&self, status: &p2p_edge::node::NodeStatus) {
+        self.overlay_peers.set(status.peers as i64);
+        self.overlay_reservations.set(status.reservations_served as i64);
+        self.overlay_records.set(status.records as i64);
+        for (reason, total) in &status.refused {
+            let counter = self.overlay_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }).clone();
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// Writes every metric in OpenMetrics text form.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing into a String does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}

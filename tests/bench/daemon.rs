@@ -1,0 +1,130 @@
+//! The daemon under test in its network, and a round of calls through it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use call_model::{Address, CallId};
+use p2p_edge::calling::SessionCommand;
+use tests::lab::{Authority, Daemon, DaemonOptions, TrunkOptions, ports, until};
+use tokio::runtime::Runtime;
+
+use crate::generator::{End, Generator};
+use crate::overlay::{Issuer, User};
+use crate::pbx::Pbx;
+use crate::speech::Speech;
+use crate::usage::{Round, measure, resident_megabytes};
+
+const SUPERNODES: usize = 3;
+const SOON: Duration = Duration::from_secs(20);
+/// The number that the user of the rounds has in the seeds of keys; callees of look-ups have smaller ones.
+const CALLER: u8 = 250;
+
+/// Three supernodes and a gateway, each a process.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// Certifies users.
+    pub(crate) issuer: Issuer,
+    /// Where the PBX is expected.
+    pub(crate) pbx: Ipv4Addr,
+    supernodes: Vec<Daemon>,
+    gateway: Daemon,
+}
+
+impl Stage {
+    /// Starts everything below `folder`.
+    pub(crate) fn set(folder: &Path) -> Result<Self> {
+        let authority = Authority::init(&folder.join("authority"))?;
+        let mut supernodes: Vec<Daemon> = Vec::new();
+        for number in 1..=SUPERNODES {
+            let name = format!("supernode{number}");
+            let identity = authority.supernode(&name)?;
+            let mut options = DaemonOptions::supernode(&name, &identity);
+            options.bootstrap = supernodes.iter().map(Daemon::multiaddress).collect();
+            supernodes.push(Daemon::start(folder, &authority, &identity, options)?);
+        }
+        let identity = authority.gateway("gateway", &["+1555"], &["+1555"])?;
+        let pbx = ports::address();
+        let mut options = DaemonOptions::gateway("gateway", &identity);
+        options.bootstrap = supernodes.iter().map(Daemon::multiaddress).collect();
+        options.offers = vec!["+1555".to_owned()];
+        let mut trunk = TrunkOptions::new("pbx", SocketAddrV4::new(pbx, 5060));
+        trunk.extra = "default_caller = \"+15550009000\"\n".to_owned();
+        options.trunks = vec![trunk];
+        // Silence too goes through the encoder, though there is little of it; and one user makes all calls.
+        options.media = "opus_complexity = 5\nsuppress_silence = false".to_owned();
+        options.extra = "[limits]\ncalls = 2000\ncalls_per_user = 2000\n".to_owned();
+        let gateway = Daemon::start(folder, &authority, &identity, options)?;
+        gateway.wait_until_ready()?;
+        let issuer = Issuer::open(&folder.join("authority"))?;
+        Ok(Self { issuer, pbx, supernodes, gateway })
+    }
+
+    /// The gateway's SIP socket.
+    pub(crate) fn gateway_sip(&self) -> SocketAddrV4 {
+        self.gateway.sip()
+    }
+
+    /// Where users join.
+    pub(crate) fn bootstrap(&self) -> Vec<String> {
+        self.supernodes.iter().map(Daemon::multiaddress).collect()
+    }
+
+    /// The resident memory of the gateway when it has done nothing for 10 s.
+    pub(crate) fn idle_megabytes(&mut self) -> Result<f64> {
+        thread::sleep(Duration::from_secs(10));
+        resident_megabytes(self.gateway.process().pid())
+    }
+
+    /// The user who makes the calls.
+    pub(crate) async fn caller(&self) -> Result<User> {
+        User::join(&self.issuer, CALLER, &self.bootstrap(), ports::address()).await
+    }
+
+    /// Makes calls, measures while all of them talk, and hangs up.
+    #[allow(clippy::too_many_arguments, reason = "everything that takes part")]
+    pub(crate) fn round(
+        &mut self,
+        runtime: &Runtime,
+        caller: &User,
+        pbx: &Pbx,
+        generator: &Generator,
+        speech: &Speech,
+        count: usize,
+        seconds: u64,
+    ) -> Result<Round> {
+        let calls = runtime.block_on(place(caller, generator, speech, count))?;
+        until("all calls have media", SOON, || (pbx.calls() == count).then_some(()))?;
+        let outcome = measure("causewayd", self.gateway.process(), generator, count, seconds);
+        runtime.block_on(async {
+            for call in calls {
+                caller.bye(call).await?;
+            }
+            anyhow::Ok(())
+        })?;
+        until("all calls have ended", SOON, || (pbx.calls() == 0).then_some(()))?;
+        generator.clear()?;
+        outcome
+    }
+}
+
+async fn place(caller: &User, generator: &Generator, speech: &Speech, count: usize) -> Result<Vec<CallId>> {
+    let mut calls = Vec::new();
+    for index in 0..count {
+        let to: Address = Address::Number(format!("+1555{:06}", 100 + index).parse()?);
+        let answered = caller.call(to).await?;
+        generator.add(End::web_rtc(answered.socket, answered.leg, speech.opus.clone())?)?;
+        calls.push(answered.call);
+        // The session wants to hear that media is up.
+        let mut patience = SOON.as_millis() / 10;
+        while generator.flows()?.iter().any(|flow| !flow.connected) {
+            ensure!(patience > 0, "call {index}: media does not come up");
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        caller.command(answered.call, SessionCommand::MediaUp).await?;
+    }
+    Ok(calls)
+}

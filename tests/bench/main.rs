@@ -1,0 +1,117 @@
+//! `make bench`: what a call costs, how fast it is set up, what an idle gateway takes; beside it rtpengine, in turns.
+//!
+//! Everything runs on this machine, on loopback: `causewayd` and `rtpengine` as processes of their own, whose
+//! processor time is read from the system, and all that calls them in this process. The last line is for machines.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "it is a program that shows something")]
+
+mod daemon;
+mod generator;
+mod lookup;
+mod overlay;
+mod pbx;
+mod rtpengine;
+mod speech;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use tests::lab::Folder;
+
+use generator::Generator;
+use usage::{Round, Shortfall, median};
+
+/// Measures Causeway, and rtpengine beside it.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Calls at one time.
+    #[arg(long, default_value_t = 40)]
+    calls: usize,
+    /// Seconds of each measurement; five more pass before it.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Rounds; each measures Causeway, then rtpengine.
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+    /// Calls between overlay users, each to another callee.
+    #[arg(long, default_value_t = 24)]
+    look_ups: usize,
+    /// Leaves rtpengine out.
+    #[arg(long)]
+    alone: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("causeway-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let folder = Folder::new("bench")?;
+    let speech = speech::active()?;
+    println!("Speech: {:.1} s, pauses cut out, said over and over by both sides of every call", speech.seconds());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let generator = Generator::start()?;
+    let mut stage = daemon::Stage::set(folder.path())?;
+
+    let idle_mb = stage.idle_megabytes()?;
+    println!("Idle gateway, joined to three supernodes for 10 s: {idle_mb:.1} MB resident");
+
+    let look_ups = runtime.block_on(lookup::measure(&stage, &speech, arguments.look_ups))?;
+    println!("{look_ups}");
+
+    let pbx = pbx::Pbx::start(stage.pbx, stage.gateway_sip(), generator.handle(), &speech)?;
+    let caller = runtime.block_on(stage.caller())?;
+    let anchor = if arguments.alone { None } else { Some(rtpengine::Rtpengine::start(folder.path())?) };
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    let mut anchor_calls = arguments.calls;
+    println!("\n{}", Round::HEADER);
+    for _ in 0..arguments.rounds.max(1) {
+        let round = stage
+            .round(&runtime, &caller, &pbx, &generator, &speech, arguments.calls, arguments.seconds)
+            .context("causewayd")?;
+        println!("{round}");
+        own.push(round);
+        let Some(anchor) = &anchor else { continue };
+        let round = loop {
+            match anchor.round(&generator, &speech, anchor_calls, arguments.seconds) {
+                // What cannot carry so many calls is measured with fewer: the figures are per call.
+                Err(error) if error.is::<Shortfall>() && anchor_calls >= 10 => {
+                    println!("rtpengine with {anchor_calls} calls: {error}");
+                    anchor_calls /= 2;
+                }
+                outcome => break outcome.context("rtpengine")?,
+            }
+        };
+        println!("{round}");
+        others.push(round);
+    }
+
+    let calls_per_core = per_core(&own)?;
+    let (anchor, ratio) = match per_core(&others) {
+        Ok(anchor) => (format!("{anchor:.1}"), format!("{:.2}", calls_per_core / anchor)),
+        Err(_) => ("none".to_owned(), "none".to_owned()),
+    };
+    println!(
+        "\nRESULT bench calls_per_core={calls_per_core:.1} rtpengine_calls_per_core={anchor} ratio={ratio} \
+         lookup_answer_ms={:.1} first_rtp_ms={:.1} idle_mb={idle_mb:.1}",
+        look_ups.answer_ms(),
+        look_ups.first_rtp_ms(),
+    );
+    Ok(())
+}
+
+fn per_core(rounds: &[Round]) -> Result<f64> {
+    if rounds.is_empty() {
+        bail!("no round");
+    }
+    Ok(median(rounds.iter().map(Round::calls_per_core).collect()))
+}

@@ -1,0 +1,196 @@
+//! Overlay users in this process: a node each, and the media of their calls where the caller wants it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use call_model::{Address, CallId, Caller, Cause};
+use p2p_edge::calling::{SessionCommand, SessionEvent};
+use p2p_edge::identity::{Abilities, Authority, HandleClaims, NodeKey, RevocationList, Trust, Validity};
+use p2p_edge::node::{Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
+
+/// How long joining, or a step of a call, may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Certifies users with the keys of the laboratory's authority.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    authority: Authority,
+    trust: Trust,
+}
+
+impl Issuer {
+    /// Reads the folder that `causeway authority init` made.
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).with_context(|| name.to_owned());
+        let authority = Authority::from_pem(&read("enrolment.key.pem")?, &read("enrolment.pem")?)?;
+        Ok(Self { authority, trust: Trust::from_pem(&read("root.pem")?)? })
+    }
+
+    /// Makes the configuration of a user who listens nowhere: others reach it through relays only. Handle and key
+    /// follow from the number.
+    fn user(&self, number: u8, bootstrap: &[String]) -> Result<NodeConfig> {
+        let key = NodeKey::from_seed([number; 32]);
+        let certificate = self.authority.issue_handle(HandleClaims {
+            handle: handle(number).parse()?,
+            keys: vec![key.public()],
+            serial: 1_000_000 + u64::from(number),
+            validity: Validity { not_before: self.authority.validity().not_before, not_after: unix_ms()? / 1000 + 3600 },
+            abilities: Abilities::CALLS,
+            numbers: Vec::new(),
+        })?;
+        Ok(NodeConfig {
+            key,
+            trust: self.trust.clone(),
+            revocations: RevocationList::default(),
+            role: NodeRole::User { certificate },
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: bootstrap.to_vec(),
+            limits: NodeLimits::default(),
+        })
+    }
+}
+
+/// The handle of the user with this number.
+pub(crate) fn handle(number: u8) -> String {
+    format!("user{number}")
+}
+
+/// A call that comes in.
+pub(crate) struct Ring {
+    pub(crate) call: CallId,
+    pub(crate) offer: String,
+    pub(crate) events: UnboundedReceiver<SessionEvent>,
+}
+
+type Routes = Arc<Mutex<HashMap<CallId, UnboundedSender<SessionEvent>>>>;
+
+/// A user that is online.
+pub(crate) struct User {
+    node: NodeHandle,
+    routes: Routes,
+    dtls: DtlsIdentity,
+    address: Ipv4Addr,
+    /// Calls that come in.
+    pub(crate) rings: Mutex<UnboundedReceiver<Ring>>,
+}
+
+/// A call that this side has made and the other has answered.
+pub(crate) struct Answered {
+    pub(crate) call: CallId,
+    pub(crate) socket: UdpSocket,
+    /// Knows both descriptions.
+    pub(crate) leg: WebRtcLeg,
+    /// From the command to the answer.
+    pub(crate) after: Duration,
+    /// When the answer came.
+    pub(crate) at: Instant,
+}
+
+impl User {
+    /// Joins the overlay and waits until the user can be reached.
+    pub(crate) async fn join(
+        issuer: &Issuer,
+        number: u8,
+        bootstrap: &[String],
+        address: Ipv4Addr,
+    ) -> Result<Self> {
+        let (node, mut events) = Node::spawn(issuer.user(number, bootstrap)?).await?;
+        let online = async {
+            while let Some(event) = events.recv().await {
+                if event == NodeEvent::Online {
+                    return Ok(());
+                }
+            }
+            bail!("the node of {} stopped", handle(number))
+        };
+        timeout(PATIENCE, online).await.with_context(|| format!("{} does not come online", handle(number)))??;
+        let routes = Routes::default();
+        let (ringing, rings) = unbounded_channel();
+        tokio::spawn(dispatch(events, Arc::clone(&routes), ringing));
+        Ok(Self { node, routes, dtls: DtlsIdentity::generate()?, address, rings: Mutex::new(rings) })
+    }
+
+    /// Opens a socket and a leg on it.
+    pub(crate) fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
+        let socket = UdpSocket::bind((self.address, 0))?;
+        let config = WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false };
+        Ok((socket, WebRtcLeg::new(config, &self.dtls, Instant::now())?))
+    }
+
+    /// Calls someone and waits for the answer.
+    pub(crate) async fn call(&self, to: Address) -> Result<Answered> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (socket, mut leg) = self.open_media()?;
+        let media = leg.create_offer()?;
+        let call = CallId::new(unix_ms()?, u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
+        let (sender, mut events) = unbounded_channel();
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(call, sender);
+        let from = Caller { address: None, display_name: None, private: false };
+        let invite = NodeCommand::Invite { call, from, to, media, ring_timeout: PATIENCE };
+        let began = Instant::now();
+        self.node.send(invite).await?;
+        let answer = async {
+            loop {
+                match events.recv().await.context("the node stopped")? {
+                    SessionEvent::Answered { media } => return Ok(media),
+                    SessionEvent::Ended { cause, text, .. } => bail!("the call ended with {cause}: {text}"),
+                    _ => {}
+                }
+            }
+        };
+        let answer = timeout(PATIENCE, answer).await.context("no answer")??;
+        let at = Instant::now();
+        leg.accept_answer(&answer)?;
+        Ok(Answered { call, socket, leg, after: at - began, at })
+    }
+
+    /// Does something in a call.
+    pub(crate) async fn command(&self, call: CallId, command: SessionCommand) -> Result<()> {
+        Ok(self.node.send(NodeCommand::Call { call, command }).await?)
+    }
+
+    /// Hangs up.
+    pub(crate) async fn bye(&self, call: CallId) -> Result<()> {
+        self.command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() }).await
+    }
+}
+
+/// Takes the events of a node for as long as it runs and hands each to its call.
+async fn dispatch(mut events: Receiver<NodeEvent>, routes: Routes, ringing: UnboundedSender<Ring>) {
+    while let Some(event) = events.recv().await {
+        let mut routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            NodeEvent::Incoming { call, media, .. } => {
+                let (sender, events) = unbounded_channel();
+                routes.insert(call, sender);
+                // Nobody may be there to answer; then the caller gives up.
+                let _ = ringing.send(Ring { call, offer: media, events });
+            }
+            NodeEvent::Call { call, event } => {
+                let ended = matches!(event, SessionEvent::Ended { .. });
+                if let Some(route) = routes.get(&call) {
+                    // Whoever made the call may have lost interest in it.
+                    let _ = route.send(event);
+                }
+                if ended {
+                    routes.remove(&call);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn unix_ms() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64)
+}

@@ -1,0 +1,157 @@
+//! Processor time of a process that carries calls, and whether it really carried them.
+
+use std::fmt;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tests::lab::Process;
+
+use crate::generator::{Flow, Generator};
+
+/// How much of what was to come may be missing or too much.
+const TOLERANCE: f64 = 0.02;
+/// How much of what comes must be speech.
+const VOICED: f64 = 0.8;
+/// What passes before a measurement, so that buffers have found their length.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// One measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Round {
+    name: &'static str,
+    calls: usize,
+    seconds: f64,
+    cpu_seconds: f64,
+    /// Least and most packets that an end received, of those that were to come.
+    received: (f64, f64),
+    megabytes: f64,
+    /// Processors that others on this machine kept busy meanwhile.
+    foreign: f64,
+}
+
+/// Calls did not get the packets that belong to them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Shortfall(String);
+
+impl Round {
+    /// Names the columns.
+    pub(crate) const HEADER: &'static str = "            calls  seconds  CPU ms per    calls per  packets received    resident  CPUs busy\n                            call-second   core       of those due        MB        with others";
+
+    /// How many such calls one core carries.
+    pub(crate) fn calls_per_core(&self) -> f64 {
+        self.calls as f64 * self.seconds / self.cpu_seconds
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<11} {:>5}  {:>7.1}  {:>11.2}  {:>9.1}  {:>6.2} %..{:>6.2} %  {:>10.1}  {:>9.2}",
+            self.name,
+            self.calls,
+            self.seconds,
+            1000.0 * self.cpu_seconds / (self.calls as f64 * self.seconds),
+            self.calls_per_core(),
+            100.0 * self.received.0,
+            100.0 * self.received.1,
+            self.megabytes,
+            self.foreign,
+        )
+    }
+}
+
+/// Lets `process` carry the calls of the generator for a while.
+///
+/// # Errors
+/// [`Shortfall`] where a call lacked packets or speech on either side.
+pub(crate) fn measure(
+    name: &'static str,
+    process: &Process,
+    generator: &Generator,
+    calls: usize,
+    seconds: u64,
+) -> Result<Round> {
+    thread::sleep(WARM_UP);
+    let own = std::process::id();
+    let (cpu, busy, self_cpu) = (process.cpu_seconds()?, machine_seconds()?, cpu_seconds(own)?);
+    let (before, began) = (generator.flows()?, Instant::now());
+    thread::sleep(Duration::from_secs(seconds));
+    let (after, seconds) = (generator.flows()?, began.elapsed().as_secs_f64());
+    let cpu_seconds = process.cpu_seconds()? - cpu;
+    let foreign = machine_seconds()? - busy - cpu_seconds - (self::cpu_seconds(own)? - self_cpu);
+    let megabytes = resident_megabytes(process.pid())?;
+    ensure!(after.len() == 2 * calls, "{} ends of {calls} calls", after.len());
+    let received = check(&before, &after, seconds)?;
+    Ok(Round { name, calls, seconds, cpu_seconds, received, megabytes, foreign: (foreign / seconds).max(0.0) })
+}
+
+/// Returns the least and the greatest share of the packets due that an end received.
+fn check(before: &[Flow], after: &[Flow], seconds: f64) -> Result<(f64, f64)> {
+    let due = seconds / 0.02;
+    let mut extremes = (f64::MAX, 0.0_f64);
+    for (before, after) in before.iter().zip(after) {
+        let share = |count: fn(&Flow) -> u64| (count(after) - count(before)) as f64 / due;
+        let (sent, received, voiced) =
+            (share(|flow| flow.sent), share(|flow| flow.received), share(|flow| flow.voiced));
+        let within = |share: f64| (share - 1.0).abs() <= TOLERANCE;
+        if !within(sent) || !within(received) || voiced < VOICED {
+            let text = format!(
+                "an end ({:?}) sent {:.1} %, received {:.1} % and heard speech in {:.1} % of the packets due",
+                after.kind,
+                100.0 * sent,
+                100.0 * received,
+                100.0 * voiced
+            );
+            return Err(Shortfall(text).into());
+        }
+        extremes = (extremes.0.min(received), extremes.1.max(received));
+    }
+    Ok(extremes)
+}
+
+/// Returns the resident memory of a process in MB of 10^6 octets.
+pub(crate) fn resident_megabytes(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes * 1024.0 / 1e6)
+}
+
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(')').context("unknown form of stat")?.1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    ticks(fields.get(11..13).context("unknown form of stat")?)
+}
+
+/// Returns the seconds that all processors together have worked since the start of the machine.
+fn machine_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<&str> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).collect();
+    // user, nice, system; then idle and waiting, which are no work; then interrupts.
+    let work = [0..3, 5..7].into_iter().filter_map(|range| fields.get(range)).flatten().copied();
+    ticks(&work.collect::<Vec<_>>())
+}
+
+fn ticks(fields: &[&str]) -> Result<f64> {
+    let ticks = fields.iter().map(|field| field.parse::<f64>()).sum::<Result<f64, _>>()?;
+    Ok(ticks / 100.0)
+}
+
+/// Returns the value in the middle; 0 for none.
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// Returns the value below which the share `q` of the values lies; 0 for none.
+pub(crate) fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
+    let at = last as f64 * q;
+    let (low, high) = (values[at.floor() as usize], values[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
