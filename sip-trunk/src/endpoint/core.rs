@@ -1,6 +1,8 @@
 //! The state calls and trunks share.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use call_model::{Actor, CallId, Exchange, Protocol};
@@ -13,7 +15,7 @@ use crate::dialog::Dialog;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::Trunk;
-use crate::wire::message::{Method, Request, Writer};
+use crate::wire::message::{Method, ReplyHead, Request, Writer};
 
 /// What this endpoint can do, for Allow headers. PRACK is missing on purpose: 100rel is not offered.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
@@ -119,20 +121,22 @@ impl Core {
         bytes
     }
 
-    /// Answers without a transaction (RFC 3261 8.2.7): the same request gets the same answer.
+    /// Answers without a transaction (RFC 3261 8.2.7): the same request gets the same answer, with
+    /// `tag` or one made of the request.
     pub(crate) fn respond_statelessly(
         &mut self,
         request: &Request,
         mut path: Path,
-        source: std::net::SocketAddr,
+        source: SocketAddr,
         status: u16,
         lines: &[(&'static str, String)],
+        tag: Option<String>,
     ) {
         if request.method == Method::Ack {
             return;
         }
-        let head = crate::wire::message::ReplyHead::of(request, source);
-        let tag = self.stateless_tag(request);
+        let head = ReplyHead::of(request, source);
+        let tag = tag.unwrap_or_else(|| stateless_tag(request));
         let mut out = head.begin(status, reason_phrase(status), Some(&tag));
         out.lines(&self.common);
         for (name, value) in lines {
@@ -142,19 +146,18 @@ impl Core {
         self.io.send(&mut path, out.finish(None));
     }
 
-    /// A To tag that is the same for every repetition of a request.
-    fn stateless_tag(&self, request: &Request) -> String {
-        use std::hash::{Hash, Hasher};
-        let mut hasher = std::hash::DefaultHasher::new();
-        (&request.head.call_id, &request.head.from.tag, request.head.cseq).hash(&mut hasher);
-        // A leading letter keeps these apart from the tags of calls.
-        format!("s{:016x}", hasher.finish())
-    }
-
     pub(crate) fn exchange(&mut self, call: CallId, incoming: bool, label: String) {
         let (from, to) =
             if incoming { (Actor::Trunk, Actor::Gateway) } else { (Actor::Gateway, Actor::Trunk) };
         let exchange = Exchange { from, to, protocol: Protocol::Sip, label };
         self.events.push_back(Event::Exchange { call, exchange });
     }
+}
+
+/// A To tag that is the same for every repetition of a request (RFC 3261 8.2.7).
+fn stateless_tag(request: &Request) -> String {
+    let mut hasher = DefaultHasher::new();
+    (&request.head.call_id, &request.head.from.tag, request.head.cseq).hash(&mut hasher);
+    // A leading letter keeps these apart from the tags of calls.
+    format!("s{:016x}", hasher.finish())
 }

@@ -1,6 +1,6 @@
 //! Messages received: whose they are, the checks of RFC 3261 8.2, and where they go.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use call_model::CallId;
 use super::api::{ConnectionId, Transmit, Transport};
 use super::config::UnknownSource;
 use super::counters::class;
-use super::io::Path;
+use super::io::{Path, hex};
 use super::{Endpoint, Io};
 use crate::cause::reason_phrase;
 use crate::dialog::uas;
@@ -121,7 +121,7 @@ impl Endpoint {
             _ => {
                 if let Err((status, lines)) = self.route(trunk, path, reply_path, source, request) {
                     self.core.io.counters.refuse(refusal_label(status));
-                    self.core.respond_statelessly(request, reply_path, source, status, &lines);
+                    self.core.respond_statelessly(request, reply_path, source, status, &lines, None);
                 }
             }
         }
@@ -141,9 +141,10 @@ impl Endpoint {
     fn receive_cancel(&mut self, request: &Request, path: Path, source: SocketAddr) {
         let Some((server, call)) = self.core.servers.cancelled(request) else {
             self.core.io.counters.refuse("cancel_unknown");
-            return self.core.respond_statelessly(request, path, source, 481, &[]);
+            return self.core.respond_statelessly(request, path, source, 481, &[], None);
         };
-        self.core.respond_statelessly(request, path, source, 200, &[]);
+        // RFC 3261 9.2: the same tag as in the responses to the INVITE.
+        self.core.respond_statelessly(request, path, source, 200, &[], call.map(hex));
         if let Some(key) = call
             && let Some(call) = self.calls.get_mut(&key)
         {
@@ -187,7 +188,7 @@ impl Endpoint {
             Method::Options if self.core.draining => Err(self.busy()),
             Method::Options => {
                 let accept = [("Accept", crate::sdp::CONTENT_TYPE.to_owned())];
-                self.core.respond_statelessly(request, reply_path, source, 200, &accept);
+                self.core.respond_statelessly(request, reply_path, source, 200, &accept, None);
                 Ok(())
             }
             Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => Err(plain(481)),
@@ -258,7 +259,7 @@ impl Endpoint {
 
 fn fingerprint(request: &Request) -> u64 {
     let head = &request.head;
-    let mut hasher = std::hash::DefaultHasher::new();
+    let mut hasher = DefaultHasher::new();
     (&head.call_id, &head.from.tag, head.cseq).hash(&mut hasher);
     hasher.finish()
 }

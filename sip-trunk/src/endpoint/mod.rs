@@ -285,13 +285,13 @@ impl Endpoint {
         while let Some(upcall) = self.core.clients.upcalls.pop_front() {
             match upcall.owner {
                 Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
-                Owner::Call(key) => self.to_call(key, upcall),
+                Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
         }
     }
 
-    fn to_call(&mut self, key: u64, upcall: Upcall) {
+    fn tell_call(&mut self, key: u64, upcall: Upcall) {
         match self.calls.get_mut(&key) {
             Some(call) => {
                 call.on_upcall(&mut self.core, upcall);

@@ -255,11 +255,6 @@ impl Head {
         })
     }
 
-    /// Says whether a header is there.
-    pub(crate) fn has(&self, name: &Name) -> bool {
-        self.headers.get(name).is_some()
-    }
-
     /// Returns Max-Forwards; 70 where the sender left it out.
     pub(crate) fn max_forwards(&self) -> u32 {
         self.text(&Name::MaxForwards).and_then(|v| v.trim().parse().ok()).unwrap_or(70)

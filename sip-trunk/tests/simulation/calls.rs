@@ -119,3 +119,23 @@ fn hold_and_resume_show_on_both_sides() {
     pair.command(0, Command::Release { call: a, cause: Cause::NORMAL_CALL_CLEARING });
     pair.assert_clean();
 }
+
+// RFC 3261 13.2.2.4, 13.3.1.4: the 2xx is repeated until an ACK comes through, and each repetition is
+// acknowledged.
+#[test]
+fn a02_a_lost_ack_is_sent_again() {
+    let mut pair = Pair::new(Transport::Udp);
+    let mut lost = 0;
+    pair.filter = Some(Box::new(move |_, text| {
+        lost += u32::from(text.starts_with("ACK ") && lost < 2);
+        text.starts_with("ACK ") && lost < 2
+    }));
+    let (a, b) = pair.call();
+    pair.command(1, Command::Answer { call: b, media: media(B_RTP) });
+    pair.run_ms(10_000);
+    assert!(pair.sent(0, "ACK ") >= 2);
+    assert_eq!(pair.sent(0, "ACK "), pair.sent(1, "SIP/2.0 200"));
+    assert!(ended(&pair.take(0)).is_empty() && ended(&pair.take(1)).is_empty());
+    pair.command(0, Command::Release { call: a, cause: Cause::NORMAL_CALL_CLEARING });
+    pair.assert_clean();
+}

@@ -226,8 +226,9 @@ fn c17_a_reinvite_without_sdp_gets_an_offer() {
 fn c18_a_refused_reinvite_leaves_the_session() {
     let mut lab = Lab::new();
     let (_, ok) = lab.call_in_answered();
-    let g729 =
-        sdp(2, "sendrecv").replace("RTP/AVP 8 101", "RTP/AVP 18").replace("a=rtpmap:8 PCMA/8000", "a=rtpmap:18 G729/8000");
+    let g729 = sdp(2, "sendrecv")
+        .replace("RTP/AVP 8 101", "RTP/AVP 18")
+        .replace("a=rtpmap:8 PCMA/8000", "a=rtpmap:18 G729/8000");
     let got = lab.tell(&Ask::within(&ok, "INVITE", 2).body(&g729).text());
     assert_eq!(status(&got[0]), 488);
     assert!(lab.take(0).is_empty());
@@ -238,6 +239,19 @@ fn c18_a_refused_reinvite_leaves_the_session() {
     // A later one works.
     let got = lab.tell(&Ask::within(&ok, "INVITE", 4).body(&sdp(4, "sendonly")).text());
     assert!(got.iter().any(|m| status(m) == 200), "{got:?}");
+}
+
+// RFC 3264 8: the same origin version means the same description.
+#[test]
+fn c19_a_refresh_with_the_same_version_changes_nothing() {
+    let mut lab = Lab::new();
+    let (_, ok) = lab.call_in_answered();
+    for cseq in 2..4 {
+        let got = lab.tell(&Ask::within(&ok, "INVITE", cseq).body(SDP).text());
+        assert_eq!((status(&got[0]), body(&got[0])), (200, body(&ok)));
+        lab.tell(&Ask::within(&ok, "ACK", cseq).text());
+        assert!(lab.take(0).is_empty());
+    }
 }
 
 // RFC 3261 21.4.26.

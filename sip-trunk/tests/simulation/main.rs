@@ -1,5 +1,11 @@
 //! Endpoints against each other and against hand-written peers on a virtual network.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod calls;
 mod dialogs;

@@ -98,7 +98,7 @@ fn play(seed: u64, transport: Transport) {
 }
 
 fn note(pair: &mut Pair, known: &mut [BTreeMap<CallId, Known>; 2], seed: u64) {
-    for side in 0..2 {
+    for (side, known) in known.iter_mut().enumerate() {
         for event in pair.take(side) {
             let (call, incoming, end, answered) = match &event {
                 Event::Incoming { call, .. } => (*call, true, false, false),
@@ -110,11 +110,10 @@ fn note(pair: &mut Pair, known: &mut [BTreeMap<CallId, Known>; 2], seed: u64) {
                 _ => continue,
             };
             if incoming {
-                let new = known[side].insert(call, Known { incoming, ..Known::default() });
+                let new = known.insert(call, Known { incoming, ..Known::default() });
                 assert!(new.is_none(), "seed {seed}: Incoming twice");
             }
-            let state =
-                known[side].get_mut(&call).unwrap_or_else(|| panic!("seed {seed}: {event:?} of nothing"));
+            let state = known.get_mut(&call).unwrap_or_else(|| panic!("seed {seed}: {event:?} of nothing"));
             assert_eq!(state.ends, 0, "seed {seed}: {event:?} after Ended");
             assert!(!(answered && (state.answered || state.incoming)), "seed {seed}: {event:?}");
             state.answered |= answered;

@@ -44,6 +44,9 @@ pub struct Weather {
     pub jitter_ms: u64,
 }
 
+/// Says whether to drop a message, by its source and text.
+pub type Filter = Box<dyn FnMut(SocketAddr, &str) -> bool>;
+
 enum Flight {
     Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Opened { node: usize, connection: ConnectionId, local: SocketAddr, remote: SocketAddr, inbound: bool },
@@ -66,7 +69,7 @@ pub struct Net {
     pub weather: Weather,
     pub dice: Dice,
     /// Drops a message when it says so; sees (from, text).
-    pub filter: Option<Box<dyn FnMut(SocketAddr, &str) -> bool>>,
+    pub filter: Option<Filter>,
     /// Every message sent: when, from, to, text. Stream writes included.
     pub log: Vec<(Duration, SocketAddr, SocketAddr, String)>,
     /// TCP connections to these addresses fail.
@@ -197,8 +200,7 @@ impl Net {
     fn collect(&mut self) {
         for node in 0..self.nodes.len() {
             let address = self.nodes[node].0;
-            loop {
-                let Node::Endpoint(endpoint) = &mut self.nodes[node].1 else { break };
+            while let Node::Endpoint(endpoint) = &mut self.nodes[node].1 {
                 let Some(transmit) = endpoint.poll_transmit() else { break };
                 match transmit {
                     Transmit::Datagram { local, remote, bytes } => {
