@@ -167,11 +167,15 @@ pub struct WebRtcLeg {
     remote_playback_rate: u32,
     sequence: Option<u64>,
     wake: Instant,
+    /// The latest time that was told.
+    seen: Instant,
     limit: Option<(Instant, LegFailure)>,
     ice_connected: bool,
     /// ICE-lite, and the answerer: the peer begins once it has the answer, which may be long after
-    /// the offer was accepted (a telephone rings meanwhile).
+    /// the offer was accepted (a telephone rings meanwhile). Nothing is timed until its first packet.
     waits_for_peer: bool,
+    /// How long it did.
+    waited: Duration,
     events: VecDeque<LegEvent>,
     counters: WebRtcCounters,
 }
@@ -238,9 +242,11 @@ impl WebRtcLeg {
             remote_playback_rate: 48_000,
             sequence: None,
             wake: now,
+            seen: now,
             limit: None,
             ice_connected: false,
             waits_for_peer: false,
+            waited: Duration::ZERO,
             events: VecDeque::with_capacity(8),
             counters: WebRtcCounters::default(),
         })
@@ -317,6 +323,8 @@ impl WebRtcLeg {
         self.opus = Some(opus);
         self.remote_playback_rate = playback_rate(remote_sdp, *opus);
         self.state = State::Connecting;
+        // The first check is due at once, not when str0m last wanted to be woken.
+        self.wake = self.seen;
         Ok(())
     }
 
@@ -352,16 +360,21 @@ impl WebRtcLeg {
             self.counters.after_end += 1;
             return;
         }
+        let now = self.inner(now);
         let Ok(receive) = Receive::new(Protocol::Udp, source, local, packet) else {
             self.counters.malformed += 1;
             return;
         };
-        let input = Input::Receive(now, receive);
+        let mut input = Input::Receive(now, receive);
         // STUN must carry our user name and password; everything else must come from a pair that
         // ICE has validated. This also keeps a stranger's ClientHello away from DTLS.
         if !self.rtc.accepts(&input) {
             self.counters.foreign += 1;
             return;
+        }
+        let now = self.peer_came(now);
+        if let Input::Receive(at, _) = &mut input {
+            *at = now;
         }
         let class = Class::of(packet);
         let received = self.counters.received;
@@ -380,13 +393,35 @@ impl WebRtcLeg {
         }
     }
 
+    /// Returns the time of the leg's own clock, which stands while it waits for its peer: DTLS
+    /// otherwise gives up 40 s after the offer was accepted.
+    fn inner(&mut self, now: Instant) -> Instant {
+        let now = now.checked_sub(self.waited).unwrap_or(now);
+        if !self.waits_for_peer {
+            self.seen = now;
+        }
+        now
+    }
+
+    /// Lets the leg's clock go on once the peer's first packet is there.
+    fn peer_came(&mut self, now: Instant) -> Instant {
+        if !std::mem::take(&mut self.waits_for_peer) {
+            return now;
+        }
+        self.waited = now.saturating_duration_since(self.seen);
+        self.seen
+    }
+
     /// Advances time.
     pub fn handle_timeout(&mut self, now: Instant, emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8])) {
         if self.state == State::Over {
             return;
         }
-        let expected = !self.ice_connected && !self.waits_for_peer;
-        if self.state == State::Connecting && self.limit.is_none() && expected {
+        if self.waits_for_peer {
+            return;
+        }
+        let now = self.inner(now);
+        if self.state == State::Connecting && self.limit.is_none() && !self.ice_connected {
             self.limit = Some((now + ICE_LIMIT, LegFailure::Unreachable));
         }
         if self.rtc.handle_input(Input::Timeout(now)).is_err() {
@@ -399,10 +434,14 @@ impl WebRtcLeg {
         }
     }
 
-    /// Returns when [`handle_timeout`](Self::handle_timeout) is due, `None` once the leg is over.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due, `None` once the leg is over and
+    /// while an ICE-lite answerer waits for its peer.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.waits_for_peer {
+            return None;
+        }
         let limit = self.limit.map_or(self.wake, |(at, _)| at.min(self.wake));
-        (self.state != State::Over).then_some(limit)
+        (self.state != State::Over).then_some(limit + self.waited)
     }
 
     /// Returns the next event. To be called until `None` after every call that takes a time.
@@ -427,6 +466,7 @@ impl WebRtcLeg {
             PayloadKind::Audio => self.opus,
             PayloadKind::TelephoneEvent => self.telephone_event,
         };
+        let now = self.inner(now);
         let (State::Connected, Some(payload_type), Some(mid)) = (self.state, payload_type, self.mid) else {
             return false;
         };
@@ -456,6 +496,7 @@ impl WebRtcLeg {
         if self.state == State::Over {
             return;
         }
+        let now = self.inner(now);
         if self.rtc.close().is_ok() {
             self.drain(now, emit);
         }
