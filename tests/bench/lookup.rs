@@ -1,6 +1,7 @@
 //! Calls between overlay users: from the command to the answer, and from the answer to the first packet.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -8,6 +9,7 @@ use call_model::Address;
 use p2p_edge::calling::{SessionCommand, SessionEvent};
 use tests::lab::ports;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::{interval, sleep_until, timeout};
 use transcoder::WebRtcLeg;
 use transcoder::leg::PayloadKind;
@@ -61,9 +63,10 @@ pub(crate) async fn measure(stage: &Stage, speech: &Speech, count: usize) -> Res
     let (issuer, bootstrap): (&Issuer, _) = (&stage.issuer, stage.bootstrap());
     let address = ports::address();
     let count = u8::try_from(count)?.clamp(1, 200);
+    let mut callees = JoinSet::new();
     for number in 1..=count {
         let callee = User::join(issuer, number, &bootstrap, address).await?;
-        tokio::spawn(answer_calls(callee, speech.opus.clone()));
+        callees.spawn(answer_calls(callee, speech.opus.clone()));
     }
     let caller = User::join(issuer, CALLER, &bootstrap, address).await?;
     let mut measured = LookUps::default();
@@ -155,7 +158,7 @@ impl Media {
         loop {
             let (socket, leg) = (&self.socket, &mut self.leg);
             // A packet that cannot be sent at once is lost, as on any network.
-            let mut emit = |_, to, bytes: &[u8]| {
+            let mut emit = |_: SocketAddr, to: SocketAddr, bytes: &[u8]| {
                 let _ = socket.try_send_to(bytes, to);
             };
             while let Some(event) = leg.poll_event() {

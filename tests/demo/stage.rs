@@ -13,17 +13,17 @@ use tests::lab::{
 use crate::calls::Outcome;
 
 /// The number of alice.
-pub const ALICE: &str = "+15551000";
+pub(crate) const ALICE: &str = "+15551000";
 /// The number the PBX calls from.
-pub const PBX: &str = "+15550199";
+pub(crate) const PBX: &str = "+15550199";
 
 /// Everything that runs.
-pub struct Stage {
-    pub asterisk: Asterisk,
-    pub gateway: Daemon,
-    pub alice: Phone,
-    pub speech: Audio,
-    pub speech_file: PathBuf,
+pub(crate) struct Stage {
+    pub(crate) asterisk: Asterisk,
+    pub(crate) gateway: Daemon,
+    pub(crate) alice: Phone,
+    pub(crate) speech: Audio,
+    pub(crate) speech_file: PathBuf,
     supernode: Daemon,
     folder: Folder,
 }
@@ -48,7 +48,7 @@ fn step<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
 
 impl Stage {
     /// Starts an authority, a supernode, the PBX, the gateway and alice.
-    pub fn set() -> Result<Self> {
+    pub(crate) fn set() -> Result<Self> {
         println!("Setting the stage; all of it on loopback");
         let folder = Folder::new("demo")?;
         let at = folder.path().to_owned();
@@ -90,13 +90,13 @@ impl Stage {
     }
 
     /// The call that the gateway took up last.
-    pub fn last_call(&self) -> Result<Value> {
+    pub(crate) fn last_call(&self) -> Result<Value> {
         let list = self.gateway.json("/v1/calls?limit=1")?;
         list["calls"].get(0).cloned().context("the gateway knows of no call")
     }
 
     /// Keeps everything running until Ctrl-C.
-    pub fn stay_until_interrupted(&mut self, outcome: &Outcome) -> Result<()> {
+    pub(crate) fn stay_until_interrupted(&mut self, outcome: &Outcome) -> Result<()> {
         let sip = self.gateway.sip();
         let folder = self.folder.path().display();
         println!("\n{outcome}");

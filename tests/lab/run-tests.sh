@@ -35,8 +35,9 @@ count() {
 }
 
 say "building programs and tests"
-if ! cargo build --workspace --bins; then
-  echo "FAILED to build the programs"; failed=1; finish
+# In one go with the tests: built apart, the libraries would be built twice, for two sets of features.
+if ! cargo build --workspace --bins --tests; then
+  echo "FAILED to build the programs and tests"; failed=1; finish
 fi
 suites=$(mktemp)
 trap 'rm -f "$suites"' EXIT

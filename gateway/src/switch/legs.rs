@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use call_model::{Address, CallId, Caller, Cause, Gate, Handle, Side, TrunkName, Verdict};
+use call_model::{
+    Actor, Address, CallId, Caller, Cause, Exchange, Gate, Handle, Protocol, Side, TrunkName, Verdict,
+};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, VerifiedCaller};
 use sip_trunk::{Command, Event, LocalMedia};
@@ -32,6 +34,10 @@ impl Switch {
         let direction = RouteDirection::OverlayToTrunk;
         let mut call = self.begin(now, id, direction, caller, to.to_string());
         call.overlay = Leg::Open;
+        // The session reports its invite only after the call it brought: the ladder begins with it.
+        let (sender, receiver, label) = (Actor::Overlay, Actor::Gateway, "invite".to_owned());
+        let invite = Exchange { from: sender, to: receiver, protocol: Protocol::Overlay, label };
+        call.record.exchange(now, invite);
         let origin = Origin::Overlay { handle: from.handle.clone() };
         let evaluation = self.evaluate(&origin, &to.to_string(), Some(to));
         call.record.decisions = evaluation.decisions;
@@ -90,6 +96,7 @@ impl Switch {
         };
         let outgoing = call.record.direction == RouteDirection::TrunkToOverlay;
         match event {
+            SessionEvent::Exchange(exchange) if !outgoing && exchange.label == "invite" => {}
             SessionEvent::Exchange(exchange) => call.record.exchange(now, exchange),
             SessionEvent::Ended { cause, sip_status, text, by } => {
                 call.overlay = Leg::Done;

@@ -553,3 +553,21 @@ fn crossing_ends_leave_one_record() {
     bench.overlay_ended(call, Cause::USER_BUSY);
     assert_eq!(bench.ended(), [(Outcome::Success, Cause::NORMAL_CALL_CLEARING)], "the first cause stays");
 }
+
+#[test]
+fn the_ladder_begins_with_the_invite_and_goes_on_after_the_end() {
+    use call_model::{Actor, Exchange, Protocol};
+    let mut bench = Bench::new(|_| {});
+    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let of = |from, to, protocol, label: &str| Exchange { from, to, protocol, label: label.into() };
+    let overlay = |label| SessionEvent::Exchange(of(Actor::Overlay, Actor::Gateway, Protocol::Overlay, label));
+    bench.overlay(call, overlay("invite"));
+    let exchange = of(Actor::Gateway, Actor::Trunk, Protocol::Sip, "INVITE (SDP)");
+    bench.sip(Event::Exchange { call, exchange });
+    bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
+    assert_eq!(bench.switch.live(), 0);
+    bench.overlay(call, overlay("bye"));
+    let record = bench.switch.record(call).unwrap();
+    let labels: Vec<&str> = record.exchanges.iter().map(|(_, exchange)| exchange.label.as_str()).collect();
+    assert_eq!(labels, ["invite", "INVITE (SDP)", "bye"]);
+}
