@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs every test of the workspace, one suite after the other, and adds the results up.
 #
-#   run-tests.sh [ARGUMENTS OF cargo test]         by default --workspace
+#   run-tests.sh [ARGUMENTS OF cargo test]         by default --workspace --lib --bins --tests
 #
 # Each suite's own output goes to target/test-logs; that of a suite that failed is shown. The last two lines are
 #   N passed, N failed, N skipped
@@ -15,7 +15,8 @@ cd "$LAB_DIR/../.." || exit 1
 TARGET=${CARGO_TARGET_DIR:-target}
 LOGS=$TARGET/test-logs
 mkdir -p "$LOGS"
-[ $# -gt 0 ] || set -- --workspace
+whole=
+[ $# -gt 0 ] || { whole=1; set -- --workspace --lib --bins --tests; }
 LONGEST=${CAUSEWAY_TEST_LIMIT:-1200} # seconds one suite may take
 passed=0 failed=0 skipped=0
 
@@ -70,5 +71,5 @@ while IFS=$'\t' read -r executable manifest kind name; do
   if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep -q ': test$'; then continue; fi
   run "$label" "$(dirname "$manifest")" "$executable"
 done < <(sed -n '/"profile":{[^}]*"test":true/s/.*"manifest_path":"\([^"]*\)","target":{"kind":\["\([^"]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\4\t\1\t\2\t\3/p' "$suites" | sort -t $'\t' -k 2,4)
-[ "$*" = --workspace ] && run documentation . cargo test --quiet --workspace --doc
+[ -n "$whole" ] && run documentation . cargo test --quiet --workspace --doc
 finish
