@@ -76,7 +76,7 @@ fn every_mistake_names_file_line_key_and_remedy() {
         (
             "role = \"gateway\"",
             "role = \"supernode\"",
-            "/etc/causeway/causeway.toml:18: trunks: a supernode has no trunks and numbers; set overlay.role = \"gateway\"",
+            "/etc/causeway/causeway.toml:17: trunks: a supernode has no trunks and numbers; set overlay.role = \"gateway\"",
         ),
         (
             "listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]",
