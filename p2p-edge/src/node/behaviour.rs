@@ -178,6 +178,8 @@ fn kademlia(id: PeerId, server: bool, limits: &NodeLimits, store: KadStore) -> k
         .set_parallelism(NonZeroUsize::MIN.saturating_add(3))
         .set_query_timeout(limits.timers.lookup)
         .set_caching(kad::Caching::Disabled)
+        // The node itself refreshes the table: see `reserve`.
+        .set_periodic_bootstrap_interval(None)
         // Only its writer publishes a record again: see `publish`.
         .set_replication_interval(None)
         .set_publication_interval(None)

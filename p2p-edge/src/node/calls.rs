@@ -429,7 +429,7 @@ impl Task {
         }
     }
 
-    /// The far end of a stream has stopped reading: to its call it is lost.
+    /// A stream takes no more bytes: it is gone, or its far end has stopped reading.
     fn lose_stream(&mut self, now: Instant, call: CallId, id: DeviceId, stream: StreamId) {
         if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) {
             if let Some(device) = outgoing.device(id) {
@@ -438,7 +438,7 @@ impl Task {
             outgoing.hunt.handle_closed(now, id);
         }
         self.drop_stream(stream);
-        self.timers.set(Timer::Call(call), Some(now));
+        tracing::debug!(%call, device = id.0, "stream takes no more bytes");
     }
 
     /// Closes a stream once what is queued is written.
@@ -555,11 +555,14 @@ impl Task {
             self.calls.table.remove(&call);
             return None;
         }
+        if lost.is_empty() {
+            return next;
+        }
         for (id, stream) in lost {
             self.lose_stream(now, call, id, stream);
-            tracing::debug!(%call, device = id.0, "stream dropped: its far end does not read");
         }
-        next
+        // Goes on at once: the session may want another stream, or has ended over it.
+        self.service_outgoing(now, call)
     }
 
     fn close_link(&mut self, call: CallId, id: DeviceId, peer: PeerId, link: Link) {

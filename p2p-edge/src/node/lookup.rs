@@ -323,6 +323,14 @@ impl Task {
     pub(super) fn complete_lookup(&mut self, now: Instant, id: LookupId) {
         let Some(lookup) = self.lookups.table.remove(&id) else { return };
         self.timers.set(Timer::Lookup(id), None);
+        tracing::debug!(
+            purpose = ?lookup.purpose,
+            found = lookup.best.is_some() || !lookup.providers.is_empty(),
+            answered = lookup.answered.len(),
+            heard = lookup.heard,
+            waiting = lookup.waiting,
+            "look-up complete"
+        );
         if let Some(query) = lookup.query {
             self.lookups.queries.remove(&query);
             if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {

@@ -16,6 +16,7 @@ use libp2p::{Multiaddr, PeerId, identify};
 
 use super::Refusal;
 use super::behaviour::KAD_PROTOCOL;
+use super::reserve::Backoff;
 use super::task::Task;
 use super::wire::{self, Hello, ListVersion};
 use crate::identity::{
@@ -28,6 +29,8 @@ const MAX_KNOWN: usize = 200;
 const MAX_ADDRESSES: usize = 8;
 /// Broken rules after which a peer is disconnected.
 const MAX_OFFENCES: u32 = 64;
+/// While no more servers than this are connected, each new one is asked for others at once.
+const FEW_SERVERS: usize = 4;
 /// Servers to which an otherwise unused connection is kept.
 const MAX_WARM: usize = 64;
 
@@ -314,14 +317,13 @@ impl Task {
 
     /// A server has proved itself.
     fn on_server(&mut self, now: Instant, peer: PeerId) {
-        let first = self.peers.servers().count() == 1;
         if self.role.is_server() && self.peers.servers().count() <= MAX_WARM {
             self.swarm.behaviour_mut().calls.keep_warm(peer, true);
         }
         self.route(peer);
-        if first {
-            // Errs only while the table is empty, which the diversity rule may cause.
-            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+        if self.peers.servers().count() <= FEW_SERVERS {
+            self.refresh = Backoff::new(now);
+            self.refresh_routes(now);
         }
         self.accept_pending_providers(&peer);
         self.on_gateway_proven(now, &peer);

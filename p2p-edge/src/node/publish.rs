@@ -149,7 +149,9 @@ impl Task {
 
     /// Publishes what is due.
     pub(super) fn publish_due(&mut self, now: Instant) {
-        if self.draining || self.peers.servers().next().is_none() {
+        // A server that is alone keeps its records itself: those who join by it find them there.
+        let nowhere = !self.role.is_server() && self.peers.servers().next().is_none();
+        if self.draining || nowhere {
             return;
         }
         if !self.role.is_server() {

@@ -18,6 +18,9 @@ use super::task::Task;
 const WANTED_BY_SERVERS: usize = 16;
 /// Longest wait between two attempts at the same node.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Waits between searches for more servers.
+const FIRST_REFRESH: Duration = Duration::from_secs(1);
+const LAST_REFRESH: Duration = Duration::from_secs(300);
 /// A reservation that is not granted in this time is given up.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Circuit addresses of one relay that go into the location record.
@@ -42,7 +45,12 @@ impl Backoff {
 
     /// Begins an attempt: the next is due after a wait that doubles each time.
     pub(super) fn attempt(&mut self, now: Instant, first: Duration) {
-        self.wait = if self.wait.is_zero() { first } else { (self.wait * 2).min(LONGEST_RETRY) };
+        self.attempt_up_to(now, first, LONGEST_RETRY);
+    }
+
+    /// As [`Backoff::attempt`], with another longest wait.
+    pub(super) fn attempt_up_to(&mut self, now: Instant, first: Duration, longest: Duration) {
+        self.wait = if self.wait.is_zero() { first } else { (self.wait * 2).min(longest) };
         self.due = now + self.wait;
     }
 }
@@ -129,6 +137,15 @@ impl Task {
             if let Err(error) = self.swarm.dial(options) {
                 tracing::debug!(%peer, %error, "bootstrap node not dialled");
             }
+        }
+    }
+
+    /// Looks for more servers: often while few are known, seldom later.
+    pub(super) fn refresh_routes(&mut self, now: Instant) {
+        if self.refresh.is_due(now) && self.peers.servers().next().is_some() {
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_REFRESH);
+            // Errs while the table is empty, which the diversity rule may cause.
+            let _ = self.swarm.behaviour_mut().kad.bootstrap();
         }
     }
 

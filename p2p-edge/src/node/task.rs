@@ -83,6 +83,8 @@ pub(super) struct Task {
     pub(super) admitted: Admitted,
     pub(super) bootstrap: Vec<BootstrapNode>,
     pub(super) rejoin: Backoff,
+    /// When the routing table is refreshed next.
+    pub(super) refresh: Backoff,
     pub(super) reservations: Reservations,
     pub(super) publisher: Publisher,
     pub(super) lookups: Lookups,
@@ -162,6 +164,7 @@ async fn spawn(config: NodeConfig) -> Started {
         peers: Peers::default(),
         admitted,
         rejoin: Backoff::new(now),
+        refresh: Backoff::new(now),
         reservations: Reservations::default(),
         lookups: Lookups::default(),
         served: Served::default(),
@@ -190,6 +193,7 @@ async fn spawn(config: NodeConfig) -> Started {
         task.emit(NodeEvent::Listening { address: address.to_string() });
     }
     task.timers.set(Timer::Sweep, Some(now + SWEEP));
+    task.timers.set(Timer::Publish, Some(now));
     task.tick(now);
     tokio::spawn(task.run());
     Ok((NodeHandle { peer_id: me.to_string(), commands: request_sender }, event_receiver))
@@ -461,6 +465,7 @@ impl Task {
         if !self.draining {
             self.dial_bootstrap(now);
             self.watch_reservations(now);
+            self.refresh_routes(now);
             self.publish_due(now);
             self.check_online(now);
         }

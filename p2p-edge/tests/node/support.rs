@@ -117,6 +117,9 @@ pub(crate) async fn start(config: NodeConfig) -> Running {
 }
 
 pub(crate) async fn try_start(config: NodeConfig) -> Result<Running, NodeError> {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Errs for every node but the first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let started = runtime.spawn(Node::spawn(config)).await.unwrap();
     let (handle, events) = match started {
