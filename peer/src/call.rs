@@ -98,6 +98,13 @@ impl Call {
         begins
     }
 
+    /// Makes sure that the call is over by `at`.
+    pub(crate) fn hang_up_by(&mut self, at: Instant) {
+        if !self.has_ended() {
+            self.hang_up_at = Some(self.hang_up_at.map_or(at, |planned| planned.min(at)));
+        }
+    }
+
     /// Takes the digits of the script, once.
     pub(crate) fn take_digits(&mut self) -> VecDeque<DtmfDigit> {
         std::mem::take(&mut self.options.dtmf).into()
@@ -141,7 +148,7 @@ impl Call {
             media_failed: self.media_failed,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             digits: self.digits.clone(),
-            quality: quality.map(Quality::from),
+            quality: quality.filter(|_| self.media_up).map(Quality::from),
         })
     }
 }

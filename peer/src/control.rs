@@ -20,7 +20,7 @@ use call_model::{CallId, Cause, DtmfDigit};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 use crate::audio::{AudioError, Clip};
 use crate::event::Event;
@@ -327,8 +327,6 @@ pub struct Controller {
     pub softphone: Softphone,
     /// Sampling rate of the softphone, to which clips are brought.
     pub sample_rate: u32,
-    /// Where complaints go, to be shown beside the events.
-    pub complaints: mpsc::Sender<Event>,
 }
 
 impl Controller {
@@ -352,11 +350,8 @@ impl Controller {
                     Err(Complaint { field: None, message: "a line is not UTF-8".into(), remedy: example() })
                 }
             };
-            let sent = match outcome {
-                Ok(command) => self.softphone.send(command).await.is_ok(),
-                Err(complaint) => self.complaints.send(complaint.into()).await.is_ok(),
-            };
-            if !sent {
+            let command = outcome.unwrap_or_else(|complaint| Command::Show(complaint.into()));
+            if self.softphone.send(command).await.is_err() {
                 return;
             }
         }

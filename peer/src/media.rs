@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use transcoder::{
-    DtlsIdentity, MediaError, Outgoing, Phone, PhoneConfig, PhoneEvent, WebRtcConfig, WebRtcLeg,
+    DtlsIdentity, LegFailure, MediaError, Outgoing, Phone, PhoneConfig, PhoneEvent, WebRtcConfig, WebRtcLeg,
 };
 
 use crate::audio::{Clip, Recorder};
@@ -80,6 +80,8 @@ pub(crate) enum MediaEvent {
     RecordFailed {
         reason: String,
     },
+    /// The other side has closed its media.
+    Closed,
     /// Media is over and cannot come back.
     Failed {
         reason: String,
@@ -327,6 +329,7 @@ impl Task {
                 PhoneEvent::FirstPacket => MediaEvent::FirstPacket,
                 PhoneEvent::Dtmf { digit, duration_ms } => MediaEvent::Dtmf { digit, duration_ms },
                 PhoneEvent::Silent => MediaEvent::Silent,
+                PhoneEvent::Failed { failure: LegFailure::Closed } => MediaEvent::Closed,
                 PhoneEvent::Failed { failure } => MediaEvent::Failed { reason: failure.as_str().to_owned() },
             };
             self.report(event).await;

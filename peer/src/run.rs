@@ -17,7 +17,6 @@ use crate::softphone::{AnswerPolicy, CallOptions, Command, Softphone, SoftphoneC
 
 /// Lines that a control connection may lag behind.
 const SHOWN_QUEUE: usize = 1024;
-const COMPLAINT_QUEUE: usize = 64;
 
 /// Exit codes; see `causeway-peer --help`.
 pub mod exit {
@@ -195,10 +194,8 @@ impl Session {
 
     /// Takes commands until `quit`, a signal, or the end of standard input.
     async fn interactive(mut self, control: Option<&Path>) -> Result<u8, Failure> {
-        let (complaints, mut complaint) = mpsc::channel(COMPLAINT_QUEUE);
         let (shown, _) = broadcast::channel(SHOWN_QUEUE);
-        let controller =
-            Controller { softphone: self.softphone.clone(), sample_rate: self.sample_rate, complaints };
+        let controller = Controller { softphone: self.softphone.clone(), sample_rate: self.sample_rate };
         match control {
             Some(path) => controller
                 .listen(path, &shown)
@@ -216,16 +213,16 @@ impl Session {
                     Some(event) => event,
                     None => break,
                 },
-                Some(event) = complaint.recv() => event,
                 Some(()) = self.interrupted.recv() => {
                     self.send(Command::Quit).await;
                     continue;
                 }
             };
             let line = event.to_line();
+            // Nobody may be connected. Before standard output: who connects because of what is
+            // said there hears what comes after it.
+            let _ = shown.send(format!("{line}\n"));
             show_line(&line).await;
-            // Nobody may be connected.
-            let _ = shown.send(line + "\n");
         }
         if let Some(path) = control {
             let _ = std::fs::remove_file(path);

@@ -19,7 +19,8 @@ pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) struct Overlay {
     pub(crate) pki: Pki,
     pub(crate) bootstrap: String,
-    node: NodeHandle,
+    /// The node stops with its last handle.
+    _node: NodeHandle,
 }
 
 impl Overlay {
@@ -47,7 +48,7 @@ impl Overlay {
         tokio::spawn(async move { while events.recv().await.is_some() {} });
         let suffix = format!("/p2p/{}", node.peer_id());
         let bootstrap = if address.ends_with(&suffix) { address } else { address + &suffix };
-        Self { pki, bootstrap, node }
+        Self { pki, bootstrap, _node: node }
     }
 
     /// Starts a softphone that is online.
@@ -143,19 +144,26 @@ pub(crate) fn tone(hertz: f64, seconds: f64) -> Vec<i16> {
     (0..count).map(|n| (9_000.0 * (step * n as f64).sin()) as i16).collect()
 }
 
-/// The share of the power that lies at a frequency, 0 to 1, in the loudest half second (Goertzel).
+/// The share of the power that lies at a frequency, 0 to 1: the median over the loud fifths of a
+/// second, so that a gap on a busy machine does not decide.
 pub(crate) fn share_of(samples: &[i16], hertz: f64) -> f64 {
-    let window = RATE as usize / 2;
     let power = |part: &[i16]| part.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
-    let loudest = samples.chunks_exact(window).max_by(|a, b| power(a).total_cmp(&power(b)));
-    let part = loudest.expect("at least half a second was recorded");
+    let parts: Vec<&[i16]> = samples.chunks_exact(RATE as usize / 5).collect();
+    let loudest = parts.iter().map(|part| power(part)).fold(0.0, f64::max);
+    let loud = parts.into_iter().filter(|part| power(part) >= loudest / 4.0);
+    let mut shares: Vec<f64> = loud.map(|part| goertzel(part, hertz) / power(part).max(1.0)).collect();
+    shares.sort_by(f64::total_cmp);
+    *shares.get(shares.len() / 2).expect("at least a fifth of a second was recorded")
+}
+
+/// The power at a frequency (Goertzel).
+fn goertzel(samples: &[i16], hertz: f64) -> f64 {
     let coefficient = 2.0 * (std::f64::consts::TAU * hertz / f64::from(RATE)).cos();
     let (mut s1, mut s2) = (0.0, 0.0);
-    for sample in part {
+    for sample in samples {
         (s1, s2) = (f64::from(*sample) + coefficient * s1 - s2, s1);
     }
-    let at = s1 * s1 + s2 * s2 - coefficient * s1 * s2;
-    2.0 * at / window as f64 / power(part).max(1.0)
+    2.0 * (s1 * s1 + s2 * s2 - coefficient * s1 * s2) / samples.len() as f64
 }
 
 pub(crate) fn read_wav(path: &Path) -> Vec<i16> {

@@ -1,0 +1,540 @@
+//! The task of a softphone: commands, events of the node and of the media, answering by policy.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use call_model::{Address, CallId, Caller, Cause, DtmfDigit};
+use p2p_edge::calling::{SessionCommand, SessionEvent};
+use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, VerifiedCaller};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::{AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS};
+use crate::audio::Clip;
+use crate::call::{Call, Negotiation};
+use crate::event::Event;
+use crate::media::{self, MediaCommand, MediaEvent, MediaSettings};
+
+/// What the transports of a node that has ended get to close their connections in order. A relay
+/// that believes in a dead connection would send calls there when this device comes back.
+const LINGER: Duration = Duration::from_millis(300);
+/// How long the end of a call may come after the end of its media before this side ends the call.
+const CLOSED_GRACE: Duration = Duration::from_secs(3);
+/// How long calls may take to end when the softphone stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Task {
+    pub(super) caller: Address,
+    pub(super) node: NodeHandle,
+    pub(super) node_events: mpsc::Receiver<NodeEvent>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) media_events: mpsc::Receiver<(CallId, MediaEvent)>,
+    pub(super) media: MediaSettings,
+    pub(super) policy: AnswerPolicy,
+    pub(super) calls: BTreeMap<CallId, Call>,
+    pub(super) online: bool,
+    pub(super) dropped: u64,
+    /// Set once the softphone is stopping.
+    pub(super) leave_by: Option<Instant>,
+}
+
+impl Task {
+    pub(super) async fn run(mut self) {
+        loop {
+            let calls_due = self.calls.values().filter_map(Call::next_deadline);
+            let due = calls_due.chain(self.leave_by).min();
+            let leaving = self.leave_by.is_some();
+            tokio::select! {
+                event = self.node_events.recv() => match event {
+                    Some(event) => self.handle_node(event).await,
+                    None => break,
+                },
+                Some((call, event)) = self.media_events.recv() => self.handle_media(call, event),
+                command = self.commands.recv(), if !leaving => match command {
+                    Some(command) => self.handle_command(command).await,
+                    None => self.leave(),
+                },
+                () = wait_until(due) => {
+                    if self.leave_by.is_some_and(|at| at <= Instant::now()) {
+                        break;
+                    }
+                    self.handle_timeout().await;
+                }
+            }
+        }
+        // The node is gone: calls that have ended still owe their last event.
+        while self.calls.values().any(Call::has_ended) {
+            let event = tokio::time::timeout(Duration::from_secs(1), self.media_events.recv()).await;
+            let Ok(Some((call, event))) = event else { break };
+            self.handle_media(call, event);
+        }
+        tokio::time::sleep(LINGER).await;
+    }
+
+    fn leave(&mut self) {
+        self.leave_by = Some(Instant::now() + FAREWELL_LIMIT);
+        let node = self.node.clone();
+        tokio::spawn(async move { node.shutdown(FAREWELL).await });
+    }
+
+    async fn handle_timeout(&mut self) {
+        let now = Instant::now();
+        let due: Vec<CallId> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.next_deadline().is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            if call.answer_at.take_if(|at| *at <= now).is_some() {
+                self.answer(id).await;
+            } else if call.hang_up_at.take_if(|at| *at <= now).is_some() {
+                self.hang_up(id, Cause::NORMAL_CALL_CLEARING, "");
+            }
+        }
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Call { to, display_name, private, ring_timeout, options } => {
+                self.call(to, display_name, private, ring_timeout, options).await;
+            }
+            Command::Answer { call, options } => {
+                let Some(id) = self.which(call) else { return };
+                if let (Some(call), Some(options)) = (self.calls.get_mut(&id), options) {
+                    call.options = options;
+                }
+                self.answer(id).await;
+            }
+            Command::Progress { call, clip } => {
+                let Some(id) = self.which(call) else { return };
+                self.progress(id, clip).await;
+            }
+            Command::Reject { call, cause, sip_status } => {
+                let Some(id) = self.which(call) else { return };
+                if self.calls.get(&id).is_some_and(Call::is_waiting) {
+                    self.tell(id, SessionCommand::Reject { cause, sip_status, text: String::new() });
+                } else {
+                    self.complain(id, "the call does not wait for an answer", "use `hangup`");
+                }
+            }
+            Command::HangUp { call, cause } => {
+                if let Some(id) = self.which(call) {
+                    self.hang_up(id, cause, "");
+                }
+            }
+            Command::Hold { call, on } => {
+                let Some(id) = self.which(call) else { return };
+                let Some(call) = self.calls.get_mut(&id).filter(|call| call.is_answered()) else {
+                    self.complain(id, "only an answered call can be held", "wait for the `answered` event");
+                    return;
+                };
+                call.held_here = on;
+                self.apply_hold(id);
+                self.tell(id, SessionCommand::Hold { on });
+                self.report(Event::Hold { call: id, on, by: "local" });
+            }
+            Command::Dtmf { call, digits } => {
+                let Some(id) = self.which(call) else { return };
+                self.dial(id, digits);
+            }
+            Command::Message { call, text } => {
+                if let Some(id) = self.which(call) {
+                    self.tell(id, SessionCommand::Message { text });
+                }
+            }
+            Command::Play { call, clip } => self.tell_media(call, MediaCommand::Play(clip)),
+            Command::Echo { call, on } => self.tell_media(call, MediaCommand::Echo(on)),
+            Command::Record { call, path } => self.tell_media(call, MediaCommand::Record(path)),
+            Command::Policy(policy) => self.policy = policy,
+            Command::Show(event) => self.report(event),
+            Command::Status => {
+                let status = self.node.status().await;
+                self.report(Event::Status {
+                    online: self.online,
+                    peers: status.peers,
+                    reservations: status.reservations_held,
+                    calls: self.calls.keys().map(ToString::to_string).collect(),
+                    events_dropped: self.dropped,
+                });
+            }
+            Command::Quit => self.leave(),
+        }
+    }
+
+    async fn call(
+        &mut self,
+        to: Address,
+        display_name: Option<String>,
+        private: bool,
+        ring_timeout: Duration,
+        options: CallOptions,
+    ) {
+        if self.calls.len() >= MAX_CALLS {
+            let message = format!("{MAX_CALLS} calls are in progress");
+            self.report(Event::error(Some("to"), message, "hang up one of them first"));
+            return;
+        }
+        let call = new_call_id();
+        let (media, offer) = match media::open_offer(&self.media, call).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.report(Event::error(None, error, "check --media-address"));
+                return;
+            }
+        };
+        if let Some(path) = options.record.clone() {
+            media.send(MediaCommand::Record(path));
+        }
+        let from = Caller {
+            address: Some(self.caller.clone()),
+            display_name: display_name.as_deref().and_then(Caller::clean_display_name),
+            private,
+        };
+        self.report(Event::Calling { call, to: to.to_string() });
+        self.calls.insert(call, Call::outgoing(media, options));
+        if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
+            self.end_unsent(call);
+        }
+    }
+
+    /// The node is overloaded or gone: ends a call of which it does not know.
+    fn end_unsent(&mut self, call: CallId) {
+        let event = SessionEvent::Ended {
+            cause: Cause::SWITCHING_EQUIPMENT_CONGESTION,
+            sip_status: None,
+            text: "the overlay node takes no more commands".to_owned(),
+            by: p2p_edge::calling::EndedBy::Local,
+        };
+        self.handle_ended(call, event);
+    }
+
+    async fn handle_node(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Listening { address } => self.report(Event::Listening { address }),
+            NodeEvent::Online => {
+                self.online = true;
+                self.report(Event::Online);
+            }
+            NodeEvent::Offline { reason } => {
+                self.online = false;
+                self.report(Event::Offline { reason });
+            }
+            NodeEvent::Incoming { call, from, to, media } => self.incoming(call, from, to, media).await,
+            NodeEvent::Call { call, event } => self.handle_call(call, event),
+        }
+    }
+
+    async fn incoming(&mut self, id: CallId, from: VerifiedCaller, to: Address, offer: String) {
+        let VerifiedCaller { caller, role, .. } = from;
+        let shown = caller.address.filter(|_| !caller.private);
+        self.report(Event::Incoming {
+            call: id,
+            from: shown.map(|address| address.to_string()),
+            display_name: caller.display_name.filter(|_| !caller.private),
+            private: caller.private,
+            role: match role {
+                CallerRole::User => "user",
+                CallerRole::Gateway => "gateway",
+            },
+            to: to.to_string(),
+        });
+        let AnswerPolicy { mode, options } = self.policy.clone();
+        let mut call = Call::incoming(offer, options);
+        call.plan(&mode, Instant::now());
+        let full = self.calls.len() >= MAX_CALLS;
+        self.calls.insert(id, call);
+        let text = String::new();
+        match mode {
+            _ if full => {
+                let cause = Cause::USER_BUSY;
+                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(486), text });
+            }
+            AnswerMode::Busy => {
+                let cause = Cause::USER_BUSY;
+                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(486), text });
+            }
+            AnswerMode::Reject => {
+                let cause = Cause::CALL_REJECTED;
+                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(603), text });
+            }
+            AnswerMode::Early { clip, .. } => {
+                self.tell(id, SessionCommand::Trying);
+                self.progress(id, clip).await;
+            }
+            AnswerMode::Manual | AnswerMode::After(_) | AnswerMode::Never => {
+                self.tell(id, SessionCommand::Trying);
+                self.tell(id, SessionCommand::Ringing);
+            }
+        }
+    }
+
+    async fn progress(&mut self, id: CallId, clip: Option<Clip>) {
+        let Some(answer) = self.negotiate(id).await else { return };
+        if let (Some(call), Some(clip)) = (self.calls.get_mut(&id), clip) {
+            call.media.as_ref().map(|media| media.send(MediaCommand::Play(clip)));
+        }
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.negotiation = Negotiation::Early { answer: answer.clone() };
+        }
+        self.tell(id, SessionCommand::Progress { media: answer });
+        self.report(Event::Early { call: id });
+    }
+
+    async fn answer(&mut self, id: CallId) {
+        let Some(answer) = self.negotiate(id).await else { return };
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.negotiation = Negotiation::Done;
+            call.answered(Instant::now());
+        }
+        self.tell(id, SessionCommand::Answer { media: answer });
+        self.report(Event::Answered { call: id });
+        self.begin(id);
+    }
+
+    /// Returns the answer to the offer of a call that waits for one; opens its media the first time.
+    async fn negotiate(&mut self, id: CallId) -> Option<String> {
+        let call = self.calls.get_mut(&id)?;
+        let offer = match &call.negotiation {
+            Negotiation::Early { answer } => return Some(answer.clone()),
+            Negotiation::Waiting { offer } => offer.clone(),
+            Negotiation::Offered | Negotiation::Done => {
+                self.complain(id, "the call does not wait for an answer", "answer a call that came in");
+                return None;
+            }
+        };
+        match media::open_answer(&self.media, id, &offer).await {
+            Ok((media, answer)) => {
+                if let Some(path) = call.options.record.clone() {
+                    media.send(MediaCommand::Record(path));
+                }
+                call.media = Some(media);
+                Some(answer)
+            }
+            Err(error) => {
+                call.media_failed = true;
+                let cause = Cause::INCOMPATIBLE_DESTINATION;
+                let text = "media negotiation failed".to_owned();
+                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(488), text });
+                self.complain(id, error, "check --media-address and what the caller offers");
+                None
+            }
+        }
+    }
+
+    fn handle_call(&mut self, id: CallId, event: SessionEvent) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match event {
+            SessionEvent::Trying => self.report(Event::Trying { call: id }),
+            SessionEvent::Ringing => self.report(Event::Ringing { call: id }),
+            SessionEvent::Progress { media } => {
+                accept(call, media);
+                self.report(Event::Early { call: id });
+            }
+            SessionEvent::Answered { media } => {
+                accept(call, media);
+                call.answered(Instant::now());
+                self.report(Event::Answered { call: id });
+                self.begin(id);
+            }
+            SessionEvent::Hold { on } => {
+                call.held_there = on;
+                self.apply_hold(id);
+                self.report(Event::Hold { call: id, on, by: "far" });
+            }
+            SessionEvent::Dtmf { digit, duration_ms } => {
+                call.heard_digit(digit);
+                let digit = digit.as_char();
+                self.report(Event::Dtmf { call: id, digit, duration_ms, via: "signalling" });
+            }
+            SessionEvent::Message { text } => self.report(Event::Message { call: id, text }),
+            SessionEvent::NotSupported { request } => {
+                let message = format!("the other side does not support `{request}`");
+                self.complain(id, message, "go on without it");
+            }
+            event @ SessionEvent::Ended { .. } => self.handle_ended(id, event),
+            SessionEvent::Invited(_) | SessionEvent::Candidate { .. } | SessionEvent::Exchange(_) => {}
+        }
+    }
+
+    /// The last event waits for what media has measured.
+    fn handle_ended(&mut self, id: CallId, event: SessionEvent) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.end(Instant::now(), event);
+        match call.media.take() {
+            // Where the queue is full, the end of the queue says the same.
+            Some(media) => drop(media.send(MediaCommand::Stop)),
+            None => self.forget(id, None),
+        }
+    }
+
+    fn forget(&mut self, id: CallId, quality: Option<call_model::LegQuality>) {
+        if let Some(ended) = self.calls.remove(&id).and_then(|call| call.ended(id, quality)) {
+            self.report(Event::Ended(ended));
+        }
+    }
+
+    fn handle_media(&mut self, id: CallId, event: MediaEvent) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match event {
+            MediaEvent::Connected => {
+                call.media_up = true;
+                if !call.has_ended() {
+                    self.tell(id, SessionCommand::MediaUp);
+                    self.report(Event::MediaUp { call: id });
+                    self.begin(id);
+                }
+            }
+            MediaEvent::FirstPacket => self.report(Event::Heard { call: id }),
+            MediaEvent::Silent => self.report(Event::Silent { call: id }),
+            MediaEvent::Played => self.report(Event::Played { call: id }),
+            MediaEvent::Dtmf { digit, duration_ms } => {
+                call.heard_digit(digit);
+                self.report(Event::Dtmf { call: id, digit: digit.as_char(), duration_ms, via: "media" });
+            }
+            MediaEvent::DigitUnsent { digit, duration_ms } => {
+                if !call.has_ended() {
+                    self.tell(id, SessionCommand::Dtmf { digit, duration_ms });
+                }
+            }
+            MediaEvent::RecordFailed { reason } => {
+                self.complain(id, reason, "check the path, its permissions and the space there");
+            }
+            // The other side closes its media as it hangs up, and signalling may take longer.
+            MediaEvent::Closed => call.hang_up_by(Instant::now() + CLOSED_GRACE),
+            MediaEvent::Failed { reason } => {
+                if !call.has_ended() {
+                    call.media_failed = true;
+                    self.complain(
+                        id,
+                        format!("media failed: {reason}"),
+                        "check the path between the media addresses",
+                    );
+                    self.hang_up(id, Cause::BEARER_CAPABILITY_NOT_AVAILABLE, "media failed");
+                }
+            }
+            MediaEvent::Stopped { quality } => {
+                if call.has_ended() {
+                    self.forget(id, Some(quality));
+                }
+            }
+        }
+    }
+
+    /// Starts the script of a call that has both answer and media.
+    fn begin(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if !call.begin(Instant::now()) {
+            return;
+        }
+        let digits = call.take_digits();
+        if let Some(media) = &call.media {
+            if let Some(clip) = call.options.play.take() {
+                media.send(MediaCommand::Play(clip));
+            } else if call.options.echo {
+                media.send(MediaCommand::Echo(true));
+            }
+        }
+        self.dial(id, digits.into());
+    }
+
+    fn dial(&mut self, id: CallId, digits: Vec<DtmfDigit>) {
+        let Some(media) = self.calls.get(&id).and_then(|call| call.media.as_ref()) else {
+            self.complain(id, "the call has no media yet", "wait for the `media_up` event");
+            return;
+        };
+        if !digits.into_iter().all(|digit| media.send(MediaCommand::Dtmf(digit))) {
+            self.complain(id, "too many digits at once", "send at most 100 digits, 280 ms each");
+        }
+    }
+
+    fn apply_hold(&mut self, id: CallId) {
+        if let Some(call) = self.calls.get(&id)
+            && let Some(media) = &call.media
+        {
+            media.send(MediaCommand::Hold(call.held_here || call.held_there));
+        }
+    }
+
+    fn hang_up(&mut self, id: CallId, cause: Cause, text: &str) {
+        self.tell(id, SessionCommand::Bye { cause, text: text.to_owned() });
+    }
+
+    fn tell(&mut self, call: CallId, command: SessionCommand) {
+        if self.node.try_send(NodeCommand::Call { call, command }).is_err() {
+            self.complain(call, "the overlay node takes no more commands", "try again");
+        }
+    }
+
+    fn tell_media(&mut self, call: Option<CallId>, command: MediaCommand) {
+        let Some(id) = self.which(call) else { return };
+        let taken =
+            self.calls.get(&id).and_then(|call| call.media.as_ref()).is_some_and(|media| media.send(command));
+        if !taken {
+            self.complain(id, "the call has no media yet", "wait for the `media_up` event");
+        }
+    }
+
+    /// Finds the call that a command means.
+    fn which(&mut self, call: Option<CallId>) -> Option<CallId> {
+        let mut open = self.calls.iter().filter(|(_, call)| !call.has_ended()).map(|(id, _)| *id);
+        let found = match call {
+            Some(call) => open.find(|id| *id == call),
+            None => open.next().filter(|_| open.next().is_none()),
+        };
+        if found.is_none() {
+            let (message, remedy) = match call {
+                Some(call) => {
+                    (format!("there is no call {call}"), "use the id of an `incoming` or `calling` event")
+                }
+                None => ("there is not exactly one call".to_owned(), "name the call"),
+            };
+            self.report(Event::error(Some("call"), message, remedy));
+        }
+        found
+    }
+
+    fn complain(&mut self, call: CallId, message: impl ToString, remedy: &str) {
+        self.report(Event::Error {
+            call: Some(call),
+            field: None,
+            message: message.to_string(),
+            remedy: remedy.to_owned(),
+        });
+    }
+
+    /// Reports an event. Calls must go on when nobody reads: then events are dropped and counted.
+    pub(super) fn report(&mut self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.dropped += 1;
+        }
+    }
+}
+
+/// Takes the description of the other side, the first that comes: that of the answer repeats that
+/// of early media.
+fn accept(call: &mut Call, media: String) {
+    if matches!(call.negotiation, Negotiation::Offered) {
+        call.negotiation = Negotiation::Done;
+        if let Some(handle) = &call.media {
+            handle.send(MediaCommand::Accept(media));
+        }
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn new_call_id() -> CallId {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let random = u128::from(getrandom::u64().unwrap_or_default()) << 64
+        | u128::from(getrandom::u64().unwrap_or_default());
+    CallId::new(u64::try_from(unix.as_millis()).unwrap_or_default(), random)
+}
