@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB := tests/lab
+RELEASE := $(abspath $(or $(CARGO_TARGET_DIR),target))/release
 
 help: ## Says what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -20,8 +21,9 @@ demo: setup ## Calls from an overlay user to a telephone and back, with a real P
 test: setup ## Runs every test; ends with the count
 	@$(LAB)/run-tests.sh
 
-bench: setup ## Measures calls a second and calls at once, beside Asterisk and rtpengine
-	cargo bench -p tests
+bench: setup ## Measures calls per core beside rtpengine, set-up times, idle memory; see docs/performance.md
+	cargo build --release -p gateway -p peer -p tests --bins
+	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench $(BENCH)
 
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check

@@ -83,7 +83,12 @@ pub(crate) struct End {
 
 impl End {
     /// An end that sends to `remote` at once.
-    pub(crate) fn plain(kind: Kind, socket: UdpSocket, remote: SocketAddr, payloads: Payloads) -> Result<Self> {
+    pub(crate) fn plain(
+        kind: Kind,
+        socket: UdpSocket,
+        remote: SocketAddr,
+        payloads: Payloads,
+    ) -> Result<Self> {
         Self::new(kind, socket, Transport::Plain { remote }, payloads)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use call_model::Address;
 use p2p_edge::calling::{SessionCommand, SessionEvent};
 use tests::lab::ports;
@@ -29,12 +29,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct LookUps {
     answer: Vec<f64>,
     first_rtp: Vec<f64>,
+    /// Calls that did not come about, and why the last of them did not.
+    failed: Option<(usize, String)>,
 }
 
 impl LookUps {
     /// Median from the command to the answer.
     pub(crate) fn answer_ms(&self) -> f64 {
         median(self.answer.clone())
+    }
+
+    /// Calls that did not come about.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.as_ref().map_or(0, |(count, _)| *count)
     }
 
     /// Median from the answer to the first packet of speech.
@@ -46,7 +53,11 @@ impl LookUps {
 impl fmt::Display for LookUps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |values: &[f64]| {
-            format!("median {:.1} ms, 90 % within {:.1} ms", median(values.to_vec()), quantile(values.to_vec(), 0.9))
+            format!(
+                "median {:.1} ms, 90 % within {:.1} ms",
+                median(values.to_vec()),
+                quantile(values.to_vec(), 0.9)
+            )
         };
         writeln!(
             f,
@@ -54,7 +65,11 @@ impl fmt::Display for LookUps {
             self.answer.len()
         )?;
         writeln!(f, "  look-up to answer:          {}", show(&self.answer))?;
-        write!(f, "  answer to first RTP packet: {}", show(&self.first_rtp))
+        write!(f, "  answer to first RTP packet: {}", show(&self.first_rtp))?;
+        match &self.failed {
+            Some((count, why)) => write!(f, "\n  failed: {count}, the last because {why}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -73,11 +88,18 @@ pub(crate) async fn measure(stage: &Stage, speech: &Speech, count: usize) -> Res
     for number in 1..=count {
         // What a call leaves behind is over before the next.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let (answer, first_rtp) =
-            call(&caller, number, &speech.opus).await.with_context(|| handle(number))?;
-        measured.answer.push(1000.0 * answer.as_secs_f64());
-        measured.first_rtp.push(1000.0 * first_rtp.as_secs_f64());
+        match call(&caller, number, &speech.opus).await {
+            Ok((answer, first_rtp)) => {
+                measured.answer.push(1000.0 * answer.as_secs_f64());
+                measured.first_rtp.push(1000.0 * first_rtp.as_secs_f64());
+            }
+            Err(error) => {
+                measured.failed = Some((measured.failed() + 1, format!("{}: {error:#}", handle(number))));
+            }
+        }
     }
+    // A median over the lucky half would say nothing.
+    ensure!(2 * measured.failed() < usize::from(count), "{measured}");
     Ok(measured)
 }
 

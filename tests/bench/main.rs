@@ -57,7 +57,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let folder = Folder::new("bench")?;
     let speech = speech::active()?;
-    println!("Speech: {:.1} s, pauses cut out, said over and over by both sides of every call", speech.seconds());
+    println!(
+        "Speech: {:.1} s, pauses cut out, said over and over by both sides of every call",
+        speech.seconds()
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let generator = Generator::start()?;
     let mut stage = daemon::Stage::set(folder.path())?;
@@ -102,9 +105,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     println!(
         "\nRESULT bench calls_per_core={calls_per_core:.1} rtpengine_calls_per_core={anchor} ratio={ratio} \
-         lookup_answer_ms={:.1} first_rtp_ms={:.1} idle_mb={idle_mb:.1}",
+         lookup_answer_ms={:.1} first_rtp_ms={:.1} idle_mb={idle_mb:.1} lookups_failed={}",
         look_ups.answer_ms(),
         look_ups.first_rtp_ms(),
+        look_ups.failed(),
     );
     Ok(())
 }

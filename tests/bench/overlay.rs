@@ -43,7 +43,10 @@ impl Issuer {
             handle: handle(number).parse()?,
             keys: vec![key.public()],
             serial: 1_000_000 + u64::from(number),
-            validity: Validity { not_before: self.authority.validity().not_before, not_after: unix_ms()? / 1000 + 3600 },
+            validity: Validity {
+                not_before: self.authority.validity().not_before,
+                not_after: unix_ms()? / 1000 + 3600,
+            },
             abilities: Abilities::CALLS,
             numbers: Vec::new(),
         })?;
@@ -113,7 +116,9 @@ impl User {
             }
             bail!("the node of {} stopped", handle(number))
         };
-        timeout(PATIENCE, online).await.with_context(|| format!("{} does not come online", handle(number)))??;
+        timeout(PATIENCE, online)
+            .await
+            .with_context(|| format!("{} does not come online", handle(number)))??;
         let routes = Routes::default();
         let (ringing, rings) = unbounded_channel();
         tokio::spawn(dispatch(events, Arc::clone(&routes), ringing));
@@ -161,7 +166,8 @@ impl User {
 
     /// Hangs up.
     pub(crate) async fn bye(&self, call: CallId) -> Result<()> {
-        self.command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() }).await
+        self.command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() })
+            .await
     }
 }
 

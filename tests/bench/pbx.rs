@@ -40,10 +40,8 @@ impl Pbx {
     ) -> Result<Self> {
         let local = SocketAddr::from((address, 5060));
         let socket = UdpSocket::bind(local)?;
-        let trunk = TrunkConfig {
-            codecs: vec![Codec::Pcma],
-            ..TrunkConfig::new("gateway".parse()?, gateway.into())
-        };
+        let trunk =
+            TrunkConfig { codecs: vec![Codec::Pcma], ..TrunkConfig::new("gateway".parse()?, gateway.into()) };
         let config = EndpointConfig::new(vec![Listener { transport: Transport::Udp, local }], vec![trunk]);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH)?;
         // The seed makes tags of dialogs unpredictable to strangers; on loopback there are none.
@@ -113,7 +111,8 @@ impl Exchange {
                 }
             }
             let due = self.endpoint.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = due.unwrap_or(Duration::MAX).clamp(Duration::from_millis(1), Duration::from_millis(100));
+            let wait =
+                due.unwrap_or(Duration::MAX).clamp(Duration::from_millis(1), Duration::from_millis(100));
             self.socket.set_read_timeout(Some(wait))?;
             if let Ok((length, remote)) = self.socket.recv_from(&mut buffer) {
                 self.endpoint.handle_datagram(Instant::now(), self.local, remote, &buffer[..length]);
@@ -136,7 +135,12 @@ impl Exchange {
                 // The first description opens media; the gateway does not move it afterwards.
                 if let Some(rtp) = sockets.rtp.take() {
                     anyhow::ensure!(media.codec == Codec::Pcma, "{:?} was negotiated", media.codec);
-                    self.generator.add(End::plain(Kind::Alaw, rtp, media.remote_rtp, Arc::clone(&self.speech))?)?;
+                    self.generator.add(End::plain(
+                        Kind::Alaw,
+                        rtp,
+                        media.remote_rtp,
+                        Arc::clone(&self.speech),
+                    )?)?;
                     self.shared.calls.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,6 +22,7 @@ pub(crate) struct Rtpengine {
     process: Process,
     control: UdpSocket,
     address: Ipv4Addr,
+    requests: AtomicU64,
 }
 
 impl Rtpengine {
@@ -32,7 +34,7 @@ impl Rtpengine {
         let process = Process::spawn("rtpengine", folder, &command)?;
         let control = UdpSocket::bind((address, 0))?;
         control.set_read_timeout(Some(Duration::from_millis(500)))?;
-        let engine = Self { process, control, address };
+        let engine = Self { process, control, address, requests: AtomicU64::new(1) };
         until("rtpengine answers", START, || engine.ask([("command", text("ping"))]).ok())?;
         engine.control.set_read_timeout(Some(Duration::from_secs(5)))?;
         Ok(engine)
@@ -93,12 +95,20 @@ impl Rtpengine {
 
     /// Sends a request and returns the SDP of the response, empty where it has none.
     fn ask(&self, request: impl IntoIterator<Item = (&'static str, Value)>) -> Result<String> {
-        let mut message = b"bench ".to_vec();
+        // It answers a cookie that it has seen with what it said the first time.
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let cookie = format!("{number} ");
+        let mut message = cookie.clone().into_bytes();
         dictionary(request).encode(&mut message);
         self.control.send_to(&message, (self.address, 2223))?;
         let mut buffer = [0; 65_536];
-        let length = self.control.recv(&mut buffer).context("rtpengine does not answer")?;
-        let response = buffer[..length].strip_prefix(b"bench ").context("a response to another request")?;
+        let response = loop {
+            let length = self.control.recv(&mut buffer).context("rtpengine does not answer")?;
+            // A response to a request that was given up may come now.
+            if let Some(response) = buffer[..length].strip_prefix(cookie.as_bytes()) {
+                break response;
+            }
+        };
         let (Value::Dictionary(response), _) = Value::decode(response)? else { bail!("no dictionary") };
         let field = |name: &str| match response.get(name.as_bytes()) {
             Some(Value::Text(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
@@ -122,7 +132,9 @@ fn description(socket: &UdpSocket, payload_type: &str, lines: &str) -> Result<St
 fn media_of(sdp: &str) -> Result<SocketAddr> {
     let after = |prefix: &str| {
         let found = sdp.lines().find_map(|line| line.strip_prefix(prefix));
-        found.and_then(|rest| rest.split_whitespace().next()).with_context(|| format!("no {prefix:?} in\n{sdp}"))
+        found
+            .and_then(|rest| rest.split_whitespace().next())
+            .with_context(|| format!("no {prefix:?} in\n{sdp}"))
     };
     Ok(SocketAddr::new(after("c=IN IP4 ")?.parse()?, after("m=audio ")?.parse()?))
 }
@@ -189,7 +201,9 @@ impl Value {
             b'd' => {
                 let (mut entries, mut rest) = (BTreeMap::new(), rest);
                 while rest.first() != Some(&b'e') {
-                    let (Value::Text(key), after) = Value::decode(rest)? else { bail!("a key that is no text") };
+                    let (Value::Text(key), after) = Value::decode(rest)? else {
+                        bail!("a key that is no text")
+                    };
                     let (value, after) = Value::decode(after)?;
                     entries.insert(key, value);
                     rest = after;

@@ -86,7 +86,15 @@ pub(crate) fn measure(
     let megabytes = resident_megabytes(process.pid())?;
     ensure!(after.len() == 2 * calls, "{} ends of {calls} calls", after.len());
     let received = check(&before, &after, seconds)?;
-    Ok(Round { name, calls, seconds, cpu_seconds, received, megabytes, foreign: (foreign / seconds).max(0.0) })
+    Ok(Round {
+        name,
+        calls,
+        seconds,
+        cpu_seconds,
+        received,
+        megabytes,
+        foreign: (foreign / seconds).max(0.0),
+    })
 }
 
 /// Returns the least and the greatest share of the packets due that an end received.
