@@ -30,7 +30,11 @@ impl Problem {
     }
 
     pub(crate) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "Not permitted", "this token may read only: use one of scope operate")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Not permitted",
+            "this token may read only: use one of scope operate",
+        )
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {

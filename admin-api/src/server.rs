@@ -58,7 +58,8 @@ pub fn serve<C: Control>(address: SocketAddr, tokens: Tokens, control: C) -> Res
     let listener = std::net::TcpListener::bind(address).map_err(bind)?;
     listener.set_nonblocking(true).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let app = Arc::new(App { control, tokens });
     let run = move || {

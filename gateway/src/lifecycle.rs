@@ -12,7 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use admin_api::{AdminServer, Tokens};
 use call_model::{Cause, Codec};
-use p2p_edge::identity::{IdentityError, NodeBundle, NodeChain, Price, RevocationList, SignedRevocations, Trust};
+use p2p_edge::identity::{
+    IdentityError, NodeBundle, NodeChain, Price, RevocationList, SignedRevocations, Trust,
+};
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
 use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
@@ -21,8 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Role};
 use crate::control::GatewayControl;
-pub use crate::driver::{MediaStartError, SipBindError};
 use crate::driver::{MediaEngine, Report, Request, Signalling, SipSockets};
+pub use crate::driver::{MediaStartError, SipBindError};
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
 
@@ -123,12 +125,14 @@ impl Identity {
         let mut revocations = RevocationList::default();
         if let Some(file) = &overlay.revocation_file {
             let key = "overlay.revocation_file";
-            let list = SignedRevocations::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
+            let list =
+                SignedRevocations::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
             revocations.apply(list, &trust, unix).map_err(|error| refused(key, file, error))?;
         }
         let (key, file) = ("overlay.identity_file", overlay.identity_file.as_path());
         let bundle = NodeBundle::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
-        let verified = bundle.chain.verify(&trust, &revocations, unix).map_err(|error| refused(key, file, error))?;
+        let verified =
+            bundle.chain.verify(&trust, &revocations, unix).map_err(|error| refused(key, file, error))?;
         if verified.peer_id != bundle.key.peer_id() {
             return Err(StartError::Identity {
                 key,
@@ -394,6 +398,14 @@ fn offer(config: &Config) -> Option<GatewayOffer> {
     let currency = config.overlay.currency.parse().ok()?;
     let price = Price { micros_per_minute: config.overlay.price_per_minute_micros, currency };
     let capacity = u32::try_from(config.limits.calls).unwrap_or(u32::MAX);
-    let offer = GatewayOffer { prefixes, price, codecs: vec![Codec::Opus], capacity, load: 0, sequence: 0, expires_unix: 0 };
+    let offer = GatewayOffer {
+        prefixes,
+        price,
+        codecs: vec![Codec::Opus],
+        capacity,
+        load: 0,
+        sequence: 0,
+        expires_unix: 0,
+    };
     (!offer.prefixes.is_empty()).then_some(offer)
 }

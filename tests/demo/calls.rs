@@ -39,7 +39,13 @@ impl Outcome {
     /// Says whether everything worked and both voices were heard.
     pub(crate) fn good(&self) -> bool {
         let heard = |value: Option<f64>| value.is_some_and(|value| value >= HEARD);
-        heard(self.out) && heard(self.inward) && self.dtmf && self.early_media && self.busy && self.causes && self.hang_up
+        heard(self.out)
+            && heard(self.inward)
+            && self.dtmf
+            && self.early_media
+            && self.busy
+            && self.causes
+            && self.hang_up
     }
 }
 
@@ -50,7 +56,8 @@ impl fmt::Display for Outcome {
         let mut setup = self.setup_ms.clone();
         setup.sort_unstable();
         let median = setup.get(setup.len() / 2).copied().unwrap_or(0);
-        let number = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| format!("{value:.3}"));
+        let number =
+            |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| format!("{value:.3}"));
         write!(
             f,
             "RESULT demo overlay_to_pstn={} pstn_to_overlay={} corr_out={} corr_in={} corr_echo={} setup_ms={median} dtmf={} early_media={} busy={} causes={} hang_up={}",
@@ -117,9 +124,8 @@ fn said(stage: &mut Stage) -> Result<()> {
 
 /// Prints what the gateway knows of the last call: its ladder and its figures.
 fn show(stage: &Stage) -> Result<Value> {
-    let ended = until("the call is over", SOON, || {
-        stage.last_call().ok().filter(|call| call["state"] == "ended")
-    })?;
+    let ended =
+        until("the call is over", SOON, || stage.last_call().ok().filter(|call| call["state"] == "ended"))?;
     let id = ended["id"].as_str().context("a call without id")?;
     for line in stage.gateway.causeway(&["call", "ladder", id])?.lines() {
         println!("   {line}");
@@ -162,7 +168,10 @@ fn both_voices_out(stage: &mut Stage, outcome: &mut Outcome) -> Result<()> {
     let back = judge("alice heard the PBX", &stage.speech, &heard);
     ensure!(outcome.out >= Some(HEARD), "the PBX did not hear alice well");
     ensure!(back >= HEARD, "alice did not hear the PBX well");
-    ensure!(ended["by"] == "local" && record["released_by"] == "overlay", "alice hung up, but {ended}, {record}");
+    ensure!(
+        ended["by"] == "local" && record["released_by"] == "overlay",
+        "alice hung up, but {ended}, {record}"
+    );
     Ok(())
 }
 
@@ -198,7 +207,12 @@ fn early_then_busy(stage: &mut Stage, outcome: &mut Outcome) -> Result<()> {
     let ended = stage.alice.wait_for("ended", SOON)?;
     show(stage)?;
     let heard = stage.alice.recording()?;
-    println!("   {:.1} s of announcement at {:.0} rms; then {}", heard.seconds(), heard.rms(), ended["cause_text"]);
+    println!(
+        "   {:.1} s of announcement at {:.0} rms; then {}",
+        heard.seconds(),
+        heard.rms(),
+        ended["cause_text"]
+    );
     outcome.early_media = heard.seconds() > 2.0 && heard.rms() > 0.005 && ended["answered"] == false;
     ensure!(outcome.early_media, "no announcement was heard: {ended}");
     ensure!(ended["cause"] == 17, "alice did not hear busy: {ended}");
@@ -215,7 +229,8 @@ fn busy_alice(stage: &mut Stage, outcome: &mut Outcome) -> Result<()> {
     stage.alice.wait_for("ended", SOON)?;
     let record = show(stage)?;
     outcome.busy = record["cause"]["q850"] == 17 && record["trunk"] == "pbx";
-    let ladder = stage.gateway.json(&format!("/v1/calls/{}/ladder", record["id"].as_str().unwrap_or_default()))?;
+    let ladder =
+        stage.gateway.json(&format!("/v1/calls/{}/ladder", record["id"].as_str().unwrap_or_default()))?;
     let heard_busy = ladder["exchanges"].as_array().is_some_and(|steps| {
         steps.iter().any(|step| step["label"].as_str().is_some_and(|label| label.starts_with("486")))
     });
@@ -249,7 +264,10 @@ fn causes(stage: &mut Stage, outcome: &mut Outcome) -> Result<()> {
     for cause in CAUSES {
         stage.alice.call(&Asterisk::number(&format!("7{cause:03}")), None)?;
         let ended = stage.alice.wait_for("ended", SOON)?;
-        println!("   Q.850 {cause}: alice heard {} {}, SIP {}", ended["cause"], ended["cause_text"], ended["sip_status"]);
+        println!(
+            "   Q.850 {cause}: alice heard {} {}, SIP {}",
+            ended["cause"], ended["cause_text"], ended["sip_status"]
+        );
         if ended["cause"] != cause {
             wrong.push(cause);
         }

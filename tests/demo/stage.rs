@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tests::audio::Audio;
 use tests::lab::{
-    Asterisk, AsteriskOptions, Authority, Daemon, DaemonOptions, Folder, Phone, PhoneOptions, Speech, TrunkOptions,
-    ports, speech, speech_file,
+    Asterisk, AsteriskOptions, Authority, Daemon, DaemonOptions, Folder, Phone, PhoneOptions, Speech,
+    TrunkOptions, ports, speech, speech_file,
 };
 
 use crate::calls::Outcome;
@@ -55,10 +55,12 @@ impl Stage {
         let (speech_file, speech) = step("recorded human speech (fetched once)", || {
             Ok((speech_file(Speech::English)?, speech(Speech::English)?))
         })?;
-        let authority = step("a root, and an enrolment authority under it", || Authority::init(&at.join("authority")))?;
+        let authority =
+            step("a root, and an enrolment authority under it", || Authority::init(&at.join("authority")))?;
         let supernode = step("a supernode, by which the others find each other", || {
             let identity = authority.supernode("supernode1")?;
-            let daemon = Daemon::start(&at, &authority, &identity, DaemonOptions::supernode("supernode1", &identity))?;
+            let daemon =
+                Daemon::start(&at, &authority, &identity, DaemonOptions::supernode("supernode1", &identity))?;
             Ok(daemon)
         })?;
         let identity = authority.gateway("gateway1", &["+44", "+1555"], &["+1555"])?;
@@ -104,11 +106,17 @@ impl Stage {
         println!("  PBX        sip:{}   gateway sip:{sip}", self.asterisk.sip());
         println!("  supernode  {}", self.supernode.multiaddress());
         println!("Things to try in another terminal:");
-        println!("  export CAUSEWAY_URL=http://{}:8085 CAUSEWAY_TOKEN_FILE={folder}/gateway1/token", sip.ip());
+        println!(
+            "  export CAUSEWAY_URL=http://{}:8085 CAUSEWAY_TOKEN_FILE={folder}/gateway1/token",
+            sip.ip()
+        );
         for command in ["health", "trunks", "calls", "call why ID", "route test +442079460600 --from alice"] {
             println!("  causeway {command}");
         }
-        println!("  curl -H \"Authorization: Bearer $(cat {folder}/gateway1/token)\" http://{}:8085/metrics", sip.ip());
+        println!(
+            "  curl -H \"Authorization: Bearer $(cat {folder}/gateway1/token)\" http://{}:8085/metrics",
+            sip.ip()
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(tokio::signal::ctrl_c())?;
         println!();

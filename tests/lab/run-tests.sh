@@ -69,7 +69,10 @@ while IFS=$'\t' read -r executable manifest kind name; do
   case $kind in test) label=$crate/$name ;; bin) label=$crate/bin/$name ;; *) label=$crate ;; esac
   # A program without tests of its own adds nothing to the list.
   if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep -q ': test$'; then continue; fi
-  run "$label" "$(dirname "$manifest")" "$executable"
+  # Suites that run whole networks in real time take one test after the other.
+  threads=()
+  case $label in tests/* | peer/*) threads=(--test-threads=1) ;; esac
+  run "$label" "$(dirname "$manifest")" "$executable" ${threads[@]+"${threads[@]}"}
 done < <(sed -n '/"profile":{[^}]*"test":true/s/.*"manifest_path":"\([^"]*\)","target":{"kind":\["\([^"]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\4\t\1\t\2\t\3/p' "$suites" | sort -t $'\t' -k 2,4)
 [ -n "$whole" ] && run documentation . cargo test --quiet --workspace --doc
 finish

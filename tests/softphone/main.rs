@@ -69,29 +69,33 @@ fn assert_both_heard(network: &mut Network) {
 
 #[test]
 fn an_overlay_user_calls_a_telephone() {
-    let mut network = network("pcma");
-    network.alice.call("+15550001000", Some(&lab::speech_file(Speech::French).unwrap())).unwrap();
-    network.alice.wait_for("answered", SOON).unwrap();
-    network.alice.wait_for("heard", SOON).unwrap();
-    thread::sleep(TALK); // real time: speech
-    network.alice.hang_up().unwrap();
-    network.alice.wait_for("ended", SOON).unwrap();
-    network.telephone.wait_for_event("CALL_CLOSED", SOON).unwrap();
-    assert_both_heard(&mut network);
+    lab::in_real_time(|| {
+        let mut network = network("pcma");
+        network.alice.call("+15550001000", Some(&lab::speech_file(Speech::French).unwrap())).unwrap();
+        network.alice.wait_for("answered", SOON).unwrap();
+        network.alice.wait_for("heard", SOON).unwrap();
+        thread::sleep(TALK); // real time: speech
+        network.alice.hang_up().unwrap();
+        network.alice.wait_for("ended", SOON).unwrap();
+        network.telephone.wait_for_event("CALL_CLOSED", SOON).unwrap();
+        assert_both_heard(&mut network);
+    });
 }
 
 #[test]
 fn a_telephone_calls_an_overlay_user_by_number() {
-    let mut network = network("pcmu");
-    let uri = format!("sip:{ALICE}@{}", network.gateway.sip());
-    network.telephone.dial(&uri).unwrap();
-    network.alice.wait_for("incoming", SOON).unwrap();
-    network.alice.answer(Some(&lab::speech_file(Speech::French).unwrap())).unwrap();
-    network.telephone.wait_for_event("CALL_ESTABLISHED", SOON).unwrap();
-    network.alice.wait_for("heard", SOON).unwrap();
-    thread::sleep(TALK); // real time: speech
-    network.telephone.hang_up().unwrap();
-    let ended = network.alice.wait_for("ended", SOON).unwrap();
-    assert_eq!((&ended["cause"], &ended["by"]), (&16.into(), &"far".into()), "{ended}");
-    assert_both_heard(&mut network);
+    lab::in_real_time(|| {
+        let mut network = network("pcmu");
+        let uri = format!("sip:{ALICE}@{}", network.gateway.sip());
+        network.telephone.dial(&uri).unwrap();
+        network.alice.wait_for("incoming", SOON).unwrap();
+        network.alice.answer(Some(&lab::speech_file(Speech::French).unwrap())).unwrap();
+        network.telephone.wait_for_event("CALL_ESTABLISHED", SOON).unwrap();
+        network.alice.wait_for("heard", SOON).unwrap();
+        thread::sleep(TALK); // real time: speech
+        network.telephone.hang_up().unwrap();
+        let ended = network.alice.wait_for("ended", SOON).unwrap();
+        assert_eq!((&ended["cause"], &ended["by"]), (&16.into(), &"far".into()), "{ended}");
+        assert_both_heard(&mut network);
+    });
 }

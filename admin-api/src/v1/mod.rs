@@ -35,7 +35,9 @@ pub(crate) fn router<C: Control>(app: Arc<App<C>>) -> Router {
         .route("/v1/trunks/{name}", get(trunks::one::<C>))
         .route("/v1/health", get(health::<C>))
         .route("/metrics", get(metrics::<C>))
-        .fallback(|| async { Problem::not_found("there is no such resource: see /v1/health, /v1/calls, /v1/trunks") })
+        .fallback(|| async {
+            Problem::not_found("there is no such resource: see /v1/health, /v1/calls, /v1/trunks")
+        })
         .layer(middleware::from_fn_with_state(app.clone(), authorise::<C>));
     // A liveness probe has no token and learns nothing but that the process answers.
     Router::new().route("/healthz", get(|| async { "alive\n" })).merge(guarded).with_state(app)

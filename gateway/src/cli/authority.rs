@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use call_model::{Handle, Number};
 use clap::{Args, Subcommand};
 use p2p_edge::identity::{
-    Abilities, Authority, HandleClaims, NodeBundle, NodeClaims, NodeKey, Prefix, Price, Request, RevocationReason,
-    Role, SignedRevocations, UserBundle, Utc, Validity,
+    Abilities, Authority, HandleClaims, NodeBundle, NodeClaims, NodeKey, Prefix, Price, Request,
+    RevocationReason, Role, SignedRevocations, UserBundle, Utc, Validity,
 };
 
 const ROOT_KEY: &str = "root.key.pem";
@@ -138,7 +138,9 @@ pub(super) enum IssueCommand {
 
 pub(super) fn run(command: AuthorityCommand) -> Result<String> {
     match command {
-        AuthorityCommand::Init { place, name, years, request_only } => init(&place.dir, &name, years, request_only),
+        AuthorityCommand::Init { place, name, years, request_only } => {
+            init(&place.dir, &name, years, request_only)
+        }
         AuthorityCommand::Enrol { place, request, out } => enrol(&place.dir, &request, &out),
         AuthorityCommand::Issue(IssueCommand::Node {
             place,
@@ -183,8 +185,9 @@ fn seed() -> Result<[u8; 32]> {
 
 fn read(dir: &Path, name: &str) -> Result<String> {
     let file = dir.join(name);
-    fs::read_to_string(&file)
-        .with_context(|| format!("{}: is this the folder of an authority? `causeway authority init` makes one", file.display()))
+    fs::read_to_string(&file).with_context(|| {
+        format!("{}: is this the folder of an authority? `causeway authority init` makes one", file.display())
+    })
 }
 
 /// Writes a file that did not exist, readable by its owner only where it holds a key.
@@ -236,7 +239,8 @@ fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String
         return Ok(format!("{}: have it certified with `causeway authority enrol`\n", request.display()));
     }
     let unix = now();
-    let root = Authority::init_root(&format!("{name} root"), seed()?, Validity::days_from(unix, years * 365))?;
+    let root =
+        Authority::init_root(&format!("{name} root"), seed()?, Validity::days_from(unix, years * 365))?;
     let serial = next_serial(dir)?;
     let validity = Validity::days_from(unix, (years * 365).min(5 * 365));
     let enrolment = root.init_enrolment(&format!("{name} enrolment"), seed()?, serial, validity)?;
@@ -353,7 +357,11 @@ fn revoke(dir: &Path, serial: u64, reason: RevocationReason) -> Result<String> {
     fs::rename(&part, &file).with_context(|| file.display().to_string())?;
     let name = known.split('\t').nth(2).unwrap_or("?");
     let count = list.revoked().len();
-    Ok(format!("{}: version {}, {count} revoked, now {name}; give it to every node\n", file.display(), list.version()))
+    Ok(format!(
+        "{}: version {}, {count} revoked, now {name}; give it to every node\n",
+        file.display(),
+        list.version()
+    ))
 }
 
 fn list(dir: &Path) -> Result<String> {

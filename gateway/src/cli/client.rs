@@ -39,7 +39,11 @@ impl Client {
         Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), token: token.trim().to_owned() })
     }
 
-    fn finish(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>, any: bool) -> Result<Answer> {
+    fn finish(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        any: bool,
+    ) -> Result<Answer> {
         let remedy = || format!("{}: is causewayd running, and is this its admin.listen?", self.url);
         let mut response = answer.with_context(remedy)?;
         let good = response.status().is_success() || any;
@@ -50,7 +54,8 @@ impl Client {
             serde_json::from_str(&text).with_context(|| format!("{} is no Causeway daemon", self.url))?
         };
         if !good {
-            let part = |name: &str| value.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
+            let part =
+                |name: &str| value.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
             bail!("{}: {}", part("title"), part("detail"));
         }
         Ok(Answer(value))
@@ -61,17 +66,20 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer> {
-        let request = self.agent.get(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        let request =
+            self.agent.get(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         self.finish(request.call(), false)
     }
 
     pub(super) fn get_any_status(&self, path: &str) -> Result<Answer> {
-        let request = self.agent.get(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        let request =
+            self.agent.get(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         self.finish(request.call(), true)
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<Answer> {
-        let request = self.agent.delete(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        let request =
+            self.agent.delete(format!("{}{path}", self.url)).header("Authorization", self.authorization());
         self.finish(request.call(), false)
     }
 }

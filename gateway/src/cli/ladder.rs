@@ -59,10 +59,15 @@ fn rung(exchange: &ExchangeView) -> String {
     let label: String = exchange.label.chars().take(SPAN - 6).collect();
     let arrow = format!("─ {label} ─");
     let fill = SPAN.saturating_sub(1 + arrow.chars().count());
-    let arrow = if from < to { format!("{arrow}{}▶", "─".repeat(fill)) } else { format!("◀{}{arrow}", "─".repeat(fill)) };
+    let arrow = if from < to {
+        format!("{arrow}{}▶", "─".repeat(fill))
+    } else {
+        format!("◀{}{arrow}", "─".repeat(fill))
+    };
     let blank = " ".repeat(SPAN);
     let time = format!("{:>9.1} ", exchange.at_ms);
-    let (first, second) = if from.min(to) == 0 { (arrow.as_str(), blank.as_str()) } else { (blank.as_str(), arrow.as_str()) };
+    let (first, second) =
+        if from.min(to) == 0 { (arrow.as_str(), blank.as_str()) } else { (blank.as_str(), arrow.as_str()) };
     format!("{time:TIME$}│{first}│{second}│\n")
 }
 
@@ -73,7 +78,12 @@ mod tests {
     #[test]
     fn arrows_point_at_who_receives() {
         let rung_of = |from: &str, to: &str| {
-            rung(&ExchangeView { at_ms: 12.3, from: from.into(), to: to.into(), label: "INVITE (SDP)".into() })
+            rung(&ExchangeView {
+                at_ms: 12.3,
+                from: from.into(),
+                to: to.into(),
+                label: "INVITE (SDP)".into(),
+            })
         };
         assert_eq!(rung_of("gateway", "trunk").trim_end().chars().nth_back(1), Some('▶'));
         assert!(rung_of("trunk", "gateway").contains("│◀"));
@@ -82,7 +92,8 @@ mod tests {
         let width = |line: String| line.trim_end().chars().count();
         assert_eq!(width(rung_of("gateway", "overlay")), width(rung_of("trunk", "gateway")));
         let long = "x".repeat(100);
-        let long = rung(&ExchangeView { at_ms: 0.0, from: "trunk".into(), to: "gateway".into(), label: long });
+        let long =
+            rung(&ExchangeView { at_ms: 0.0, from: "trunk".into(), to: "gateway".into(), label: long });
         assert_eq!(width(long), width(rung_of("gateway", "trunk")));
     }
 }

@@ -16,7 +16,11 @@ use crate::config::Config;
 use crate::lifecycle::Identity;
 
 #[derive(Debug, Parser)]
-#[command(name = "causeway", version, about = "Runs a Causeway gateway: calls, trunks, routes, and its authority")]
+#[command(
+    name = "causeway",
+    version,
+    about = "Runs a Causeway gateway: calls, trunks, routes, and its authority"
+)]
 struct Cli {
     #[command(flatten)]
     access: Access,
@@ -214,9 +218,5 @@ fn new_token() -> Result<String> {
 fn say(text: &str, aside: bool) {
     use std::io::Write;
     let text = text.strip_suffix('\n').unwrap_or(text);
-    let _ = if aside {
-        writeln!(std::io::stderr(), "{text}")
-    } else {
-        writeln!(std::io::stdout(), "{text}")
-    };
+    let _ = if aside { writeln!(std::io::stderr(), "{text}") } else { writeln!(std::io::stdout(), "{text}") };
 }

@@ -14,7 +14,9 @@ use sip_trunk::trunk::numbers::{NumberFormat, NumberRules};
 use sip_trunk::{Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
-use super::{Admin, Config, ConfigError, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape};
+use super::{
+    Admin, Config, ConfigError, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape,
+};
 
 /// Reads, then checks from top to bottom.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
@@ -40,10 +42,21 @@ struct Check<'a> {
 type Checked<T> = Result<T, ConfigError>;
 
 impl Check<'_> {
-    fn error<T>(&self, key: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Checked<T> {
+    fn error<T>(
+        &self,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Checked<T> {
         let key = key.into();
         let line = self.line_of_key(&key);
-        Err(ConfigError { file: self.path.to_owned(), line, key, problem: problem.into(), remedy: remedy.into() })
+        Err(ConfigError {
+            file: self.path.to_owned(),
+            line,
+            key,
+            problem: problem.into(),
+            remedy: remedy.into(),
+        })
     }
 
     /// Finds the line of `trunks[1].target`, or of the nearest table above it.
@@ -57,7 +70,9 @@ impl Check<'_> {
                 None => (part, None),
             };
             let name = name.trim_matches('"');
-            let Some((written, value)) = table.iter().find(|(known, _)| known.get_ref() == name) else { break };
+            let Some((written, value)) = table.iter().find(|(known, _)| known.get_ref() == name) else {
+                break;
+            };
             found = Some(written.span().start);
             let mut value = value;
             if let (Some(index), DeValue::Array(items)) = (index, value.get_ref())
@@ -84,11 +99,19 @@ impl Check<'_> {
         if overlay.role == Role::Supernode {
             for (key, present) in [("trunks", !trunks.is_empty()), ("numbers", !numbers.is_empty())] {
                 if present {
-                    return self.error(key, "a supernode has no trunks and numbers", "set overlay.role = \"gateway\"");
+                    return self.error(
+                        key,
+                        "a supernode has no trunks and numbers",
+                        "set overlay.role = \"gateway\"",
+                    );
                 }
             }
         } else if sip.is_none() {
-            return self.error("overlay.role", "a gateway needs SIP listeners", "add a [sip] table with listen = [...]");
+            return self.error(
+                "overlay.role",
+                "a gateway needs SIP listeners",
+                "add a [sip] table with listen = [...]",
+            );
         }
         Ok(Config {
             file: self.path.to_owned(),
@@ -161,7 +184,11 @@ impl Check<'_> {
 
     fn sip(&self, raw: shape::Sip) -> Checked<Sip> {
         if raw.listen.is_empty() {
-            return self.error("sip.listen", "no SIP listener", "write at least one, such as \"udp:192.0.2.1:5060\"");
+            return self.error(
+                "sip.listen",
+                "no SIP listener",
+                "write at least one, such as \"udp:192.0.2.1:5060\"",
+            );
         }
         let mut listen = Vec::new();
         for (index, text) in raw.listen.iter().enumerate() {
@@ -185,7 +212,8 @@ impl Check<'_> {
                 return self.error("sip.unknown_source", format!("\"{other}\" is no choice"), remedy);
             }
         };
-        let user_agent = raw.user_agent.unwrap_or_else(|| concat!("Causeway/", env!("CARGO_PKG_VERSION")).into());
+        let user_agent =
+            raw.user_agent.unwrap_or_else(|| concat!("Causeway/", env!("CARGO_PKG_VERSION")).into());
         if user_agent.chars().any(|c| c.is_control() || !c.is_ascii()) {
             return self.error("sip.user_agent", "not printable ASCII", "leave it out or write plain text");
         }
@@ -208,15 +236,22 @@ impl Check<'_> {
             let text = text.unwrap_or_else(|| "127.0.0.1".into());
             match text.parse::<IpAddr>() {
                 Ok(ip) if !ip.is_unspecified() => Ok(ip),
-                _ => self.error(key, format!("\"{text}\" is no address of this host"), "write one, such as \"192.0.2.1\""),
+                _ => self.error(
+                    key,
+                    format!("\"{text}\" is no address of this host"),
+                    "write one, such as \"192.0.2.1\"",
+                ),
             }
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;
-        let trunk_ports = self.ports("media.trunk_ports", raw.trunk_ports.as_deref().unwrap_or("20000-27999"))?;
-        let overlay_ports = self.ports("media.overlay_ports", raw.overlay_ports.as_deref().unwrap_or("28000-31999"))?;
+        let trunk_ports =
+            self.ports("media.trunk_ports", raw.trunk_ports.as_deref().unwrap_or("20000-27999"))?;
+        let overlay_ports =
+            self.ports("media.overlay_ports", raw.overlay_ports.as_deref().unwrap_or("28000-31999"))?;
         let trunk_address = address("media.trunk_address", raw.trunk_address)?;
         let overlay_address = address("media.overlay_address", raw.overlay_address)?;
-        let overlap = trunk_ports.start() <= overlay_ports.end() && overlay_ports.start() <= trunk_ports.end();
+        let overlap =
+            trunk_ports.start() <= overlay_ports.end() && overlay_ports.start() <= trunk_ports.end();
         if trunk_address == overlay_address && overlap {
             let remedy = "give the two legs ranges apart, or addresses of their own";
             return self.error("media.overlay_ports", "overlaps with media.trunk_ports", remedy);
@@ -248,7 +283,13 @@ impl Check<'_> {
         }
     }
 
-    fn within(&self, key: &str, value: Option<i64>, default: i64, range: RangeInclusive<i64>) -> Checked<i64> {
+    fn within(
+        &self,
+        key: &str,
+        value: Option<i64>,
+        default: i64,
+        range: RangeInclusive<i64>,
+    ) -> Checked<i64> {
         match value.unwrap_or(default) {
             value if range.contains(&value) => Ok(value),
             value => {
@@ -258,7 +299,13 @@ impl Check<'_> {
         }
     }
 
-    fn seconds(&self, key: &str, value: Option<i64>, default: i64, range: RangeInclusive<i64>) -> Checked<Duration> {
+    fn seconds(
+        &self,
+        key: &str,
+        value: Option<i64>,
+        default: i64,
+        range: RangeInclusive<i64>,
+    ) -> Checked<Duration> {
         Ok(Duration::from_secs(self.within(key, value, default, range)? as u64))
     }
 
@@ -280,10 +327,15 @@ impl Check<'_> {
                 let problem = format!("\"{}\" is the name of an earlier trunk", trunk.name);
                 return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
             }
-            let reachable = sip.is_some_and(|sip| sip.listen.iter().any(|(transport, _)| *transport == trunk.transport));
+            let reachable =
+                sip.is_some_and(|sip| sip.listen.iter().any(|(transport, _)| *transport == trunk.transport));
             if !reachable {
                 let problem = "no listener of sip.listen has this transport";
-                return self.error(format!("{at}.target"), problem, "add one, or change the target's transport");
+                return self.error(
+                    format!("{at}.target"),
+                    problem,
+                    "add one, or change the target's transport",
+                );
             }
             for source in &trunk.sources {
                 if let Some(other) = sources.insert(*source, trunk.name.clone()) {
@@ -299,7 +351,8 @@ impl Check<'_> {
 
     fn trunk(&self, at: &str, raw: shape::Trunk) -> Checked<Trunk> {
         let key = |name: &str| format!("{at}.{name}");
-        let name: TrunkName = self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
+        let name: TrunkName =
+            self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
         let with_port = if host_port.parse::<IpAddr>().is_ok() || !host_port.contains(':') {
             format!("{host_port}:5060")
@@ -308,7 +361,8 @@ impl Check<'_> {
         };
         let resolved = with_port.to_socket_addrs().ok().and_then(|mut found| found.next());
         let Some(target) = resolved else {
-            let remedy = "write TRANSPORT:HOST:PORT with a host that resolves, such as \"udp:192.0.2.10:5060\"";
+            let remedy =
+                "write TRANSPORT:HOST:PORT with a host that resolves, such as \"udp:192.0.2.10:5060\"";
             return self.error(key("target"), format!("\"{host_port}\" is no reachable host"), remedy);
         };
         let host = with_port.rsplit_once(':').map_or(with_port.as_str(), |(host, _)| host).to_owned();
@@ -325,7 +379,11 @@ impl Check<'_> {
                 "PCMA" => codecs.push(Codec::Pcma),
                 "PCMU" => codecs.push(Codec::Pcmu),
                 other => {
-                    return self.error(key("codecs"), format!("\"{other}\" is no codec of a trunk"), "write \"PCMA\", \"PCMU\"");
+                    return self.error(
+                        key("codecs"),
+                        format!("\"{other}\" is no codec of a trunk"),
+                        "write \"PCMA\", \"PCMU\"",
+                    );
                 }
             }
         }
@@ -334,13 +392,20 @@ impl Check<'_> {
         }
         let packet_time_ms = self.within(&key("packet_time_ms"), raw.packet_time_ms, 20, 10..=60)?;
         if packet_time_ms % 10 != 0 {
-            return self.error(key("packet_time_ms"), format!("{packet_time_ms} is no multiple of 10"), "write 10 to 60 in tens");
+            return self.error(
+                key("packet_time_ms"),
+                format!("{packet_time_ms} is no multiple of 10"),
+                "write 10 to 60 in tens",
+            );
         }
         let options = self.within(&key("options_interval_s"), raw.options_interval_s, 60, 0..=86_400)?;
         let numbers = self.number_rules(at, raw.number_format.as_deref(), raw.country_code)?;
         let remedy = "write a number in E.164 form, such as \"+442079460018\"";
-        let default_caller =
-            raw.default_caller.as_deref().map(|text| self.parsed::<Number>(&key("default_caller"), text, remedy)).transpose()?;
+        let default_caller = raw
+            .default_caller
+            .as_deref()
+            .map(|text| self.parsed::<Number>(&key("default_caller"), text, remedy))
+            .transpose()?;
         Ok(Trunk {
             credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
             name,
@@ -358,7 +423,12 @@ impl Check<'_> {
         })
     }
 
-    fn number_rules(&self, at: &str, format: Option<&str>, country_code: Option<String>) -> Checked<NumberRules> {
+    fn number_rules(
+        &self,
+        at: &str,
+        format: Option<&str>,
+        country_code: Option<String>,
+    ) -> Checked<NumberRules> {
         let format = match format {
             None | Some("e164_plus") => NumberFormat::E164Plus,
             Some("e164") => NumberFormat::E164NoPlus,
@@ -371,7 +441,9 @@ impl Check<'_> {
         let rules = NumberRules { country_code, format, ..NumberRules::default() };
         match rules.check() {
             Ok(()) => Ok(rules),
-            Err(error) => self.error(format!("{at}.country_code"), error.to_string(), "write digits such as \"44\""),
+            Err(error) => {
+                self.error(format!("{at}.country_code"), error.to_string(), "write digits such as \"44\"")
+            }
         }
     }
 
@@ -386,17 +458,29 @@ impl Check<'_> {
             (None, None) => return Ok(None),
             (Some(username), Some(file)) => (username, self.beside(file)),
             (Some(_), None) => {
-                return self.error(format!("{at}.username"), "no password beside it", "add password_file = \"PATH\"");
+                return self.error(
+                    format!("{at}.username"),
+                    "no password beside it",
+                    "add password_file = \"PATH\"",
+                );
             }
             (None, Some(_)) => {
-                return self.error(format!("{at}.password_file"), "no username beside it", "add username = \"NAME\"");
+                return self.error(
+                    format!("{at}.password_file"),
+                    "no username beside it",
+                    "add username = \"NAME\"",
+                );
             }
         };
         match std::fs::read_to_string(&file) {
             Ok(text) if !text.trim().is_empty() => {
                 Ok(Some(Credentials { username, password: Secret::new(text.trim().to_owned()), realm }))
             }
-            Ok(_) => self.error(format!("{at}.password_file"), format!("{} is empty", file.display()), "write the password into it"),
+            Ok(_) => self.error(
+                format!("{at}.password_file"),
+                format!("{} is empty", file.display()),
+                "write the password into it",
+            ),
             Err(error) => {
                 let problem = format!("{}: {error}", file.display());
                 self.error(format!("{at}.password_file"), problem, "name a file that the daemon may read")
@@ -406,10 +490,15 @@ impl Check<'_> {
 
     fn prefix(&self, key: &str, text: &str) -> Checked<String> {
         let digits = text.strip_prefix('+').unwrap_or(text);
-        if digits.len() <= 15 && digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0') {
+        if digits.len() <= 15 && digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0')
+        {
             Ok(digits.to_owned())
         } else {
-            self.error(key, format!("\"{text}\" is no E.164 prefix"), "write a prefix such as \"+44\", or \"\" for all numbers")
+            self.error(
+                key,
+                format!("\"{text}\" is no E.164 prefix"),
+                "write a prefix such as \"+44\", or \"\" for all numbers",
+            )
         }
     }
 
@@ -421,7 +510,11 @@ impl Check<'_> {
             let prefix = self.prefix(&format!("{at}.prefix"), &route.prefix)?;
             if !seen.insert(prefix.clone()) {
                 let problem = format!("an earlier route has the prefix \"{}\"", route.prefix);
-                return self.error(format!("{at}.prefix"), problem, "list several trunks in one route instead");
+                return self.error(
+                    format!("{at}.prefix"),
+                    problem,
+                    "list several trunks in one route instead",
+                );
             }
             if route.trunks.is_empty() {
                 return self.error(format!("{at}.trunks"), "no trunk", "name at least one");
@@ -430,7 +523,11 @@ impl Check<'_> {
             for text in &route.trunks {
                 let Some(trunk) = trunks.iter().find(|trunk| trunk.name.as_str() == text) else {
                     let problem = format!("no trunk is called \"{text}\"");
-                    return self.error(format!("{at}.trunks"), problem, "name a [[trunks]] entry of this file");
+                    return self.error(
+                        format!("{at}.trunks"),
+                        problem,
+                        "name a [[trunks]] entry of this file",
+                    );
                 };
                 names.push(trunk.name.clone());
             }
@@ -491,7 +588,11 @@ impl Check<'_> {
             tokens.push((digest, scope));
         }
         if tokens.is_empty() {
-            return self.error("admin.tokens", "nobody could use the API", "make a token with `causeway token new`");
+            return self.error(
+                "admin.tokens",
+                "nobody could use the API",
+                "make a token with `causeway token new`",
+            );
         }
         Ok(Admin { listen, tokens })
     }
@@ -499,13 +600,21 @@ impl Check<'_> {
     fn log(&self, raw: shape::Log) -> Checked<Log> {
         let filter = raw.filter.unwrap_or_else(|| "info".into());
         if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>() {
-            return self.error("log.filter", format!("\"{filter}\": {error}"), "write a level such as \"info\"");
+            return self.error(
+                "log.filter",
+                format!("\"{filter}\": {error}"),
+                "write a level such as \"info\"",
+            );
         }
         let json = match raw.format.as_deref() {
             None | Some("text") => false,
             Some("json") => true,
             Some(other) => {
-                return self.error("log.format", format!("\"{other}\" is no format"), "write \"text\" or \"json\"");
+                return self.error(
+                    "log.format",
+                    format!("\"{other}\" is no format"),
+                    "write \"text\" or \"json\"",
+                );
             }
         };
         Ok(Log { filter, json, redact: raw.redact.unwrap_or(true) })

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallState, CallView, CauseView, DecisionView, ExchangeView, LadderView, LegView, RouteTest,
-    TrunkView, WhyView,
+    CallFilter, CallList, CallState, CallView, CauseView, DecisionView, ExchangeView, LadderView, LegView,
+    RouteTest, TrunkView, WhyView,
 };
 use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
 use p2p_edge::identity::Utc;

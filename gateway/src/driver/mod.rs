@@ -4,7 +4,7 @@ mod media;
 mod signalling;
 mod streams;
 
-pub(crate) use media::{MediaEngine, PublishedCounters, Report};
 pub use media::MediaStartError;
+pub(crate) use media::{MediaEngine, PublishedCounters, Report};
 pub use signalling::SipBindError;
 pub(crate) use signalling::{Request, Signalling, SipSockets};

@@ -78,7 +78,9 @@ impl SipSockets {
                     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
                     sockets.udp.push((socket, address));
                 }
-                Transport::Tcp => sockets.tcp.push(tokio::net::TcpListener::bind(address).await.map_err(wrap)?),
+                Transport::Tcp => {
+                    sockets.tcp.push(tokio::net::TcpListener::bind(address).await.map_err(wrap)?)
+                }
             }
         }
         Ok(sockets)
@@ -90,7 +92,8 @@ impl SipSockets {
             return std::future::pending().await;
         }
         poll_fn(|context| {
-            let ready = self.udp.iter().filter(|(socket, _)| socket.poll_recv_ready(context).is_ready()).count();
+            let ready =
+                self.udp.iter().filter(|(socket, _)| socket.poll_recv_ready(context).is_ready()).count();
             if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -125,8 +128,10 @@ impl Signalling {
     /// Runs until [`Request::Stop`] or until every sender of requests is gone.
     pub(crate) async fn run(mut self) {
         let (streams, mut stream_reports) = Streams::new();
-        let accepting: Vec<_> =
-            std::mem::take(&mut self.sockets.tcp).into_iter().map(|listener| streams.listen(listener)).collect();
+        let accepting: Vec<_> = std::mem::take(&mut self.sockets.tcp)
+            .into_iter()
+            .map(|listener| streams.listen(listener))
+            .collect();
         let mut state = State {
             streams,
             overlay_backlog: VecDeque::new(),
@@ -140,7 +145,8 @@ impl Signalling {
         let mut node_gone = false;
         loop {
             self.settle(&mut state);
-            let deadline = [self.endpoint.as_ref().and_then(Endpoint::poll_timeout), self.switch.poll_timeout()];
+            let deadline =
+                [self.endpoint.as_ref().and_then(Endpoint::poll_timeout), self.switch.poll_timeout()];
             let deadline = deadline.into_iter().flatten().min();
             let sleep = async {
                 match deadline {
@@ -292,7 +298,8 @@ impl Signalling {
             NodeCommand::Revocations(_) => return,
         };
         let (cause, by) = (Cause::NETWORK_OUT_OF_ORDER, EndedBy::Lost);
-        let event = SessionEvent::Ended { cause, sip_status: None, text: "the overlay node is gone".into(), by };
+        let event =
+            SessionEvent::Ended { cause, sip_status: None, text: "the overlay node is gone".into(), by };
         self.switch.handle_overlay(Instant::now(), NodeEvent::Call { call, event });
     }
 
@@ -334,7 +341,11 @@ impl Signalling {
         match report {
             StreamReport::Accepted { stream, local, remote } => {
                 if let Some(connection) = streams.accept(stream, remote) {
-                    endpoint.handle_stream(now, connection, StreamEvent::Opened { local, remote, inbound: true });
+                    endpoint.handle_stream(
+                        now,
+                        connection,
+                        StreamEvent::Opened { local, remote, inbound: true },
+                    );
                 }
             }
             StreamReport::Opened { connection, local, remote, inbound } => {
@@ -390,7 +401,9 @@ impl Signalling {
         let now = Instant::now();
         // Whoever asked may have gone away; then nobody misses the answer.
         match request {
-            Request::Calls(filter, reply) => drop(reply.send(control::views::calls(&self.switch, &filter, now))),
+            Request::Calls(filter, reply) => {
+                drop(reply.send(control::views::calls(&self.switch, &filter, now)))
+            }
             Request::Call(id, reply) => {
                 drop(reply.send(self.switch.record(id).map(|record| control::views::call(record, now))));
             }

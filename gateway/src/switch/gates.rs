@@ -46,7 +46,13 @@ impl Evaluation {
         self.step(gate, Verdict::Pass, rule, detail);
     }
 
-    fn refuse(mut self, gate: Gate, cause: Cause, rule: impl Into<String>, detail: impl Into<String>) -> Self {
+    fn refuse(
+        mut self,
+        gate: Gate,
+        cause: Cause,
+        rule: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
         self.step(gate, Verdict::Refuse, rule, detail);
         self.target = Err(cause);
         self
@@ -57,14 +63,24 @@ impl Switch {
     /// Runs the gates over a call: identity, normalisation, policy, credit, admission, route.
     /// `dialled` is what was dialled, `to` what that means (`None`: nothing that could be called).
     pub fn evaluate(&self, origin: &Origin, dialled: &str, to: Option<&Address>) -> Evaluation {
-        let mut evaluation = Evaluation { decisions: Vec::with_capacity(7), target: Err(Cause::NORMAL_UNSPECIFIED) };
+        let mut evaluation =
+            Evaluation { decisions: Vec::with_capacity(7), target: Err(Cause::NORMAL_UNSPECIFIED) };
         match origin {
             Origin::Overlay { handle: Some(_) } => {
-                evaluation.pass(Gate::Identity, "overlay.certificate", "the caller's certificate was verified");
+                evaluation.pass(
+                    Gate::Identity,
+                    "overlay.certificate",
+                    "the caller's certificate was verified",
+                );
             }
             Origin::Overlay { handle: None } => {
                 let detail = "only users with a handle certificate may call numbers";
-                return evaluation.refuse(Gate::Identity, Cause::CALL_REJECTED, "overlay.certificate", detail);
+                return evaluation.refuse(
+                    Gate::Identity,
+                    Cause::CALL_REJECTED,
+                    "overlay.certificate",
+                    detail,
+                );
             }
             Origin::Trunk { name } => {
                 let rule = format!("trunks.{name}.sources");
@@ -88,20 +104,32 @@ impl Switch {
         }
     }
 
-    fn towards_trunk(&self, mut evaluation: Evaluation, user: Option<&Handle>, number: &Number) -> Evaluation {
+    fn towards_trunk(
+        &self,
+        mut evaluation: Evaluation,
+        user: Option<&Handle>,
+        number: &Number,
+    ) -> Evaluation {
         let policy = &self.config.policy;
         if let Some(prefix) = policy.deny_prefixes.iter().find(|prefix| number.has_prefix(prefix)) {
             let detail = format!("+{prefix} is denied");
             return evaluation.refuse(Gate::Policy, Cause::CALL_REJECTED, "policy.deny_prefixes", detail);
         }
         match policy.allow_prefixes.iter().find(|prefix| number.has_prefix(prefix)) {
-            Some(prefix) => evaluation.pass(Gate::Policy, "policy.allow_prefixes", format!("+{prefix} is allowed")),
+            Some(prefix) => {
+                evaluation.pass(Gate::Policy, "policy.allow_prefixes", format!("+{prefix} is allowed"))
+            }
             None if policy.allow_prefixes.is_empty() => {
                 evaluation.pass(Gate::Policy, "policy", "no prefix is denied");
             }
             None => {
                 let detail = format!("no allowed prefix matches {number}");
-                return evaluation.refuse(Gate::Policy, Cause::CALL_REJECTED, "policy.allow_prefixes", detail);
+                return evaluation.refuse(
+                    Gate::Policy,
+                    Cause::CALL_REJECTED,
+                    "policy.allow_prefixes",
+                    detail,
+                );
             }
         }
         evaluation.step(Gate::Credit, Verdict::Skip, "none", "calls are not charged on this gateway");
@@ -118,10 +146,16 @@ impl Switch {
         let (up, down): (Vec<&TrunkName>, Vec<&TrunkName>) =
             route.trunks.iter().partition(|trunk| !self.trunks_down.contains(*trunk));
         let free = |trunk: &&&TrunkName| {
-            let limit = self.config.trunks.iter().find(|known| known.name == ***trunk).map_or(0, |known| known.max_calls);
+            let limit = self
+                .config
+                .trunks
+                .iter()
+                .find(|known| known.name == ***trunk)
+                .map_or(0, |known| known.max_calls);
             self.calls_on(trunk) < limit
         };
-        let targets: Vec<TrunkName> = up.iter().chain(down.iter()).filter(free).map(|trunk| (*trunk).clone()).collect();
+        let targets: Vec<TrunkName> =
+            up.iter().chain(down.iter()).filter(free).map(|trunk| (*trunk).clone()).collect();
         if targets.is_empty() {
             let detail = "every trunk of the route carries as many calls as it may";
             return evaluation.refuse(Gate::Route, Cause::NO_CIRCUIT_AVAILABLE, rule, detail);
@@ -183,7 +217,11 @@ impl Switch {
             let detail = format!("this user has {own} calls, and no more are allowed");
             return Err(evaluation.refuse(Gate::Admission, busy, "limits.calls_per_user", detail));
         }
-        evaluation.pass(Gate::Admission, "limits", format!("{} of {} calls are live", self.calls.len(), limits.calls));
+        evaluation.pass(
+            Gate::Admission,
+            "limits",
+            format!("{} of {} calls are live", self.calls.len(), limits.calls),
+        );
         Ok(evaluation)
     }
 }

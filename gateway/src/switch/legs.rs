@@ -19,14 +19,23 @@ impl Switch {
     /// Takes an event of the overlay node.
     pub fn handle_overlay(&mut self, now: Instant, event: NodeEvent) {
         match event {
-            NodeEvent::Incoming { call, from, to, media } => self.overlay_incoming(now, call, from, &to, media),
+            NodeEvent::Incoming { call, from, to, media } => {
+                self.overlay_incoming(now, call, from, &to, media)
+            }
             NodeEvent::Call { call, event } => self.overlay_event(now, call, event),
             // How the node stands in the overlay is not the business of any call.
             NodeEvent::Listening { .. } | NodeEvent::Online | NodeEvent::Offline { .. } => {}
         }
     }
 
-    fn overlay_incoming(&mut self, now: Instant, id: CallId, from: VerifiedCaller, to: &Address, media: String) {
+    fn overlay_incoming(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        from: VerifiedCaller,
+        to: &Address,
+        media: String,
+    ) {
         if self.calls.contains_key(&id) {
             return;
         }
@@ -48,7 +57,8 @@ impl Switch {
                 call.trunks_left = trunks.into();
                 self.calls.insert(id, call);
                 self.tell_overlay(id, SessionCommand::Trying);
-                self.actions.push_back(Action::Media(MediaCommand::Open { call: id, overlay_offer: Some(media) }));
+                self.actions
+                    .push_back(Action::Media(MediaCommand::Open { call: id, overlay_offer: Some(media) }));
             }
             Ok(Target::User(_)) => {
                 // The gates never send an overlay call back into the overlay.
@@ -70,7 +80,14 @@ impl Switch {
         Caller { address: own.or(handle), display_name: name, private: from.caller.private }
     }
 
-    fn begin(&mut self, now: Instant, id: CallId, direction: RouteDirection, from: Caller, to: String) -> Call {
+    fn begin(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        direction: RouteDirection,
+        from: Caller,
+        to: String,
+    ) -> Call {
         self.actions.push_back(Action::Started { call: id, direction });
         Call::new(CallRecord::new(id, direction, from, to, now, self.unix_ms(now)))
     }
@@ -114,7 +131,12 @@ impl Switch {
             SessionEvent::Dtmf { digit, duration_ms } => {
                 call.record.dtmf_digits += 1;
                 let side = Side::Trunk;
-                self.actions.push_back(Action::Media(MediaCommand::SendDtmf { call: id, side, digit, duration_ms }));
+                self.actions.push_back(Action::Media(MediaCommand::SendDtmf {
+                    call: id,
+                    side,
+                    digit,
+                    duration_ms,
+                }));
             }
             SessionEvent::Ringing if outgoing && call.trunk == Leg::Open => {
                 call.alerted(now, Phase::Ringing);
@@ -173,9 +195,14 @@ impl Switch {
             Event::Trying { .. } => {}
             Event::Ringing { call } => self.trunk_ringing(now, call),
             Event::Media { call, media, early } => {
-                let Some(live) = self.calls.get_mut(&call).filter(|live| live.trunk == Leg::Open) else { return };
+                let Some(live) = self.calls.get_mut(&call).filter(|live| live.trunk == Leg::Open) else {
+                    return;
+                };
                 live.record.trunk_codec = Some(media.codec);
-                if live.record.answered.is_none() && live.record.direction == RouteDirection::OverlayToTrunk && early {
+                if live.record.answered.is_none()
+                    && live.record.direction == RouteDirection::OverlayToTrunk
+                    && early
+                {
                     live.alerted(now, Phase::Early);
                 }
                 let held = !media.direction.sends();
@@ -193,7 +220,12 @@ impl Switch {
                 let Some(live) = self.calls.get_mut(&call) else { return };
                 live.record.dtmf_digits += 1;
                 let side = Side::Overlay;
-                self.actions.push_back(Action::Media(MediaCommand::SendDtmf { call, side, digit, duration_ms }));
+                self.actions.push_back(Action::Media(MediaCommand::SendDtmf {
+                    call,
+                    side,
+                    digit,
+                    duration_ms,
+                }));
             }
             Event::Ended { call, cause, status, text, by } => {
                 let Some(live) = self.calls.get_mut(&call) else { return };
@@ -289,7 +321,8 @@ impl Switch {
 
     pub(super) fn try_next_trunk(&mut self, now: Instant, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let (Some(trunk), Some(called), Some(rtp)) = (call.trunks_left.pop_front(), call.called.clone(), call.trunk_rtp)
+        let (Some(trunk), Some(called), Some(rtp)) =
+            (call.trunks_left.pop_front(), call.called.clone(), call.trunk_rtp)
         else {
             return self.release(now, id, End::gateway(Cause::NO_ROUTE_TO_DESTINATION));
         };
@@ -308,7 +341,9 @@ impl Switch {
     /// Takes an event of the media workers.
     pub fn handle_media(&mut self, now: Instant, event: MediaEvent) {
         match event {
-            MediaEvent::Opened { call, trunk_rtp, overlay_sdp } => self.media_opened(now, call, trunk_rtp, overlay_sdp),
+            MediaEvent::Opened { call, trunk_rtp, overlay_sdp } => {
+                self.media_opened(now, call, trunk_rtp, overlay_sdp)
+            }
             MediaEvent::Refused { call, cause, detail } => {
                 let Some(live) = self.calls.get_mut(&call) else { return };
                 live.record.decide(Gate::Codec, Verdict::Refuse, "media", detail);
@@ -325,7 +360,10 @@ impl Switch {
                 self.release(now, call, End::gateway(Cause::TEMPORARY_FAILURE));
             }
             MediaEvent::Silent { call, side } => {
-                let Some(live) = self.calls.get_mut(&call).filter(|live| live.record.answered.is_some()) else { return };
+                let Some(live) = self.calls.get_mut(&call).filter(|live| live.record.answered.is_some())
+                else {
+                    return;
+                };
                 let detail = format!("no media came from the {side} side for too long");
                 live.record.decide(Gate::Codec, Verdict::Refuse, "media.silence_timeout_s", detail);
                 self.release(now, call, End::gateway(Cause::RECOVERY_ON_TIMER_EXPIRY));
@@ -347,7 +385,13 @@ impl Switch {
         }
     }
 
-    fn media_opened(&mut self, now: Instant, id: CallId, trunk_rtp: std::net::SocketAddr, overlay_sdp: String) {
+    fn media_opened(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        trunk_rtp: std::net::SocketAddr,
+        overlay_sdp: String,
+    ) {
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.record.phase < Phase::Releasing) else {
             // The call ended while its ports were being opened.
             self.actions.push_back(Action::Media(MediaCommand::Close { call: id }));
@@ -366,8 +410,10 @@ impl Switch {
                 call.overlay = Leg::Open;
                 let from = call.record.from.clone();
                 let trunk = call.record.trunk.as_ref();
-                let configured = trunk.and_then(|trunk| self.config.trunks.iter().find(|known| known.name == *trunk));
-                let ring_timeout = configured.map_or(std::time::Duration::from_secs(120), |known| known.ring_timeout);
+                let configured =
+                    trunk.and_then(|trunk| self.config.trunks.iter().find(|known| known.name == *trunk));
+                let ring_timeout =
+                    configured.map_or(std::time::Duration::from_secs(120), |known| known.ring_timeout);
                 let invite = NodeCommand::Invite { call: id, from, to, media: overlay_sdp, ring_timeout };
                 self.actions.push_back(Action::Overlay(invite));
             }

@@ -183,8 +183,15 @@ impl CallRecord {
             text += &format!(" by trunk {trunk}");
         }
         text += ". ";
-        if let Some(refusal) = self.decisions.iter().rev().find(|decision| decision.verdict == Verdict::Refuse) {
-            text += &format!("The {} gate refused ({}): {}. ", refusal.gate.as_str(), refusal.rule, refusal.detail);
+        if let Some(refusal) =
+            self.decisions.iter().rev().find(|decision| decision.verdict == Verdict::Refuse)
+        {
+            text += &format!(
+                "The {} gate refused ({}): {}. ",
+                refusal.gate.as_str(),
+                refusal.rule,
+                refusal.detail
+            );
         }
         match self.answered {
             Some(after) => text += &format!("It was answered after {} ms", after.as_millis()),
@@ -197,7 +204,11 @@ impl CallRecord {
                 ReleasedBy::Trunk => "the trunk",
                 ReleasedBy::Gateway => "this gateway",
             };
-            text += &format!(" and ended after {} ms by {by}: {cause} (Q.850 {})", ended.as_millis(), cause.value());
+            text += &format!(
+                " and ended after {} ms by {by}: {cause} (Q.850 {})",
+                ended.as_millis(),
+                cause.value()
+            );
             if let Some(status) = self.sip_status {
                 text += &format!(", SIP {status}");
             }

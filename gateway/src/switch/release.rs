@@ -133,7 +133,9 @@ fn outcome(call: &Call, end: End) -> Outcome {
             | Cause::CALL_REJECTED
             | Cause::INVALID_NUMBER_FORMAT => Outcome::Client,
             Cause::NO_ANSWER_FROM_USER => Outcome::Upstream,
-            Cause::RECOVERY_ON_TIMER_EXPIRY | Cause::NO_USER_RESPONDING if nothing_heard => Outcome::Indeterminate,
+            Cause::RECOVERY_ON_TIMER_EXPIRY | Cause::NO_USER_RESPONDING if nothing_heard => {
+                Outcome::Indeterminate
+            }
             _ => Outcome::Server,
         },
         _ => Outcome::Upstream,

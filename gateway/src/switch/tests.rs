@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use call_model::{
-    Address, CallId, Caller, Cause, Codec, Direction, DtmfDigit, Gate, Handle, LegMedia, LegQuality, MediaSecurity,
-    Number, Outcome, Side, TrunkName, Verdict,
+    Address, CallId, Caller, Cause, Codec, Direction, DtmfDigit, Gate, Handle, LegMedia, LegQuality,
+    MediaSecurity, Number, Outcome, Side, TrunkName, Verdict,
 };
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, VerifiedCaller};
@@ -53,7 +53,11 @@ impl Bench {
         let name = |name: &str| name.parse::<TrunkName>().unwrap();
         let mut config = SwitchConfig {
             trunks: vec![trunk("first", 10), trunk("second", 10)],
-            routes: vec![Route { index: 0, prefix: "44".into(), trunks: vec![name("first"), name("second")] }],
+            routes: vec![Route {
+                index: 0,
+                prefix: "44".into(),
+                trunks: vec![name("first"), name("second")],
+            }],
             numbers: HashMap::from([("+15551000".parse().unwrap(), "alice".parse().unwrap())]),
             policy: Policy { allow_prefixes: Vec::new(), deny_prefixes: vec!["44900".into()] },
             limits: Limits { calls: 5, calls_per_user: 2, history: 3, drain: Duration::ZERO },
@@ -120,7 +124,15 @@ impl Bench {
         let called = to.parse::<Address>().ok();
         let (trunk, source) = ("first".parse().unwrap(), "127.0.0.10:5060".parse().unwrap());
         let caller = Caller { address: Some("+15550001".parse().unwrap()), ..Caller::default() };
-        self.sip(Event::Incoming { call, trunk, called_user: to.into(), called, caller, source, has_offer: true });
+        self.sip(Event::Incoming {
+            call,
+            trunk,
+            called_user: to.into(),
+            called,
+            caller,
+            source,
+            has_offer: true,
+        });
         call
     }
 
@@ -135,7 +147,9 @@ impl Bench {
 
     fn invites(&self) -> Vec<(String, Option<Address>)> {
         let invite = |action: &Action| match action {
-            Action::Sip(Command::Invite { trunk, caller, .. }) => Some((trunk.to_string(), caller.address.clone())),
+            Action::Sip(Command::Invite { trunk, caller, .. }) => {
+                Some((trunk.to_string(), caller.address.clone()))
+            }
             _ => None,
         };
         self.actions.iter().filter_map(invite).collect()
@@ -457,7 +471,11 @@ fn hold_and_digits_cross_over() {
         bench.media(MediaEvent::Dtmf { call, side: Side::Trunk, digit, duration_ms: 100, forwarded });
     }
     let digits = |command: &&&SessionCommand| matches!(command, SessionCommand::Dtmf { .. });
-    assert_eq!(bench.told_overlay().iter().filter(digits).count(), 1, "a digit that went in media is not repeated");
+    assert_eq!(
+        bench.told_overlay().iter().filter(digits).count(),
+        1,
+        "a digit that went in media is not repeated"
+    );
     bench.overlay(call, SessionEvent::Dtmf { digit, duration_ms: 100 });
     let send = MediaCommand::SendDtmf { call, side: Side::Trunk, digit, duration_ms: 100 };
     assert!(bench.actions.iter().any(|action| matches!(action, Action::Media(command) if *command == send)));
@@ -470,7 +488,12 @@ fn what_the_media_cannot_do_ends_the_call() {
     let call = bench.from_overlay(Some("alice"), NUMBER);
     let (cause, detail) = (Cause::NO_CIRCUIT_AVAILABLE, "no free trunk port".to_owned());
     bench.media(MediaEvent::Refused { call, cause, detail });
-    assert!(bench.told_overlay().iter().any(|told| matches!(told, SessionCommand::Reject { cause: c, .. } if *c == cause)));
+    assert!(
+        bench
+            .told_overlay()
+            .iter()
+            .any(|told| matches!(told, SessionCommand::Reject { cause: c, .. } if *c == cause))
+    );
     let call = answered_outgoing(&mut bench);
     bench.media(MediaEvent::Silent { call, side: Side::Trunk });
     assert_eq!(bench.released_on_trunk(), [Cause::RECOVERY_ON_TIMER_EXPIRY]);
@@ -561,7 +584,8 @@ fn the_ladder_begins_with_the_invite_and_goes_on_after_the_end() {
     let mut bench = Bench::new(|_| {});
     let call = bench.from_overlay(Some("alice"), NUMBER);
     let of = |from, to, protocol, label: &str| Exchange { from, to, protocol, label: label.into() };
-    let overlay = |label| SessionEvent::Exchange(of(Actor::Overlay, Actor::Gateway, Protocol::Overlay, label));
+    let overlay =
+        |label| SessionEvent::Exchange(of(Actor::Overlay, Actor::Gateway, Protocol::Overlay, label));
     bench.overlay(call, overlay("invite"));
     let exchange = of(Actor::Gateway, Actor::Trunk, Protocol::Sip, "INVITE (SDP)");
     bench.sip(Event::Exchange { call, exchange });

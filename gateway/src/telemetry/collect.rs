@@ -17,13 +17,34 @@ pub(super) struct MediaCollector(pub(super) Vec<Arc<PublishedCounters>>);
 
 impl Collector for MediaCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let sum = |pick: fn(&PublishedCounters) -> u64| self.0.iter().map(|counters| pick(counters)).sum::<u64>();
+        let sum =
+            |pick: fn(&PublishedCounters) -> u64| self.0.iter().map(|counters| pick(counters)).sum::<u64>();
         let rows = [
-            ("media_packets_received", "Datagrams read from the sockets of live calls", sum(|c| c.received.load(Ordering::Relaxed))),
-            ("media_packets_sent", "Datagrams sent by media threads", sum(|c| c.sent.load(Ordering::Relaxed))),
-            ("media_socket_errors", "Sends and receives that the system refused", sum(|c| c.failed.load(Ordering::Relaxed))),
-            ("media_stray_packets", "Datagrams to the ports of calls that are over", sum(|c| c.stray.load(Ordering::Relaxed))),
-            ("media_reports_dropped", "Reports of media threads that found their queue full", sum(|c| c.reports_dropped.load(Ordering::Relaxed))),
+            (
+                "media_packets_received",
+                "Datagrams read from the sockets of live calls",
+                sum(|c| c.received.load(Ordering::Relaxed)),
+            ),
+            (
+                "media_packets_sent",
+                "Datagrams sent by media threads",
+                sum(|c| c.sent.load(Ordering::Relaxed)),
+            ),
+            (
+                "media_socket_errors",
+                "Sends and receives that the system refused",
+                sum(|c| c.failed.load(Ordering::Relaxed)),
+            ),
+            (
+                "media_stray_packets",
+                "Datagrams to the ports of calls that are over",
+                sum(|c| c.stray.load(Ordering::Relaxed)),
+            ),
+            (
+                "media_reports_dropped",
+                "Reports of media threads that found their queue full",
+                sum(|c| c.reports_dropped.load(Ordering::Relaxed)),
+            ),
         ];
         for (name, help, value) in rows {
             let counter = ConstCounter::new(value);
@@ -48,11 +69,21 @@ impl Collector for ProcessCollector {
         if let Some(kilobytes) = kilobytes {
             let gauge = ConstGauge::new(kilobytes * 1024);
             let help = "Resident memory of the daemon";
-            gauge.encode(encoder.encode_descriptor("resident_memory_bytes", help, None, gauge.metric_type())?)?;
+            gauge.encode(encoder.encode_descriptor(
+                "resident_memory_bytes",
+                help,
+                None,
+                gauge.metric_type(),
+            )?)?;
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             let gauge = ConstGauge::new(open.count() as i64);
-            gauge.encode(encoder.encode_descriptor("open_descriptors", "Open file descriptors", None, gauge.metric_type())?)?;
+            gauge.encode(encoder.encode_descriptor(
+                "open_descriptors",
+                "Open file descriptors",
+                None,
+                gauge.metric_type(),
+            )?)?;
         }
         Ok(())
     }

@@ -119,13 +119,26 @@ impl Metrics {
         r.register("calls_ended", "Calls that ended, by result class", self.calls_ended.clone());
         r.register("release_causes", "Q.850 causes with which calls ended", self.release_causes.clone());
         let seconds = || Unit::Seconds;
-        r.register_with_unit("call_setup", "From the first message to the answer", seconds(), self.setup.clone());
+        r.register_with_unit(
+            "call_setup",
+            "From the first message to the answer",
+            seconds(),
+            self.setup.clone(),
+        );
         r.register_with_unit("call_duration", "From the answer to the end", seconds(), self.duration.clone());
         r.register("calls_live", "Calls now", self.calls_live.clone());
         r.register("trunk_up", "Whether the last health check of a trunk succeeded", self.trunk_up.clone());
-        r.register("sip_messages", "SIP messages by direction and method or class", self.sip_messages.clone());
+        r.register(
+            "sip_messages",
+            "SIP messages by direction and method or class",
+            self.sip_messages.clone(),
+        );
         r.register("sip_refused", "SIP input refused, by reason", self.sip_refused.clone());
-        r.register("sip_repaired", "SIP input repaired before it was read, by repair", self.sip_repaired.clone());
+        r.register(
+            "sip_repaired",
+            "SIP input repaired before it was read, by repair",
+            self.sip_repaired.clone(),
+        );
         r.register("sip_retransmitted", "SIP messages sent again", self.sip_retransmitted.clone());
         r.register("overlay_refused", "Overlay input refused, by reason", self.overlay_refused.clone());
         r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
@@ -133,7 +146,11 @@ impl Metrics {
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
         r.register("queue_length", "Items waiting in a bounded queue", self.queue_length.clone());
         r.register("queue_dropped", "Items that found a bounded queue full", self.queue_dropped.clone());
-        r.register("media_trunk_ports_free", "Port pairs for trunk legs that can be taken", self.trunk_ports_free.clone());
+        r.register(
+            "media_trunk_ports_free",
+            "Port pairs for trunk legs that can be taken",
+            self.trunk_ports_free.clone(),
+        );
         r.register_collector(Box::new(collect::MediaCollector(media)));
         r.register_collector(Box::new(collect::ProcessCollector));
     }
@@ -183,7 +200,8 @@ impl Metrics {
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);
         for (reason, total) in &status.refused {
-            let counter = self.overlay_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }).clone();
+            let counter =
+                self.overlay_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }).clone();
             counter.inc_by(total.saturating_sub(counter.get()));
         }
     }

@@ -124,8 +124,8 @@ async fn early_media_hold_text_and_echo() {
     assert_normal(&alice.wait_ended().await, "far");
     assert_normal(&bob.wait_ended().await, "local");
 
-    assert!(share_of(&crate::common::read_wav(&early), 600.0) > 0.8);
-    assert!(share_of(&crate::common::read_wav(&echo), 1_500.0) > 0.8);
+    assert!(share_of(&crate::common::read_wav(&early), 600.0) > 0.4);
+    assert!(share_of(&crate::common::read_wav(&echo), 1_500.0) > 0.4);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

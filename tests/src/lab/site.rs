@@ -393,7 +393,11 @@ impl DaemonOptions {
         }
         writeln!(text, "listen = [\"/ip4/{address}/udp/4001/quic-v1\", \"/ip4/{address}/tcp/4001\"]")?;
         writeln!(text, "bootstrap = [{}]\noffer = [{}]", quoted(&self.bootstrap), quoted(&self.offers))?;
-        writeln!(text, "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{address}\"\n{}", self.media)?;
+        writeln!(
+            text,
+            "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{address}\"\n{}",
+            self.media
+        )?;
         writeln!(text, "\n[admin]\nlisten = \"{address}:8085\"")?;
         writeln!(text, "[[admin.tokens]]\nsha256 = {digest:?}\nscope = \"operate\"")?;
         writeln!(text, "\n[log]\nfilter = {:?}", self.log)?;

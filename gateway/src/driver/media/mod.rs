@@ -68,8 +68,11 @@ impl MediaEngine {
         for (key, address) in
             [("media.trunk_address", config.trunk_address), ("media.overlay_address", config.overlay_address)]
         {
-            std::net::UdpSocket::bind((address, 0))
-                .map_err(|source| MediaStartError::Address { key, address, source })?;
+            std::net::UdpSocket::bind((address, 0)).map_err(|source| MediaStartError::Address {
+                key,
+                address,
+                source,
+            })?;
         }
         let workers = (0..config.threads)
             .map(|index| Worker::spawn(index, reports.clone(), config.port_quarantine))
@@ -91,9 +94,10 @@ impl MediaEngine {
     pub(crate) fn handle(&mut self, now: Instant, command: MediaCommand) -> Option<MediaEvent> {
         let (call, order) = match command {
             MediaCommand::Open { call, overlay_offer } => {
-                return Some(self.open(now, call, overlay_offer.as_deref()).unwrap_or_else(|(cause, detail)| {
-                    MediaEvent::Refused { call, cause, detail }
-                }));
+                return Some(
+                    self.open(now, call, overlay_offer.as_deref())
+                        .unwrap_or_else(|(cause, detail)| MediaEvent::Refused { call, cause, detail }),
+                );
             }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
             MediaCommand::TrunkMedia { call, media } => (call, Order::TrunkMedia { call, media }),
@@ -138,7 +142,12 @@ impl MediaEngine {
         (self.trunk_ports.free(), self.trunk_ports.size())
     }
 
-    fn open(&mut self, now: Instant, call: CallId, offer: Option<&str>) -> Result<MediaEvent, (Cause, String)> {
+    fn open(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        offer: Option<&str>,
+    ) -> Result<MediaEvent, (Cause, String)> {
         let sockets = self.bind()?;
         let (overlay, trunk_rtp) = (sockets.locals[session::OVERLAY], sockets.locals[session::TRUNK_RTP]);
         let opened = self.bridge(now, overlay, trunk_rtp, offer);

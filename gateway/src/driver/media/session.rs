@@ -74,9 +74,17 @@ impl Session {
                     counters.received += 1;
                     let (bridge, sockets) = (&mut self.bridge, &self.sockets);
                     let local = sockets.locals[index];
-                    bridge.handle_datagram(now, side, port, local, source, &buffer[..length], &mut |outgoing| {
-                        sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
-                    });
+                    bridge.handle_datagram(
+                        now,
+                        side,
+                        port,
+                        local,
+                        source,
+                        &buffer[..length],
+                        &mut |outgoing| {
+                            sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
+                        },
+                    );
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier send shows up here; the socket is still good.

@@ -91,7 +91,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn spawn(index: usize, reports: mpsc::Sender<Report>, quarantine: Duration) -> io::Result<Self> {
+    pub(super) fn spawn(
+        index: usize,
+        reports: mpsc::Sender<Report>,
+        quarantine: Duration,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (orders, inbox) = sync_channel(QUEUE);
@@ -243,7 +247,8 @@ impl Loop {
             session.next_report = now + REPORT_INTERVAL;
             send(&self.reports, &mut self.counters, quality(session));
         }
-        let wanted = session.bridge.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
+        let wanted =
+            session.bridge.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
         if session.scheduled.is_none_or(|scheduled| wanted < scheduled) {
             session.scheduled = Some(wanted);
             self.timers.push(Reverse((wanted, slot)));
@@ -313,7 +318,11 @@ impl Loop {
         let Some(&slot) = self.sessions.get(&call) else { return };
         let Some(Slot::Live(session)) = self.slots.get_mut(slot) else { return };
         if let Err(detail) = act(session) {
-            send(&self.reports, &mut self.counters, Report::Media(MediaEvent::OverlayFailed { call, detail }));
+            send(
+                &self.reports,
+                &mut self.counters,
+                Report::Media(MediaEvent::OverlayFailed { call, detail }),
+            );
         }
         // What an order changed may have to be sent at once.
         if let Some(Slot::Live(session)) = self.slots.get_mut(slot) {
@@ -331,7 +340,11 @@ impl Loop {
             let token = Token(slot * SOCKETS + index);
             if let Err(error) = self.poll.registry().register(socket, token, Interest::READABLE) {
                 let detail = format!("media socket cannot be watched: {error}");
-                send(&self.reports, &mut self.counters, Report::Media(MediaEvent::OverlayFailed { call, detail }));
+                send(
+                    &self.reports,
+                    &mut self.counters,
+                    Report::Media(MediaEvent::OverlayFailed { call, detail }),
+                );
             }
         }
         let next_report = now + REPORT_INTERVAL;
@@ -365,7 +378,8 @@ impl Loop {
                 let _ = self.poll.registry().deregister(socket);
             }
             let port = |address: &SocketAddr| address.port();
-            let (overlay, trunk) = (port(&draining.sockets.locals[OVERLAY]), port(&draining.sockets.locals[TRUNK_RTP]));
+            let (overlay, trunk) =
+                (port(&draining.sockets.locals[OVERLAY]), port(&draining.sockets.locals[TRUNK_RTP]));
             drop(draining);
             // A port that is never reported back is lost for ever: this report must not be dropped.
             if self.reports.blocking_send(Report::PortsFree { overlay, trunk }).is_err() {
