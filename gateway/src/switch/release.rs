@@ -52,12 +52,13 @@ impl Switch {
     pub(super) fn release(&mut self, now: Instant, id: CallId, end: End) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         if call.record.phase < Phase::Releasing {
+            // Told by how far the call had come, so before it counts as being released.
+            call.record.outcome = Some(outcome(call, end));
             call.record.phase = Phase::Releasing;
             call.record.ended = Some(call.record.since_start(now));
             call.record.cause = Some(end.cause);
             call.record.sip_status = end.sip_status;
             call.record.released_by = Some(end.by);
-            call.record.outcome = Some(outcome(call, end));
             call.drop_at = Some(now + RELEASE_GUARD);
         }
         let cause = call.record.cause.unwrap_or(end.cause);

@@ -376,6 +376,19 @@ fn the_next_trunk_is_tried_only_where_nobody_answered() {
 }
 
 #[test]
+fn a_trunk_that_never_spoke_leaves_the_outcome_open() {
+    let mut bench = Bench::new(|config| config.trunks.truncate(1));
+    let call = bench.from_overlay(Some("alice"), NUMBER);
+    bench.opened(call);
+    let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
+    for _ in 0..2 {
+        bench.sip_ended(call, None, cause, sip_trunk::EndedBy::Timeout);
+    }
+    bench.overlay_ended(call, cause);
+    assert_eq!(bench.ended(), [(Outcome::Indeterminate, cause)]);
+}
+
+#[test]
 fn a_trunk_that_rang_is_not_left_for_another() {
     let mut bench = Bench::new(|_| {});
     let call = bench.from_overlay(Some("alice"), NUMBER);

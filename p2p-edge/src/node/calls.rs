@@ -598,11 +598,12 @@ pub(super) fn abandon_unfound(now: Instant, outgoing: &mut Outgoing, asked: usiz
     if asked == 0 {
         outgoing.hunt.abandon(now, Cause::NETWORK_OUT_OF_ORDER, Some(503), "no node of the overlay answers");
     } else {
-        let text = match outgoing.to {
-            Address::Handle(_) => "no such user, or it is not online",
-            Address::Number(_) => "nobody serves this number",
+        let (cause, text) = match outgoing.to {
+            Address::Handle(_) => (Cause::UNALLOCATED_NUMBER, "no such user, or it is not online"),
+            // The number may well exist: there is only no gateway that leads to it.
+            Address::Number(_) => (Cause::NO_ROUTE_TO_DESTINATION, "nobody serves this number"),
         };
-        outgoing.hunt.abandon(now, Cause::UNALLOCATED_NUMBER, Some(404), text);
+        outgoing.hunt.abandon(now, cause, Some(404), text);
     }
 }
 

@@ -107,7 +107,7 @@ async fn whoever_is_not_there_is_told_apart_from_whoever_does_not_exist() {
     let call = alice.invite(1, "nobody").await;
     assert_eq!(alice.ended(call).await, (1, Some(404), EndedBy::Far));
     let call = alice.invite(2, "+15550199").await;
-    assert_eq!(alice.ended(call).await, (1, Some(404), EndedBy::Far));
+    assert_eq!(alice.ended(call).await, (3, Some(404), EndedBy::Far), "no gateway leads there");
     bob.vanish();
     let call = alice.invite(3, "bob").await;
     assert_eq!(alice.ended(call).await, (20, Some(480), EndedBy::Timeout));
