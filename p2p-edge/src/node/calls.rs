@@ -206,6 +206,7 @@ impl Task {
             self.service(now, call);
             return;
         };
+        let asked = asked + usize::from(self.is_alone());
         if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) {
             if record.is_some() || !outgoing.devices.is_empty() {
                 outgoing.hunt.no_more(now);
@@ -218,6 +219,7 @@ impl Task {
 
     /// The record of the called number was found, or is known not to exist.
     pub(super) fn on_number(&mut self, now: Instant, call: CallId, handle: Option<&Handle>, asked: usize) {
+        let asked = asked + usize::from(self.is_alone());
         let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
         match handle {
             Some(handle) if outgoing.handle.is_none() => {

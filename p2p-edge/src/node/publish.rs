@@ -365,10 +365,16 @@ impl Task {
         self.loopback_only || !is_loopback(address)
     }
 
+    /// Says whether this node is the whole network: a server that was told of no other and knows
+    /// none. What it does not hold does not exist.
+    pub(super) fn is_alone(&self) -> bool {
+        self.role.is_server() && self.bootstrap.is_empty() && self.peers.servers().next().is_none()
+    }
+
     /// Says `Online` or `Offline` where that has changed.
     pub(super) fn check_online(&mut self, now: Instant) {
         let connected = self.peers.servers().next().is_some();
-        let alone = self.role.is_server() && self.bootstrap.is_empty() && !connected;
+        let alone = self.is_alone();
         let (_, unpublished) = self.publisher.counts(now);
         let missing = if !self.is_valid {
             Some("the own certificate has expired or is revoked")
