@@ -212,10 +212,15 @@ fn an_expired_certificate_is_named_with_the_remedy() {
     let folder = network.folder.path().join("authority");
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let signer = Signer::from_pem(&read("enrolment.key.pem"), &read("enrolment.pem")).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // It was valid for the first second of the authority's life, which must have passed.
+    let begin = signer.validity().not_before;
+    lab::until("the certificate has ended", SOON, || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        (now > begin + 2).then_some(())
+    })
+    .unwrap();
     let key = NodeKey::from_seed([9; 32]);
-    // Begins with the authority's own certificate and has ended since.
-    let validity = Validity { not_before: signer.validity().not_before, not_after: now - 1 };
+    let validity = Validity { not_before: begin, not_after: begin + 1 };
     let chain = signer.issue_node("late", &key.public(), &NodeClaims::supernode(), 77, validity).unwrap();
     let identity = network.folder.path().join("late.pem");
     fs::write(&identity, NodeBundle { key, chain }.to_pem()).unwrap();
