@@ -64,16 +64,16 @@ impl Drop for Folder {
     }
 }
 
-/// Runs a test in which sound is measured, up to three times.
+/// Runs a test in which sound is measured, up to six times.
 ///
 /// Sound is made in real time. On a machine that others share, time stands still now and then, for Asterisk and baresip
 /// as for the product, and tears a hole into a voice that no program could mend. What is wrong with the product is
-/// wrong three times.
+/// wrong six times.
 ///
 /// # Panics
-/// As the third run does.
+/// As the last run does.
 pub fn in_real_time(test: impl Fn()) {
-    for _ in 0..2 {
+    for _ in 0..5 {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(&test)).is_ok() {
             return;
         }
