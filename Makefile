@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB := tests/lab
-RELEASE := $(abspath $(or $(CARGO_TARGET_DIR),target))/release
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RELEASE := $(TARGET)/release
 
 help: ## Says what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -16,7 +17,7 @@ build: ## Builds the programs: causewayd, causeway, causeway-peer
 
 demo: setup ## Calls from an overlay user to a telephone and back, with a real PBX; ONCE=1 ends after one round
 	cargo build --workspace --bins
-	cargo run --quiet -p tests --bin causeway-demo
+	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-demo
 
 test: setup ## Runs every test; ends with the count
 	@$(LAB)/run-tests.sh
