@@ -26,9 +26,6 @@ fn assert_normal(ended: &Ended, by: &str) {
     assert!(ended.answered && ended.media_up && !ended.media_failed, "{ended:?}");
     let quality = ended.quality.expect("there was media");
     assert!(quality.packets_received > 50 && quality.packets_sent > 50, "{quality:?}");
-    // How well it was heard is measured where nothing runs in real time; here the machine's own
-    // pauses count as loss.
-    assert!(quality.mos >= 1.0, "{quality:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
