@@ -192,7 +192,7 @@ impl Media {
                         }
                     }
                     LegEvent::Packet(_) if wanted == Heard::Packet => return Ok(Instant::now()),
-                    LegEvent::Packet(_) => {}
+                    LegEvent::Packet(_) | LegEvent::RemoteLoss { .. } => {}
                     LegEvent::Failed(failure) => anyhow::bail!("media: {}", failure.as_str()),
                 }
             }

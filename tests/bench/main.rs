@@ -8,6 +8,7 @@
 
 mod daemon;
 mod generator;
+mod libopus;
 mod lookup;
 mod overlay;
 mod pbx;
@@ -77,12 +78,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (mut own, mut others) = (Vec::new(), Vec::new());
     let mut anchor_calls = arguments.calls;
     println!("\n{}", Round::HEADER);
+    let mut floor = Vec::new();
     for _ in 0..arguments.rounds.max(1) {
         let round = stage
             .round(&runtime, &caller, &pbx, &generator, &speech, arguments.calls, arguments.seconds)
             .context("causewayd")?;
         println!("{round}");
         own.push(round);
+        floor.push(libopus::calls_per_core(&speech, arguments.calls, arguments.seconds)?);
+        println!(
+            "libopus alone, encoding and decoding the same: {:.1} calls per core",
+            median(floor.clone())
+        );
         let Some(anchor) = &anchor else { continue };
         let round = loop {
             match anchor.round(&generator, &speech, anchor_calls, arguments.seconds) {
@@ -99,13 +106,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 
     let calls_per_core = per_core(&own)?;
+    let floor = median(floor);
     let (anchor, ratio) = match per_core(&others) {
         Ok(anchor) => (format!("{anchor:.1}"), format!("{:.2}", calls_per_core / anchor)),
         Err(_) => ("none".to_owned(), "none".to_owned()),
     };
     println!(
         "\nRESULT bench calls_per_core={calls_per_core:.1} rtpengine_calls_per_core={anchor} ratio={ratio} \
-         lookup_answer_ms={:.1} first_rtp_ms={:.1} idle_mb={idle_mb:.1} lookups_failed={}",
+         libopus_calls_per_core={floor:.1} lookup_answer_ms={:.1} first_rtp_ms={:.1} idle_mb={idle_mb:.1} lookups_failed={}",
         look_ups.answer_ms(),
         look_ups.first_rtp_ms(),
         look_ups.failed(),

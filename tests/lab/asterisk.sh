@@ -12,6 +12,7 @@
 #   ASTERISK_RTP                  20000-20999      ports for RTP on the same address
 #   GATEWAY_ADDRESS               127.0.0.1        requests from here belong to the trunk ...
 #   GATEWAY_PORT                  5060             ... and calls to it go here
+#   TRUNK_TRANSPORT               udp              what those calls go over: udp or tcp
 #   TRUNK_CODECS                  ulaw,alaw
 #   TRUNK_USER, TRUNK_PASSWORD    when set, the trunk must authenticate itself (digest)
 #   SPEECH, ANNOUNCEMENT          wav files to play  from speech.sh
@@ -22,6 +23,7 @@ set -uo pipefail
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 ASTERISK_ADDRESS=${ASTERISK_ADDRESS:-127.0.0.10} ASTERISK_RTP=${ASTERISK_RTP:-20000-20999}
 GATEWAY_ADDRESS=${GATEWAY_ADDRESS:-127.0.0.1} GATEWAY_PORT=${GATEWAY_PORT:-5060} TRUNK_CODECS=${TRUNK_CODECS:-ulaw,alaw}
+TRUNK_TRANSPORT=${TRUNK_TRANSPORT:-udp}
 HOME_DIR=$CACHE/asterisk
 
 # Packages for maintainer scripts, databases, sound cards and conferences that nothing loaded here needs.
@@ -73,7 +75,8 @@ X
 fill() {
   sed -e "s#@RUN@#$RUN#g" -e "s#@MODULES@#$MODULES#g" -e "s#@DATA@#$HOME_DIR/usr/share/asterisk#g" \
     -e "s#@ADDRESS@#$ASTERISK_ADDRESS#g" -e "s#@RTP_FIRST@#${ASTERISK_RTP%-*}#g" -e "s#@RTP_LAST@#${ASTERISK_RTP#*-}#g" \
-    -e "s#@GATEWAY_ADDRESS@#$GATEWAY_ADDRESS#g" -e "s#@GATEWAY_PORT@#$GATEWAY_PORT#g" -e "s#@CODECS@#$TRUNK_CODECS#g" "$1"
+    -e "s#@GATEWAY_ADDRESS@#$GATEWAY_ADDRESS#g" -e "s#@GATEWAY_PORT@#$GATEWAY_PORT#g" -e "s#@CODECS@#$TRUNK_CODECS#g" \
+    -e "s#@TRANSPORT@#$TRUNK_TRANSPORT#g" "$1"
 }
 
 configure() {
@@ -98,7 +101,7 @@ cli() { "${AST[@]}" -C "$RUN/etc/asterisk.conf" -rx "$1"; }
 case ${1:-} in
   install) locked asterisk install; exit ;;
   start|run|stop|cli) [ -n "${2:-}" ] || die "which run folder?"; mkdir -p "$2"; RUN=$(readlink -f "$2") ;;
-  *) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 [ "$1" = stop ] && { end_pid "$RUN/asterisk.pid"; exit 0; }
 locked asterisk install || exit 1

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
 
+use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::error::MediaError;
@@ -70,17 +71,15 @@ pub struct BridgeConfig {
     pub bitrate: u32,
     /// Complexity of the Opus encoder, 0 to 10.
     pub complexity: u8,
-    /// Whether Opus carries in-band FEC (RFC 6716 2.1.7).
-    pub fec: bool,
-    /// Loss in per cent that the FEC is made for, 0 to 100.
-    pub expected_loss_percent: u8,
+    /// When Opus carries in-band FEC.
+    pub fec: FecPolicy,
     /// Whether silence from the trunk is left unencoded and sent as DTX.
     pub suppress_silence: bool,
 }
 
 impl BridgeConfig {
     /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 24 kbit/s,
-    /// complexity 5, FEC for 5 % loss, silence suppressed.
+    /// complexity 5, FEC once the other side reports loss, silence suppressed.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
         Self {
@@ -89,8 +88,7 @@ impl BridgeConfig {
             media_timeout: Duration::from_secs(30),
             bitrate: 24_000,
             complexity: 5,
-            fec: true,
-            expected_loss_percent: 5,
+            fec: FecPolicy::ByLoss,
             suppress_silence: true,
         }
     }
@@ -169,8 +167,8 @@ impl Bridge {
             sample_rate: SAMPLE_RATE,
             bitrate: config.bitrate,
             complexity: config.complexity,
-            fec: config.fec,
-            expected_loss_percent: config.expected_loss_percent,
+            fec: false,
+            expected_loss_percent: 0,
             dtx: false,
             max_bandwidth: Bandwidth::Narrowband,
         };
@@ -179,7 +177,8 @@ impl Bridge {
         Ok(Self {
             overlay,
             overlay_in: OpusReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
-            overlay_out: OpusSender::new(&encoder, config.suppress_silence, &mut seeds).map_err(codec)?,
+            overlay_out: OpusSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
+                .map_err(codec)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
             trunk: RtpLeg::new(seeds.next_u64(), now),
@@ -344,6 +343,7 @@ impl Bridge {
                     }
                     self.overlay_in.receive(now, &packet);
                 }
+                LegEvent::RemoteLoss { percent } => self.overlay_out.adapt(percent),
                 LegEvent::Failed(failure) => {
                     self.overlay_watch.deadline = None;
                     report(&mut self.events, BridgeEvent::OverlayFailed { failure });
@@ -428,6 +428,11 @@ impl Bridge {
     /// Returns the number of frames lost on the way from the overlay that in-band FEC brought back.
     pub fn frames_recovered(&self) -> u64 {
         self.overlay_in.recovered()
+    }
+
+    /// Returns the loss in per cent that in-band FEC towards the overlay is made for, 0 without it.
+    pub fn fec_percent(&self) -> u8 {
+        self.overlay_out.fec_percent()
     }
 
     /// Returns the number of ticks given up because the driver came too late.

@@ -18,6 +18,7 @@ mod seed;
 mod stream;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
+pub use codec::fec::FecPolicy;
 pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};

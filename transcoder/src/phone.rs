@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use call_model::{DtmfDigit, LegQuality, Side};
 
 use crate::bridge::{Emit, Outgoing, Port};
+use crate::codec::fec::FecPolicy;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::error::MediaError;
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
@@ -30,25 +31,22 @@ pub struct PhoneConfig {
     pub bitrate: u32,
     /// Complexity of the Opus encoder, 0 to 10.
     pub complexity: u8,
-    /// Whether Opus carries in-band FEC (RFC 6716 2.1.7).
-    pub fec: bool,
-    /// Loss in per cent that the FEC is made for, 0 to 100.
-    pub expected_loss_percent: u8,
+    /// When Opus carries in-band FEC.
+    pub fec: FecPolicy,
     /// How long the other side may send nothing before [`PhoneEvent::Silent`].
     pub media_timeout: Duration,
 }
 
 impl PhoneConfig {
-    /// Builds the usual settings for a sampling rate: 24 to 32 kbit/s, complexity 5, FEC for 5 %
-    /// loss, 30 s media timeout.
+    /// Builds the usual settings for a sampling rate: 24 to 32 kbit/s, complexity 5, FEC from the
+    /// first packet (one user's processor is idle anyway), 30 s media timeout.
     pub fn new(sample_rate: u32) -> Self {
         let bitrate = if sample_rate > 8_000 { 32_000 } else { 24_000 };
         Self {
             sample_rate,
             bitrate,
             complexity: 5,
-            fec: true,
-            expected_loss_percent: 5,
+            fec: FecPolicy::Always,
             media_timeout: Duration::from_secs(30),
         }
     }
@@ -66,8 +64,8 @@ impl PhoneConfig {
             sample_rate: self.sample_rate,
             bitrate: self.bitrate,
             complexity: self.complexity,
-            fec: self.fec,
-            expected_loss_percent: self.expected_loss_percent,
+            fec: false,
+            expected_loss_percent: 0,
             dtx: false,
             max_bandwidth,
         }
@@ -121,7 +119,7 @@ impl Phone {
         let frame = config.sample_rate as usize / 50;
         Ok(Self {
             receiver: OpusReceiver::new(config.sample_rate, &mut seeds).map_err(codec)?,
-            sender: OpusSender::new(&encoder, false, &mut seeds).map_err(codec)?,
+            sender: OpusSender::new(&encoder, config.fec, false, &mut seeds).map_err(codec)?,
             playout: Fifo::new(PLAYOUT_FRAMES * frame),
             frame: vec![0; frame].into_boxed_slice(),
             heard: false,
@@ -270,6 +268,7 @@ impl Phone {
                     }
                     self.receiver.receive(now, &packet);
                 }
+                LegEvent::RemoteLoss { percent } => self.sender.adapt(percent),
                 LegEvent::Failed(failure) => {
                     self.silent_at = None;
                     self.report(PhoneEvent::Failed { failure });

@@ -29,6 +29,8 @@ pub struct AsteriskOptions {
     pub address: Ipv4Addr,
     /// The SIP socket of the gateway: calls go there, and requests from its address belong to the trunk.
     pub gateway: SocketAddrV4,
+    /// What calls to the gateway go over: `udp` or `tcp`.
+    pub transport: &'static str,
     /// Codecs of the trunk in order of preference, in Asterisk's words.
     pub codecs: &'static str,
     /// Digest credentials the gateway must show: user name and password.
@@ -39,7 +41,7 @@ impl AsteriskOptions {
     /// An instance on an address of its own with A-law before mu-law and no authentication.
     #[must_use]
     pub fn new(gateway: SocketAddrV4) -> Self {
-        Self { address: ports::address(), gateway, codecs: "alaw,ulaw", credentials: None }
+        Self { address: ports::address(), gateway, transport: "udp", codecs: "alaw,ulaw", credentials: None }
     }
 }
 
@@ -77,6 +79,7 @@ impl Asterisk {
             ("ASTERISK_ADDRESS", options.address.to_string()),
             ("GATEWAY_ADDRESS", options.gateway.ip().to_string()),
             ("GATEWAY_PORT", options.gateway.port().to_string()),
+            ("TRUNK_TRANSPORT", options.transport.to_owned()),
             ("TRUNK_CODECS", options.codecs.to_owned()),
         ];
         if let Some((user, password)) = &options.credentials {

@@ -121,6 +121,14 @@ impl Baresip {
         self.command("sndcode", &digit.to_string())
     }
 
+    /// Holds the other side, or takes it back.
+    ///
+    /// # Errors
+    /// As [`Baresip::dial`].
+    pub fn hold(&mut self, on: bool) -> Result<()> {
+        self.command(if on { "hold" } else { "resume" }, "")
+    }
+
     /// Ends the call.
     ///
     /// # Errors

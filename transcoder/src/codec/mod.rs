@@ -3,6 +3,7 @@
 
 mod activity;
 mod conceal;
+pub mod fec;
 pub mod g711;
 #[cfg(target_arch = "x86_64")]
 mod g711_avx2;

@@ -35,6 +35,10 @@ pub const DTLS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a lost ICE connection may take to come back.
 pub const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often the other side's receiver reports are summed up into [`LegEvent::RemoteLoss`]; about
+/// as often as they come (RFC 3550 6.2).
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// RTP clock of everything on this leg, in Hz.
 pub const CLOCK_RATE: u32 = 48_000;
 
@@ -113,6 +117,11 @@ pub enum LegEvent {
     Connected,
     /// A packet passed SRTP authentication.
     Packet(LegPacket),
+    /// The other side reported how much of what we sent it lost (RFC 3550 6.4.1).
+    RemoteLoss {
+        /// The loss since its last report, in per cent.
+        percent: f32,
+    },
     /// The leg is over. Comes once, and last.
     Failed(LegFailure),
 }
@@ -199,7 +208,7 @@ impl WebRtcLeg {
             .set_dtls_cert(identity.certificate.clone())
             .set_rtp_mode(true)
             .set_ice_lite(config.ice_lite)
-            .set_stats_interval(None)
+            .set_stats_interval(Some(STATISTICS_INTERVAL))
             .clear_extension_map()
             .set_extension(4, Extension::RtpMid)
             .clear_codecs();
@@ -570,6 +579,11 @@ impl WebRtcLeg {
                 self.report(LegEvent::Connected);
             }
             Event::RtpPacket(packet) => self.on_packet(packet),
+            Event::MediaEgressStats(statistics) => {
+                if let Some(fraction) = statistics.loss {
+                    self.report(LegEvent::RemoteLoss { percent: fraction * 100.0 });
+                }
+            }
             Event::Closed => self.fail(LegFailure::Closed),
             _ => {}
         }

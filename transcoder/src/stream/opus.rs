@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use call_model::{DtmfDigit, LegQuality};
 
 use super::{Fifo, Played, is_quiet};
+use crate::codec::fec::{FecControl, FecPolicy};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
 use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
@@ -188,9 +189,15 @@ impl OpusReceiver {
     }
 }
 
+fn protected(config: &EncoderConfig, fec: &FecControl) -> Result<Encoder, CodecError> {
+    let percent = fec.percent();
+    Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, ..config.clone() })
+}
+
 /// PCM in, packets out.
 pub(crate) struct OpusSender {
     encoder: Encoder,
+    fec: FecControl,
     detector: Option<ActivityDetector>,
     dtmf: DtmfSender,
     first_timestamp: u32,
@@ -202,10 +209,18 @@ pub(crate) struct OpusSender {
 }
 
 impl OpusSender {
-    /// Builds a sender. With `detect` it does not encode silence; for 8 kHz audio only.
-    pub(crate) fn new(config: &EncoderConfig, detect: bool, seed: &mut Seeded) -> Result<Self, CodecError> {
+    /// Builds a sender. With `detect` it does not encode silence; for 8 kHz audio only. What the
+    /// settings say of FEC gives way to `fec`.
+    pub(crate) fn new(
+        config: &EncoderConfig,
+        fec: FecPolicy,
+        detect: bool,
+        seed: &mut Seeded,
+    ) -> Result<Self, CodecError> {
+        let fec = FecControl::new(fec);
         Ok(Self {
-            encoder: Encoder::new(config)?,
+            encoder: protected(config, &fec)?,
+            fec,
             detector: detect.then(ActivityDetector::new),
             dtmf: DtmfSender::new(CLOCK_RATE),
             first_timestamp: seed.next_u64() as u32,
@@ -218,8 +233,22 @@ impl OpusSender {
 
     /// Puts an encoder with other settings in the place of the old.
     pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
-        self.encoder = Encoder::new(config)?;
+        self.encoder = protected(config, &self.fec)?;
         Ok(())
+    }
+
+    /// Fits in-band FEC to the loss in per cent that the other side reports.
+    pub(crate) fn adapt(&mut self, reported: f32) {
+        if let Some(percent) = self.fec.report(reported) {
+            // Both requests take any value that the control gives.
+            let _ = self.encoder.set_expected_loss(percent);
+            let _ = self.encoder.set_fec(percent > 0);
+        }
+    }
+
+    /// Returns the loss in per cent that in-band FEC is made for, 0 without it.
+    pub(crate) fn fec_percent(&self) -> u8 {
+        self.fec.percent()
     }
 
     pub(crate) fn set_complexity(&mut self, complexity: u8) -> Result<(), CodecError> {
