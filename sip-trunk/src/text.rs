@@ -75,6 +75,11 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// Drops control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// Resolves `%HH` escapes; a broken escape stays as it is. `None` if the result is not UTF-8.
 pub(crate) fn unescape(text: &str) -> Option<String> {
     let bytes = text.as_bytes();

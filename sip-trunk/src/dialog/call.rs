@@ -13,7 +13,7 @@ use super::uac::Outgoing;
 use super::uas::Incoming;
 use crate::auth::ClientAuth;
 use crate::cause::{reason_phrase, reason_value};
-use crate::endpoint::api::{EndedBy, Event};
+use crate::endpoint::api::{EndedBy, Event, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
 use crate::sdp::OfferAnswer;
@@ -43,8 +43,8 @@ pub(crate) struct Call {
     pub(crate) ended: bool,
     /// Nothing is left to do.
     pub(crate) finished: bool,
-    /// Tells a merged request: hash of Call-ID, From tag and CSeq of the INVITE received.
-    pub(crate) fingerprint: Option<u64>,
+    /// The BYE could not be delivered and went out a second time.
+    bye_repeated: bool,
     pub(super) alarm: Alarm,
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum Phase {
     /// A 2xx passed.
     Confirmed,
     /// Ended, and a BYE is under way or waits for the ACK of our 2xx (RFC 3261 15).
-    Closing { waits_for_ack: Option<Cause>, until: Instant },
+    Closing { cause: Cause, waits_for_ack: bool, until: Instant },
 }
 
 /// A 2xx of ours that waits for its ACK (RFC 3261 13.3.1.4).
@@ -98,7 +98,7 @@ impl Call {
             session: None,
             ended: false,
             finished: false,
-            fingerprint: None,
+            bye_repeated: false,
             alarm: Alarm::default(),
         }
     }
@@ -132,16 +132,32 @@ impl Call {
     }
 
     fn on_bye_outcome(&mut self, core: &mut Core, upcall: &Upcall) {
-        if let Outcome::Response(response, source) = &upcall.outcome {
-            if response.status < 200 {
-                return;
+        let Phase::Closing { cause, .. } = self.phase else { return };
+        match &upcall.outcome {
+            Outcome::Response(response, _) if response.status < 200 => return,
+            Outcome::Response(response, source)
+                if matches!(response.status, 401 | 407) && self.take_challenge(core, response, *source) =>
+            {
+                return self.send_bye(core, cause);
             }
-            if matches!(response.status, 401 | 407) && self.take_challenge(core, response, *source) {
-                self.send_bye(core, None);
-                return;
+            // A far side that never hears of the end keeps the call, and bills it.
+            Outcome::TransportError if !self.bye_repeated => {
+                self.bye_repeated = true;
+                self.leave_tcp(core, &upcall.path);
+                return self.send_bye(core, cause);
             }
+            _ => {}
         }
         self.finished = true;
+    }
+
+    /// RFC 3261 18.1.1: where TCP was chosen for the size of a request alone and failed, UDP it is.
+    /// Says whether that is news.
+    pub(super) fn leave_tcp(&mut self, core: &Core, failed: &Path) -> bool {
+        let udp = core.trunks.get(self.trunk).is_some_and(|t| t.config.transport == Transport::Udp);
+        let news = udp && failed.transport == Transport::Tcp && !self.dialog.udp_only;
+        self.dialog.udp_only |= news;
+        news
     }
 
     /// Takes credentials for the challenge of a response, if it is one this trunk may make
@@ -187,16 +203,17 @@ impl Call {
         self.dialog.cseq += 1;
         lines.extend(self.credentials(core, method, sdp.unwrap_or_default()));
         let path = self.dialog.path(&core.io);
-        let allow_tcp = core.trunks.get(self.trunk).is_some_and(crate::trunk::Trunk::may_use_tcp);
         self.note(core, false, label(method.as_str(), sdp.is_some()));
-        core.request(&self.dialog, method, path, Owner::Call(self.key), allow_tcp, &Extra { lines, sdp })
+        let extra = Extra { lines, sdp, ..Extra::default() };
+        core.request(&self.dialog, method, path, Owner::Call(self.key), &extra)
     }
 
     /// Sends BYE and goes on closing until it is answered.
-    pub(super) fn send_bye(&mut self, core: &mut Core, cause: Option<Cause>) {
+    pub(super) fn send_bye(&mut self, core: &mut Core, cause: Cause) {
+        self.drop_modify(core);
         let until = core.io.now + core.config.timers.give_up() * 2;
-        self.phase = Phase::Closing { waits_for_ack: None, until };
-        let lines = cause.map(|c| ("Reason", reason_value(c))).into_iter().collect();
+        self.phase = Phase::Closing { cause, waits_for_ack: false, until };
+        let lines = vec![("Reason", reason_value(cause))];
         self.send_request(core, Method::Bye, lines, None);
     }
 
@@ -204,24 +221,19 @@ impl Call {
     pub(super) fn hang_up(&mut self, core: &mut Core, cause: Cause) {
         self.session = None;
         if self.unacked.is_some() {
+            self.drop_modify(core);
             let until = core.io.now + core.config.timers.give_up() * 2;
-            self.phase = Phase::Closing { waits_for_ack: Some(cause), until };
+            self.phase = Phase::Closing { cause, waits_for_ack: true, until };
         } else {
             self.challenges = 0;
-            self.send_bye(core, Some(cause));
+            self.send_bye(core, cause);
         }
     }
 
     /// Carries out `Release`.
     pub(crate) fn release(&mut self, core: &mut Core, cause: Cause) {
         match &mut self.phase {
-            Phase::Outgoing(outgoing) => {
-                if let Some(key) = outgoing.key {
-                    core.clients.cancel(&mut core.io, key, Some(reason_value(cause)));
-                }
-                self.note(core, false, "CANCEL".to_owned());
-                self.finished = true;
-            }
+            Phase::Outgoing(_) => self.send_cancel(core, cause),
             Phase::Incoming(_) => {
                 let status = crate::cause::status_of_cause(cause);
                 self.refuse(core, status, vec![("Reason", reason_value(cause))]);
@@ -239,7 +251,7 @@ impl Call {
         core: &mut Core,
         cause: Cause,
         status: Option<u16>,
-        mut text: String,
+        text: String,
         by: EndedBy,
     ) {
         if self.ended {
@@ -249,9 +261,7 @@ impl Call {
         if let Some(trunk) = core.trunks.get_mut(self.trunk) {
             trunk.calls = trunk.calls.saturating_sub(1);
         }
-        if text.len() > 128 {
-            text = text.chars().take(128).collect();
-        }
+        let text = text.chars().filter(|c| !c.is_control()).take(128).collect();
         core.events.push_back(Event::Ended { call: self.id, cause, status, text, by });
     }
 
@@ -267,7 +277,7 @@ impl Call {
             return;
         }
         let sdp = matches!(content(&response.head, &response.body), Content::Sdp(_));
-        let phrase: String = response.reason.chars().filter(|c| !c.is_control()).take(40).collect();
+        let phrase: String = response.reason.chars().take(40).collect();
         let phrase = if phrase.is_empty() { reason_phrase(response.status).to_owned() } else { phrase };
         self.note(core, true, label(&format!("{} {phrase}", response.status), sdp));
         if response.status >= 300 && response.head.cseq_method == Method::Invite {
@@ -321,6 +331,7 @@ impl Call {
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
+            Phase::Incoming(_) => self.on_provisional_timer(core),
             Phase::Closing { until, .. } if *until <= now => self.finished = true,
             Phase::Confirmed => {
                 self.on_modify_timer(core);
@@ -333,8 +344,8 @@ impl Call {
 
     /// No ACK came for 64 times T1: BYE (RFC 3261 13.3.1.4).
     fn on_no_ack(&mut self, core: &mut Core) {
-        if let Phase::Closing { waits_for_ack: Some(cause), .. } = self.phase {
-            self.send_bye(core, Some(cause));
+        if let Phase::Closing { waits_for_ack: true, cause, .. } = self.phase {
+            self.send_bye(core, cause);
             return;
         }
         let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
@@ -346,7 +357,7 @@ impl Call {
     pub(super) fn arm(&mut self, core: &mut Core) {
         let phase = match &self.phase {
             Phase::Outgoing(outgoing) => Some(outgoing.deadline),
-            Phase::Incoming(incoming) => Some(incoming.deadline),
+            Phase::Incoming(incoming) => Some(incoming.next()),
             Phase::Confirmed => {
                 let session = self.session.as_ref().map(SessionTimer::next);
                 session.into_iter().chain(self.modify.retry_at).min()
@@ -366,20 +377,29 @@ pub(crate) fn refuse_fork(core: &mut Core, upcall: &Upcall) {
     if upcall.method != Method::Invite || !(200..300).contains(&response.status) {
         return;
     }
-    let mut dialog = Dialog::of_response(response, upcall.path);
-    acknowledge(core, upcall.key, &dialog, &Extra::default());
-    dialog.cseq += 1;
-    let path = dialog.path(&core.io);
-    let cause = Cause::NORMAL_CALL_CLEARING;
-    let extra = Extra { lines: vec![("Reason", reason_value(cause))], sdp: None };
-    core.request(&dialog, Method::Bye, path, Owner::Nobody, false, &extra);
+    let dialog = Dialog::of_response(response, upcall.trunk, upcall.path);
+    acknowledge(core, upcall.key, &dialog);
+    if upcall.in_dialog {
+        // A re-INVITE that the end of its dialog overtook: that BYE went out.
+        return;
+    }
+    let key = core.io.random.number();
+    let id = CallId::new(0, u128::from(key));
+    let mut stray = Call::new(key, id, upcall.trunk, Phase::Confirmed, dialog, 0);
+    // Nobody knows it, so nobody is told of it.
+    stray.ended = true;
+    stray.send_bye(core, Cause::NORMAL_CALL_CLEARING);
+    stray.arm(core);
+    core.strays.push(stray);
 }
 
-/// Sends the ACK of a 2xx (RFC 3261 13.2.2.4); the dialog's CSeq is that of the INVITE.
-pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, extra: &Extra<'_>) {
+/// Sends the ACK of a 2xx (RFC 3261 13.2.2.4) with the credentials of its INVITE (22.1); the
+/// dialog's CSeq is that of the INVITE.
+pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog) {
     let path = dialog.path(&core.io);
     let branch = core.io.random.number();
-    let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, extra);
+    let extra = Extra { copied: core.clients.credentials(key), ..Extra::default() };
+    let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, &extra);
     core.clients.acknowledge(&mut core.io, key, &dialog.remote_tag, bytes, path);
 }
 

@@ -16,12 +16,15 @@ use crate::sdp::State;
 use crate::wire::message::{Content, Method, Name, Request, content};
 
 impl Call {
-    /// Says whether a request belongs to the dialog of this call.
+    /// Says whether a request belongs to the dialog of this call. A call without an answer has
+    /// none, but a BYE may overtake the 2xx that makes it.
     pub(crate) fn owns(&self, request: &Request) -> bool {
         let head = &request.head;
         head.call_id == self.dialog.call_id
-            && !matches!(self.phase, Phase::Outgoing(_))
-            && head.from.tag.as_deref().unwrap_or_default() == self.dialog.remote_tag
+            && match self.phase {
+                Phase::Outgoing(_) => request.method == Method::Bye,
+                _ => head.from.tag.as_deref().unwrap_or_default() == self.dialog.remote_tag,
+            }
     }
 
     /// Takes in a request that the general checks let pass: not ACK, not CANCEL.
@@ -29,6 +32,9 @@ impl Call {
         let sdp = matches!(content(&request.head, &request.body), Content::Sdp(_));
         self.note(core, true, label(request.method.as_str(), sdp));
         let server = core.servers.start(request, source, path, Some(self.key));
+        if matches!(self.phase, Phase::Outgoing(_)) {
+            return self.on_early_bye(core, request, server);
+        }
         // RFC 3261 12.2.2: what is out of order is refused.
         if self.dialog.remote_cseq.is_some_and(|last| request.head.cseq <= last) {
             self.reply(core, server, 500, vec![("Retry-After", "1".to_owned())]);
@@ -54,8 +60,20 @@ impl Call {
         self.arm(core);
     }
 
-    fn reply(&mut self, core: &mut Core, server: u64, status: u16, lines: Vec<(&'static str, String)>) {
-        self.respond(core, server, status, &Extra { lines, sdp: None });
+    pub(super) fn reply(
+        &mut self,
+        core: &mut Core,
+        server: u64,
+        status: u16,
+        lines: Vec<(&'static str, String)>,
+    ) {
+        self.respond(core, server, status, &Extra { lines, ..Extra::default() });
+    }
+
+    /// 500 to a request that may come again in a moment (RFC 3261 14.2, RFC 3311 5.2).
+    fn reply_later(&mut self, core: &mut Core, server: u64) {
+        let wait = core.io.random.between(0, 10).to_string();
+        self.reply(core, server, 500, vec![("Retry-After", wait)]);
     }
 
     fn on_bye(&mut self, core: &mut Core, request: &Request, server: u64) {
@@ -67,6 +85,7 @@ impl Call {
             self.refuse(core, 487, Vec::new());
         }
         self.unacked = None;
+        self.drop_modify(core);
         self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
         self.finished = true;
     }
@@ -74,8 +93,7 @@ impl Call {
     /// A re-INVITE (RFC 3261 14.2).
     fn on_reinvite(&mut self, core: &mut Core, request: &Request, server: u64) {
         if matches!(self.phase, Phase::Incoming(_)) {
-            let wait = core.io.random.between(0, 10).to_string();
-            return self.reply(core, server, 500, vec![("Retry-After", wait)]);
+            return self.reply_later(core, server);
         }
         if self.modify.is_pending() || self.unacked.as_ref().is_some_and(|u| u.offered) {
             return self.reply(core, server, 491, Vec::new());
@@ -86,7 +104,13 @@ impl Call {
             Ok((body, session, offered)) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
                 let sdp = body.as_deref();
-                self.respond_success(core, server, request.head.cseq, &Extra { lines, sdp }, offered);
+                self.respond_success(
+                    core,
+                    server,
+                    request.head.cseq,
+                    &Extra { lines, sdp, ..Extra::default() },
+                    offered,
+                );
             }
             Err((status, lines)) => self.reply(core, server, status, lines),
         }
@@ -96,8 +120,7 @@ impl Call {
     fn on_update(&mut self, core: &mut Core, request: &Request, server: u64) {
         if matches!(self.phase, Phase::Incoming(_)) && !request.body.is_empty() {
             // No offer/answer exchange has ended reliably before the 2xx.
-            let wait = core.io.random.between(0, 10).to_string();
-            return self.reply(core, server, 500, vec![("Retry-After", wait)]);
+            return self.reply_later(core, server);
         }
         if !request.body.is_empty() && self.offer_answer.state() != State::Stable {
             return self.reply(core, server, 491, Vec::new());
@@ -105,7 +128,8 @@ impl Call {
         match self.renegotiate(core, request, false) {
             Ok((body, session, _)) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
-                self.respond(core, server, 200, &Extra { lines, sdp: body.as_deref() });
+                let extra = Extra { lines, sdp: body.as_deref(), ..Extra::default() };
+                self.respond(core, server, 200, &extra);
             }
             Err((status, lines)) => self.reply(core, server, status, lines),
         }

@@ -7,12 +7,20 @@ mod session_timer;
 pub(crate) mod uac;
 pub(crate) mod uas;
 
+use std::net::SocketAddr;
+
+use crate::endpoint::api::Transport;
 use crate::endpoint::io::{Io, Path};
 use crate::wire::message::{Head, Name, Response, addr_uri, uri_target};
 
 /// The state of a dialog (RFC 3261 12), from our side.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialog {
+    pub(crate) trunk: usize,
+    /// It is more than an INVITE without an answer.
+    pub(crate) established: bool,
+    /// TCP was tried for a large request and failed.
+    pub(crate) udp_only: bool,
     pub(crate) call_id: String,
     /// Our From or To value, tag included.
     pub(crate) local: String,
@@ -37,13 +45,16 @@ const MAX_ROUTES: usize = 32;
 impl Dialog {
     /// Builds the dialog that a response to our INVITE makes, from nothing but the response
     /// (RFC 3261 12.1.2). A peer that forgot its Contact is reached by its To URI.
-    pub(crate) fn of_response(response: &Response, fallback: Path) -> Self {
+    pub(crate) fn of_response(response: &Response, trunk: usize, fallback: Path) -> Self {
         let head = &response.head;
         let mut routes = head.list(&Name::RecordRoute);
         routes.truncate(MAX_ROUTES);
         routes.reverse();
         let to_uri = || addr_uri(&head.to.value).unwrap_or("sip:unknown.invalid").to_owned();
         Self {
+            trunk,
+            established: true,
+            udp_only: false,
             call_id: head.call_id.clone(),
             local: head.from.value.clone(),
             remote: head.to.value.clone(),
@@ -58,10 +69,13 @@ impl Dialog {
 
     /// Builds the dialog that an INVITE makes with our tag (RFC 3261 12.1.1). `None` without a
     /// Contact.
-    pub(crate) fn of_invite(head: &Head, tag: &str, fallback: Path) -> Option<Self> {
+    pub(crate) fn of_invite(head: &Head, tag: &str, trunk: usize, fallback: Path) -> Option<Self> {
         let mut routes = head.list(&Name::RecordRoute);
         routes.truncate(MAX_ROUTES);
         Some(Self {
+            trunk,
+            established: true,
+            udp_only: false,
             call_id: head.call_id.clone(),
             local: format!("{};tag={tag}", head.to.value),
             remote: head.from.value.clone(),
@@ -92,18 +106,26 @@ impl Dialog {
     /// Finds where the next request goes: the first route or else the target, where that names an
     /// address; without DNS, else back to where the far side's messages came from.
     pub(crate) fn path(&self, io: &Io) -> Path {
+        let path = self.preferred_path(io);
+        if self.udp_only && path.transport == Transport::Tcp {
+            return io.path(Transport::Udp, path.remote, Some(path.local)).unwrap_or(path);
+        }
+        path
+    }
+
+    fn preferred_path(&self, io: &Io) -> Path {
         let uri = self.routes.first().and_then(|r| addr_uri(r)).unwrap_or(&self.target);
         let Some(target) = uri_target(uri) else { return self.fallback };
         let Some(address) = target.address else { return self.fallback };
         if address.is_unspecified() || address.is_multicast() {
             return self.fallback;
         }
-        let remote = std::net::SocketAddr::new(address, target.port.unwrap_or(5060));
+        let remote = SocketAddr::new(address, target.port.unwrap_or(5060));
         let transport = target.transport.unwrap_or(self.fallback.transport);
         if transport == self.fallback.transport && remote == self.fallback.remote {
             return self.fallback;
         }
-        io.path(transport, remote).unwrap_or(self.fallback)
+        io.path(transport, remote, Some(self.fallback.local)).unwrap_or(self.fallback)
     }
 
     /// Takes over a new remote target from a target refresh (RFC 3261 12.2.1.2, 12.2.2).
@@ -111,5 +133,18 @@ impl Dialog {
         if let Some(uri) = head.contact_uri() {
             self.target = uri;
         }
+    }
+}
+
+/// Returns an address of ours as the host of a URI in From: no port there (RFC 3261 19.1.1).
+pub(crate) fn host_of(address: SocketAddr) -> String {
+    without_port(&address.to_string()).to_owned()
+}
+
+/// Returns a host without its port.
+pub(crate) fn without_port(host: &str) -> &str {
+    match host.find(']') {
+        Some(end) => host.get(..=end).unwrap_or(host),
+        None => host.split(':').next().unwrap_or(host),
     }
 }

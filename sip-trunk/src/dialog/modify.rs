@@ -6,13 +6,13 @@ use bytes::Bytes;
 use call_model::Cause;
 
 use super::call::{Call, Phase, acknowledge};
-use super::session_timer::SessionTimer;
+use super::session_timer::{SessionTimer, min_se};
 use crate::cause::cause_of_response;
 use crate::endpoint::api::{CommandError, EndedBy, Event};
-use crate::endpoint::core::{Core, Extra};
+use crate::endpoint::core::Core;
 use crate::sdp::State;
 use crate::transaction::client::{ClientKey, Outcome, Upcall};
-use crate::wire::message::{Content, Method, Response, content};
+use crate::wire::message::{Content, Method, Name, Response, content};
 
 /// What we want to change and what is under way.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Modify {
     failures: u8,
     /// We chose the Call-ID, which decides who waits longer after glare (RFC 3261 14.1).
     pub(super) owns_call_id: bool,
+    /// The least session interval a 422 of this dialog asked for.
+    min_se: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,11 @@ impl Call {
     }
 
     fn send_modify(&mut self, core: &mut Core, offer: &Bytes) {
-        let lines = self.session.as_ref().map(SessionTimer::request_lines).unwrap_or_default();
+        let mut lines = self.session.as_ref().map(SessionTimer::request_lines).unwrap_or_default();
+        // RFC 4028 7.4: from the first 422 on.
+        if !lines.is_empty() {
+            lines.extend(self.modify.min_se.map(|seconds| ("Min-SE", seconds.to_string())));
+        }
         let hold = self.modify.hold_wanted;
         let key = self.send_request(core, Method::Invite, lines, Some(offer));
         self.modify.pending = Some(Pending { key, hold });
@@ -101,15 +107,19 @@ impl Call {
         }
     }
 
+    /// Leaves a re-INVITE under way to itself, because the call ends.
+    pub(super) fn drop_modify(&mut self, core: &mut Core) {
+        self.modify.retry_at = None;
+        if let Some(pending) = self.modify.pending.take() {
+            core.clients.orphan(&mut core.io, pending.key);
+        }
+    }
+
     pub(super) fn on_modify_outcome(&mut self, core: &mut Core, upcall: Upcall) {
-        let closing = matches!(self.phase, Phase::Closing { .. });
         match &upcall.outcome {
             Outcome::Response(response, _) if response.status < 200 => {}
             Outcome::Response(response, _) if response.status < 300 => {
-                self.on_modify_success(core, response, &upcall, closing);
-            }
-            Outcome::Response(..) | Outcome::Timeout | Outcome::TransportError if closing => {
-                self.modify.pending = None
+                self.on_modify_success(core, response, &upcall);
             }
             Outcome::Response(response, source) => {
                 let status = response.status;
@@ -117,8 +127,9 @@ impl Call {
                     401 | 407 if self.take_challenge(core, response, *source) => self.repeat_modify(core),
                     422 if self.modify.failures < MAX_TRIES && self.session.is_some() => {
                         self.modify.failures += 1;
-                        if let Some(session) = &mut self.session {
-                            session.enlarge(&response.head);
+                        self.modify.min_se = min_se(&response.head).max(self.modify.min_se);
+                        if let (Some(session), Some(seconds)) = (&mut self.session, self.modify.min_se) {
+                            session.enlarge(seconds);
                         }
                         self.repeat_modify(core);
                     }
@@ -134,28 +145,27 @@ impl Call {
                         let cause = cause_of_response(status, reasons.iter().map(String::as_str));
                         self.drop_dialog(core, cause, Some(status), &response.reason, EndedBy::Far);
                     }
-                    _ => self.abandon_modify(),
+                    _ => self.abandon_modify(core, retry_after(response)),
                 }
             }
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 self.drop_dialog(core, cause, None, "no answer to re-INVITE", EndedBy::Timeout);
             }
-            Outcome::TransportError => self.retry_modify(core, Duration::from_secs(2)),
+            Outcome::TransportError => {
+                self.leave_tcp(core, &upcall.path);
+                self.retry_modify(core, Duration::from_secs(2));
+            }
         }
     }
 
-    fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall, closing: bool) {
+    fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Some(pending) = self.modify.pending.take() else { return };
         self.dialog.refresh_target(&response.head);
         let mut acked = self.dialog.clone();
         acked.cseq = response.head.cseq;
-        let lines = self.credentials(core, Method::Ack, &[]);
-        acknowledge(core, upcall.key, &acked, &Extra { lines, sdp: None });
+        acknowledge(core, upcall.key, &acked);
         self.note(core, false, "ACK".to_owned());
-        if closing {
-            return;
-        }
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
         self.modify.hold_agreed = pending.hold;
@@ -193,19 +203,28 @@ impl Call {
         self.offer_answer.withdraw_offer();
         self.modify.pending = None;
         if self.modify.failures >= MAX_TRIES {
-            self.abandon_modify();
+            self.abandon_modify(core, None);
         } else {
             self.modify.retry_at = Some(core.io.now + wait);
         }
     }
 
-    /// The far side refused: the session goes on as it was (RFC 3261 14.1).
-    fn abandon_modify(&mut self) {
+    /// The far side refused: the session goes on as it was (RFC 3261 14.1). Whoever wanted to hold
+    /// is told how it is; a refresh is tried again while there is time.
+    fn abandon_modify(&mut self, core: &mut Core, wait: Option<Duration>) {
         self.modify.pending = None;
+        let hold_refused = self.modify.hold_wanted != self.modify.hold_agreed;
         self.modify.hold_wanted = self.modify.hold_agreed;
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
         self.offer_answer.withdraw_offer();
+        if let Some(session) = &mut self.session {
+            session.retry(core.io.now, wait);
+        }
+        if hold_refused && let Some(media) = self.offer_answer.media() {
+            let (call, media) = (self.id, media.clone());
+            core.events.push_back(Event::Media { call, media, early: false });
+        }
     }
 
     fn drop_dialog(&mut self, core: &mut Core, cause: Cause, status: Option<u16>, text: &str, by: EndedBy) {
@@ -214,4 +233,11 @@ impl Call {
         self.hang_up(core, cause);
         self.end(core, cause, status, text.to_owned(), by);
     }
+}
+
+/// Reads Retry-After (RFC 3261 20.33): seconds, then maybe a comment and parameters.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.head.text(&Name::RetryAfter)?;
+    let seconds = value.trim().split(|c: char| !c.is_ascii_digit()).next()?;
+    seconds.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
 }

@@ -14,6 +14,9 @@ const MIN_SE: u32 = 90;
 /// The longest interval that is kept, in seconds: a day.
 const MAX_SE: u32 = 86_400;
 
+/// A refresh that failed is not tried again sooner.
+const RETRY_MIN: Duration = Duration::from_secs(4);
+
 /// What was agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Negotiated {
@@ -89,9 +92,17 @@ impl SessionTimer {
     }
 
     /// Takes over a larger interval from a 422.
-    pub(super) fn enlarge(&mut self, head: &Head) {
-        if let Some(min) = head.text(&Name::MinSe).and_then(|v| number(&v)) {
-            self.seconds = self.seconds.max(min.min(MAX_SE));
+    pub(super) fn enlarge(&mut self, seconds: u32) {
+        self.seconds = self.seconds.max(seconds);
+    }
+
+    /// Sets the next try of a refresh that failed: when the far side asked for it, else after half
+    /// of the time left.
+    pub(super) fn retry(&mut self, now: Instant, wait: Option<Duration>) {
+        let left = self.expiry.saturating_duration_since(now);
+        if self.ours && self.refresh.is_none() && left > RETRY_MIN {
+            let wait = wait.unwrap_or(left / 2).max(RETRY_MIN).min(left - RETRY_MIN / 4);
+            self.refresh = Some(now + wait);
         }
     }
 
@@ -100,6 +111,11 @@ impl SessionTimer {
         let refresher = if self.ours { "uac" } else { "uas" };
         vec![("Session-Expires", format!("{};refresher={refresher}", self.seconds))]
     }
+}
+
+/// Reads the Min-SE of a 422 (RFC 4028 5).
+pub(super) fn min_se(head: &Head) -> Option<u32> {
+    head.text(&Name::MinSe).and_then(|value| number(&value)).map(|seconds| seconds.min(MAX_SE))
 }
 
 fn read(head: &Head) -> Option<(u32, Option<String>)> {

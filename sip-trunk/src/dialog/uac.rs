@@ -5,17 +5,17 @@ use std::time::Instant;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, Direction};
 
-use super::Dialog;
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::session_timer::SessionTimer;
-use crate::cause::{cause_of_response, reason_value};
-use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
+use super::{Dialog, host_of, without_port};
+use crate::cause::{cause_of_release, cause_of_response, reason_value};
+use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::identity::write_caller;
-use crate::wire::message::{Content, Method, Response, content};
+use crate::wire::message::{Content, Method, Request, Response, content};
 
 /// What only a call that was not answered yet needs.
 #[derive(Debug)]
@@ -26,8 +26,6 @@ pub(crate) struct Outgoing {
     forks: Vec<Fork>,
     trying: bool,
     ringing: bool,
-    /// TCP was tried for a large request and failed.
-    udp_only: bool,
 }
 
 /// An early dialog: one per To tag (RFC 3261 12.1, 13.2.2.4).
@@ -35,6 +33,8 @@ pub(crate) struct Outgoing {
 struct Fork {
     tag: String,
     offer_answer: OfferAnswer,
+    /// Its BYE overtook its 2xx.
+    ended: Option<Cause>,
 }
 
 /// The most early dialogs of one INVITE; more are not tracked.
@@ -51,16 +51,20 @@ pub(crate) fn place(
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
-    let path = core.io.path(config.transport, config.target).ok_or(CommandError::Unusable)?;
+    let path = core.io.path(config.transport, config.target, config.local).ok_or(CommandError::Unusable)?;
     let deadline = core.io.now + config.ring_timeout;
-    let own_host = path.local.to_string();
+    let own_host = host_of(path.local);
     let caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
     let target = config.numbers.uri_of(called, &config.host);
     let (key, session) = (core.io.random.number(), core.io.random.number());
+    let to = config.numbers.uri_of(called, without_port(&config.host));
     let dialog = Dialog {
+        trunk,
+        established: false,
+        udp_only: false,
         call_id: core.io.random.hex(),
         local: format!("{};tag={}", caller.from, hex(key)),
-        remote: format!("<{target}>"),
+        remote: format!("<{to}>"),
         remote_tag: String::new(),
         cseq: 0,
         remote_cseq: None,
@@ -75,7 +79,6 @@ pub(crate) fn place(
         forks: Vec::new(),
         trying: false,
         ringing: false,
-        udp_only: false,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
@@ -97,11 +100,9 @@ impl Call {
         let mut lines = self.credentials(core, Method::Invite, &sdp);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         lines.extend(outgoing.lines.iter().cloned());
-        let may_use_tcp = core.trunks.get(self.trunk).is_some_and(crate::trunk::Trunk::may_use_tcp);
-        let allow_tcp = may_use_tcp && !outgoing.udp_only;
-        let extra = Extra { lines, sdp: Some(&sdp) };
+        let extra = Extra { lines, sdp: Some(&sdp), ..Extra::default() };
         let path = self.dialog.fallback;
-        let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), allow_tcp, &extra);
+        let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
         self.note(core, false, label("INVITE", true));
     }
@@ -128,14 +129,10 @@ impl Call {
         }
     }
 
-    /// RFC 3261 18.1.1: a large request that TCP did not deliver is tried on UDP.
+    /// RFC 3261 18.1.1: a large request that TCP did not deliver is tried on UDP. After a
+    /// provisional response no transport error comes, so nobody is rung twice.
     fn on_transport_error(&mut self, core: &mut Core, upcall: &Upcall) {
-        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
-        let switched = upcall.path.transport == Transport::Tcp
-            && self.dialog.fallback.transport == Transport::Udp
-            && !outgoing.udp_only;
-        if switched {
-            outgoing.udp_only = true;
+        if self.leave_tcp(core, &upcall.path) {
             self.send_invite(core);
             return;
         }
@@ -151,15 +148,19 @@ impl Call {
             outgoing.trying = true;
             core.events.push_back(Event::Trying { call });
         }
-        let Some(tag) = response.head.to.tag.as_deref().filter(|_| response.status > 100) else { return };
+        if response.status == 100 {
+            return;
+        }
+        // RFC 2543 peers send no tag: taken as empty (RFC 3261 12.1.2).
+        let tag = response.head.to.tag.as_deref().unwrap_or_default();
         if response.status == 199 {
             // RFC 6228: this early dialog is over.
-            outgoing.forks.retain(|fork| fork.tag != tag);
+            outgoing.forks.retain(|fork| fork.tag != tag || fork.ended.is_some());
             return;
         }
         if !outgoing.forks.iter().any(|fork| fork.tag == tag) && outgoing.forks.len() < MAX_FORKS {
             let offer_answer = self.offer_answer.clone();
-            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer });
+            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer, ended: None });
         }
         if response.status == 180 && !outgoing.ringing {
             outgoing.ringing = true;
@@ -186,15 +187,18 @@ impl Call {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return refuse_fork(core, upcall) };
         let tag = response.head.to.tag.as_deref().unwrap_or_default();
         let forks = std::mem::take(&mut outgoing.forks);
-        let cseq = self.dialog.cseq;
+        let (cseq, udp_only) = (self.dialog.cseq, self.dialog.udp_only);
         self.phase = Phase::Confirmed;
-        self.dialog = Dialog::of_response(response, upcall.path);
-        self.dialog.cseq = cseq;
-        // RFC 3261 22.1: the ACK repeats the credentials of the INVITE.
-        let extra = Extra { lines: self.credentials(core, Method::Ack, &[]), sdp: None };
-        acknowledge(core, upcall.key, &self.dialog, &extra);
+        self.dialog = Dialog::of_response(response, self.trunk, upcall.path);
+        (self.dialog.cseq, self.dialog.udp_only) = (cseq, udp_only);
+        acknowledge(core, upcall.key, &self.dialog);
         self.note(core, false, "ACK".to_owned());
         self.challenges = 0;
+        if let Some(cause) = forks.iter().find(|fork| fork.tag == tag).and_then(|fork| fork.ended) {
+            self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
+            self.finished = true;
+            return;
+        }
 
         // The state of this very fork; failing that, a peer that changed its tag in between, and
         // says nothing new, means the last preview it sent.
@@ -216,10 +220,10 @@ impl Call {
         let outcome = match &body {
             Some(body) => self.offer_answer.accept_answer(body, &at.policy).map_err(|e| e.cause()),
             None => {
-                // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
-                core.io.counters.repair("answer_in_provisional");
                 match self.offer_answer.media() {
                     Some(media) => {
+                        // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
+                        core.io.counters.repair("answer_in_provisional");
                         let (media, repairs) = (media.clone(), crate::wire::tolerance::Repairs::default());
                         Ok(crate::sdp::Negotiated { media, changed: false, repairs })
                     }
@@ -248,13 +252,33 @@ impl Call {
 
     /// Nobody answered for as long as the trunk lets it ring.
     pub(super) fn on_ring_timeout(&mut self, core: &mut Core) {
-        let Phase::Outgoing(outgoing) = &self.phase else { return };
         let cause = Cause::NO_ANSWER_FROM_USER;
-        if let Some(key) = outgoing.key {
-            core.clients.cancel(&mut core.io, key, Some(reason_value(cause)));
-        }
-        self.note(core, false, "CANCEL".to_owned());
+        self.send_cancel(core, cause);
         self.end(core, cause, None, "no answer in time".to_owned(), EndedBy::Timeout);
+    }
+
+    /// Gives the INVITE up: CANCEL, once there was a provisional response.
+    pub(super) fn send_cancel(&mut self, core: &mut Core, cause: Cause) {
+        let Phase::Outgoing(outgoing) = &self.phase else { return };
+        let reason = Some(reason_value(cause));
+        if outgoing.key.is_some_and(|key| core.clients.cancel(&mut core.io, key, reason)) {
+            self.note(core, false, "CANCEL".to_owned());
+        }
         self.finished = true;
+    }
+
+    /// A BYE that overtook the 2xx of its dialog, which ends the call when it comes.
+    pub(super) fn on_early_bye(&mut self, core: &mut Core, request: &Request, server: u64) {
+        self.reply(core, server, 200, Vec::new());
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        let tag = request.head.from.tag.as_deref().unwrap_or_default();
+        let reasons = request.head.reasons();
+        let ended = Some(cause_of_release(reasons.iter().map(String::as_str)));
+        if let Some(fork) = outgoing.forks.iter_mut().find(|fork| fork.tag == tag) {
+            fork.ended = ended;
+        } else if outgoing.forks.len() < MAX_FORKS {
+            let offer_answer = self.offer_answer.clone();
+            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer, ended });
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Calls we receive (RFC 3261 13.3).
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::{CallId, Cause, Direction};
@@ -24,11 +24,22 @@ pub(crate) struct Incoming {
     /// The transaction of its INVITE.
     pub(super) server: u64,
     pub(super) deadline: Instant,
+    /// When the last provisional response is sent again.
+    repeat: Option<Instant>,
     cseq: u32,
     has_offer: bool,
     ringing: bool,
     session: Option<Negotiated>,
 }
+
+impl Incoming {
+    pub(super) fn next(&self) -> Instant {
+        self.repeat.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+}
+
+/// Proxies forget a call that says nothing for three minutes (RFC 3261 13.3.1.1, 16.6).
+const REPEAT_PROVISIONAL: Duration = Duration::from_secs(60);
 
 /// A refusal: the status and what explains it.
 pub(crate) type Refused = (u16, Vec<(&'static str, String)>);
@@ -45,7 +56,7 @@ pub(crate) fn receive(
     let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let head = &request.head;
-    let dialog = Dialog::of_invite(head, &hex(key), path).ok_or((400, Vec::new()))?;
+    let dialog = Dialog::of_invite(head, &hex(key), trunk, path).ok_or((400, Vec::new()))?;
     let timer = SessionTimer::of_request(head)?;
     let mut offer_answer = OfferAnswer::new(session);
     let has_offer = match content(head, &request.body) {
@@ -70,11 +81,19 @@ pub(crate) fn receive(
     let caller = read_caller(&headers, at.config.trusted, &at.config.numbers);
     let called = at.config.numbers.address_of_uri(&request.uri);
     let called_user = user_part(&request.uri).unwrap_or_default();
-    let trunk_name = at.config.name.clone();
+    let (trunk_name, answer_timeout) = (at.config.name.clone(), at.config.answer_timeout);
 
     let server = core.servers.start(request, source, reply_path, Some(key));
-    let deadline = core.io.now + core.config.timers.incoming;
-    let incoming = Incoming { server, deadline, cseq: head.cseq, has_offer, ringing: false, session: timer };
+    let deadline = core.io.now + answer_timeout.unwrap_or(core.config.timers.incoming);
+    let incoming = Incoming {
+        server,
+        deadline,
+        repeat: None,
+        cseq: head.cseq,
+        has_offer,
+        ringing: false,
+        session: timer,
+    };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
     core.events.push_back(Event::Incoming {
@@ -110,21 +129,24 @@ impl Call {
         let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
         if !incoming.ringing {
             incoming.ringing = true;
+            incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
             let server = incoming.server;
             self.respond(core, server, 180, &Extra::default());
         }
+        self.arm(core);
         Ok(())
     }
 
     /// Carries out `Progress`.
     pub(crate) fn progress(&mut self, core: &mut Core, media: LocalMedia) -> Result<(), CommandError> {
         let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
+        incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
         let (server, has_offer) = (incoming.server, incoming.has_offer);
         let answer = if has_offer { self.answer_offer(core, media, true) } else { Ok(Bytes::new()) };
         match answer {
             Ok(body) => {
                 let sdp = has_offer.then_some(&body[..]);
-                self.respond(core, server, 183, &Extra { lines: Vec::new(), sdp });
+                self.respond(core, server, 183, &Extra { sdp, ..Extra::default() });
             }
             Err(error) => self.give_up(core, &error),
         }
@@ -151,7 +173,7 @@ impl Call {
         match body {
             Ok(body) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
-                let extra = Extra { lines, sdp: Some(&body) };
+                let extra = Extra { lines, sdp: Some(&body), ..Extra::default() };
                 self.phase = Phase::Confirmed;
                 self.respond_success(core, server, cseq, &extra, !has_offer);
                 self.session = session.map(|s| SessionTimer::start(&s, core.io.now));
@@ -192,7 +214,7 @@ impl Call {
     pub(super) fn refuse(&mut self, core: &mut Core, status: u16, lines: Vec<(&'static str, String)>) {
         let Phase::Incoming(incoming) = &self.phase else { return };
         let server = incoming.server;
-        self.respond(core, server, status, &Extra { lines, sdp: None });
+        self.respond(core, server, status, &Extra { lines, ..Extra::default() });
         self.finished = true;
     }
 
@@ -211,6 +233,15 @@ impl Call {
         self.arm(core);
     }
 
+    /// Repeats the last 18x every minute, so that no proxy gives the call up.
+    pub(super) fn on_provisional_timer(&mut self, core: &mut Core) {
+        let Phase::Incoming(incoming) = &mut self.phase else { return };
+        if incoming.repeat.is_some_and(|at| at <= core.io.now) {
+            incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
+            core.servers.repeat_provisional(&mut core.io, incoming.server);
+        }
+    }
+
     /// Our user never answered.
     pub(super) fn on_unanswered(&mut self, core: &mut Core) {
         let cause = Cause::NO_ANSWER_FROM_USER;
@@ -223,8 +254,8 @@ impl Call {
         let Some(unacked) = self.unacked.take_if(|u| u.cseq == request.head.cseq) else { return };
         let content = content(&request.head, &request.body);
         self.note(core, true, label("ACK", matches!(content, Content::Sdp(_))));
-        if let Phase::Closing { waits_for_ack: Some(cause), .. } = self.phase {
-            self.send_bye(core, Some(cause));
+        if let Phase::Closing { waits_for_ack: true, cause, .. } = self.phase {
+            self.send_bye(core, cause);
         } else if unacked.offered {
             self.on_delayed_answer(core, &content);
         }

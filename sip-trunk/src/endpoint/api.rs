@@ -32,6 +32,11 @@ pub struct ConnectionId(pub u64);
 impl ConnectionId {
     /// The bit that tells accepted connections from those asked for.
     pub const INBOUND: u64 = 1 << 63;
+
+    /// Says whether the far side opened it.
+    pub(crate) fn is_inbound(self) -> bool {
+        self.0 & Self::INBOUND != 0
+    }
 }
 
 /// What happened to a TCP connection.
@@ -139,7 +144,7 @@ pub enum Command {
         cause: Cause,
     },
     /// Holds or resumes: re-INVITE with `sendonly` or `sendrecv`. Waits for a re-INVITE under way
-    /// and for the answer.
+    /// and for the answer. [`Event::Media`] follows, with the old direction if the far side refuses.
     Hold {
         /// Any call.
         call: CallId,

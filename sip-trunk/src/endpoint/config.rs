@@ -14,7 +14,7 @@ pub struct EndpointConfig {
     pub listeners: Vec<Listener>,
     /// The trunks.
     pub trunks: Vec<TrunkConfig>,
-    /// The value of User-Agent and Server headers.
+    /// The value of User-Agent headers.
     pub user_agent: String,
     /// What a request from an address of no trunk gets.
     pub unknown_source: UnknownSource,
@@ -66,7 +66,7 @@ pub struct Timers {
     pub t2: Duration,
     /// T4: how long a message stays in the network.
     pub t4: Duration,
-    /// How long an incoming call may go without a final answer of ours.
+    /// How long an incoming call may go without a final answer of ours, unless its trunk says.
     pub incoming: Duration,
     /// How long an accepted connection may take to its first message.
     pub first_message: Duration,
@@ -97,7 +97,7 @@ impl Timers {
 /// Bounds of everything that grows with what the network sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Server transactions, and client transactions, in all.
+    /// Server transactions, and client transactions, in all. A quarter more for what ends calls.
     pub transactions: usize,
     /// Server transactions of one source address.
     pub transactions_per_source: usize,
@@ -139,8 +139,8 @@ pub enum ConfigError {
     /// Two trunks have one name.
     #[error("trunk {0}: name used twice")]
     DuplicateTrunk(String),
-    /// No listener has the trunk's transport and address family.
-    #[error("trunk {0}: no listener with its transport and address family")]
+    /// No listener has the trunk's transport and address family, or its own address.
+    #[error("trunk {0}: no listener with its transport, address family and local address")]
     NoListenerFor(String),
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]

@@ -20,6 +20,8 @@ struct Connection {
     inbound: bool,
     state: State,
     last_traffic: Instant,
+    /// When bytes last came; at first, when it was made.
+    last_heard: Instant,
     heard: bool,
     alarm: Alarm,
 }
@@ -58,7 +60,12 @@ impl Pool {
         self.connections.len()
     }
 
-    /// Returns the far address and our own of an open connection.
+    /// Says whether nothing came over a connection after `at`.
+    pub(crate) fn silent_since(&self, id: ConnectionId, at: Instant) -> bool {
+        self.connections.get(&id.0).is_some_and(|c| c.last_heard <= at)
+    }
+
+    /// Returns our own address of a connection and the far one.
     pub(crate) fn addresses(&self, id: ConnectionId) -> Option<(SocketAddr, SocketAddr)> {
         self.connections.get(&id.0).map(|c| (c.local, c.remote))
     }
@@ -123,7 +130,8 @@ impl Pool {
         let mut alarm = Alarm::default();
         let wait = if inbound { self.timers.first_message } else { self.timers.connection_idle };
         alarm.set(timers, Due::Connection(id), Some(now + wait));
-        let connection = Connection { remote, local, inbound, state, last_traffic: now, heard: false, alarm };
+        let (last_traffic, last_heard, heard) = (now, now, false);
+        let connection = Connection { remote, local, inbound, state, last_traffic, last_heard, heard, alarm };
         self.connections.insert(id, connection);
         // The latest connection to an address serves what is sent there.
         self.by_remote.insert(remote, id);
@@ -188,6 +196,7 @@ impl Pool {
             && let State::Open(framer) = &mut connection.state
         {
             connection.last_traffic = now;
+            connection.last_heard = now;
             framer.push(bytes);
         }
     }

@@ -12,6 +12,7 @@ use super::config::EndpointConfig;
 use super::io::{Io, Path, contact, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
+use crate::dialog::call::Call;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::Trunk;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) servers: Servers,
     pub(crate) trunks: Vec<Trunk>,
     pub(crate) events: VecDeque<Event>,
+    /// Dialogs nobody wants, to be kept until their BYE is answered.
+    pub(crate) strays: Vec<Call>,
     pub(crate) draining: bool,
     /// User-Agent, Allow and Supported: part of most messages.
     pub(crate) common: Bytes,
@@ -40,6 +43,8 @@ pub(crate) struct Core {
 #[derive(Default)]
 pub(crate) struct Extra<'a> {
     pub(crate) lines: Vec<(&'static str, String)>,
+    /// Whole lines of a request of ours.
+    pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
 }
 
@@ -51,22 +56,23 @@ impl Core {
         method: Method,
         mut path: Path,
         owner: Owner,
-        allow_tcp: bool,
         extra: &Extra<'_>,
     ) -> ClientKey {
+        let trunk = dialog.trunk;
+        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(Trunk::may_use_tcp);
         let branch = self.io.random.number();
         let mut bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
         if bytes.len() > LARGEST_DATAGRAM
             && allow_tcp
             && path.transport == Transport::Udp
-            && let Some(tcp) = self.io.path(Transport::Tcp, path.remote)
+            && let Some(tcp) = self.io.path(Transport::Tcp, path.remote, Some(path.local))
         {
             path = tcp;
             bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
         }
-        let cseq = dialog.cseq;
-        self.clients
-            .start(&mut self.io, NewRequest { branch, method, cseq, bytes, path, owner, patience: None })
+        let (cseq, in_dialog, patience) = (dialog.cseq, dialog.established, None);
+        let request = NewRequest { branch, method, cseq, bytes, path, owner, trunk, in_dialog, patience };
+        self.clients.start(&mut self.io, request)
     }
 
     /// Writes a request of a dialog.
@@ -95,6 +101,7 @@ impl Core {
             out.line("Contact", &contact(path));
         }
         out.lines(&self.common);
+        out.lines(&extra.copied);
         for (name, value) in &extra.lines {
             out.line(name, value);
         }

@@ -1,6 +1,5 @@
 //! Messages received: whose they are, the checks of RFC 3261 8.2, and where they go.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -41,16 +40,19 @@ impl Endpoint {
         self.receive(path, remote, raw, Framing::Stream);
     }
 
-    /// The access list comes before anything is read.
+    /// The access list comes before anything is read. A connection we opened ourselves may lead
+    /// elsewhere, to the address in a Contact: responses are heard there, requests are not.
     fn receive(&mut self, path: Path, source: SocketAddr, bytes: &[u8], framing: Framing) {
-        let Some(trunk) = self.sources.trunk(source) else {
+        let trunk = self.sources.trunk(source);
+        if trunk.is_none() && path.connection.is_none_or(ConnectionId::is_inbound) {
             self.core.io.counters.refuse("unknown_source");
             if self.core.config.unknown_source == UnknownSource::Forbid {
                 self.refuse_raw(path, source, bytes, 403);
             }
             return;
-        };
-        let tolerance = self.core.trunks.get(trunk).map(|t| t.config.tolerance).unwrap_or_default();
+        }
+        let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
+        let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
         let limits = self.core.config.limits.message;
         let tolerated = match tolerate(bytes, framing, &tolerance, &limits) {
             Ok(tolerated) => tolerated,
@@ -68,6 +70,10 @@ impl Endpoint {
         }
         match parse(tolerated.bytes.clone(), &limits) {
             Ok(Message::Request(request)) => {
+                let Some(trunk) = trunk else {
+                    self.core.io.counters.refuse("unknown_source");
+                    return self.refuse_raw(path, source, &tolerated.bytes, 403);
+                };
                 *self.core.io.counters.requests_in.entry(request.method.as_str()).or_default() += 1;
                 self.receive_request(trunk, path, source, &request);
             }
@@ -169,7 +175,8 @@ impl Endpoint {
             // No hop here is TLS (RFC 5630 3.3), and no other scheme is known (8.2.2.1).
             Scheme::Sips | Scheme::Other => return Err(plain(416)),
         }
-        if head.max_forwards() == 0 && request.method != Method::Options {
+        // Within a dialog the request has arrived: there is no further hop (RFC 3261 16.3).
+        if head.max_forwards() == 0 && request.method != Method::Options && head.to.tag.is_none() {
             return Err(plain(483));
         }
         let unsupported: Vec<_> = head
@@ -207,7 +214,6 @@ impl Endpoint {
         let key = request.head.to.tag.as_deref().and_then(tag_number);
         let known = key.and_then(|key| self.calls.get(&key)).is_some_and(|call| call.owns(request));
         let Some(key) = key.filter(|_| known) else {
-            // An OPTIONS may ask anybody anything.
             return Err((481, Vec::new()));
         };
         if !self.core.servers.room(source.ip(), true) {
@@ -228,9 +234,8 @@ impl Endpoint {
         source: SocketAddr,
         request: &Request,
     ) -> Result<(), uas::Refused> {
-        let fingerprint = fingerprint(request);
-        if self.fingerprints.contains_key(&fingerprint) {
-            // RFC 3261 8.2.2.2: the same request came by another way.
+        // RFC 3261 8.2.2.2.
+        if self.core.servers.is_merged(request) {
             return Err((482, Vec::new()));
         }
         if self.core.draining || !self.has_channel(trunk) || !self.core.servers.room(source.ip(), false) {
@@ -241,9 +246,7 @@ impl Endpoint {
         let random = (u128::from(random.number()) << 64) | u128::from(random.number());
         let id = CallId::new(self.unix_ms + elapsed, random);
         // The dialog's own requests go back to the source, not to the port responses go to.
-        let mut call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id)?;
-        call.fingerprint = Some(fingerprint);
-        self.fingerprints.insert(fingerprint, call.key);
+        let call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id)?;
         self.insert(call);
         Ok(())
     }
@@ -255,13 +258,6 @@ impl Endpoint {
         let reason = crate::cause::reason_value(call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION);
         (503, vec![("Retry-After", seconds.to_string()), ("Reason", reason)])
     }
-}
-
-fn fingerprint(request: &Request) -> u64 {
-    let head = &request.head;
-    let mut hasher = DefaultHasher::new();
-    (&head.call_id, &head.from.tag, head.cseq).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The metric label of a refusal by status.

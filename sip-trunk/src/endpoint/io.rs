@@ -54,11 +54,20 @@ impl Io {
         }
     }
 
-    /// Finds the way to an address: the first listener of that transport and family.
-    pub(crate) fn path(&self, transport: Transport, remote: SocketAddr) -> Option<Path> {
+    /// Finds the way to an address: from the listener at `local`, one of the same host, or the
+    /// first, of that transport and family.
+    pub(crate) fn path(
+        &self,
+        transport: Transport,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+    ) -> Option<Path> {
         let fits =
             |l: &&Listener| l.transport == transport && l.local.ip().is_ipv4() == remote.ip().is_ipv4();
-        let listener = self.listeners.iter().find(fits)?;
+        let mut fitting = self.listeners.iter().filter(fits);
+        let exact = fitting.clone().find(|l| Some(l.local) == local);
+        let near = || fitting.clone().find(|l| Some(l.local.ip()) == local.map(|local| local.ip()));
+        let listener = exact.or_else(near).or_else(|| fitting.next())?;
         Some(Path { transport, local: listener.local, remote, connection: None })
     }
 

@@ -43,8 +43,6 @@ pub struct Endpoint {
     core: Core,
     calls: HashMap<u64, Call>,
     ids: HashMap<CallId, u64>,
-    /// Fingerprints of the INVITEs that made calls, to tell merged requests (RFC 3261 8.2.2.2).
-    fingerprints: HashMap<u64, u64>,
     sources: Sources,
     started: Instant,
     unix_ms: u64,
@@ -68,10 +66,11 @@ impl Endpoint {
         common.line("User-Agent", &config.user_agent).line("Allow", ALLOW).line("Supported", "timer");
         let mut core = Core {
             io: Io::new(&config, seed, now),
-            clients: Clients::new(config.timers),
+            clients: Clients::new(config.timers, config.limits),
             servers: Servers::new(config.timers, config.limits),
             trunks,
             events: VecDeque::new(),
+            strays: Vec::new(),
             draining: false,
             common: common.into_lines(),
             config,
@@ -79,15 +78,7 @@ impl Endpoint {
         for index in 0..core.trunks.len() {
             health::start(&mut core, index);
         }
-        Ok(Self {
-            core,
-            calls: HashMap::new(),
-            ids: HashMap::new(),
-            fingerprints: HashMap::new(),
-            sources,
-            started: now,
-            unix_ms,
-        })
+        Ok(Self { core, calls: HashMap::new(), ids: HashMap::new(), sources, started: now, unix_ms })
     }
 
     /// Takes in one datagram that came to `local` from `remote`.
@@ -103,12 +94,13 @@ impl Endpoint {
         match event {
             StreamEvent::Opened { local, remote, inbound } => {
                 let trunk = self.sources.trunk(remote).and_then(|index| self.core.trunks.get(index));
-                let Some(trunk) = trunk else {
+                // The access list is about who may come to us: where we went ourselves is our choice.
+                if trunk.is_none() && inbound {
                     self.core.io.counters.refuse("unknown_source");
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                     return;
-                };
-                let tolerance = trunk.config.tolerance;
+                }
+                let tolerance = trunk.map(|t| t.config.tolerance).unwrap_or_default();
                 let Io { pool, timers, transmits, .. } = &mut self.core.io;
                 if !pool.opened(now, connection, local, remote, inbound, tolerance, timers, transmits) {
                     self.core.io.counters.refuse("connections");
@@ -246,9 +238,6 @@ impl Endpoint {
             self.ids.remove(&call.id);
         }
         if call.finished {
-            if let Some(fingerprint) = call.fingerprint {
-                self.fingerprints.remove(&fingerprint);
-            }
             self.calls.remove(&key);
         }
     }
@@ -287,6 +276,9 @@ impl Endpoint {
                 Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
+            }
+            for stray in self.core.strays.drain(..) {
+                self.calls.insert(stray.key, stray);
             }
         }
     }
@@ -360,7 +352,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
             return Err(ConfigError::DuplicateTrunk(name));
         }
         let fits = |l: &Listener| {
-            l.transport == trunk.transport && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+            l.transport == trunk.transport
+                && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+                && trunk.local.is_none_or(|local| local == l.local)
         };
         if !config.listeners.iter().any(fits) {
             return Err(ConfigError::NoListenerFor(name));

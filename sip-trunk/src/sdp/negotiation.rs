@@ -7,7 +7,7 @@ use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 use super::address::AddressPolicy;
 use super::audio::Audio;
 use super::description::{Description, SdpError, Version};
-use crate::wire::tolerance::Repairs;
+use crate::wire::tolerance::{Repair, Repairs};
 
 /// The payload type that our offers give to telephone events.
 const EVENT_PAYLOAD_TYPE: u8 = 101;
@@ -386,24 +386,24 @@ impl OfferAnswer {
         if self.state() != State::Stable {
             return Err(NegotiationError::WrongState);
         }
-        let description = Description::parse(body, policy.tolerant)?;
-        // RFC 3264 8: the same version is the same description.
-        let known = self.remote.as_ref().filter(|remote| {
-            remote.version.is_some()
-                && remote.version == description.version
-                && remote.lines == description.session.medias.len()
-                && description.session.medias.get(remote.audio.index).is_some_and(|m| m.port != 0)
-        });
-        let unchanged = known.is_some();
-        let audio = match known {
-            Some(remote) => remote.audio.clone(),
-            None => Audio::of_offer(&description.session, policy)?,
-        };
+        let mut description = Description::parse(body, policy.tolerant)?;
+        let audio = Audio::of_offer(&description.session, policy)?;
+        // RFC 3264 8: the same version is the same description. Not with every peer: one that moves
+        // its media and forgets to count would go on unheard.
+        let counted = self
+            .remote
+            .as_ref()
+            .filter(|remote| remote.version.is_some() && remote.version == description.version);
+        let unchanged = counted
+            .is_some_and(|remote| remote.lines == description.session.medias.len() && remote.audio == audio);
+        if counted.is_some() && !unchanged {
+            description.repairs.insert(Repair::SdpVersion);
+        }
+        let repairs = description.repairs;
         if audio.first_codec(&policy.codecs).is_none() {
             return Err(NegotiationError::NoCommonCodec);
         }
         let direction = audio.direction.reversed();
-        let repairs = description.repairs;
         self.open = Open::Remote(Box::new(PendingOffer { description, audio }));
         Ok(RemoteOffer { unchanged, direction, repairs })
     }

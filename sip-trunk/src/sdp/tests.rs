@@ -213,12 +213,18 @@ fn versions_count_changes() {
     assert!(!session.receive_offer(plain(1).as_bytes(), &policy()).unwrap().unchanged);
     let first = session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();
     assert!(first.changed);
-    // A session refresh: nothing changes, whatever the body says.
-    let refresh = plain(1).replace("5000", "5002");
-    assert!(session.receive_offer(refresh.as_bytes(), &policy()).unwrap().unchanged);
+    // A session refresh: nothing changes.
+    let refresh = session.receive_offer(plain(1).as_bytes(), &policy()).unwrap();
+    assert!(refresh.unchanged && refresh.repairs.is_empty());
     let same = session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();
     assert_eq!((same.body.clone(), same.media, same.changed), (first.body, first.media, false));
     assert_eq!(session.local_body(), Some(&same.body[..]));
+    // A peer that moves its media under the old version is followed.
+    let forgot = plain(1).replace("5000", "5004");
+    let offer = session.receive_offer(forgot.as_bytes(), &policy()).unwrap();
+    assert!(!offer.unchanged && offer.repairs.contains(Repair::SdpVersion));
+    let answer = session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();
+    assert!(answer.changed && answer.media.remote_rtp.port() == 5004);
     let moved = plain(2).replace("5000", "5002");
     assert!(!session.receive_offer(moved.as_bytes(), &policy()).unwrap().unchanged);
     let moved = session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();

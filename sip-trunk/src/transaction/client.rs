@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::timer::{Alarm, Due};
 use crate::endpoint::ConnectionId;
-use crate::endpoint::config::Timers;
+use crate::endpoint::api::Transmit;
+use crate::endpoint::config::{Limits, Timers};
 use crate::endpoint::io::{Io, Path};
-use crate::wire::message::{Method, Response, ack_of, cancel_of, own_branch};
+use crate::wire::message::{Method, Response, ack_of, cancel_of, credentials_of, own_branch};
 
 /// Names a client transaction: the number in its branch, and whether it is the CANCEL that shares
 /// the branch of its INVITE.
@@ -35,6 +36,9 @@ pub(crate) struct Upcall {
     pub(crate) key: ClientKey,
     pub(crate) method: Method,
     pub(crate) path: Path,
+    pub(crate) trunk: usize,
+    /// The request belonged to a confirmed dialog.
+    pub(crate) in_dialog: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -42,9 +46,9 @@ pub(crate) struct Upcall {
 pub(crate) enum Outcome {
     /// A response, and where it came from.
     Response(Box<Response>, SocketAddr),
-    /// No answer within 64 times T1 (Timers B, F).
+    /// No answer within 64 times T1 (Timers B, F), or no final one to a re-INVITE.
     Timeout,
-    /// The transport could not deliver.
+    /// The transport could not deliver, or there is no room for another transaction.
     TransportError,
 }
 
@@ -73,7 +77,12 @@ struct Client {
     method: Method,
     state: State,
     path: Path,
+    trunk: usize,
+    in_dialog: bool,
+    sent: Instant,
     cseq: u32,
+    /// The credentials of an INVITE, which the ACK of its 2xx repeats (RFC 3261 22.1).
+    credentials: Bytes,
     /// What to retransmit: the request, then the ACK of a non-2xx. Freed when neither is needed.
     bytes: Bytes,
     acknowledged: Vec<Acknowledged>,
@@ -93,33 +102,46 @@ pub(crate) struct NewRequest {
     pub(crate) bytes: Bytes,
     pub(crate) path: Path,
     pub(crate) owner: Owner,
+    pub(crate) trunk: usize,
+    /// It belongs to a confirmed dialog.
+    pub(crate) in_dialog: bool,
     /// Instead of 64 times T1.
     pub(crate) patience: Option<Duration>,
 }
 
-/// The most forks of one INVITE whose ACK is kept for repetition.
-const MAX_ACKS: usize = 4;
+/// The most 2xx of one INVITE that are acknowledged: each costs messages to wherever its Contact
+/// says, so that their number is not left to the far side.
+const MAX_ACKS: usize = 8;
 
 /// The client transactions.
 #[derive(Debug)]
 pub(crate) struct Clients {
     table: HashMap<ClientKey, Client>,
     timers: Timers,
+    limits: Limits,
     pub(crate) upcalls: VecDeque<Upcall>,
 }
 
 impl Clients {
-    pub(crate) fn new(timers: Timers) -> Self {
-        Self { table: HashMap::new(), timers, upcalls: VecDeque::new() }
+    pub(crate) fn new(timers: Timers, limits: Limits) -> Self {
+        Self { table: HashMap::new(), timers, limits, upcalls: VecDeque::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Sends a request and keeps its transaction.
+    /// Sends a request and keeps its transaction. A full table fails it; what ends calls finds a
+    /// reserve above what new calls may take.
     pub(crate) fn start(&mut self, io: &mut Io, mut request: NewRequest) -> ClientKey {
         let key = ClientKey { branch: request.branch, cancel: request.method == Method::Cancel };
+        if self.table.len() * 4 >= self.limits.transactions.saturating_mul(5) {
+            io.counters.refuse("client_transactions");
+            let NewRequest { owner, method, path, trunk, in_dialog, .. } = request;
+            let outcome = Outcome::TransportError;
+            self.upcalls.push_back(Upcall { owner, key, method, path, trunk, in_dialog, outcome });
+            return key;
+        }
         io.count_request(request.method);
         io.send(&mut request.path, request.bytes.clone());
         let reliable = request.path.reliable();
@@ -129,7 +151,11 @@ impl Clients {
             method: request.method,
             state: State::Calling,
             path: request.path,
+            trunk: request.trunk,
+            in_dialog: request.in_dialog,
+            sent: io.now,
             cseq: request.cseq,
+            credentials: Bytes::new(),
             bytes: request.bytes,
             acknowledged: Vec::new(),
             cancel: None,
@@ -149,15 +175,36 @@ impl Clients {
     }
 
     /// Cancels an INVITE: at once, or when the first provisional response comes (RFC 3261 9.1).
-    /// Nobody is told of the outcome any more.
-    pub(crate) fn cancel(&mut self, io: &mut Io, key: ClientKey, reason: Option<String>) {
-        let Some(client) = self.table.get_mut(&key) else { return };
+    /// Nobody is told of the outcome any more. Says whether a CANCEL went out.
+    pub(crate) fn cancel(&mut self, io: &mut Io, key: ClientKey, reason: Option<String>) -> bool {
+        let Some(client) = self.table.get_mut(&key) else { return false };
         client.owner = Owner::Nobody;
         match client.state {
             State::Calling => client.cancel = Some(reason),
-            State::Proceeding => self.send_cancel(io, key, reason),
+            State::Proceeding => {
+                self.send_cancel(io, key, reason);
+                return true;
+            }
             State::Completed | State::Accepted => {}
         }
+        false
+    }
+
+    /// Leaves an INVITE to itself, because its dialog ends: a 2xx is still acknowledged.
+    pub(crate) fn orphan(&mut self, io: &mut Io, key: ClientKey) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        client.owner = Owner::Nobody;
+        if matches!(client.state, State::Calling | State::Proceeding) {
+            client.retransmit = None;
+            let give_up = io.now + self.timers.give_up();
+            client.expires = Some(client.expires.map_or(give_up, |at| at.min(give_up)));
+            client.arm(io, key);
+        }
+    }
+
+    /// Returns the header lines with the credentials of an INVITE that got a 2xx.
+    pub(crate) fn credentials(&self, key: ClientKey) -> Bytes {
+        self.table.get(&key).map(|client| client.credentials.clone()).unwrap_or_default()
     }
 
     fn send_cancel(&mut self, io: &mut Io, key: ClientKey, reason: Option<String>) {
@@ -172,6 +219,8 @@ impl Clients {
             bytes: cancel_of(&client.bytes, client.cseq, reason.as_deref()),
             path: client.path,
             owner: Owner::Nobody,
+            trunk: client.trunk,
+            in_dialog: client.in_dialog,
             patience: None,
         };
         self.start(io, cancel);
@@ -211,7 +260,10 @@ impl Clients {
                 client.retransmit = None;
                 if client.state == State::Calling {
                     client.state = State::Proceeding;
-                    client.expires = None;
+                    // Who placed a call bounds its ringing. A re-INVITE rings nobody, and while it
+                    // is open its dialog can neither be refreshed nor changed by the far side.
+                    let end = io.now + self.timers.give_up();
+                    client.expires = client.in_dialog.then_some(end);
                 }
                 if let Some(reason) = client.cancel.take() {
                     self.send_cancel(io, key, reason);
@@ -232,9 +284,14 @@ impl Clients {
                     io.send(&mut known.path, known.bytes.clone());
                     return true;
                 }
+                if client.acknowledged.len() >= MAX_ACKS {
+                    io.counters.refuse("forks");
+                    return true;
+                }
                 if first {
                     client.state = State::Accepted;
                     client.retransmit = None;
+                    client.credentials = credentials_of(&client.bytes);
                     client.bytes = Bytes::new();
                     client.expires = Some(io.now + self.timers.give_up());
                 }
@@ -273,9 +330,7 @@ impl Clients {
         }
         if let Some(client) = self.table.get_mut(&key) {
             client.arm(io, key);
-            let (owner, method, path) = (client.owner, client.method, client.path);
-            let outcome = Outcome::Response(Box::new(response), source);
-            self.upcalls.push_back(Upcall { owner, key, method, path, outcome });
+            self.upcalls.push_back(client.upcall(key, Outcome::Response(Box::new(response), source)));
         }
         true
     }
@@ -287,14 +342,7 @@ impl Clients {
             return;
         }
         if client.expires.is_some_and(|expires| expires <= io.now) {
-            let outcome = match client.state {
-                State::Completed | State::Accepted => None,
-                _ if client.path.reliable() && client.path.connection.is_none() => {
-                    Some(Outcome::TransportError)
-                }
-                State::Calling | State::Proceeding => Some(Outcome::Timeout),
-            };
-            self.remove(key, outcome);
+            self.expire(io, key);
             return;
         }
         if client.retransmit.is_some_and(|due| due <= io.now) {
@@ -312,10 +360,48 @@ impl Clients {
         client.arm(io, key);
     }
 
-    /// A connection is gone: what waits for an answer on it has failed (RFC 3261 17.1.4).
+    /// The time of a transaction is over.
+    fn expire(&mut self, io: &mut Io, key: ClientKey) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        match client.state {
+            State::Completed | State::Accepted => self.remove(key, None),
+            _ if client.path.reliable() && client.path.connection.is_none() => {
+                self.remove(key, Some(Outcome::TransportError));
+            }
+            // The far side works on it still: it is told to stop (RFC 3261 9.1).
+            State::Proceeding if client.method == Method::Invite && client.owner != Owner::Nobody => {
+                let upcall = client.upcall(key, Outcome::Timeout);
+                self.upcalls.push_back(upcall);
+                self.cancel(io, key, None);
+            }
+            State::Calling | State::Proceeding => {
+                // A connection that carried nothing back all the while is dead, whatever the kernel
+                // still hopes; the next request must not wait on it as well. A dialog gets another.
+                let dead = client.path.connection.filter(|&c| io.pool.silent_since(c, client.sent));
+                let lost = dead.is_some() && client.in_dialog;
+                self.remove(key, Some(if lost { Outcome::TransportError } else { Outcome::Timeout }));
+                if let Some(connection) = dead
+                    && io.pool.closed(connection)
+                {
+                    io.counters.refuse("dead_connection");
+                    io.transmits.push_back(Transmit::Close { connection });
+                    self.on_connection_lost(connection);
+                }
+            }
+        }
+    }
+
+    /// A connection is gone: what waits for an answer on it has failed (RFC 3261 17.1.4). Not so an
+    /// INVITE that got a provisional response: the final one may come over a new connection
+    /// (RFC 3261 18.2.2), and somebody may be ringing, who must not be rung twice.
     pub(crate) fn on_connection_lost(&mut self, connection: ConnectionId) {
         let waits = |c: &Client| {
-            c.path.connection == Some(connection) && matches!(c.state, State::Calling | State::Proceeding)
+            c.path.connection == Some(connection)
+                && match c.state {
+                    State::Calling => true,
+                    State::Proceeding => c.method != Method::Invite,
+                    State::Completed | State::Accepted => false,
+                }
         };
         let mut lost: Vec<_> = self.table.iter().filter(|(_, c)| waits(c)).map(|(k, _)| *k).collect();
         lost.sort_unstable();
@@ -328,13 +414,17 @@ impl Clients {
         if let Some(client) = self.table.remove(&key)
             && let Some(outcome) = outcome
         {
-            let (owner, method, path) = (client.owner, client.method, client.path);
-            self.upcalls.push_back(Upcall { owner, key, method, path, outcome });
+            self.upcalls.push_back(client.upcall(key, outcome));
         }
     }
 }
 
 impl Client {
+    fn upcall(&self, key: ClientKey, outcome: Outcome) -> Upcall {
+        let &Self { owner, method, path, trunk, in_dialog, .. } = self;
+        Upcall { owner, key, method, path, trunk, in_dialog, outcome }
+    }
+
     fn arm(&mut self, io: &mut Io, key: ClientKey) {
         let at = match (self.retransmit, self.expires) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,6 +1,7 @@
 //! Server transactions (RFC 3261 17.2, RFC 6026 7.1), INVITE and others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ struct Server {
     last: Bytes,
     /// The call that an INVITE made or belongs to.
     call: Option<u64>,
+    fingerprint: Option<u64>,
     interval: Duration,
     retransmit: Option<Instant>,
     expires: Option<Instant>,
@@ -56,6 +58,8 @@ pub(crate) enum Match {
 pub(crate) struct Servers {
     table: HashMap<u64, Server>,
     index: HashMap<Box<[u8]>, u64>,
+    /// Fingerprints of the INVITEs under way, to tell merged requests.
+    fingerprints: HashSet<u64>,
     per_source: HashMap<IpAddr, usize>,
     next: u64,
     timers: Timers,
@@ -67,6 +71,7 @@ impl Servers {
         Self {
             table: HashMap::new(),
             index: HashMap::new(),
+            fingerprints: HashSet::new(),
             per_source: HashMap::new(),
             next: 0,
             timers,
@@ -110,6 +115,12 @@ impl Servers {
         Match::Absorbed
     }
 
+    /// Says whether an INVITE that matches no transaction came by another way already
+    /// (RFC 3261 8.2.2.2): the same request, while the first is under way.
+    pub(crate) fn is_merged(&self, request: &Request) -> bool {
+        self.fingerprints.contains(&fingerprint(request))
+    }
+
     /// Says whether another transaction fits. Those within a call get a reserve, so that calls can
     /// be ended under overload.
     pub(crate) fn room(&self, source: IpAddr, within_call: bool) -> bool {
@@ -130,6 +141,9 @@ impl Servers {
         self.next += 1;
         let id = self.next;
         let key = key_of(request, method_key(request.method));
+        let begins = request.method == Method::Invite && request.head.to.tag.is_none();
+        let fingerprint = begins.then(|| fingerprint(request));
+        self.fingerprints.extend(fingerprint);
         let server = Server {
             key: key.clone(),
             source: source.ip(),
@@ -139,6 +153,7 @@ impl Servers {
             head: Some(Box::new(ReplyHead::of(request, source))),
             last: Bytes::new(),
             call,
+            fingerprint,
             interval: self.timers.t1,
             retransmit: None,
             expires: None,
@@ -204,6 +219,18 @@ impl Servers {
         server.arm(io, id);
     }
 
+    /// Sends the last provisional response again, unless it was a 100.
+    pub(crate) fn repeat_provisional(&mut self, io: &mut Io, id: u64) {
+        if let Some(server) = self.table.get_mut(&id)
+            && server.state == State::Proceeding
+            && !server.last.is_empty()
+            && !server.last.starts_with(b"SIP/2.0 100")
+        {
+            io.counters.retransmitted += 1;
+            io.send(&mut server.path, server.last.clone());
+        }
+    }
+
     /// A deadline surfaced.
     pub(crate) fn on_timer(&mut self, io: &mut Io, id: u64, at: Instant) {
         let Some(server) = self.table.get_mut(&id) else { return };
@@ -226,6 +253,9 @@ impl Servers {
     fn remove(&mut self, id: u64) {
         let Some(server) = self.table.remove(&id) else { return };
         self.index.remove(&server.key);
+        if let Some(fingerprint) = server.fingerprint {
+            self.fingerprints.remove(&fingerprint);
+        }
         if let Some(count) = self.per_source.get_mut(&server.source) {
             *count -= 1;
             if *count == 0 {
@@ -243,6 +273,15 @@ impl Server {
         };
         self.alarm.set(&mut io.timers, Due::Server(id), at);
     }
+}
+
+/// What RFC 3261 8.2.2.2 compares, and the request URI: a proxy that sends one call to several
+/// numbers here means several calls.
+fn fingerprint(request: &Request) -> u64 {
+    let head = &request.head;
+    let mut hasher = DefaultHasher::new();
+    (&request.uri, &head.call_id, &head.from.tag, head.cseq).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The method in a transaction's key: an ACK matches its INVITE (RFC 3261 17.2.3).

@@ -18,6 +18,8 @@ pub struct TrunkConfig {
     pub target: SocketAddr,
     /// The host part of request URIs, with a port if that belongs there.
     pub host: String,
+    /// The listener requests leave by, with the address it advertises; `None`: the first that fits.
+    pub local: Option<SocketAddr>,
     /// The transport towards the target.
     pub transport: Transport,
     /// Requests from these addresses belong to this trunk, and so do those from the target's.
@@ -40,6 +42,8 @@ pub struct TrunkConfig {
     pub max_calls: usize,
     /// How long an outgoing call may ring.
     pub ring_timeout: Duration,
+    /// How long an incoming call may go unanswered; `None`: [`Timers::incoming`](crate::Timers).
+    pub answer_timeout: Option<Duration>,
     /// Which malformations are repaired.
     pub tolerance: Tolerance,
     /// How numbers are written.
@@ -59,6 +63,7 @@ impl TrunkConfig {
             name,
             target,
             host: target.ip().to_canonical().to_string(),
+            local: None,
             transport: Transport::Udp,
             sources: Vec::new(),
             credentials: None,
@@ -70,6 +75,7 @@ impl TrunkConfig {
             options_successes: 2,
             max_calls: 1000,
             ring_timeout: Duration::from_secs(120),
+            answer_timeout: None,
             tolerance: Tolerance::default(),
             numbers: NumberRules::default(),
             identity: IdentityHeader::default(),

@@ -7,7 +7,7 @@ use call_model::TrunkName;
 
 use super::TrunkConfig;
 use crate::auth::ClientAuth;
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, host_of, without_port};
 use crate::endpoint::api::Event;
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
@@ -103,13 +103,18 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: std::time::Instant) {
     if trunk.health.probe.is_some() {
         return;
     }
-    let Some(path) = core.io.path(trunk.config.transport, trunk.config.target) else { return };
+    let (transport, remote, local) = (trunk.config.transport, trunk.config.target, trunk.config.local);
+    let Some(path) = core.io.path(transport, remote, local) else { return };
     let tag = core.io.random.number();
     let target = format!("sip:{}", trunk.config.host);
     let probe = Dialog {
+        trunk: index,
+        established: false,
+        udp_only: false,
         call_id: core.io.random.hex(),
-        local: format!("<sip:{}>;tag={}", path.local, hex(tag)),
-        remote: format!("<{target}>"),
+        local: format!("<sip:{}>;tag={}", host_of(path.local), hex(tag)),
+        // RFC 3261 19.1.1: no port in From and To.
+        remote: format!("<sip:{}>", without_port(&trunk.config.host)),
         remote_tag: String::new(),
         cseq: 1,
         remote_cseq: None,
@@ -136,7 +141,9 @@ fn send(core: &mut Core, index: usize) {
     let path = dialog.fallback;
     let bytes = core.write_request(&dialog, Method::Options, dialog.cseq, &path, branch, &extra);
     let (method, cseq, owner) = (Method::Options, dialog.cseq, Owner::Trunk(index));
-    core.clients.start(&mut core.io, NewRequest { branch, method, cseq, bytes, path, owner, patience });
+    let (trunk, in_dialog) = (index, false);
+    let probe = NewRequest { branch, method, cseq, bytes, path, owner, trunk, in_dialog, patience };
+    core.clients.start(&mut core.io, probe);
 }
 
 /// The probe came to an end, or to a provisional response.

@@ -158,12 +158,12 @@ impl NumberRules {
     }
 }
 
-/// Returns the decoded user part of a `sip:`, `sips:` or `tel:` URI without its parameters and
-/// password.
+/// Returns the decoded user part of a `sip:`, `sips:` or `tel:` URI without its parameters,
+/// password and escaped control characters.
 pub fn user_part(uri: &str) -> Option<String> {
     let user = raw_user(uri)?;
     let user = user.split(';').next()?;
-    text::unescape(user.split(':').next()?)
+    text::unescape(user.split(':').next()?).map(|user| text::printable(&user))
 }
 
 /// The user part with its parameters. A `tel:` URI is all user part.

@@ -188,7 +188,8 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
         }
         sipx_sip::Message::Response(response) => Ok(Message::Response(Response {
             status: response.status.code(),
-            reason: String::from_utf8_lossy(&response.reason).into_owned(),
+            // It ends up in events and records, where a control character has no business.
+            reason: crate::text::printable(&String::from_utf8_lossy(&response.reason)),
             body: response.body().clone(),
             head: Head::of(response.headers)?,
         })),
@@ -609,6 +610,11 @@ pub(crate) fn ack_of(invite: &[u8], to: &str, cseq: u32) -> Bytes {
     });
     out.line("To", to).line("CSeq", &format!("{cseq} ACK"));
     out.finish(None)
+}
+
+/// Returns the header lines with credentials of one of our own requests.
+pub(crate) fn credentials_of(request: &[u8]) -> Bytes {
+    Bytes::from(own_lines(request, &["Authorization", "Proxy-Authorization"]).collect::<Vec<_>>().concat())
 }
 
 /// Makes the CANCEL of `invite` (RFC 3261 9.1).

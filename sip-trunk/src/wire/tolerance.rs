@@ -100,6 +100,8 @@ labels! {
         SdpIgnoredLine "sdp_ignored_line"
         /// A line held bytes that are not UTF-8; they were replaced.
         SdpNonUtf8 "sdp_non_utf8"
+        /// A description that differs had the `o=` version of the last one; it was taken.
+        SdpVersion "sdp_version"
     }
 }
 

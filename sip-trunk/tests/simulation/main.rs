@@ -12,5 +12,6 @@ mod dialogs;
 mod model;
 mod net;
 mod raw;
+mod resilience;
 mod tcp;
 mod transactions;

@@ -79,6 +79,8 @@ pub struct Net {
     /// The far end of each end of a connection.
     links: HashMap<(usize, ConnectionId), (usize, ConnectionId)>,
     next_link: u64,
+    /// Ends of connections that died without a word.
+    frozen: Vec<(usize, ConnectionId)>,
 }
 
 pub const LATENCY: Duration = Duration::from_millis(5);
@@ -100,6 +102,7 @@ impl Net {
             serial: 0,
             links: HashMap::new(),
             next_link: ConnectionId::INBOUND,
+            frozen: Vec::new(),
         }
     }
 
@@ -167,6 +170,25 @@ impl Net {
     pub fn raw_write(&mut self, node: usize, connection: ConnectionId, text: &str) {
         if let Some(&(far, id)) = self.links.get(&(node, connection)) {
             self.fly(LATENCY, Flight::Data { node: far, connection: id, bytes: text.as_bytes().to_vec() });
+        }
+    }
+
+    /// The end of the latest connection of a raw peer.
+    pub fn latest_link(&self, node: usize) -> ConnectionId {
+        let ends = self.links.keys().filter(|(n, _)| *n == node).map(|(_, c)| *c);
+        ends.max().expect("no connection")
+    }
+
+    /// Lets every TCP connection swallow what is written to it, as when a firewall forgot it.
+    pub fn freeze_all(&mut self) {
+        self.frozen = self.links.drain().map(|(end, _)| end).collect();
+        self.frozen.sort_by_key(|(n, c)| (*n, c.0));
+    }
+
+    /// Both ends learn that the frozen connections are gone.
+    pub fn reset_frozen(&mut self) {
+        for (node, connection) in std::mem::take(&mut self.frozen) {
+            self.fly(LATENCY, Flight::Closed { node, connection });
         }
     }
 

@@ -184,6 +184,11 @@ fn a09_no_hops_left_is_483_but_options_may_be_answered() {
     options.max_forwards = 0;
     assert_eq!(status(&lab.tell(&options.text())[0]), 200);
     assert!(lab.take(0).is_empty());
+    // Within a dialog nothing has to go any further.
+    let (_, ok) = lab.call_in_answered();
+    let mut bye = Ask::within(&ok, "BYE", 2);
+    bye.max_forwards = 0;
+    assert_eq!(status(&lab.tell(&bye.text())[0]), 200);
 }
 
 // RFC 3261 8.2.2.2: the same request by another way, told by its branch.
@@ -194,6 +199,24 @@ fn a10_a_merged_invite_is_482() {
     let got = lab.tell(&Ask::invite().branch("second").text());
     assert_eq!(status(&got[0]), 482);
     assert_eq!(lab.take(0).len(), 1);
+}
+
+// A proxy that rings two numbers here sends one INVITE to two URIs.
+#[test]
+fn a10_a_ring_group_is_not_a_merged_request() {
+    let mut lab = Lab::new();
+    lab.call_in(&Ask::invite().text());
+    let mut second = Ask::invite().branch("second");
+    second.uri = "sip:+442079460019@10.0.0.1".to_owned();
+    assert_eq!(status(&lab.tell(&second.text())[0]), 100);
+    assert_eq!(lab.take(0).len(), 2);
+
+    // RFC 3261 8.2.2.2: only while the first is under way.
+    let mut lab = Lab::new();
+    lab.call_in_answered();
+    assert_eq!(status(&lab.tell(&Ask::invite().branch("second").text())[0]), 482);
+    lab.run(Duration::from_secs(40));
+    assert_eq!(status(&lab.tell(&Ask::invite().branch("third").text())[0]), 100);
 }
 
 // RFC 3261 8.2.1.
