@@ -14,7 +14,7 @@ pub struct EndpointConfig {
     pub listeners: Vec<Listener>,
     /// The trunks.
     pub trunks: Vec<TrunkConfig>,
-    /// The value of User-Agent headers.
+    /// The value of the User-Agent header, which responses carry too.
     pub user_agent: String,
     /// What a request from an address of no trunk gets.
     pub unknown_source: UnknownSource,

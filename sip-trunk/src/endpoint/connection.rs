@@ -1,4 +1,4 @@
-//! TCP connections: reuse, opening, framing, keep-alive, idle close.
+//! TCP connections: reuse, opening, framing, and the end of those that are idle.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -126,7 +126,6 @@ impl Endpoint {
                     let bytes = Bytes::from_static(b"\r\n");
                     self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
                 }
-                Ok(Some(Framed::Pong)) => {}
                 Ok(Some(Framed::Message(raw))) => {
                     self.receive_stream_message(connection, local, remote, &raw);
                     self.settle();

@@ -13,14 +13,12 @@ pub enum Framed {
     Message(Bytes),
     /// A double CRLF: the peer wants a single CRLF back.
     Ping,
-    /// The single CRLF that answers our own ping.
-    Pong,
 }
 
 /// Cuts a stream into messages by their Content-Length.
 ///
-/// Holds at most one unfinished message and what arrived behind it; the driver stops reading while
-/// [`Framer::buffered`] is above what it cares to hold.
+/// Whoever polls until nothing whole is left holds at most one unfinished message, and the limits
+/// bound that.
 #[derive(Debug)]
 pub struct Framer {
     buffer: BytesMut,
@@ -32,7 +30,6 @@ pub struct Framer {
     scanned: usize,
     /// Whether an unanswered empty line precedes: the first half of a ping.
     half_ping: bool,
-    pongs_expected: u32,
     failed: Option<Refusal>,
 }
 
@@ -46,7 +43,6 @@ impl Framer {
             message_length: None,
             scanned: 0,
             half_ping: false,
-            pongs_expected: 0,
             failed: None,
         }
     }
@@ -58,13 +54,9 @@ impl Framer {
         }
     }
 
-    /// Notes that a ping (`CRLF CRLF`) was sent: the next CRLF between messages is its pong.
-    pub fn expect_pong(&mut self) {
-        self.pongs_expected = self.pongs_expected.saturating_add(1);
-    }
-
     /// Returns the bytes held.
-    pub fn buffered(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
         self.buffer.len()
     }
 
@@ -118,10 +110,6 @@ impl Framer {
                 _ => return Ok(None),
             };
             self.buffer.advance(length);
-            if self.pongs_expected > 0 {
-                self.pongs_expected -= 1;
-                return Ok(Some(Framed::Pong));
-            }
             self.half_ping = !self.half_ping;
             if !self.half_ping {
                 return Ok(Some(Framed::Ping));

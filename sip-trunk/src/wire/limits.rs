@@ -11,13 +11,6 @@ pub struct MessageLimits {
     pub body_bytes: usize,
 }
 
-impl MessageLimits {
-    /// Returns the size of the largest message that passes: what a stream may have to buffer.
-    pub fn message_bytes(&self) -> usize {
-        self.header_bytes.saturating_add(self.body_bytes)
-    }
-}
-
 impl Default for MessageLimits {
     /// 16 KiB of header in 256 fields, 64 KiB of body.
     fn default() -> Self {

@@ -9,6 +9,8 @@ use sipx_sip::headers::Address as NameAddr;
 use sipx_sip::{CSeq, Headers, Host, Limits, Uri as ParsedUri, Via as ParsedVia, validate};
 
 use super::limits::MessageLimits;
+use super::tolerance::stamp_via;
+use crate::text;
 
 pub(crate) use sipx_sip::HeaderName as Name;
 
@@ -189,7 +191,7 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
         sipx_sip::Message::Response(response) => Ok(Message::Response(Response {
             status: response.status.code(),
             // It ends up in events and records, where a control character has no business.
-            reason: crate::text::printable(&String::from_utf8_lossy(&response.reason)),
+            reason: text::printable(&String::from_utf8_lossy(&response.reason)),
             body: response.body().clone(),
             head: Head::of(response.headers)?,
         })),
@@ -244,7 +246,7 @@ impl Head {
         for header in self.headers.get_all(name) {
             let value = header.value();
             let text = String::from_utf8_lossy(&value);
-            out.extend(split_list(&text).map(str::to_owned));
+            out.extend(text::split(&text, ',').filter(|part| !part.is_empty()).map(str::to_owned));
         }
         out
     }
@@ -341,48 +343,10 @@ fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     haystack.get(from..)?.windows(needle.len()).position(|w| w == needle).map(|p| p + from)
 }
 
-/// Splits a comma-separated header value, leaving commas in quotes and angle brackets alone.
-pub(crate) fn split_list(text: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    text.split(move |c| {
-        if escaped {
-            escaped = false;
-        } else if quoted {
-            match c {
-                '\\' => escaped = true,
-                '"' => quoted = false,
-                _ => {}
-            }
-        } else {
-            match c {
-                '"' => quoted = true,
-                '<' => angle = true,
-                '>' => angle = false,
-                ',' => return !angle,
-                _ => {}
-            }
-        }
-        false
-    })
-    .map(str::trim)
-    .filter(|part| !part.is_empty())
-}
-
 /// Returns the URI in a name-addr or addr-spec.
 pub(crate) fn addr_uri(value: &str) -> Option<&str> {
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, c) in value.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => {
-                let rest = value.get(at + 1..)?;
-                return rest.split_once('>').map(|(uri, _)| uri.trim());
-            }
-            _ => {}
-        }
+    if let Some(open) = text::find_unquoted(value, '<') {
+        return value.get(open + 1..)?.split_once('>').map(|(uri, _)| uri.trim());
     }
     let uri = value.split(';').next()?.trim();
     (!uri.is_empty()).then_some(uri)
@@ -515,12 +479,11 @@ impl ReplyHead {
         let mut first = true;
         for via in head.headers.get_all(&Name::Via) {
             let value = via.value();
-            let value = String::from_utf8_lossy(&value);
             if first {
-                lines.line("Via", &stamp_via(&value, &head.via, source));
+                lines.line("Via", &String::from_utf8_lossy(&stamp_via(&value, source)));
                 first = false;
             } else {
-                lines.line("Via", &value);
+                lines.line("Via", &String::from_utf8_lossy(&value));
             }
         }
         lines.line("From", &head.from.value);
@@ -556,34 +519,6 @@ impl ReplyHead {
         }
         out
     }
-}
-
-fn stamp_via(value: &str, via: &Via, source: SocketAddr) -> String {
-    let hop = split_list(value).next().unwrap_or(value);
-    let rest = value.get(hop.len()..).unwrap_or("");
-    let ip = source.ip().to_canonical();
-    let said = String::from_utf8_lossy(&via.host);
-    let same = said.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok_and(|h| h == ip);
-    let mut out = String::with_capacity(value.len() + 48);
-    for (index, part) in hop.split(';').enumerate() {
-        let name = part.split('=').next().unwrap_or("").trim();
-        if index > 0 && name.eq_ignore_ascii_case("received") {
-            continue;
-        }
-        if index > 0 {
-            out.push(';');
-        }
-        if index > 0 && name.eq_ignore_ascii_case("rport") {
-            out.push_str(&format!("rport={}", source.port()));
-        } else {
-            out.push_str(part);
-        }
-    }
-    if via.rport || !same {
-        out.push_str(&format!(";received={ip}"));
-    }
-    out.push_str(rest);
-    out
 }
 
 /// Returns the lines of one of our own requests whose name is in `names`, in order.

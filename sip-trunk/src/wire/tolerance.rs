@@ -3,7 +3,7 @@
 //! refused here by name.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -189,12 +189,6 @@ impl Repairs {
     /// Says whether nothing was mended.
     pub fn is_empty(self) -> bool {
         self.0 == 0
-    }
-
-    /// Returns the repairs of either set.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 
     /// Walks over the repairs in a fixed order.
@@ -441,16 +435,11 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-/// RFC 3261 25.1 `token`.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
-}
-
 /// Splits a header line at its colon; blanks may precede the colon (RFC 3261 25.1 HCOLON).
 fn split_header(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&b| b == b':')?;
     let name = line[..colon].trim_ascii_end();
-    let valid = !name.is_empty() && name.iter().all(|&b| is_token(b));
+    let valid = !name.is_empty() && name.iter().all(|&b| crate::text::is_token(b));
     valid.then(|| (name, line[colon + 1..].trim_ascii()))
 }
 
@@ -648,12 +637,17 @@ fn printable(value: &[u8]) -> impl Iterator<Item = u8> {
     value.iter().copied().filter(|&b| b >= 0x20 || b == b'\t')
 }
 
-/// Notes in the topmost Via where the request came from.
-fn stamp_via(value: &[u8], remote: SocketAddr) -> Vec<u8> {
-    let end = value.iter().position(|&b| b == b',').unwrap_or(value.len());
+/// Notes in the topmost Via where the request came from (RFC 3261 18.2.1, RFC 3581 4).
+pub(crate) fn stamp_via(value: &[u8], remote: SocketAddr) -> Vec<u8> {
+    let mut quoted = false;
+    let comma = |&b: &u8| {
+        quoted ^= b == b'"';
+        b == b',' && !quoted
+    };
+    let end = value.iter().position(comma).unwrap_or(value.len());
     let (first, others) = value.split_at(end);
     let mut out = Vec::with_capacity(value.len() + 48);
-    let mut received = false;
+    let (mut received, ip) = (false, remote.ip().to_canonical());
     for (n, part) in first.split(|&b| b == b';').enumerate() {
         if n > 0 {
             out.push(b';');
@@ -663,20 +657,16 @@ fn stamp_via(value: &[u8], remote: SocketAddr) -> Vec<u8> {
             out.extend_from_slice(format!("rport={}", remote.port()).as_bytes());
         } else if n > 0 && name.eq_ignore_ascii_case(b"received") {
             received = true;
-            out.extend_from_slice(format!("received={}", via_address(remote.ip())).as_bytes());
+            out.extend_from_slice(format!("received={ip}").as_bytes());
         } else {
             out.extend_from_slice(part);
         }
     }
     if !received {
-        out.extend_from_slice(format!(";received={}", via_address(remote.ip())).as_bytes());
+        out.extend_from_slice(format!(";received={ip}").as_bytes());
     }
     out.extend_from_slice(others);
     out
-}
-
-fn via_address(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }
 
 #[cfg(test)]
