@@ -1,6 +1,8 @@
+use std::fmt;
 use std::future::Future;
+use std::str::FromStr;
 
-use call_model::{Address, CallId, TrunkName};
+use call_model::{Address, CallId, IdError, TrunkName};
 use serde::{Deserialize, Serialize};
 
 /// The daemon did not answer in time or is stopping; the caller may try again.
@@ -41,9 +43,39 @@ pub struct CallFilter {
     /// Rows wanted, 1 to 250.
     pub limit: usize,
     /// Continues after this call, as `next` of the page before said.
-    pub after: Option<CallId>,
+    pub after: Option<Cursor>,
     /// Live calls only.
     pub live: bool,
+}
+
+/// The last row of a page. Says in which part of the list the call stood then, because it may
+/// have ended since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// Among the live calls.
+    Live(CallId),
+    /// Among the finished ones.
+    Finished(CallId),
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cursor::Live(id) => write!(f, "live-{id}"),
+            Cursor::Finished(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match text.strip_prefix("live-") {
+            Some(id) => id.parse().map(Cursor::Live),
+            None => text.parse().map(Cursor::Finished),
+        }
+    }
 }
 
 /// One page of calls.
@@ -51,7 +83,7 @@ pub struct CallFilter {
 pub struct CallList {
     /// The rows.
     pub calls: Vec<CallView>,
-    /// Where the next page begins; absent on the last.
+    /// What to give as `after` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

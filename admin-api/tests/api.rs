@@ -109,6 +109,8 @@ fn resources_answer_their_holder() {
     assert_eq!(get("/v1/health").0, 200);
     assert!(get("/metrics").1.contains("application/openmetrics-text"));
     assert!(get("/v1/routes/test?to=%2B44123").1.contains("+44123"));
+    assert_eq!(get("/v1/routes/test?to=%2B44123&trunk=pbx").0, 200);
+    assert_eq!(get(&format!("/v1/calls?after=live-{}", CallId::new(1, 1))).0, 200);
 }
 
 #[test]
@@ -121,8 +123,11 @@ fn bad_requests_name_what_is_wrong() {
         ("/v1/calls?limit=x", 400, "\"pointer\":\"query\""),
         ("/v1/calls?colour=red", 400, "colour"),
         ("/v1/calls?after=zz", 400, "32 hexadecimal digits"),
+        ("/v1/calls?after=live-zz", 400, "32 hexadecimal digits"),
         ("/v1/calls/zz", 400, "32 hexadecimal digits"),
         ("/v1/routes/test?to=%2B0", 400, "country code does not begin with 0"),
+        ("/v1/routes/test?to=%2B44123&trunk=pbx2", 400, "no trunk is called pbx2; there are: pbx"),
+        ("/v1/routes/test?to=%2B44123&trunk=pbx&from=alice", 400, "from or trunk, not both"),
         ("/v1/calls/00000000000000000000000000000000/why", 404, "no call"),
         ("/v1/nothing", 404, "no such resource"),
     ];

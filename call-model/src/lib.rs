@@ -12,6 +12,7 @@ mod id;
 mod ladder;
 mod media;
 mod pii;
+mod text;
 
 pub use address::{Address, AddressError, Caller, Handle, Number};
 pub use cause::Cause;
@@ -20,3 +21,4 @@ pub use id::{CallId, IdError, Side, TrunkName};
 pub use ladder::{Actor, Exchange, Protocol};
 pub use media::{Codec, Direction, DtmfDigit, LegMedia, LegQuality, MediaSecurity, TelephoneEvent};
 pub use pii::{Pii, set_redaction};
+pub use text::printable;

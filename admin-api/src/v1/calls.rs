@@ -7,7 +7,7 @@ use call_model::CallId;
 use serde::Deserialize;
 
 use super::App;
-use crate::control::{CallFilter, CallList, CallView, Control, LadderView, WhyView};
+use crate::control::{CallFilter, CallList, CallView, Control, Cursor, LadderView, WhyView};
 use crate::error::Problem;
 
 const DEFAULT_LIMIT: usize = 50;
@@ -31,7 +31,7 @@ pub(super) async fn list<C: Control>(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::bad_parameter("limit", format!("limit is 1 to {MAX_LIMIT}, not {limit}")));
     }
-    let after = query.after.map(|text| text.parse::<CallId>()).transpose();
+    let after = query.after.map(|text| text.parse::<Cursor>()).transpose();
     let after = after.map_err(|error| Problem::bad_parameter("after", error.to_string()))?;
     Ok(Json(app.control.calls(CallFilter { limit, after, live: query.live }).await?))
 }

@@ -30,5 +30,21 @@ pub(super) async fn test<C: Control>(
     let from = query.from.as_deref().map(|text| address("from", text)).transpose()?;
     let trunk = query.trunk.map(|text| text.parse::<TrunkName>()).transpose();
     let trunk = trunk.map_err(|error| Problem::bad_parameter("trunk", error.to_string()))?;
+    if from.is_some() && trunk.is_some() {
+        let detail = "a call comes from an overlay user or by a trunk: give from or trunk, not both";
+        return Err(Problem::bad_parameter("trunk", detail));
+    }
+    if let Some(trunk) = &trunk {
+        let known: Vec<String> = app.control.trunks().await?.into_iter().map(|known| known.name).collect();
+        if !known.iter().any(|name| name == trunk.as_str()) {
+            let there_are = if known.is_empty() {
+                "there are none".into()
+            } else {
+                format!("there are: {}", known.join(", "))
+            };
+            let detail = format!("no trunk is called {trunk}; {there_are}");
+            return Err(Problem::bad_parameter("trunk", detail));
+        }
+    }
     Ok(Json(app.control.route_test(to, from, trunk).await?))
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallState, CallView, CauseView, DecisionView, ExchangeView, LadderView, LegView,
-    RouteTest, TrunkView, WhyView,
+    CallFilter, CallList, CallState, CallView, CauseView, Cursor, DecisionView, ExchangeView, LadderView,
+    LegView, RouteTest, TrunkView, WhyView,
 };
 use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
 use p2p_edge::identity::Utc;
@@ -13,19 +13,25 @@ use crate::config::Trunk;
 use crate::switch::{CallRecord, Origin, Phase, Switch, Target};
 
 pub(crate) fn calls(switch: &Switch, filter: &CallFilter, now: Instant) -> CallList {
-    let live = switch.live_records().into_iter();
-    let finished = switch.finished_records().take(if filter.live { 0 } else { usize::MAX });
-    let mut rows = live.chain(finished).skip_while({
-        let mut past = filter.after.is_none();
-        move |record| {
-            let skip = !past;
-            past = past || Some(record.id) == filter.after;
-            skip
-        }
+    // The live part goes on below the id, whether or not that call still lives. The finished part
+    // goes on behind the call: where that is gone from the history, so are all that ended before it.
+    let live = switch.live_records().into_iter().filter(|record| match filter.after {
+        None => true,
+        Some(Cursor::Live(after)) => record.id < after,
+        Some(Cursor::Finished(_)) => false,
     });
-    let calls: Vec<CallView> = rows.by_ref().take(filter.limit).map(|record| call(record, now)).collect();
-    let more = rows.next().is_some();
-    CallList { next: calls.last().filter(|_| more).map(|last| last.id.clone()), calls }
+    let behind = match filter.after {
+        Some(Cursor::Finished(after)) => Some(after),
+        _ => None,
+    };
+    let finished = switch.finished_records().take(if filter.live { 0 } else { usize::MAX });
+    let finished = finished.skip_while(|record| behind.is_some_and(|behind| behind != record.id));
+    let finished = finished.skip(usize::from(behind.is_some()));
+    let rows = live.map(|record| (Cursor::Live(record.id), record));
+    let mut rows = rows.chain(finished.map(|record| (Cursor::Finished(record.id), record)));
+    let page: Vec<(Cursor, &CallRecord)> = rows.by_ref().take(filter.limit).collect();
+    let next = page.last().filter(|_| rows.next().is_some()).map(|(cursor, _)| cursor.to_string());
+    CallList { next, calls: page.into_iter().map(|(_, record)| call(record, now)).collect() }
 }
 
 pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {

@@ -39,6 +39,7 @@ pub(super) struct Call {
     pub(super) user: Option<Handle>,
     /// The trunk holds.
     pub(super) held_by_trunk: bool,
+    /// When it is dropped although a leg has not confirmed its end; stands in the switch's queue.
     pub(super) drop_at: Option<Instant>,
 }
 
@@ -58,10 +59,6 @@ impl Call {
             held_by_trunk: false,
             drop_at: None,
         }
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.drop_at
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -1,8 +1,12 @@
 //! The gates in their order. The same code decides a real call and a test of the routes.
 
-use call_model::{Address, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict};
+use call_model::{Address, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict, printable};
 
 use super::Switch;
+use super::record::MAX_TEXT;
+
+/// The rule by which a user has as many calls as one may have.
+pub(super) const USER_LIMIT: &str = "limits.calls_per_user";
 
 /// Where a call comes from.
 #[derive(Clone, Debug)]
@@ -65,6 +69,7 @@ impl Switch {
     pub fn evaluate(&self, origin: &Origin, dialled: &str, to: Option<&Address>) -> Evaluation {
         let mut evaluation =
             Evaluation { decisions: Vec::with_capacity(7), target: Err(Cause::NORMAL_UNSPECIFIED) };
+        let dialled = printable(dialled, MAX_TEXT);
         match origin {
             Origin::Overlay { handle: Some(_) } => {
                 evaluation.pass(
@@ -81,6 +86,10 @@ impl Switch {
                     "overlay.certificate",
                     detail,
                 );
+            }
+            Origin::Trunk { name } if self.trunk(name).is_none() => {
+                let detail = format!("no trunk is called {name}");
+                return evaluation.refuse(Gate::Identity, Cause::CALL_REJECTED, "trunks", detail);
             }
             Origin::Trunk { name } => {
                 let rule = format!("trunks.{name}.sources");
@@ -146,12 +155,7 @@ impl Switch {
         let (up, down): (Vec<&TrunkName>, Vec<&TrunkName>) =
             route.trunks.iter().partition(|trunk| !self.trunks_down.contains(*trunk));
         let free = |trunk: &&&TrunkName| {
-            let limit = self
-                .config
-                .trunks
-                .iter()
-                .find(|known| known.name == ***trunk)
-                .map_or(0, |known| known.max_calls);
+            let limit = self.trunk(trunk).map_or(0, |known| known.max_calls);
             self.calls_on(trunk) < limit
         };
         let targets: Vec<TrunkName> =
@@ -215,7 +219,7 @@ impl Switch {
         let own = user.and_then(|user| self.calls_of_user.get(user)).copied().unwrap_or(0);
         if own >= limits.calls_per_user {
             let detail = format!("this user has {own} calls, and no more are allowed");
-            return Err(evaluation.refuse(Gate::Admission, busy, "limits.calls_per_user", detail));
+            return Err(evaluation.refuse(Gate::Admission, busy, USER_LIMIT, detail));
         }
         evaluation.pass(
             Gate::Admission,

@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use call_model::{
     Actor, Address, CallId, Caller, Cause, Exchange, Gate, Handle, Protocol, Side, TrunkName, Verdict,
+    printable,
 };
-use p2p_edge::calling::{SessionCommand, SessionEvent};
+use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, VerifiedCaller};
 use sip_trunk::{Command, Event, LocalMedia};
 
 use super::call::{Call, Leg};
 use super::gates::{Origin, Target};
-use super::record::{CallRecord, Phase, ReleasedBy, RouteDirection};
+use super::record::{CallRecord, MAX_TEXT, Phase, ReleasedBy, RouteDirection};
 use super::release::End;
 use super::{Action, MediaCommand, MediaEvent, Switch};
 
@@ -117,12 +118,18 @@ impl Switch {
             SessionEvent::Exchange(exchange) => call.record.exchange(now, exchange),
             SessionEvent::Ended { cause, sip_status, text, by } => {
                 call.overlay = Leg::Done;
-                if call.record.phase < Phase::Releasing && call.record.answered.is_none() && outgoing {
-                    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-                    let detail = format!("the overlay said {cause} ({}){said}", by.as_str());
+                let far = by == EndedBy::Far;
+                let refused = call.record.answered.is_none() && outgoing;
+                if call.record.phase < Phase::Releasing && (refused || !far) {
+                    let text = printable(&text, MAX_TEXT);
+                    let said = if text.is_empty() { text } else { format!(": {text}") };
+                    let who = if far { "the overlay said" } else { "the overlay leg ended:" };
+                    let detail = format!("{who} {cause} ({}){said}", by.as_str());
                     call.record.decide(Gate::FarAnswer, Verdict::Refuse, "overlay", detail);
                 }
-                self.leg_ended(now, id, End { cause, sip_status, by: ReleasedBy::Overlay });
+                // A timer, a lost stream or a rule of this node is no deed of the user.
+                let by = if far { ReleasedBy::Overlay } else { ReleasedBy::Gateway };
+                self.leg_ended(now, id, End { cause, sip_status, by });
             }
             SessionEvent::Hold { on } if call.trunk == Leg::Open => {
                 self.actions.push_back(Action::Sip(Command::Hold { call: id, on }));
@@ -183,7 +190,7 @@ impl Switch {
                 } else {
                     self.trunks_down.insert(trunk.clone());
                 }
-                self.trunk_details.insert(trunk, detail);
+                self.trunk_details.insert(trunk, printable(&detail, MAX_TEXT));
             }
             Event::Exchange { call, exchange } => {
                 if let Some(call) = self.calls.get_mut(&call) {
@@ -234,6 +241,7 @@ impl Switch {
                 let unanswered = live.record.answered.is_none() && live.record.phase < Phase::Releasing;
                 if unanswered && live.record.direction == RouteDirection::OverlayToTrunk {
                     let trunk = live.record.trunk.as_ref().map_or("trunk", TrunkName::as_str);
+                    let text = printable(&text, MAX_TEXT);
                     let answer = match status {
                         Some(status) => format!("{trunk} answered {status} {text}"),
                         None => format!("{trunk} did not answer: {text}"),
@@ -267,6 +275,7 @@ impl Switch {
         let mut call = self.begin(now, id, RouteDirection::TrunkToOverlay, from, shown);
         call.trunk = Leg::Open;
         let evaluation = self.evaluate(&Origin::Trunk { name: trunk.clone() }, &dialled, to);
+        self.trunk_calls.take(&trunk);
         call.record.trunk = Some(trunk);
         call.record.decisions = evaluation.decisions;
         let target = match evaluation.target {
@@ -332,7 +341,10 @@ impl Switch {
         if let (Some(Address::Handle(_)) | None, Some(number)) = (&caller.address, default) {
             caller.address = Some(Address::Number(number));
         }
-        call.record.trunk = Some(trunk.clone());
+        if let Some(earlier) = call.record.trunk.replace(trunk.clone()) {
+            self.trunk_calls.give_back(&earlier);
+        }
+        self.trunk_calls.take(&trunk);
         call.trunk = Leg::Open;
         let media = LocalMedia { rtp };
         self.actions.push_back(Action::Sip(Command::Invite { call: id, trunk, called, caller, media }));
@@ -408,7 +420,7 @@ impl Switch {
             RouteDirection::TrunkToOverlay => {
                 let Some(to) = call.called.clone() else { return };
                 call.overlay = Leg::Open;
-                let from = call.record.from.clone();
+                let from = shown_to_user(&call.record.from);
                 let trunk = call.record.trunk.as_ref();
                 let configured =
                     trunk.and_then(|trunk| self.config.trunks.iter().find(|known| known.name == *trunk));
@@ -419,6 +431,15 @@ impl Switch {
             }
         }
     }
+}
+
+/// What an overlay user is told of a caller. Users are outside the trust domain, so a number that
+/// was asked to be withheld ends here and stays in the record only (RFC 3325 7).
+fn shown_to_user(caller: &Caller) -> Caller {
+    if caller.private {
+        return Caller { address: None, display_name: None, private: true };
+    }
+    caller.clone()
 }
 
 impl Call {

@@ -16,7 +16,7 @@ mod legs;
 mod record;
 mod release;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -206,6 +206,22 @@ pub enum Action {
     },
 }
 
+/// How many calls each trunk has. Holds configured trunks only.
+#[derive(Debug, Default)]
+struct TrunkCalls(HashMap<TrunkName, usize>);
+
+impl TrunkCalls {
+    fn take(&mut self, trunk: &TrunkName) {
+        *self.0.entry(trunk.clone()).or_insert(0) += 1;
+    }
+
+    fn give_back(&mut self, trunk: &TrunkName) {
+        if let Some(calls) = self.0.get_mut(trunk) {
+            *calls = calls.saturating_sub(1);
+        }
+    }
+}
+
 /// Pairs legs; owns the state of every call.
 #[derive(Debug)]
 pub struct Switch {
@@ -214,6 +230,9 @@ pub struct Switch {
     history: History,
     actions: VecDeque<Action>,
     calls_of_user: HashMap<Handle, usize>,
+    trunk_calls: TrunkCalls,
+    /// When calls that are being released are dropped; one entry each, gone with the call.
+    releases: BTreeSet<(Instant, CallId)>,
     trunks_down: HashSet<TrunkName>,
     trunk_details: BTreeMap<TrunkName, String>,
     draining: bool,
@@ -229,6 +248,8 @@ impl Switch {
             calls: HashMap::new(),
             actions: VecDeque::new(),
             calls_of_user: HashMap::new(),
+            trunk_calls: TrunkCalls::default(),
+            releases: BTreeSet::new(),
             trunks_down: HashSet::new(),
             trunk_details: BTreeMap::new(),
             draining: false,
@@ -245,14 +266,13 @@ impl Switch {
     /// Returns when [`Switch::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.calls.values().filter_map(Call::deadline).min()
+        self.releases.first().map(|(at, _)| *at)
     }
 
     /// Drops calls whose legs never confirmed their end.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let overdue = |call: &&Call| call.deadline().is_some_and(|deadline| deadline <= now);
-        let ids: Vec<CallId> = self.calls.values().filter(overdue).map(|call| call.record.id).collect();
-        for id in ids {
+        while let Some((_, id)) = self.releases.first().copied().filter(|(at, _)| *at <= now) {
+            self.releases.pop_first();
             self.finish(now, id);
         }
     }
@@ -281,7 +301,11 @@ impl Switch {
 
     /// Returns the calls on a trunk now.
     pub fn calls_on(&self, trunk: &TrunkName) -> usize {
-        self.calls.values().filter(|call| call.record.trunk.as_ref() == Some(trunk)).count()
+        self.trunk_calls.0.get(trunk).copied().unwrap_or(0)
+    }
+
+    fn trunk(&self, name: &TrunkName) -> Option<&Trunk> {
+        self.config.trunks.iter().find(|known| known.name == *name)
     }
 
     /// Returns what the last health check of a trunk said: whether it is up, and the words.

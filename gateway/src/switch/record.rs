@@ -2,10 +2,16 @@ use std::time::{Duration, Instant};
 
 use call_model::{
     CallId, Caller, Cause, Codec, Decision, Exchange, Gate, LegQuality, Outcome, TrunkName, Verdict,
+    printable,
 };
 
 /// Messages of a call that are kept; later ones are counted.
 const MAX_EXCHANGES: usize = 200;
+/// Characters of one text from the network that are kept, of a sentence around such a text, and of
+/// the name of a message.
+pub(super) const MAX_TEXT: usize = 128;
+const MAX_SENTENCE: usize = 256;
+const MAX_LABEL: usize = 64;
 
 /// Which way a call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +129,8 @@ impl CallRecord {
         now: Instant,
         unix_ms: u64,
     ) -> Self {
+        let display_name = from.display_name.as_deref().and_then(Caller::clean_display_name);
+        let (from, to) = (Caller { display_name, ..from }, printable(&to, MAX_TEXT));
         Self {
             id,
             direction,
@@ -153,7 +161,8 @@ impl CallRecord {
         now.saturating_duration_since(self.started)
     }
 
-    pub(super) fn exchange(&mut self, now: Instant, exchange: Exchange) {
+    pub(super) fn exchange(&mut self, now: Instant, mut exchange: Exchange) {
+        exchange.label = printable(&exchange.label, MAX_LABEL);
         if self.exchanges.len() < MAX_EXCHANGES {
             self.exchanges.push((self.since_start(now), exchange));
         } else {
@@ -164,7 +173,8 @@ impl CallRecord {
     pub(super) fn decide(&mut self, gate: Gate, verdict: Verdict, rule: &str, detail: impl Into<String>) {
         // A call that is tried on many trunks must not grow without end.
         if self.decisions.len() < 64 {
-            self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail: detail.into() });
+            let detail = printable(&detail.into(), MAX_SENTENCE);
+            self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail });
         }
     }
 

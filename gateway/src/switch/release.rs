@@ -3,11 +3,12 @@
 
 use std::time::Instant;
 
-use call_model::{CallId, Cause, Outcome};
+use call_model::{CallId, Cause, Outcome, Verdict};
 use p2p_edge::calling::SessionCommand;
 use sip_trunk::Command;
 
 use super::call::{Call, Leg};
+use super::gates::USER_LIMIT;
 use super::record::{Phase, ReleasedBy, RouteDirection};
 use super::{Action, MediaCommand, RELEASE_GUARD, Switch};
 
@@ -59,7 +60,9 @@ impl Switch {
             call.record.cause = Some(end.cause);
             call.record.sip_status = end.sip_status;
             call.record.released_by = Some(end.by);
-            call.drop_at = Some(now + RELEASE_GUARD);
+            let drop_at = now + RELEASE_GUARD;
+            call.drop_at = Some(drop_at);
+            self.releases.insert((drop_at, id));
         }
         let cause = call.record.cause.unwrap_or(end.cause);
         if call.trunk == Leg::Open {
@@ -78,6 +81,12 @@ impl Switch {
 
     pub(super) fn finish(&mut self, now: Instant, id: CallId) {
         let Some(mut call) = self.calls.remove(&id) else { return };
+        if let Some(drop_at) = call.drop_at {
+            self.releases.remove(&(drop_at, id));
+        }
+        if let Some(trunk) = &call.record.trunk {
+            self.trunk_calls.give_back(trunk);
+        }
         if let Some(user) = &call.user
             && let Some(count) = self.calls_of_user.get_mut(user)
         {
@@ -126,14 +135,21 @@ fn outcome(call: &Call, end: End) -> Outcome {
         RouteDirection::TrunkToOverlay => ReleasedBy::Trunk,
     };
     let nothing_heard = call.record.phase == Phase::Setup && call.record.alerted.is_none();
+    let refused_by = call.record.decisions.iter().rev().find(|step| step.verdict == Verdict::Refuse);
+    let user_is_full = refused_by.is_some_and(|step| step.rule == USER_LIMIT);
     match end.by {
         by if by == caller => Outcome::Client,
+        // A limit on one user is reached by that user's own calls, not for want of room here.
+        ReleasedBy::Gateway if user_is_full => match call.record.direction {
+            RouteDirection::OverlayToTrunk => Outcome::Client,
+            RouteDirection::TrunkToOverlay => Outcome::Upstream,
+        },
         ReleasedBy::Gateway => match end.cause {
             Cause::UNALLOCATED_NUMBER
             | Cause::NO_ROUTE_TO_DESTINATION
             | Cause::CALL_REJECTED
             | Cause::INVALID_NUMBER_FORMAT => Outcome::Client,
-            Cause::NO_ANSWER_FROM_USER => Outcome::Upstream,
+            Cause::NO_ANSWER_FROM_USER | Cause::SUBSCRIBER_ABSENT => Outcome::Upstream,
             Cause::RECOVERY_ON_TIMER_EXPIRY | Cause::NO_USER_RESPONDING if nothing_heard => {
                 Outcome::Indeterminate
             }

@@ -17,6 +17,8 @@ use sip_trunk::{Command, Event, Transport};
 use super::*;
 use crate::config::{Limits, Policy, Route, Trunk};
 
+mod ends;
+
 const NUMBER: &str = "+442079460018";
 
 fn rtp() -> SocketAddr {
@@ -37,6 +39,10 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         max_calls,
         ring_timeout: Duration::from_secs(60),
         numbers: NumberRules::default(),
+        trusted: false,
+        identity: Default::default(),
+        tolerance: Default::default(),
+        large_requests: Default::default(),
         default_caller: Some("+15559999".parse().unwrap()),
     }
 }
