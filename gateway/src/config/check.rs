@@ -1,16 +1,17 @@
 //! From the file as written to the configuration as used.
 
+mod media;
+mod trunks;
+
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
-use call_model::{Codec, Handle, Number, TrunkName};
-use sip_trunk::auth::{Credentials, Secret};
-use sip_trunk::trunk::numbers::{NumberFormat, NumberRules};
+use call_model::{Handle, Number};
 use sip_trunk::{Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
@@ -92,19 +93,22 @@ impl Check<'_> {
     fn config(&self, file: shape::File) -> Checked<Config> {
         let overlay = self.overlay(file.overlay)?;
         let sip = file.sip.map(|sip| self.sip(sip)).transpose()?;
-        let media = self.media(file.media)?;
+        let media = self.media(file.media, overlay.role, sip.as_ref())?;
         let trunks = self.trunks(file.trunks, sip.as_ref())?;
         let routes = self.routes(file.routes, &trunks)?;
         let numbers = self.numbers(file.numbers)?;
         if overlay.role == Role::Supernode {
-            for (key, present) in [("trunks", !trunks.is_empty()), ("numbers", !numbers.is_empty())] {
-                if present {
-                    return self.error(
-                        key,
-                        "a supernode has no trunks and numbers",
-                        "set overlay.role = \"gateway\"",
-                    );
-                }
+            let gateways_own = [
+                ("trunks", !trunks.is_empty()),
+                ("numbers", !numbers.is_empty()),
+                ("overlay.offer", !overlay.offer.is_empty()),
+            ];
+            if let Some((key, _)) = gateways_own.into_iter().find(|(_, present)| *present) {
+                return self.error(
+                    key,
+                    "a supernode has no trunks, numbers and offers",
+                    "set overlay.role = \"gateway\"",
+                );
             }
         } else if sip.is_none() {
             return self.error(
@@ -113,8 +117,12 @@ impl Check<'_> {
                 "add a [sip] table with listen = [...]",
             );
         }
+        let admin = file.admin.map(|admin| self.admin(admin)).transpose()?;
+        let warnings = admin.iter().filter_map(|admin| self.clear_text(admin)).collect();
         Ok(Config {
             file: self.path.to_owned(),
+            warnings,
+            limits: self.limits(&file.limits, overlay.role, &media)?,
             overlay,
             sip,
             media,
@@ -122,8 +130,7 @@ impl Check<'_> {
             routes,
             numbers,
             policy: self.policy(file.policy)?,
-            limits: self.limits(&file.limits)?,
-            admin: file.admin.map(|admin| self.admin(admin)).transpose()?,
+            admin,
             log: self.log(file.log)?,
         })
     }
@@ -202,6 +209,13 @@ impl Check<'_> {
                 let remedy = "write the address that trunks reach this host by; it stands in Via and Contact";
                 return self.error(key, "an unspecified address cannot be told to a trunk", remedy);
             }
+            if address.port() == 0 {
+                let remedy = "write the port that trunks send to, such as 5060";
+                return self.error(key, "port 0 cannot be told to a trunk", remedy);
+            }
+            if listen.contains(&(transport, address)) {
+                return self.error(key, format!("{address} stands twice"), "keep one of them");
+            }
             listen.push((transport, address));
         }
         let unknown_source = match raw.unknown_source.as_deref() {
@@ -227,58 +241,6 @@ impl Check<'_> {
             _ => {
                 let remedy = "begin with udp: or tcp:, such as \"udp:192.0.2.1:5060\"";
                 self.error(key, format!("\"{text}\" names no transport"), remedy)
-            }
-        }
-    }
-
-    fn media(&self, raw: shape::Media) -> Checked<Media> {
-        let address = |key: &str, text: Option<String>| -> Checked<IpAddr> {
-            let text = text.unwrap_or_else(|| "127.0.0.1".into());
-            match text.parse::<IpAddr>() {
-                Ok(ip) if !ip.is_unspecified() => Ok(ip),
-                _ => self.error(
-                    key,
-                    format!("\"{text}\" is no address of this host"),
-                    "write one, such as \"192.0.2.1\"",
-                ),
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;
-        let trunk_ports =
-            self.ports("media.trunk_ports", raw.trunk_ports.as_deref().unwrap_or("20000-27999"))?;
-        let overlay_ports =
-            self.ports("media.overlay_ports", raw.overlay_ports.as_deref().unwrap_or("28000-31999"))?;
-        let trunk_address = address("media.trunk_address", raw.trunk_address)?;
-        let overlay_address = address("media.overlay_address", raw.overlay_address)?;
-        let overlap =
-            trunk_ports.start() <= overlay_ports.end() && overlay_ports.start() <= trunk_ports.end();
-        if trunk_address == overlay_address && overlap {
-            let remedy = "give the two legs ranges apart, or addresses of their own";
-            return self.error("media.overlay_ports", "overlaps with media.trunk_ports", remedy);
-        }
-        Ok(Media {
-            trunk_address,
-            trunk_ports,
-            overlay_address,
-            overlay_ports,
-            threads: self.within("media.threads", raw.threads, cores.min(64), 1..=64)? as usize,
-            opus_complexity: self.within("media.opus_complexity", raw.opus_complexity, 5, 0..=10)? as u8,
-            opus_bitrate: self.within("media.opus_bitrate", raw.opus_bitrate, 24_000, 6_000..=64_000)? as u32,
-            suppress_silence: raw.suppress_silence.unwrap_or(true),
-            silence_timeout: self.seconds("media.silence_timeout_s", raw.silence_timeout_s, 60, 5..=3600)?,
-            port_quarantine: self.seconds("media.port_quarantine_s", raw.port_quarantine_s, 30, 1..=600)?,
-        })
-    }
-
-    fn ports(&self, key: &str, text: &str) -> Checked<RangeInclusive<u16>> {
-        let parsed = text.split_once('-').and_then(|(first, last)| {
-            Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
-        });
-        match parsed {
-            Some((first, last)) if first >= 1024 && last > first => Ok(first..=last),
-            _ => {
-                let remedy = "write FIRST-LAST with 1024 or more, such as \"20000-27999\"";
-                self.error(key, format!("\"{text}\" is no range of ports"), remedy)
             }
         }
     }
@@ -315,177 +277,6 @@ impl Check<'_> {
         T::Err: std::fmt::Display,
     {
         text.parse().or_else(|error: T::Err| self.error(key, format!("\"{text}\": {error}"), remedy))
-    }
-
-    fn trunks(&self, raw: Vec<shape::Trunk>, sip: Option<&Sip>) -> Checked<Vec<Trunk>> {
-        let mut trunks: Vec<Trunk> = Vec::new();
-        let mut sources: HashMap<IpAddr, TrunkName> = HashMap::new();
-        for (index, raw) in raw.into_iter().enumerate() {
-            let at = format!("trunks[{index}]");
-            let trunk = self.trunk(&at, raw)?;
-            if trunks.iter().any(|known| known.name == trunk.name) {
-                let problem = format!("\"{}\" is the name of an earlier trunk", trunk.name);
-                return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
-            }
-            let reachable =
-                sip.is_some_and(|sip| sip.listen.iter().any(|(transport, _)| *transport == trunk.transport));
-            if !reachable {
-                let problem = "no listener of sip.listen has this transport";
-                return self.error(
-                    format!("{at}.target"),
-                    problem,
-                    "add one, or change the target's transport",
-                );
-            }
-            for source in &trunk.sources {
-                if let Some(other) = sources.insert(*source, trunk.name.clone()) {
-                    let problem = format!("{source} is a source of trunk \"{other}\" already");
-                    let remedy = "a source address must tell one trunk from another";
-                    return self.error(format!("{at}.sources"), problem, remedy);
-                }
-            }
-            trunks.push(trunk);
-        }
-        Ok(trunks)
-    }
-
-    fn trunk(&self, at: &str, raw: shape::Trunk) -> Checked<Trunk> {
-        let key = |name: &str| format!("{at}.{name}");
-        let name: TrunkName =
-            self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
-        let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
-        let with_port = if host_port.parse::<IpAddr>().is_ok() || !host_port.contains(':') {
-            format!("{host_port}:5060")
-        } else {
-            host_port.to_owned()
-        };
-        let resolved = with_port.to_socket_addrs().ok().and_then(|mut found| found.next());
-        let Some(target) = resolved else {
-            let remedy =
-                "write TRANSPORT:HOST:PORT with a host that resolves, such as \"udp:192.0.2.10:5060\"";
-            return self.error(key("target"), format!("\"{host_port}\" is no reachable host"), remedy);
-        };
-        let host = with_port.rsplit_once(':').map_or(with_port.as_str(), |(host, _)| host).to_owned();
-        let sources = match raw.sources {
-            None => vec![target.ip()],
-            Some(list) => list
-                .iter()
-                .map(|text| self.parsed(&key("sources"), text, "write IP addresses"))
-                .collect::<Checked<Vec<IpAddr>>>()?,
-        };
-        let mut codecs = Vec::new();
-        for text in raw.codecs.unwrap_or_else(|| vec!["PCMA".into(), "PCMU".into()]) {
-            match text.as_str() {
-                "PCMA" => codecs.push(Codec::Pcma),
-                "PCMU" => codecs.push(Codec::Pcmu),
-                other => {
-                    return self.error(
-                        key("codecs"),
-                        format!("\"{other}\" is no codec of a trunk"),
-                        "write \"PCMA\", \"PCMU\"",
-                    );
-                }
-            }
-        }
-        if codecs.is_empty() {
-            return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\" or both");
-        }
-        let packet_time_ms = self.within(&key("packet_time_ms"), raw.packet_time_ms, 20, 10..=60)?;
-        if packet_time_ms % 10 != 0 {
-            return self.error(
-                key("packet_time_ms"),
-                format!("{packet_time_ms} is no multiple of 10"),
-                "write 10 to 60 in tens",
-            );
-        }
-        let options = self.within(&key("options_interval_s"), raw.options_interval_s, 60, 0..=86_400)?;
-        let numbers = self.number_rules(at, raw.number_format.as_deref(), raw.country_code)?;
-        let remedy = "write a number in E.164 form, such as \"+442079460018\"";
-        let default_caller = raw
-            .default_caller
-            .as_deref()
-            .map(|text| self.parsed::<Number>(&key("default_caller"), text, remedy))
-            .transpose()?;
-        Ok(Trunk {
-            credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
-            name,
-            transport,
-            target,
-            host,
-            sources,
-            codecs,
-            packet_time_ms: packet_time_ms as u16,
-            options_interval: (options > 0).then(|| Duration::from_secs(options as u64)),
-            max_calls: self.within(&key("max_calls"), raw.max_calls, 1000, 1..=100_000)? as usize,
-            ring_timeout: self.seconds(&key("ring_timeout_s"), raw.ring_timeout_s, 120, 5..=600)?,
-            numbers,
-            default_caller,
-        })
-    }
-
-    fn number_rules(
-        &self,
-        at: &str,
-        format: Option<&str>,
-        country_code: Option<String>,
-    ) -> Checked<NumberRules> {
-        let format = match format {
-            None | Some("e164_plus") => NumberFormat::E164Plus,
-            Some("e164") => NumberFormat::E164NoPlus,
-            Some("national") => NumberFormat::National,
-            Some(other) => {
-                let remedy = "write \"e164_plus\", \"e164\" or \"national\"";
-                return self.error(format!("{at}.number_format"), format!("\"{other}\" is no form"), remedy);
-            }
-        };
-        let rules = NumberRules { country_code, format, ..NumberRules::default() };
-        match rules.check() {
-            Ok(()) => Ok(rules),
-            Err(error) => {
-                self.error(format!("{at}.country_code"), error.to_string(), "write digits such as \"44\"")
-            }
-        }
-    }
-
-    fn credentials(
-        &self,
-        at: &str,
-        username: Option<String>,
-        password_file: Option<PathBuf>,
-        realm: Option<String>,
-    ) -> Checked<Option<Credentials>> {
-        let (username, file) = match (username, password_file) {
-            (None, None) => return Ok(None),
-            (Some(username), Some(file)) => (username, self.beside(file)),
-            (Some(_), None) => {
-                return self.error(
-                    format!("{at}.username"),
-                    "no password beside it",
-                    "add password_file = \"PATH\"",
-                );
-            }
-            (None, Some(_)) => {
-                return self.error(
-                    format!("{at}.password_file"),
-                    "no username beside it",
-                    "add username = \"NAME\"",
-                );
-            }
-        };
-        match std::fs::read_to_string(&file) {
-            Ok(text) if !text.trim().is_empty() => {
-                Ok(Some(Credentials { username, password: Secret::new(text.trim().to_owned()), realm }))
-            }
-            Ok(_) => self.error(
-                format!("{at}.password_file"),
-                format!("{} is empty", file.display()),
-                "write the password into it",
-            ),
-            Err(error) => {
-                let problem = format!("{}: {error}", file.display());
-                self.error(format!("{at}.password_file"), problem, "name a file that the daemon may read")
-            }
-        }
     }
 
     fn prefix(&self, key: &str, text: &str) -> Checked<String> {
@@ -560,9 +351,18 @@ impl Check<'_> {
         })
     }
 
-    fn limits(&self, raw: &shape::Limits) -> Checked<Limits> {
+    fn limits(&self, raw: &shape::Limits, role: Role, media: &Media) -> Checked<Limits> {
+        // Only a gateway opens ports for calls.
+        let room = if role == Role::Gateway { Self::room(media) } else { usize::MAX };
+        let default = i64::try_from(room).unwrap_or(i64::MAX).min(2000);
+        let calls = self.within("limits.calls", raw.calls, default, 1..=100_000)? as usize;
+        if calls > room {
+            let problem = format!("the media ports are enough for {room} calls");
+            let remedy = "widen media.trunk_ports (two to a call) and media.overlay_ports (one), or lower it";
+            return self.error("limits.calls", problem, remedy);
+        }
         Ok(Limits {
-            calls: self.within("limits.calls", raw.calls, 2000, 1..=100_000)? as usize,
+            calls,
             calls_per_user: self.within("limits.calls_per_user", raw.calls_per_user, 4, 1..=10_000)? as usize,
             history: self.within("limits.history", raw.history, 1000, 0..=100_000)? as usize,
             drain: self.seconds("limits.drain_s", raw.drain_s, 0, 0..=86_400)?,
@@ -577,6 +377,11 @@ impl Check<'_> {
             let key = format!("admin.tokens[{index}]");
             let digest: TokenDigest =
                 self.parsed(&format!("{key}.sha256"), &token.sha256, "make one with `causeway token new`")?;
+            // What `sha256sum` says of a file that could not be read.
+            if digest == TokenDigest::of("") {
+                let remedy = "make one with `causeway token new`";
+                return self.error(format!("{key}.sha256"), "this is the digest of no token at all", remedy);
+            }
             let scope = match token.scope.as_str() {
                 "read" => Scope::Read,
                 "operate" => Scope::Operate,
@@ -595,6 +400,14 @@ impl Check<'_> {
             );
         }
         Ok(Admin { listen, tokens })
+    }
+
+    /// A token that goes over a network unencrypted is anybody's.
+    fn clear_text(&self, admin: &Admin) -> Option<ConfigError> {
+        let problem = "the API speaks clear HTTP, and this is no loopback address";
+        let remedy = "write \"127.0.0.1:8085\" and put a proxy with TLS before it";
+        let warning = self.error::<()>("admin.listen", problem, remedy).err();
+        warning.filter(|_| !admin.listen.ip().is_loopback())
     }
 
     fn log(&self, raw: shape::Log) -> Checked<Log> {

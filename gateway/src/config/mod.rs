@@ -15,7 +15,10 @@ use std::time::Duration;
 use admin_api::{Scope, TokenDigest};
 use call_model::{Codec, Handle, Number, TrunkName};
 use sip_trunk::auth::Credentials;
+use sip_trunk::trunk::LargeRequests;
+use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
+use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{Transport, UnknownSource};
 
 pub use error::ConfigError;
@@ -45,6 +48,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Logging.
     pub log: Log,
+    /// What is allowed and yet most likely not meant.
+    pub warnings: Vec<ConfigError>,
 }
 
 /// What this node is in the overlay.
@@ -154,6 +159,14 @@ pub struct Trunk {
     pub ring_timeout: Duration,
     /// How numbers are written towards it and read from it.
     pub numbers: NumberRules,
+    /// Whether its identity headers are believed, and private numbers shown to it (RFC 3325).
+    pub trusted: bool,
+    /// The header that carries the caller's number towards it, if it is trusted.
+    pub identity: IdentityHeader,
+    /// Which malformed messages of it are repaired.
+    pub tolerance: Tolerance,
+    /// What happens to large requests on UDP.
+    pub large_requests: LargeRequests,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
 }

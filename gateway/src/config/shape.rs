@@ -86,6 +86,13 @@ pub(super) struct Trunk {
     pub(super) ring_timeout_s: Option<i64>,
     pub(super) number_format: Option<String>,
     pub(super) country_code: Option<String>,
+    pub(super) national_prefix: Option<String>,
+    pub(super) international_prefix: Option<String>,
+    pub(super) user_phone: Option<bool>,
+    pub(super) trusted: Option<bool>,
+    pub(super) identity: Option<String>,
+    pub(super) tolerance: Option<String>,
+    pub(super) large_requests: Option<String>,
     pub(super) default_caller: Option<String>,
 }
 

@@ -76,7 +76,7 @@ fn every_mistake_names_file_line_key_and_remedy() {
         (
             "role = \"gateway\"",
             "role = \"supernode\"",
-            "/etc/causeway/causeway.toml:17: trunks: a supernode has no trunks and numbers; set overlay.role = \"gateway\"",
+            "/etc/causeway/causeway.toml:17: trunks: a supernode has no trunks, numbers and offers; set overlay.role = \"gateway\"",
         ),
         (
             "listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]",
@@ -164,4 +164,191 @@ fn a_missing_file_is_named() {
     let error = Config::load(Path::new("/nonexistent/causeway.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent/causeway.toml: No such file"), "{error}");
     assert!(error.ends_with("give the path of a readable file with --config"), "{error}");
+}
+
+/// Adds lines to the trunk of the good file and returns what is said about them.
+fn trunk_with(lines: &str) -> String {
+    broken("target = \"udp:127.0.0.10\"", &format!("target = \"udp:127.0.0.10\"\n{lines}"))
+}
+
+#[test]
+fn a_trunk_with_national_numbers_is_read_whole() {
+    let lines = r#"target = "udp:127.0.0.10"
+number_format = "national"
+country_code = "44"
+national_prefix = "0"
+international_prefix = "00"
+user_phone = true
+trusted = true
+identity = "rpid"
+tolerance = "strict"
+large_requests = "udp""#;
+    let trunk = &parse(&GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1)).unwrap().trunks[0];
+    let user = |number: &str| trunk.numbers.user_of(&number.parse().unwrap());
+    assert_eq!((user("+442079460018"), user("+12025550100")), ("02079460018".into(), "0012025550100".into()));
+    assert!(trunk.numbers.user_phone && trunk.trusted);
+    assert_eq!(trunk.identity, IdentityHeader::RemotePartyId);
+    assert_eq!(trunk.tolerance, Tolerance::STRICT);
+    assert_eq!(trunk.large_requests, LargeRequests::AllowUdp);
+}
+
+// RFC 3325 7: who is not known to be within the trust domain is outside.
+#[test]
+fn a_trunk_is_not_trusted_unless_it_is_written() {
+    assert!(!parse(GOOD).unwrap().trunks[0].trusted);
+}
+
+#[test]
+fn what_a_trunk_cannot_be_names_the_key_and_the_remedy() {
+    let cases = [
+        (
+            "number_format = \"national\"",
+            "number_format: the national format needs country_code and international_prefix; add country_code = \"44\" and international_prefix = \"00\", or yours",
+        ),
+        (
+            "country_code = \"044\"",
+            "country_code: a country code has 1 to 3 digits and does not begin with 0; write digits such as \"44\"",
+        ),
+        (
+            "country_code = \"44\"\nnational_prefix = \"zero\"",
+            "national_prefix: a dialling prefix has 1 to 7 digits; write what is dialled before a national number, such as \"0\"",
+        ),
+        (
+            "international_prefix = \"\"",
+            "international_prefix: a dialling prefix has 1 to 7 digits; write what is dialled before a country code, such as \"00\"",
+        ),
+        (
+            "national_prefix = \"0\"",
+            "national_prefix: nobody can tell which country a national number is in; add country_code = \"44\", or yours",
+        ),
+        (
+            "identity = \"pai\"",
+            "identity: an identity header is not told to a trunk that is not trusted; add trusted = true, or write \"from\"",
+        ),
+        (
+            "identity = \"sip\"",
+            "identity: \"sip\" is no choice; write \"from\", \"pai\" (P-Asserted-Identity) or \"rpid\" (Remote-Party-ID)",
+        ),
+        ("tolerance = \"some\"", "tolerance: \"some\" is no choice; write \"lenient\" or \"strict\""),
+        (
+            "large_requests = \"sctp\"",
+            "large_requests: \"sctp\" is no choice; write \"tcp\", or \"udp\" for a trunk without TCP",
+        ),
+        ("ring_timeout_s = 181", "ring_timeout_s: 181 is out of range; write a number from 5 to 180"),
+        (
+            "realm = \"pbx\"",
+            "realm: no username beside it; add username = \"NAME\" and password_file = \"PATH\"",
+        ),
+    ];
+    for (lines, expected) in cases {
+        let said = trunk_with(lines);
+        let (_, said) = said.split_once(": trunks[0].").unwrap_or_else(|| panic!("{said}"));
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn targets_are_read_in_either_family() {
+    let target = |target: &str| {
+        let text = GOOD.replacen("\"tcp:127.0.0.1:5060\"", "\"udp:[::1]:5060\"", 1).replacen(
+            "udp:127.0.0.10",
+            target,
+            1,
+        );
+        parse(&text).map(|config| (config.trunks[0].target.to_string(), config.trunks[0].host.clone()))
+    };
+    let good = [
+        ("udp:[::1]", "[::1]:5060", "[::1]"),
+        ("udp:[::1]:5070", "[::1]:5070", "[::1]"),
+        ("udp:127.0.0.9:5070", "127.0.0.9:5070", "127.0.0.9"),
+    ];
+    for (text, address, host) in good {
+        assert_eq!(target(text).unwrap(), (address.to_owned(), host.to_owned()));
+    }
+    for bad in ["udp:2001:db8::1", "udp:2001:db8::1:5060"] {
+        let said = target(bad).unwrap_err().to_string();
+        assert!(said.contains("trunks[0].target") && said.contains("in brackets"), "{said}");
+    }
+    let said = target("udp:127.0.0.9:0").unwrap_err().to_string();
+    assert!(said.contains("\"127.0.0.9:0\" is no reachable host"), "{said}");
+}
+
+/// What passes the check must start: the SIP endpoint refuses these.
+#[test]
+fn what_cannot_start_is_refused_before() {
+    let cases = [
+        (
+            "udp:127.0.0.10",
+            "udp:[::1]:5060",
+            "trunks[0].target: no listener of sip.listen is for UDP over IPv6; add one, or change the target's transport or address",
+        ),
+        (
+            "udp:127.0.0.1:5060",
+            "udp:127.0.0.1:0",
+            "sip.listen[0]: port 0 cannot be told to a trunk; write the port that trunks send to, such as 5060",
+        ),
+        (
+            "\"tcp:127.0.0.1:5060\"",
+            "\"udp:127.0.0.1:5060\"",
+            "sip.listen[1]: 127.0.0.1:5060 stands twice; keep one of them",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let said = broken(from, to);
+        assert!(said.ends_with(expected), "{said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let cases = [
+        (
+            "trunk_ports = \"20000-20099\"",
+            "trunk_ports = \"20001-20002\"",
+            "media.trunk_ports: no even port with the odd one above it; begin with an even port, such as \"20000-27999\"",
+        ),
+        (
+            "[admin]",
+            "[limits]\ncalls = 51\n\n[admin]",
+            "limits.calls: the media ports are enough for 50 calls; widen media.trunk_ports (two to a call) and media.overlay_ports (one), or lower it",
+        ),
+        (
+            "listen = [\"udp:127.0.0.1:5060\"",
+            "listen = [\"udp:192.0.2.1:5060\"",
+            "media.trunk_address: none is written, and nobody else reaches 127.0.0.1; write one, such as \"192.0.2.1\"",
+        ),
+        (
+            "sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"",
+            "sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"",
+            "admin.tokens[0].sha256: this is the digest of no token at all; make one with `causeway token new`",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let said = broken(from, to);
+        assert!(said.ends_with(expected), "{said}");
+    }
+}
+
+#[test]
+fn calls_are_limited_to_the_ports_where_nothing_is_written() {
+    assert_eq!(parse(GOOD).unwrap().limits.calls, 50);
+    let wide = GOOD.replacen("trunk_ports = \"20000-20099\"\noverlay_ports = \"21000-21099\"\n", "", 1);
+    assert_eq!(parse(&wide).unwrap().limits.calls, 2000);
+}
+
+#[test]
+fn an_api_in_clear_text_on_the_network_is_warned_of() {
+    assert!(parse(GOOD).unwrap().warnings.is_empty());
+    let public = GOOD.replacen("listen = \"127.0.0.1:0\"", "listen = \"192.0.2.1:8085\"", 1);
+    let warnings = parse(&public).unwrap().warnings;
+    let expected = "/etc/causeway/causeway.toml:33: admin.listen: the API speaks clear HTTP, and this is no loopback address; write \"127.0.0.1:8085\" and put a proxy with TLS before it";
+    assert_eq!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+}
+
+/// The example of the documentation, which operators begin with, passes its own check.
+#[test]
+fn the_example_is_good() {
+    let text = include_str!("../../../docs/examples/causeway.toml");
+    let config = parse(text).unwrap();
+    assert!(config.warnings.is_empty() && config.trunks[0].trusted);
 }

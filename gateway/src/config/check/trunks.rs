@@ -1,0 +1,272 @@
+//! The `[[trunks]]` entries.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use call_model::{Codec, Number, TrunkName};
+use sip_trunk::auth::{Credentials, Secret};
+use sip_trunk::trunk::LargeRequests;
+use sip_trunk::trunk::identity::IdentityHeader;
+use sip_trunk::trunk::numbers::{NumberFormat, NumberRules, NumberRulesError};
+use sip_trunk::wire::tolerance::Tolerance;
+
+use super::{Check, Checked};
+use crate::config::{Sip, Trunk, shape};
+
+/// The longest a call may ring: the overlay's sessions and the SIP side's incoming calls give up
+/// after that themselves.
+const LONGEST_RING_S: i64 = 180;
+
+impl Check<'_> {
+    pub(super) fn trunks(&self, raw: Vec<shape::Trunk>, sip: Option<&Sip>) -> Checked<Vec<Trunk>> {
+        let mut trunks: Vec<Trunk> = Vec::new();
+        let mut sources: HashMap<IpAddr, TrunkName> = HashMap::new();
+        for (index, raw) in raw.into_iter().enumerate() {
+            let at = format!("trunks[{index}]");
+            let trunk = self.trunk(&at, raw)?;
+            if trunks.iter().any(|known| known.name == trunk.name) {
+                let problem = format!("\"{}\" is the name of an earlier trunk", trunk.name);
+                return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
+            }
+            let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice());
+            let reachable = listeners.iter().any(|(transport, listener)| {
+                *transport == trunk.transport && listener.is_ipv4() == trunk.target.is_ipv4()
+            });
+            if !reachable {
+                let family = if trunk.target.is_ipv4() { "IPv4" } else { "IPv6" };
+                let problem =
+                    format!("no listener of sip.listen is for {} over {family}", trunk.transport.as_str());
+                let remedy = "add one, or change the target's transport or address";
+                return self.error(format!("{at}.target"), problem, remedy);
+            }
+            for source in &trunk.sources {
+                if let Some(other) = sources.insert(*source, trunk.name.clone()) {
+                    let problem = format!("{source} is a source of trunk \"{other}\" already");
+                    let remedy = "a source address must tell one trunk from another";
+                    return self.error(format!("{at}.sources"), problem, remedy);
+                }
+            }
+            trunks.push(trunk);
+        }
+        Ok(trunks)
+    }
+
+    fn trunk(&self, at: &str, raw: shape::Trunk) -> Checked<Trunk> {
+        let key = |name: &str| format!("{at}.{name}");
+        let name: TrunkName =
+            self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
+        let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
+        let (target, host) = self.target(&key("target"), host_port)?;
+        let sources = match raw.sources {
+            None => vec![target.ip()],
+            Some(list) => list
+                .iter()
+                .map(|text| self.parsed(&key("sources"), text, "write IP addresses"))
+                .collect::<Checked<Vec<IpAddr>>>()?,
+        };
+        let mut codecs = Vec::new();
+        for text in raw.codecs.unwrap_or_else(|| vec!["PCMA".into(), "PCMU".into()]) {
+            match text.as_str() {
+                "PCMA" => codecs.push(Codec::Pcma),
+                "PCMU" => codecs.push(Codec::Pcmu),
+                other => {
+                    return self.error(
+                        key("codecs"),
+                        format!("\"{other}\" is no codec of a trunk"),
+                        "write \"PCMA\", \"PCMU\"",
+                    );
+                }
+            }
+        }
+        if codecs.is_empty() {
+            return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\" or both");
+        }
+        let packet_time_ms = self.within(&key("packet_time_ms"), raw.packet_time_ms, 20, 10..=60)?;
+        if packet_time_ms % 10 != 0 {
+            return self.error(
+                key("packet_time_ms"),
+                format!("{packet_time_ms} is no multiple of 10"),
+                "write 10 to 60 in tens",
+            );
+        }
+        let options = self.within(&key("options_interval_s"), raw.options_interval_s, 60, 0..=86_400)?;
+        let rules = NumberRules {
+            country_code: raw.country_code,
+            national_prefix: raw.national_prefix,
+            international_prefix: raw.international_prefix,
+            user_phone: raw.user_phone.unwrap_or(false),
+            ..NumberRules::default()
+        };
+        let numbers = self.number_rules(at, raw.number_format.as_deref(), rules)?;
+        let trusted = raw.trusted.unwrap_or(false);
+        let remedy = "write a number in E.164 form, such as \"+442079460018\"";
+        let default_caller = raw
+            .default_caller
+            .as_deref()
+            .map(|text| self.parsed::<Number>(&key("default_caller"), text, remedy))
+            .transpose()?;
+        Ok(Trunk {
+            credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
+            name,
+            transport,
+            target,
+            host,
+            sources,
+            codecs,
+            packet_time_ms: packet_time_ms as u16,
+            options_interval: (options > 0).then(|| Duration::from_secs(options as u64)),
+            max_calls: self.within(&key("max_calls"), raw.max_calls, 1000, 1..=100_000)? as usize,
+            ring_timeout: self.seconds(
+                &key("ring_timeout_s"),
+                raw.ring_timeout_s,
+                120,
+                5..=LONGEST_RING_S,
+            )?,
+            numbers,
+            trusted,
+            identity: self.identity(&key("identity"), raw.identity.as_deref(), trusted)?,
+            tolerance: match raw.tolerance.as_deref() {
+                None | Some("lenient") => Tolerance::default(),
+                Some("strict") => Tolerance::STRICT,
+                Some(other) => {
+                    let remedy = "write \"lenient\" or \"strict\"";
+                    return self.error(key("tolerance"), format!("\"{other}\" is no choice"), remedy);
+                }
+            },
+            large_requests: match raw.large_requests.as_deref() {
+                None | Some("tcp") => LargeRequests::PreferTcp,
+                Some("udp") => LargeRequests::AllowUdp,
+                Some(other) => {
+                    let remedy = "write \"tcp\", or \"udp\" for a trunk without TCP";
+                    return self.error(key("large_requests"), format!("\"{other}\" is no choice"), remedy);
+                }
+            },
+            default_caller,
+        })
+    }
+
+    /// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Returns the address, and the host as
+    /// it stands in a request URI.
+    fn target(&self, key: &str, text: &str) -> Checked<(SocketAddr, String)> {
+        if text.matches(':').count() > 1 && !text.starts_with('[') {
+            let remedy = "write an IPv6 address in brackets, such as \"udp:[2001:db8::10]:5060\"";
+            return self.error(key, format!("\"{text}\" does not tell address and port apart"), remedy);
+        }
+        let bare = text.ends_with(']') || !text.contains(':');
+        let with_port = if bare { format!("{text}:5060") } else { text.to_owned() };
+        let resolved = with_port.to_socket_addrs().ok().and_then(|mut found| found.next());
+        match (resolved, with_port.rsplit_once(':')) {
+            (Some(target), Some((host, _))) if target.port() != 0 => Ok((target, host.to_owned())),
+            _ => {
+                let remedy =
+                    "write TRANSPORT:HOST:PORT with a host that resolves, such as \"udp:192.0.2.10:5060\"";
+                self.error(key, format!("\"{text}\" is no reachable host"), remedy)
+            }
+        }
+    }
+
+    // RFC 3325 7: what identity headers say counts between those who trust each other only.
+    fn identity(&self, key: &str, text: Option<&str>, trusted: bool) -> Checked<IdentityHeader> {
+        match text {
+            None => Ok(IdentityHeader::default()),
+            Some("from") => Ok(IdentityHeader::None),
+            Some("pai" | "rpid") if !trusted => self.error(
+                key,
+                "an identity header is not told to a trunk that is not trusted",
+                "add trusted = true, or write \"from\"",
+            ),
+            Some("pai") => Ok(IdentityHeader::PAssertedIdentity),
+            Some("rpid") => Ok(IdentityHeader::RemotePartyId),
+            Some(other) => self.error(
+                key,
+                format!("\"{other}\" is no choice"),
+                "write \"from\", \"pai\" (P-Asserted-Identity) or \"rpid\" (Remote-Party-ID)",
+            ),
+        }
+    }
+
+    fn number_rules(&self, at: &str, format: Option<&str>, rules: NumberRules) -> Checked<NumberRules> {
+        let key = |name: &str| format!("{at}.{name}");
+        let format = match format {
+            None | Some("e164_plus") => NumberFormat::E164Plus,
+            Some("e164") => NumberFormat::E164NoPlus,
+            Some("national") => NumberFormat::National,
+            Some(other) => {
+                let remedy = "write \"e164_plus\", \"e164\" or \"national\"";
+                return self.error(key("number_format"), format!("\"{other}\" is no form"), remedy);
+            }
+        };
+        let rules = NumberRules { format, ..rules };
+        if let Err(error) = rules.check() {
+            let plain = |prefix: &Option<String>| {
+                let alone = NumberRules { international_prefix: prefix.clone(), ..NumberRules::default() };
+                alone.check().is_ok()
+            };
+            let (name, remedy) = match error {
+                NumberRulesError::CountryCode => ("country_code", "write digits such as \"44\""),
+                NumberRulesError::Prefix if !plain(&rules.national_prefix) => {
+                    ("national_prefix", "write what is dialled before a national number, such as \"0\"")
+                }
+                NumberRulesError::Prefix => {
+                    ("international_prefix", "write what is dialled before a country code, such as \"00\"")
+                }
+                NumberRulesError::NationalFormat => {
+                    ("number_format", "add country_code = \"44\" and international_prefix = \"00\", or yours")
+                }
+            };
+            return self.error(key(name), error.to_string(), remedy);
+        }
+        if rules.national_prefix.is_some() && rules.country_code.is_none() {
+            let problem = "nobody can tell which country a national number is in";
+            return self.error(key("national_prefix"), problem, "add country_code = \"44\", or yours");
+        }
+        Ok(rules)
+    }
+
+    fn credentials(
+        &self,
+        at: &str,
+        username: Option<String>,
+        password_file: Option<PathBuf>,
+        realm: Option<String>,
+    ) -> Checked<Option<Credentials>> {
+        let (username, file) = match (username, password_file) {
+            (None, None) if realm.is_some() => {
+                let remedy = "add username = \"NAME\" and password_file = \"PATH\"";
+                return self.error(format!("{at}.realm"), "no username beside it", remedy);
+            }
+            (None, None) => return Ok(None),
+            (Some(username), Some(file)) => (username, self.beside(file)),
+            (Some(_), None) => {
+                return self.error(
+                    format!("{at}.username"),
+                    "no password beside it",
+                    "add password_file = \"PATH\"",
+                );
+            }
+            (None, Some(_)) => {
+                return self.error(
+                    format!("{at}.password_file"),
+                    "no username beside it",
+                    "add username = \"NAME\"",
+                );
+            }
+        };
+        match std::fs::read_to_string(&file) {
+            Ok(text) if !text.trim().is_empty() => {
+                Ok(Some(Credentials { username, password: Secret::new(text.trim().to_owned()), realm }))
+            }
+            Ok(_) => self.error(
+                format!("{at}.password_file"),
+                format!("{} is empty", file.display()),
+                "write the password into it",
+            ),
+            Err(error) => {
+                let problem = format!("{}: {error}", file.display());
+                self.error(format!("{at}.password_file"), problem, "name a file that the daemon may read")
+            }
+        }
+    }
+}
