@@ -70,8 +70,10 @@ pub struct Timers {
     pub incoming: Duration,
     /// How long an accepted connection may take to its first message.
     pub first_message: Duration,
-    /// How long a connection may be without traffic.
+    /// How long a connection may be without messages.
     pub connection_idle: Duration,
+    /// How long a connection that we opened may be without traffic before it is pinged.
+    pub keep_alive: Duration,
 }
 
 impl Default for Timers {
@@ -83,6 +85,8 @@ impl Default for Timers {
             incoming: Duration::from_secs(190),
             first_message: Duration::from_secs(30),
             connection_idle: Duration::from_secs(600),
+            // RFC 5626 4.4.1: 95 to 120 s.
+            keep_alive: Duration::from_secs(95),
         }
     }
 }

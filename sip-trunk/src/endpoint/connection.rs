@@ -1,8 +1,8 @@
-//! TCP connections: reuse, opening, framing, and the end of those that are idle.
+//! TCP connections: reuse, opening, framing, keep-alive, and the end of those that are idle.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,6 +12,9 @@ use super::counters::Counters;
 use crate::transaction::timer::{Alarm, Due, TimerQueue};
 use crate::wire::framer::{Framed, Framer};
 use crate::wire::tolerance::{Refusal, Tolerance};
+
+/// How long the answer to a ping may take (RFC 5626 4.4.1).
+const PONG_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Connection {
@@ -23,6 +26,10 @@ struct Connection {
     /// When bytes last came; at first, when it was made.
     last_heard: Instant,
     heard: bool,
+    /// When the last ping went out.
+    pinged: Option<Instant>,
+    /// The far side answers pings; many do not.
+    ponged: bool,
     alarm: Alarm,
 }
 
@@ -128,10 +135,22 @@ impl Pool {
         timers: &mut TimerQueue,
     ) {
         let mut alarm = Alarm::default();
-        let wait = if inbound { self.timers.first_message } else { self.timers.connection_idle };
+        let idle = self.timers.connection_idle.min(self.timers.keep_alive);
+        let wait = if inbound { self.timers.first_message } else { idle };
         alarm.set(timers, Due::Connection(id), Some(now + wait));
-        let (last_traffic, last_heard, heard) = (now, now, false);
-        let connection = Connection { remote, local, inbound, state, last_traffic, last_heard, heard, alarm };
+        let (last_traffic, last_heard, heard, pinged, ponged) = (now, now, false, None, false);
+        let connection = Connection {
+            remote,
+            local,
+            inbound,
+            state,
+            last_traffic,
+            last_heard,
+            heard,
+            pinged,
+            ponged,
+            alarm,
+        };
         self.connections.insert(id, connection);
         // The latest connection to an address serves what is sent there.
         self.by_remote.insert(remote, id);
@@ -195,27 +214,45 @@ impl Pool {
         if let Some(connection) = self.connections.get_mut(&id.0)
             && let State::Open(framer) = &mut connection.state
         {
-            connection.last_traffic = now;
             connection.last_heard = now;
             framer.push(bytes);
         }
     }
 
     /// Returns the next whole message or keep-alive.
-    pub(crate) fn poll(&mut self, id: ConnectionId) -> Result<Option<Framed>, (Refusal, Bytes)> {
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+    ) -> Result<Option<Framed>, (Refusal, Bytes)> {
         let Some(connection) = self.connections.get_mut(&id.0) else { return Ok(None) };
         let State::Open(framer) = &mut connection.state else { return Ok(None) };
         match framer.poll() {
             Ok(framed) => {
-                connection.heard |= matches!(framed, Some(Framed::Message(_)));
+                match &framed {
+                    Some(Framed::Pong) => connection.ponged = true,
+                    Some(Framed::Message(_)) => {
+                        (connection.heard, connection.last_traffic) = (true, now);
+                    }
+                    Some(Framed::Ping) => connection.last_traffic = now,
+                    None => {}
+                }
                 Ok(framed)
             }
             Err(refusal) => Err((refusal, Bytes::copy_from_slice(framer.head()))),
         }
     }
 
-    /// A deadline surfaced. Says whether the connection has been idle too long.
-    pub(crate) fn on_timer(&mut self, now: Instant, id: u64, at: Instant, timers: &mut TimerQueue) -> bool {
+    /// A deadline surfaced. Says whether the connection is to be closed: it was idle too long, or
+    /// does not answer pings any more.
+    pub(crate) fn on_timer(
+        &mut self,
+        now: Instant,
+        id: u64,
+        at: Instant,
+        timers: &mut TimerQueue,
+        transmits: &mut VecDeque<Transmit>,
+    ) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let due = Due::Connection(id);
         if !connection.alarm.surfaced(timers, due, at, now) {
@@ -223,10 +260,43 @@ impl Pool {
         }
         let silent = connection.inbound && !connection.heard;
         let until = connection.last_traffic + self.timers.connection_idle;
-        if silent || until <= now {
+        if silent || until <= now || connection.pong_due().is_some_and(|at| at <= now) {
             return true;
         }
-        connection.alarm.set(timers, due, Some(until));
+        let ping = connection.keep_alive(now, self.timers.keep_alive);
+        if ping {
+            let bytes = Bytes::from_static(b"\r\n\r\n");
+            transmits.push_back(Transmit::Stream { connection: ConnectionId(id), bytes });
+        }
+        let next = connection.keep_alive_at(self.timers.keep_alive).filter(|_| !connection.inbound);
+        let next = [Some(until), next, connection.pong_due()].into_iter().flatten().min();
+        connection.alarm.set(timers, due, next);
         false
+    }
+}
+
+impl Connection {
+    /// When the last ping must have been answered, if it was not and the far side does answer.
+    fn pong_due(&self) -> Option<Instant> {
+        let unanswered = self.pinged.filter(|&at| self.ponged && self.last_heard < at);
+        unanswered.map(|at| at + PONG_WAIT)
+    }
+
+    fn keep_alive_at(&self, interval: Duration) -> Option<Instant> {
+        let quiet = [Some(self.last_traffic), Some(self.last_heard), self.pinged];
+        quiet.into_iter().flatten().max().map(|at| at + interval)
+    }
+
+    /// Says whether a ping is due (RFC 5626 4.4.1), and takes note of it.
+    fn keep_alive(&mut self, now: Instant, interval: Duration) -> bool {
+        let due = !self.inbound && self.keep_alive_at(interval).is_some_and(|at| at <= now);
+        match &mut self.state {
+            State::Open(framer) if due => {
+                framer.expect_pong();
+                self.pinged = Some(now);
+                true
+            }
+            _ => false,
+        }
     }
 }

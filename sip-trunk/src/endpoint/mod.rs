@@ -119,13 +119,14 @@ impl Endpoint {
     fn drain_stream(&mut self, connection: ConnectionId) {
         let Some((local, remote)) = self.core.io.pool.addresses(connection) else { return };
         loop {
-            match self.core.io.pool.poll(connection) {
+            match self.core.io.pool.poll(self.core.io.now, connection) {
                 Ok(None) => return,
                 // RFC 5626 4.4.1.
                 Ok(Some(Framed::Ping)) => {
                     let bytes = Bytes::from_static(b"\r\n");
                     self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
                 }
+                Ok(Some(Framed::Pong)) => {}
                 Ok(Some(Framed::Message(raw))) => {
                     self.receive_stream_message(connection, local, remote, &raw);
                     self.settle();
@@ -256,8 +257,8 @@ impl Endpoint {
                     }
                 }
                 Due::Connection(id) => {
-                    let Io { pool, timers, .. } = &mut self.core.io;
-                    if pool.on_timer(now, id, at, timers) {
+                    let Io { pool, timers, transmits, .. } = &mut self.core.io;
+                    if pool.on_timer(now, id, at, timers, transmits) {
                         let connection = ConnectionId(id);
                         self.core.io.transmits.push_back(Transmit::Close { connection });
                         self.forget_connection(connection);

@@ -13,6 +13,8 @@ pub enum Framed {
     Message(Bytes),
     /// A double CRLF: the peer wants a single CRLF back.
     Ping,
+    /// The single CRLF that answers our own ping.
+    Pong,
 }
 
 /// Cuts a stream into messages by their Content-Length.
@@ -30,6 +32,8 @@ pub struct Framer {
     scanned: usize,
     /// Whether an unanswered empty line precedes: the first half of a ping.
     half_ping: bool,
+    /// A ping of ours has no answer yet.
+    pong_expected: bool,
     failed: Option<Refusal>,
 }
 
@@ -43,6 +47,7 @@ impl Framer {
             message_length: None,
             scanned: 0,
             half_ping: false,
+            pong_expected: false,
             failed: None,
         }
     }
@@ -52,6 +57,11 @@ impl Framer {
         if self.failed.is_none() {
             self.buffer.extend_from_slice(bytes);
         }
+    }
+
+    /// Notes that a ping (`CRLF CRLF`) was sent: the next lone CRLF between messages is its pong.
+    pub fn expect_pong(&mut self) {
+        self.pong_expected = true;
     }
 
     /// Returns the bytes held.
@@ -110,6 +120,11 @@ impl Framer {
                 _ => return Ok(None),
             };
             self.buffer.advance(length);
+            // Two in a row are the peer's own ping, whatever we wait for.
+            let lone = !self.half_ping && !matches!(self.buffer.first(), Some(b'\r' | b'\n'));
+            if lone && std::mem::take(&mut self.pong_expected) {
+                return Ok(Some(Framed::Pong));
+            }
             self.half_ping = !self.half_ping;
             if !self.half_ping {
                 return Ok(Some(Framed::Ping));

@@ -38,7 +38,7 @@ fn messages_are_cut_by_content_length() {
 
 /// RFC 5626 4.4.1.
 #[test]
-fn a_double_crlf_is_a_ping() {
+fn a_double_crlf_is_a_ping_and_a_single_one_the_expected_pong() {
     let mut framer = Framer::new(MessageLimits::default(), Tolerance::default());
     framer.push(b"\r\n");
     assert_eq!(framer.poll(), Ok(None));
@@ -47,6 +47,14 @@ fn a_double_crlf_is_a_ping() {
     framer.push(b"\n");
     assert_eq!(framer.poll(), Ok(Some(Framed::Ping)));
     assert_eq!(framer.poll(), Ok(None));
+    // A peer that pings and answers no ping is not taken to have answered.
+    framer.expect_pong();
+    framer.push(b"\r\n\r\n");
+    assert_eq!(framer.poll(), Ok(Some(Framed::Ping)));
+    framer.push(b"\r\n");
+    assert_eq!(framer.poll(), Ok(Some(Framed::Pong)));
+    framer.push(b"\r\n");
+    assert_eq!(framer.poll(), Ok(None), "it was expected once");
     assert_eq!(framer.buffered(), 0);
 }
 

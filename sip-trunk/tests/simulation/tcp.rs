@@ -6,7 +6,9 @@ use call_model::Cause;
 use sip_trunk::{Command, ConnectionId, EndedBy, Event, LargeRequests, Transport};
 
 use crate::net::{A, A_RTP, B, B_RTP, Pair, address, call_id, caller, ended, media, number, trunk_name};
-use crate::raw::{Ask, Lab, header};
+use crate::raw::{Ask, Lab, SDP, header, reply};
+
+const CONTACT_TCP: &str = "Contact: <sip:peer@10.0.0.2:5060;transport=tcp>\r\n";
 
 fn large_invite(pair: &mut Pair) {
     let mut caller = caller("+12025550100");
@@ -131,6 +133,52 @@ fn a_ping_is_answered_by_a_pong() {
     lab.raw_write(1, connection, "\r\n\r\n");
     lab.run_ms(50);
     assert_eq!(lab.inbox(1).concat(), "\r\n");
+}
+
+// RFC 5626 4.4.1: who answers pings and then does not is gone.
+#[test]
+fn an_idle_connection_is_pinged_and_a_mute_one_given_up() {
+    let mut pair = Pair::new(Transport::Tcp);
+    let (a, _) = pair.answered();
+    pair.run(Duration::from_secs(200));
+    assert_eq!(pair.sent(0, "\r\n\r\n"), 2);
+    assert_eq!(pair.endpoint(0).counters().connections, 1);
+    pair.take(1);
+    pair.freeze_all();
+    pair.run(Duration::from_secs(110));
+    assert_eq!(pair.endpoint(0).counters().connections, 0);
+    pair.command(0, Command::Release { call: a, cause: Cause::NORMAL_CALL_CLEARING });
+    pair.run_ms(100);
+    assert_eq!(ended(&pair.take(1)).len(), 1);
+    // Without messages it is closed all the same.
+    pair.run(Duration::from_secs(700));
+    assert_eq!(pair.endpoint(0).counters().connections, 0);
+    assert_eq!(pair.endpoint(1).counters().connections, 0);
+}
+
+#[test]
+fn a_peer_that_answers_no_ping_keeps_its_connection() {
+    let mut lab = Lab::with(|config| config.trunks[0].transport = Transport::Tcp);
+    let command = Command::Invite {
+        call: call_id(1),
+        trunk: trunk_name("far"),
+        called: number("+442079460018"),
+        caller: caller("+12025550100"),
+        media: media(A_RTP),
+    };
+    lab.command(0, command);
+    lab.run(Duration::from_secs(20));
+    let link = lab.latest_link(1);
+    let invite = lab.inbox(1).concat();
+    lab.raw_write(1, link, &reply(&invite, 200, "peer", CONTACT_TCP, SDP));
+    for _ in 0..4 {
+        // It pings itself, though.
+        lab.raw_write(1, link, "\r\n\r\n");
+        lab.run(Duration::from_secs(100));
+        assert!(lab.inbox(1).concat().contains("\r\n"));
+    }
+    assert_eq!(lab.endpoint(0).counters().connections, 1);
+    assert!(ended(&lab.take(0)).is_empty());
 }
 
 #[test]
