@@ -7,9 +7,6 @@ use minicbor::{Decode, Encode};
 use super::wire::with_length;
 use super::{MAX_CERTIFICATE, MAX_DTMF_MS, MAX_MEDIA, MAX_SIGNATURE, MAX_TEXT};
 
-/// Separates what the caller signs from everything else that is ever signed with its key.
-const INVITE_DOMAIN: &[u8] = b"causeway-invite-v1\0";
-
 /// Proves on a new stream that its sender took part in the call: 128 random bits chosen by the
 /// caller. Never printed.
 #[derive(Clone, Copy)]
@@ -52,25 +49,12 @@ pub struct Invite {
     pub nonce: [u8; 16],
     /// Unix time in seconds after which the assertion is void.
     pub expires_unix: u64,
-    /// Signature over [`Invite::signed_bytes`], at most 256 bytes.
+    /// The caller's signature over its [`crate::identity::Assertion`] of this call, at most 256
+    /// bytes.
     pub signature: Vec<u8>,
 }
 
 impl Invite {
-    /// Returns the bytes that the caller's key signs: a domain prefix and the deterministic CBOR
-    /// form of every field but the signature.
-    pub fn signed_bytes(&self) -> Vec<u8> {
-        let from = self.from.address.as_ref().map(ToString::to_string);
-        let to = self.to.to_string();
-        let call = self.call.to_bytes();
-        let mut wire = Wire::new(kind::INVITE, 0);
-        self.fill(&mut wire, &call, from.as_deref(), &to);
-        wire.signature = None;
-        let mut bytes = INVITE_DOMAIN.to_vec();
-        bytes.extend_from_slice(&wire.to_cbor());
-        bytes
-    }
-
     fn fill<'a>(&'a self, wire: &mut Wire<'a>, call: &'a [u8; 16], from: Option<&'a str>, to: &'a str) {
         wire.call = Some(call[..].into());
         wire.certificate = Some(self.certificate[..].into());

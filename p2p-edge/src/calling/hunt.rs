@@ -1,6 +1,6 @@
 //! One outgoing call to all devices of a user: all ring, the first answer wins.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use call_model::{CallId, Cause};
@@ -22,7 +22,7 @@ pub struct DeviceId(pub u32);
 ///
 /// The driver adds devices as it finds them ([`Hunt::add`]), says what became of dialling them
 /// ([`Hunt::connected`], [`Hunt::failed`]) and when there will be no more ([`Hunt::no_more`]).
-/// Early media of a device reaches the user only where no other device was ever added: media is
+/// Early media of a device reaches the user only where no other device can still answer: media is
 /// keyed to one device, and another may win.
 #[derive(Debug)]
 pub struct Hunt {
@@ -33,6 +33,10 @@ pub struct Hunt {
     reached: bool,
     winner: Option<DeviceId>,
     early: Option<DeviceId>,
+    /// Devices that have rung or sent early media.
+    alerted: BTreeSet<DeviceId>,
+    /// Devices that were not reached, or gave up for a reason that another may not have.
+    unable: BTreeSet<DeviceId>,
     trying: bool,
     ringing: bool,
     media_up: bool,
@@ -48,6 +52,17 @@ enum Device {
     Dialling,
     Session(Box<CallSession>),
     Failed,
+}
+
+impl Device {
+    /// Says whether the device may still answer.
+    fn is_alive(&self) -> bool {
+        match self {
+            Device::Dialling => true,
+            Device::Session(session) => !session.has_ended(),
+            Device::Failed => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +87,23 @@ impl Verdict {
         }
     }
 
+    /// Says whether the refusal is about the device's own state: another one, asked the same, may
+    /// well take the call (RFC 3261 21.5.4 of 503).
+    fn is_inability(&self) -> bool {
+        let by_status = matches!(self.sip_status, Some(500 | 502 | 503 | 504));
+        by_status
+            || matches!(
+                self.cause,
+                Cause::NO_CIRCUIT_AVAILABLE
+                    | Cause::NETWORK_OUT_OF_ORDER
+                    | Cause::TEMPORARY_FAILURE
+                    | Cause::SWITCHING_EQUIPMENT_CONGESTION
+                    | Cause::REQUESTED_CIRCUIT_NOT_AVAILABLE
+                    | Cause::RESOURCE_UNAVAILABLE
+                    | Cause::DESTINATION_OUT_OF_ORDER
+            )
+    }
+
     /// A 6xx answer speaks for the user, not for one device (RFC 3261 21.6).
     fn is_final(&self) -> bool {
         self.sip_status.is_some_and(|status| status >= 600)
@@ -89,6 +121,8 @@ impl Hunt {
             reached: false,
             winner: None,
             early: None,
+            alerted: BTreeSet::new(),
+            unable: BTreeSet::new(),
             trying: false,
             ringing: false,
             media_up: false,
@@ -286,6 +320,24 @@ impl Hunt {
         }
     }
 
+    /// Says whether the device is still being dialled or called.
+    pub fn is_device_alive(&self, device: DeviceId) -> bool {
+        self.devices.get(&device).is_some_and(Device::is_alive)
+    }
+
+    /// Says whether the device has rung, sent early media or answered: it has the call.
+    pub fn has_alerted(&self, device: DeviceId) -> bool {
+        self.winner == Some(device) || self.alerted.contains(&device)
+    }
+
+    /// Says whether another device may be tried in place of this one: it was not reached, or it
+    /// gave up before it rang for a reason of its own.
+    pub fn may_be_replaced(&self, device: DeviceId) -> bool {
+        !self.is_device_alive(device)
+            && !self.has_alerted(device)
+            && (self.unable.contains(&device) || self.session(device).is_none())
+    }
+
     /// Says whether nothing is left to do or to read: drop the hunt.
     pub fn is_finished(&self) -> bool {
         self.ended && self.events.is_empty() && self.sessions().all(|(_, session)| session.is_finished())
@@ -348,9 +400,14 @@ impl Hunt {
                     self.events.push_back(SessionEvent::Trying);
                 }
             }
-            SessionEvent::Ringing => self.report_ringing(),
+            SessionEvent::Ringing => {
+                self.alerted.insert(device);
+                self.report_ringing();
+            }
             SessionEvent::Progress { media } => {
-                if self.devices.len() == 1 {
+                self.alerted.insert(device);
+                let alone = self.devices.iter().all(|(other, entry)| *other == device || !entry.is_alive());
+                if alone {
                     self.early = Some(device);
                     self.ringing = true;
                     self.events.push_back(SessionEvent::Progress { media });
@@ -379,6 +436,9 @@ impl Hunt {
                 }
                 if !acknowledged {
                     verdict = absent();
+                }
+                if !acknowledged || verdict.is_inability() {
+                    self.unable.insert(device);
                 }
                 if verdict.is_final() {
                     self.cancel_all(now, false);
@@ -411,11 +471,7 @@ impl Hunt {
 
     /// Ends the hunt where no device is left that could answer.
     fn conclude(&mut self, now: Instant) {
-        let alive = self.devices.values().any(|entry| match entry {
-            Device::Dialling => true,
-            Device::Session(session) => !session.has_ended(),
-            Device::Failed => false,
-        });
+        let alive = self.devices.values().any(Device::is_alive);
         if self.ended || self.winner.is_some() || !self.complete || alive {
             return;
         }

@@ -31,7 +31,6 @@ impl CallSession {
         match frame.body {
             Body::Ack { acknowledged, code, token } => self.acked(now, acknowledged, code, token),
             Body::Resume { .. } => self.refuse(now, FrameError::NotAnInvite),
-            Body::Unknown { .. } if frame.sequence == 0 => self.counters.unknown += 1,
             _ if self.resuming => self.refuse(now, FrameError::SequenceGap),
             _ if frame.sequence <= self.last_received => {
                 self.counters.duplicate += 1;

@@ -90,13 +90,6 @@ fn an_invite_comes_back_as_it_was_signed() {
     let frames = feed_all(&mut FrameDecoder::new(), &bytes).unwrap();
     let Body::Invite { invite: got, .. } = &frames[0].body else { panic!("{frames:?}") };
     assert_eq!(**got, invite());
-    assert_eq!(got.signed_bytes(), invite().signed_bytes());
-    assert!(got.signed_bytes().starts_with(b"causeway-invite-v1\0"));
-    let mut other = invite();
-    other.signature = vec![1];
-    assert_eq!(other.signed_bytes(), invite().signed_bytes(), "the signature does not cover itself");
-    other.media.push('x');
-    assert_ne!(other.signed_bytes(), invite().signed_bytes());
 }
 
 #[test]

@@ -279,3 +279,46 @@ fn the_winner_can_be_put_on_another_stream() {
     assert_eq!(scene.events.last(), Some(&SessionEvent::Message { text: "still here".into() }));
     assert_eq!(scene.hunt.wanting_resume().count(), 0);
 }
+
+#[test]
+fn a_device_that_gives_up_before_it_rings_may_be_replaced() {
+    // Congestion and 503 are about the device; a busy user, a refusal and what comes after ringing are not.
+    let cases = [
+        (reject(Cause::SWITCHING_EQUIPMENT_CONGESTION, 503), false, true),
+        (reject(Cause::NORMAL_UNSPECIFIED, 503), false, true),
+        (reject(Cause::SWITCHING_EQUIPMENT_CONGESTION, 503), true, false),
+        (reject(Cause::USER_BUSY, 486), false, false),
+        (reject(Cause::CALL_REJECTED, 403), false, false),
+    ];
+    for (refusal, rings, replaced) in cases {
+        let mut scene = Scene::new(1);
+        scene.connect(0).unwrap();
+        scene.run();
+        assert!(scene.hunt.is_device_alive(DeviceId(0)) && !scene.hunt.may_be_replaced(DeviceId(0)));
+        if rings {
+            scene.device(0, SessionCommand::Ringing);
+        }
+        assert_eq!(scene.hunt.has_alerted(DeviceId(0)), rings);
+        scene.device(0, refusal.clone());
+        assert!(!scene.hunt.is_device_alive(DeviceId(0)));
+        assert_eq!(scene.hunt.may_be_replaced(DeviceId(0)), replaced, "{refusal:?} {rings}");
+    }
+    // One that does not even acknowledge.
+    let mut scene = Scene::new(1);
+    scene.connect(0).unwrap();
+    scene.advance(5 * S);
+    assert!(scene.hunt.may_be_replaced(DeviceId(0)));
+}
+
+#[test]
+fn early_media_of_the_device_that_replaced_another_is_passed_on() {
+    let mut scene = Scene::new(1);
+    scene.connect(0).unwrap();
+    scene.run();
+    scene.device(0, reject(Cause::SWITCHING_EQUIPMENT_CONGESTION, 503));
+    assert!(scene.hunt.add(DeviceId(1)));
+    scene.connect(1).unwrap();
+    scene.run();
+    scene.device(1, SessionCommand::Progress { media: "early".into() });
+    assert_eq!(scene.events, [SessionEvent::Progress { media: "early".into() }]);
+}
