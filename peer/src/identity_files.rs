@@ -11,9 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use call_model::Handle;
-use p2p_edge::identity::{
-    HandleCertificate, IdentityError, NodeKey, Request, RevocationList, SignedRevocations, Trust,
-};
+use p2p_edge::identity::{HandleCertificate, IdentityError, NodeKey, Request, RevocationList, Trust};
 
 /// Longest identity file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -109,8 +107,7 @@ impl Identity {
         let mut revocations = RevocationList::default();
         let path = directory.join(REVOCATIONS);
         if path.exists() {
-            let list = parse(&path, SignedRevocations::from_pem)?;
-            revocations.apply(list, &trust, unix).map_err(|error| FileError::Content { path, error })?;
+            revocations = parse(&path, |pem| RevocationList::from_pem(pem, &trust, unix))?;
         }
         Ok(Self { key, certificate, trust, revocations })
     }

@@ -129,6 +129,14 @@ impl VerifiedParty {
         }
     }
 
+    /// Returns what may void the certificate later.
+    pub fn standing(&self) -> &super::Standing {
+        match self {
+            VerifiedParty::Handle(handle) => &handle.standing,
+            VerifiedParty::Node(node) => &node.standing,
+        }
+    }
+
     /// Returns the handle or the node's name, for messages.
     pub fn name(&self) -> &str {
         match self {

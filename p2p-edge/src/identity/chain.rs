@@ -7,6 +7,7 @@ use super::claims::{MAX_NODE_DAYS, NodeClaims, Prefix, Price, Role, check_length
 use super::error::IdentityError;
 use super::key::PublicKey;
 use super::revocation::RevocationList;
+use super::standing::Standing;
 use super::trust::Trust;
 use super::x509::Certificate;
 use super::{Kind, MAX_CREDENTIAL_BYTES};
@@ -42,6 +43,8 @@ pub struct VerifiedNode {
     pub issuer: PublicKey,
     /// When its certificate ends, in Unix seconds.
     pub not_after: u64,
+    /// What may void its certificate later.
+    pub standing: Standing,
 }
 
 #[derive(Encode, Decode)]
@@ -122,7 +125,7 @@ impl NodeChain {
         unix: u64,
     ) -> Result<VerifiedNode, IdentityError> {
         let (leaf, enrolment) = (&self.leaf, &self.enrolment);
-        trust.verify_enrolment(enrolment, revocations, unix)?;
+        let root = trust.verify_enrolment(enrolment, revocations, unix)?;
         leaf.check_issued_by(enrolment, 0)?;
         let claims = match &leaf.claims {
             Some(claims) if leaf.authority.is_none() => claims.clone(),
@@ -132,6 +135,7 @@ impl NodeChain {
         leaf.check_time(unix)?;
         revocations.check(&enrolment.key, leaf.serial, &leaf.name)?;
         trust.validate_path(leaf, enrolment, unix)?;
+        let not_after = leaf.validity.not_after.min(enrolment.validity.not_after);
         Ok(VerifiedNode {
             name: leaf.name.clone(),
             key: leaf.key.clone(),
@@ -142,7 +146,14 @@ impl NodeChain {
             rate: claims.rate,
             serial: leaf.serial,
             issuer: enrolment.key.clone(),
-            not_after: leaf.validity.not_after.min(enrolment.validity.not_after),
+            not_after,
+            standing: Standing {
+                issuer: enrolment.key.clone(),
+                serial: leaf.serial,
+                root: root.key.clone(),
+                enrolment_serial: enrolment.serial,
+                not_after,
+            },
         })
     }
 }

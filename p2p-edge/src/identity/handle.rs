@@ -8,6 +8,7 @@ use super::claims::{Abilities, HandleClaims, MAX_DEVICES, MAX_NUMBERS};
 use super::error::IdentityError;
 use super::key::{Domain, NodeKey, PublicKey, Signed};
 use super::revocation::RevocationList;
+use super::standing::Standing;
 use super::time::Validity;
 use super::trust::Trust;
 use super::x509::Certificate;
@@ -42,6 +43,8 @@ pub struct VerifiedHandle {
     pub issuer: PublicKey,
     /// When the certificate ends, in Unix seconds.
     pub not_after: u64,
+    /// What may void the certificate later.
+    pub standing: Standing,
 }
 
 impl VerifiedHandle {
@@ -162,13 +165,14 @@ impl HandleCertificate {
     ) -> Result<VerifiedHandle, IdentityError> {
         let (claims, enrolment) = (&self.claims, &self.enrolment);
         let subject = claims.handle.as_str();
-        trust.verify_enrolment(enrolment, revocations, unix)?;
+        let root = trust.verify_enrolment(enrolment, revocations, unix)?;
         if !self.signed.is_by(&enrolment.key, Domain::Handle) {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {subject}") });
         }
         claims.check()?;
         super::check_time(subject, claims.validity, unix)?;
         revocations.check(&enrolment.key, claims.serial, subject)?;
+        let not_after = claims.validity.not_after.min(enrolment.validity.not_after);
         Ok(VerifiedHandle {
             handle: claims.handle.clone(),
             keys: claims.keys.clone(),
@@ -176,7 +180,14 @@ impl HandleCertificate {
             numbers: claims.numbers.clone(),
             serial: claims.serial,
             issuer: enrolment.key.clone(),
-            not_after: claims.validity.not_after.min(enrolment.validity.not_after),
+            not_after,
+            standing: Standing {
+                issuer: enrolment.key.clone(),
+                serial: claims.serial,
+                root: root.key.clone(),
+                enrolment_serial: enrolment.serial,
+                not_after,
+            },
         })
     }
 }

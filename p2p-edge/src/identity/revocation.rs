@@ -118,6 +118,18 @@ impl SignedRevocations {
         Self::decode(&armour::first(pem, REVOCATIONS)?)
     }
 
+    /// Reads the lists of several authorities from PEM: every block `CAUSEWAY REVOCATION LIST`.
+    ///
+    /// # Errors
+    /// When there is no such block, or one of them cannot be read.
+    pub fn all_from_pem(pem: &str) -> Result<Vec<Self>, IdentityError> {
+        let blocks = armour::all(pem, REVOCATIONS)?;
+        if blocks.is_empty() {
+            return Err(IdentityError::MissingPem { label: REVOCATIONS });
+        }
+        blocks.iter().map(|block| Self::decode(block)).collect()
+    }
+
     /// Writes the list as PEM.
     pub fn to_pem(&self) -> String {
         armour::block(REVOCATIONS, self.encode())
@@ -152,6 +164,22 @@ pub struct RevocationList {
 }
 
 impl RevocationList {
+    /// Reads a file of revocation lists in PEM: every block, in any order. A list that a newer one
+    /// of the file replaces, or whose authority the file revokes, says nothing and is no error.
+    ///
+    /// # Errors
+    /// As [`SignedRevocations::all_from_pem`] and [`RevocationList::apply`].
+    pub fn from_pem(pem: &str, trust: &Trust, unix: u64) -> Result<Self, IdentityError> {
+        let mut merged = Self::default();
+        for list in SignedRevocations::all_from_pem(pem)? {
+            match merged.apply(list, trust, unix) {
+                Ok(_) | Err(IdentityError::StaleRevocations { .. } | IdentityError::Revoked { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(merged)
+    }
+
     /// Takes over a signed list. Returns whether it was news: the very list that is held is not.
     ///
     /// # Errors
@@ -166,7 +194,7 @@ impl RevocationList {
         let signer = &list.signer;
         match trust.root(&signer.der) {
             Some(root) => root.check_time(unix)?,
-            None => trust.verify_enrolment(signer, self, unix)?,
+            None => trust.verify_enrolment(signer, self, unix).map(drop)?,
         }
         if !list.is_signed() {
             return Err(IdentityError::BadSignature {

@@ -604,3 +604,29 @@ proptest! {
         prop_assert!(SignedRevocations::decode(&bytes).is_err());
     }
 }
+
+#[test]
+fn a_file_may_hold_the_lists_of_several_authorities() {
+    let pki = pki();
+    let trust = pki.trust().unwrap();
+    let other = pki.root.init_enrolment("Other Enrolment", [0xa3; 32], 3, pki.validity()).unwrap();
+    let revoke = |by: &Authority, previous: Option<&SignedRevocations>, serial| {
+        by.revoke(previous, serial, RevocationReason::Withdrawn, NOW).unwrap()
+    };
+    let old = revoke(&pki.enrolment, None, 7);
+    let (new, others) = (revoke(&pki.enrolment, Some(&old), 8), revoke(&other, None, 9));
+    let file = [&others, &new, &old].map(SignedRevocations::to_pem).concat();
+    let list = RevocationList::from_pem(&file, &trust, NOW).unwrap();
+    assert_eq!((list.len(), list.lists().count()), (3, 2));
+    assert!(list.is_revoked(other.key(), 9).is_some() && list.is_revoked(pki.enrolment.key(), 8).is_some());
+
+    // An authority that the same file revokes says nothing, whichever comes first.
+    let root = revoke(&pki.root, None, 3);
+    for file in [[&root, &others], [&others, &root]] {
+        let file = file.map(SignedRevocations::to_pem).concat();
+        assert!(
+            RevocationList::from_pem(&file, &trust, NOW).unwrap().is_revoked(pki.root.key(), 3).is_some()
+        );
+    }
+    assert_eq!(RevocationList::from_pem("", &trust, NOW).unwrap_err().as_str(), "pem_missing");
+}

@@ -43,20 +43,21 @@ impl Trust {
         self.roots.iter().map(|root| armour::block(CERTIFICATE, root.der.clone())).collect()
     }
 
-    /// Verifies the certificate of an enrolment authority up to a root.
+    /// Verifies the certificate of an enrolment authority up to a root, and returns that root.
     pub(super) fn verify_enrolment(
         &self,
         enrolment: &Certificate,
         revocations: &RevocationList,
         unix: u64,
-    ) -> Result<(), IdentityError> {
+    ) -> Result<&Certificate, IdentityError> {
         let root = self.root_of(enrolment)?;
         if enrolment.authority.is_none() || enrolment.is_self_issued() {
             return Err(IdentityError::NotAuthority { subject: enrolment.name.clone() });
         }
         root.check_time(unix)?;
         enrolment.check_time(unix)?;
-        revocations.check(&root.key, enrolment.serial, &enrolment.name)
+        revocations.check(&root.key, enrolment.serial, &enrolment.name)?;
+        Ok(root)
     }
 
     /// Finds the root that signed a certificate. Of several with one name, the one whose key fits.

@@ -218,3 +218,18 @@ async fn identity_files_are_made_checked_and_explained() {
     assert_eq!(Program::start(&["dance"]).exit_code().await, 64);
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_revocation_list_of_an_identity_is_read() {
+    let directory = scratch();
+    let overlay = Overlay::start().await;
+    overlay.write_identity(&directory, "alice", 11);
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let reason = p2p_edge::identity::RevocationReason::Withdrawn;
+    let lists = [(&overlay.pki.root, 77), (&overlay.pki.enrolment, 2099)]
+        .map(|(authority, serial)| authority.revoke(None, serial, reason, unix).unwrap().to_pem());
+    std::fs::write(directory.join("revoked.pem"), lists.concat()).unwrap();
+    let identity = peer::identity_files::Identity::read(&directory, None, unix).unwrap();
+    assert_eq!((identity.revocations.len(), identity.revocations.lists().count()), (2, 2));
+    std::fs::remove_dir_all(&directory).unwrap();
+}
