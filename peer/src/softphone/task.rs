@@ -242,17 +242,15 @@ impl Task {
             },
             to: to.to_string(),
         });
-        let AnswerPolicy { mode, options } = self.policy.clone();
+        let AnswerPolicy { mut mode, options } = self.policy.clone();
+        if self.calls.len() >= MAX_CALLS {
+            mode = AnswerMode::Busy;
+        }
         let mut call = Call::incoming(offer, options);
         call.plan(&mode, Instant::now());
-        let full = self.calls.len() >= MAX_CALLS;
         self.calls.insert(id, call);
         let text = String::new();
         match mode {
-            _ if full => {
-                let cause = Cause::USER_BUSY;
-                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(486), text });
-            }
             AnswerMode::Busy => {
                 let cause = Cause::USER_BUSY;
                 self.tell(id, SessionCommand::Reject { cause, sip_status: Some(486), text });

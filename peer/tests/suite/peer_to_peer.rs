@@ -165,3 +165,29 @@ async fn calls_that_are_not_answered_say_why() {
     });
     assert_eq!(field.await.as_deref(), Some("call"), "there is no call to hang up");
 }
+
+/// Sixty-four calls ring; one more is busy whatever the policy says by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_beyond_the_limit_is_rejected_and_not_answered() {
+    let overlay = Overlay::start().await;
+    let manual = AnswerPolicy { mode: AnswerMode::Manual, options: CallOptions::default() };
+    let mut bob = overlay.user("bob", 12, manual).await;
+    let alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
+    let mut carol = overlay.user("carol", 13, AnswerPolicy::default()).await;
+    for _ in 0..peer::MAX_CALLS {
+        alice.send(call("bob", CallOptions::default())).await;
+    }
+    for _ in 0..peer::MAX_CALLS {
+        bob.wait("incoming", |event| matches!(event, Event::Incoming { .. }).then_some(())).await;
+    }
+    let mode = AnswerMode::After(Duration::ZERO);
+    bob.send(Command::Policy(AnswerPolicy { mode, options: CallOptions::default() })).await;
+    for _ in 0..5 {
+        carol.send(call("bob", CallOptions::default())).await;
+        let ended = carol.wait_ended().await;
+        assert_eq!((ended.cause, ended.answered), (17, false), "{ended:?}");
+        bob.wait_ended().await;
+    }
+    assert!(!bob.names().contains(&"answered".to_owned()), "{:?}", bob.names());
+    alice.send(Command::Quit).await;
+}
