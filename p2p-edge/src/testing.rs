@@ -79,7 +79,7 @@ impl Pki {
             keys: keys.iter().map(|key| key.public()).collect(),
             serial: 2000 + serial,
             validity: self.validity(),
-            abilities: Abilities::CALLS,
+            abilities: Abilities::CALLS.with(Abilities::TEXT),
             numbers: Vec::new(),
         })
     }

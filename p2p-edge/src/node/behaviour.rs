@@ -1,8 +1,8 @@
 //! The swarm: transports and the set of behaviours.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::connection_limits::{self, ConnectionLimits};
@@ -31,8 +31,14 @@ pub(super) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/k
 const CIRCUIT_DURATION: Duration = Duration::from_secs(3600);
 /// Bytes of a relay circuit: signalling of one call.
 const CIRCUIT_BYTES: u64 = 1 << 20;
-/// Circuits that one peer may ask for in a minute.
-const CIRCUITS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
+/// Circuits that one peer may ask for at once, and how soon it may ask for one more: 120 a minute.
+const CIRCUITS_PER_PEER: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
+const CIRCUIT_EVERY_PER_PEER: Duration = Duration::from_millis(500);
+/// The same for one network address, behind which there may be many users: 1200 a minute.
+const CIRCUITS_PER_IP: NonZeroU32 = NonZeroU32::MIN.saturating_add(1199);
+const CIRCUIT_EVERY_PER_IP: Duration = Duration::from_millis(50);
+/// How long after it has connected a peer may have circuits before it has proved itself.
+pub(super) const CIRCUIT_CREDIT: Duration = Duration::from_secs(5);
 /// Duration of a relay reservation; its holder renews it before.
 const RESERVATION_DURATION: Duration = Duration::from_secs(3600);
 /// Idle connections are closed after this time.
@@ -60,22 +66,48 @@ pub(super) struct Behaviour {
     pub(super) kad: kad::Behaviour<KadStore>,
 }
 
-/// The peers that have proved an identity and may therefore reserve a place on the relay.
-/// Shared with the relay's gate, which libp2p calls.
+/// The peers that have proved an identity and may therefore use the relay. Shared with the
+/// relay's gates, which libp2p calls.
 #[derive(Clone, Default)]
-pub(super) struct Admitted(Arc<Mutex<HashSet<PeerId>>>);
+pub(super) struct Admitted(Arc<Mutex<HashMap<PeerId, Proof>>>);
+
+/// What is known of a connected peer.
+#[derive(Clone, Copy)]
+enum Proof {
+    Connected(Instant),
+    Proven,
+}
 
 impl Admitted {
+    fn table(&self) -> MutexGuard<'_, HashMap<PeerId, Proof>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer is connected, and has proved nothing unless it did on another connection.
+    pub(super) fn connected(&self, peer: PeerId, now: Instant) {
+        self.table().entry(peer).or_insert(Proof::Connected(now));
+    }
+
     pub(super) fn insert(&self, peer: PeerId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
+        self.table().insert(peer, Proof::Proven);
     }
 
     pub(super) fn remove(&self, peer: &PeerId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+        self.table().remove(peer);
     }
 
     pub(super) fn contains(&self, peer: &PeerId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(peer)
+        matches!(self.table().get(peer), Some(Proof::Proven))
+    }
+
+    /// Says whether a peer may have a circuit to another. One that has just connected may: its
+    /// credential and its request travel side by side. It loses both if the credential fails.
+    fn may_open_circuit(&self, peer: &PeerId, now: Instant) -> bool {
+        match self.table().get(peer) {
+            Some(Proof::Proven) => true,
+            Some(Proof::Connected(since)) => now < *since + CIRCUIT_CREDIT,
+            None => false,
+        }
     }
 }
 
@@ -154,6 +186,8 @@ fn behaviour(
 }
 
 fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
+    let sources = admitted.clone();
+    let source_gate = move |peer: PeerId, _: &Multiaddr, now: Instant| sources.may_open_circuit(&peer, now);
     let gate = move |peer: PeerId, _: &Multiaddr, _: Instant| admitted.contains(&peer);
     let config = relay::Config {
         max_reservations: limits.reservations,
@@ -164,9 +198,12 @@ fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
         max_circuits_per_peer: limits.circuits_per_peer,
         max_circuit_duration: CIRCUIT_DURATION,
         max_circuit_bytes: CIRCUIT_BYTES,
-        circuit_src_rate_limiters: Vec::new(),
+        circuit_src_rate_limiters: vec![Box::new(source_gate)],
     };
-    config.circuit_src_per_peer(CIRCUITS_PER_MINUTE, Duration::from_secs(60))
+    // The interval of both is that at which one more is granted, not that of the whole number.
+    config
+        .circuit_src_per_peer(CIRCUITS_PER_PEER, CIRCUIT_EVERY_PER_PEER)
+        .circuit_src_per_ip(CIRCUITS_PER_IP, CIRCUIT_EVERY_PER_IP)
 }
 
 fn kademlia(id: PeerId, server: bool, limits: &NodeLimits, store: KadStore) -> kad::Behaviour<KadStore> {
@@ -191,4 +228,23 @@ fn kademlia(id: PeerId, server: bool, limits: &NodeLimits, store: KadStore) -> k
     // Never left to the automatic choice: only certified nodes may answer.
     kad.set_mode(Some(if server { kad::Mode::Server } else { kad::Mode::Client }));
     kad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_proven_peers_and_those_about_to_prove_themselves_get_circuits() {
+        let now = Instant::now();
+        let (admitted, peer) = (Admitted::default(), PeerId::random());
+        assert!(!admitted.may_open_circuit(&peer, now), "not even connected");
+        admitted.connected(peer, now);
+        assert!(admitted.may_open_circuit(&peer, now), "its credential is on the way");
+        admitted.connected(peer, now + CIRCUIT_CREDIT);
+        assert!(!admitted.may_open_circuit(&peer, now + CIRCUIT_CREDIT), "another connection wins no time");
+        assert!(!admitted.contains(&peer), "and no reservation without proof");
+        admitted.insert(peer);
+        assert!(admitted.may_open_circuit(&peer, now + 1_000 * CIRCUIT_CREDIT) && admitted.contains(&peer));
+    }
 }

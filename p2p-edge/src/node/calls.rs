@@ -9,7 +9,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 
 use super::gateways::GatewaySearch;
-use super::incoming::{Fresh, Incoming};
+use super::incoming::{Fresh, Incoming, may_text};
 use super::lookup::Purpose;
 use super::pump::{self, StreamId, StreamInput, StreamOutput};
 use super::streams::{CallStream, OpenError, OpenId, StreamsEvent};
@@ -18,7 +18,8 @@ use super::{NodeEvent, Refusal};
 use crate::calling::{
     CommandError, DeviceId, EndedBy, Hunt, ResumeToken, SessionCommand, SessionEvent, SessionTimers,
 };
-use crate::record::{LocationRecord, RecordKey};
+use crate::identity::{Abilities, RevocationList, Standing};
+use crate::record::{RecordKey, ValidLocation};
 
 /// Wait before a lost stream is opened again, after the first attempt failed.
 const RESUME_RETRY: Duration = Duration::from_millis(500);
@@ -76,12 +77,16 @@ pub(super) struct Outgoing {
     /// The handle in whose location record the devices were found.
     handle: Option<Handle>,
     pub(super) gateways: Option<GatewaySearch>,
+    /// Whether the callee's certificate lets it send text.
+    may_text: bool,
     pub(super) told_end: bool,
 }
 
 struct Device {
     peer: PeerId,
     addresses: Vec<Multiaddr>,
+    /// What may void its certificate while the call lasts.
+    standing: Standing,
     link: Link,
     resume_attempts: u32,
 }
@@ -102,6 +107,16 @@ impl Outgoing {
 
     fn device(&mut self, device: DeviceId) -> Option<&mut Device> {
         self.devices.get_mut(device.0 as usize)
+    }
+
+    /// Says whether the certificate of a device that has the call, or may get it, is revoked.
+    pub(super) fn is_with_revoked(&self, revocations: &RevocationList) -> bool {
+        let has_call = |id: DeviceId| match self.hunt.winner() {
+            Some(winner) => winner == id && !self.hunt.has_ended(),
+            None => self.hunt.is_device_alive(id),
+        };
+        let devices = self.devices.iter().enumerate();
+        devices.into_iter().any(|(at, d)| has_call(DeviceId(at as u32)) && d.standing.is_revoked(revocations))
     }
 
     /// Says whether the call goes to this handle and waits for its answer.
@@ -153,6 +168,7 @@ impl Task {
             devices: Vec::new(),
             handle: None,
             gateways: None,
+            may_text: true,
             told_end: false,
         };
         match &to {
@@ -179,6 +195,12 @@ impl Task {
     /// Carries out a command in a call.
     pub(super) fn command(&mut self, now: Instant, call: CallId, command: SessionCommand) {
         let name = command_name(&command);
+        if matches!(command, SessionCommand::Message { .. }) && !may_text(&self.party) {
+            if self.calls.table.contains_key(&call) {
+                self.emit(NodeEvent::Call { call, event: SessionEvent::NotSupported { request: name } });
+            }
+            return;
+        }
         let result = match self.calls.table.get_mut(&call) {
             Some(Call::Outgoing(outgoing)) => outgoing.hunt.handle_command(now, command),
             Some(Call::Incoming(incoming)) => incoming.session.handle_command(now, command),
@@ -196,11 +218,16 @@ impl Task {
         &mut self,
         now: Instant,
         call: CallId,
-        record: Option<&LocationRecord>,
+        found: Option<&ValidLocation>,
         complete: Option<usize>,
     ) {
-        for device in record.map(|record| record.devices.as_slice()).unwrap_or_default() {
-            self.add_device(now, call, device.peer, device.addresses.clone());
+        if let Some(ValidLocation { record, holder, .. }) = found {
+            if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) {
+                outgoing.may_text = holder.abilities.contains(Abilities::TEXT);
+            }
+            for device in &record.devices {
+                self.add_device(now, call, device.peer, device.addresses.clone(), &holder.standing);
+            }
         }
         let Some(asked) = complete else {
             self.service(now, call);
@@ -208,7 +235,7 @@ impl Task {
         };
         let asked = asked + usize::from(self.is_alone());
         if let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) {
-            if record.is_some() || !outgoing.devices.is_empty() {
+            if found.is_some() || !outgoing.devices.is_empty() {
                 outgoing.hunt.no_more(now);
             } else {
                 abandon_unfound(now, outgoing, asked);
@@ -235,18 +262,26 @@ impl Task {
     }
 
     /// Adds a device to the hunt of a call, or learns new addresses of one that is known.
-    pub(super) fn add_device(&mut self, now: Instant, call: CallId, peer: PeerId, addresses: Vec<Multiaddr>) {
+    pub(super) fn add_device(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        standing: &Standing,
+    ) {
         if peer == self.me {
             return;
         }
         let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
         if let Some(known) = outgoing.devices.iter_mut().find(|device| device.peer == peer) {
-            known.addresses = addresses;
+            (known.addresses, known.standing) = (addresses, standing.clone());
             return;
         }
         let id = DeviceId(outgoing.devices.len() as u32);
         if outgoing.hunt.add(id) {
-            outgoing.devices.push(Device { peer, addresses, link: Link::None, resume_attempts: 0 });
+            let standing = standing.clone();
+            outgoing.devices.push(Device { peer, addresses, standing, link: Link::None, resume_attempts: 0 });
             self.connect(now, call, id);
         }
     }
@@ -440,6 +475,7 @@ impl Task {
             outgoing.hunt.handle_closed(now, id);
         }
         self.drop_stream(stream);
+        self.next_gateway(now, call);
         tracing::debug!(%call, device = id.0, "stream takes no more bytes");
     }
 
@@ -457,6 +493,8 @@ impl Task {
             Some(Call::Incoming(incoming)) => incoming.session.handle_timeout(now),
             None => return,
         }
+        // A gateway that does not acknowledge makes room for the next.
+        self.next_gateway(now, call);
         self.service(now, call);
     }
 
@@ -533,7 +571,9 @@ impl Task {
         let mut events = Vec::new();
         while let Some(event) = outgoing.hunt.poll_event() {
             outgoing.told_end |= matches!(event, SessionEvent::Ended { .. });
-            events.push(event);
+            if outgoing.may_text || !matches!(event, SessionEvent::Message { .. }) {
+                events.push(event);
+            }
         }
         let mut done = Vec::new();
         for (at, device) in outgoing.devices.iter_mut().enumerate() {

@@ -15,18 +15,19 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::Refusal;
 use super::calls::{Call, Outgoing, abandon_unfound};
+use super::candidates::{Candidate, Places, ranked};
 use super::config::NodeRole;
 use super::lookup::Purpose;
+use super::requests::is_provable;
 use super::task::{Task, Timer};
 use super::wire::{self, Blob, MAX_ANSWERS, OfferRequest, OfferResponse};
-use crate::calling::CallSession;
 use crate::identity::{Prefix, Role};
 use crate::record::{GatewayOffer, OFFER_LIFE, RecordKey, ValidRecord, validate};
 
 /// The longest prefix that is looked up beside the empty one, in digits.
 const LONGEST_PREFIX: usize = 7;
-/// Gateways whose offers are fetched for one call.
-const MAX_GATEWAYS: usize = 16;
+/// Addresses of one gateway that are tried.
+const MAX_ADDRESSES: usize = 16;
 /// Gateways whose offers have not come by then are not waited for.
 const OFFER_WAIT: Duration = Duration::from_secs(2);
 
@@ -38,7 +39,9 @@ pub(super) struct GatewaySearch {
     /// Providers found, and where they listen.
     addresses: HashMap<PeerId, Vec<Multiaddr>>,
     /// Gateways that are to prove themselves first.
-    unproven: HashSet<PeerId>,
+    places: Places,
+    /// Gateways that could not be reached, or have proved nothing.
+    unreached: HashSet<PeerId>,
     /// Gateways that have been asked for their offers.
     asked: HashSet<PeerId>,
     candidates: Vec<Candidate>,
@@ -47,15 +50,6 @@ pub(super) struct GatewaySearch {
     late: bool,
     order: Option<VecDeque<Candidate>>,
     current: Option<PeerId>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    /// Counts down, so that the longest prefix sorts first.
-    shortness: usize,
-    price: u64,
-    load_per_mille: u64,
-    peer: PeerId,
 }
 
 /// Requests for offers under way, and dials to gateways.
@@ -71,7 +65,8 @@ impl GatewaySearch {
             number,
             searches: 0,
             addresses: HashMap::new(),
-            unproven: HashSet::new(),
+            places: Places::default(),
+            unreached: HashSet::new(),
             asked: HashSet::new(),
             candidates: Vec::new(),
             allowed: false,
@@ -82,7 +77,7 @@ impl GatewaySearch {
     }
 
     fn is_complete(&self) -> bool {
-        self.searches == 0 && self.unproven.is_empty() && self.asked.is_empty()
+        self.searches == 0 && self.places.is_idle() && self.asked.is_empty()
     }
 }
 
@@ -107,11 +102,13 @@ impl Task {
         self.look_up_providers(now, keys, Purpose::Gateways(call));
     }
 
-    /// A provider was found: it is connected, and asked for its offers once it has proved itself.
+    /// A provider was found, named by a server or by the DHT: it is connected, and asked for its
+    /// offers once it has proved itself.
     pub(super) fn on_gateway_found(
         &mut self,
         now: Instant,
         call: CallId,
+        from: Option<PeerId>,
         peer: PeerId,
         addresses: Vec<Multiaddr>,
     ) {
@@ -121,20 +118,35 @@ impl Task {
             return;
         }
         if let Some(known) = search.addresses.get_mut(&peer) {
-            if !known.is_empty() || addresses.is_empty() {
-                return;
+            // Whoever named it first may have said wrongly where it is.
+            let before = known.len();
+            for address in addresses {
+                if known.len() < MAX_ADDRESSES && !known.contains(&address) {
+                    known.push(address);
+                }
             }
-            *known = addresses.clone();
-            if !search.unproven.contains(&peer) {
-                return;
+            let more = known.len() > before;
+            if more && search.places.is_pending(&peer) {
+                self.connect_gateway(now, call, peer);
+            } else if more && search.unreached.remove(&peer) {
+                search.places.offer_again(peer);
             }
-        } else {
-            if search.addresses.len() >= MAX_GATEWAYS {
-                return;
-            }
-            search.addresses.insert(peer, addresses.clone());
-            search.unproven.insert(peer);
+        } else if search.places.offer(peer, from) {
+            search.addresses.insert(peer, addresses);
         }
+        self.start_gateways(now, call);
+    }
+
+    /// Connects gateways that were found, as far as there are places for them.
+    fn start_gateways(&mut self, now: Instant, call: CallId) {
+        while let Some(peer) = self.search(call).and_then(|search| search.places.start()) {
+            self.connect_gateway(now, call, peer);
+        }
+    }
+
+    fn connect_gateway(&mut self, now: Instant, call: CallId, peer: PeerId) {
+        let Some(search) = self.search(call) else { return };
+        let addresses = search.addresses.get(&peer).cloned().unwrap_or_default();
         if self.peers.server(&peer).is_some() {
             self.on_gateway_proven(now, &peer);
         } else if !self.swarm.is_connected(&peer) {
@@ -149,6 +161,9 @@ impl Task {
             } else if !self.fetches.dials.values().any(|dialled| *dialled == peer) {
                 self.forget_gateway(now, &peer);
             }
+        } else if !self.peers.is_undecided(&peer) {
+            // Connected, and no server: a user's device, or one that was refused.
+            self.forget_gateway(now, &peer);
         }
     }
 
@@ -170,7 +185,10 @@ impl Task {
     /// A gateway cannot be reached or proves nothing: no call waits for it.
     pub(super) fn forget_gateway(&mut self, now: Instant, peer: &PeerId) {
         for call in self.calls_searching() {
-            if self.search(call).is_some_and(|search| search.unproven.remove(peer)) {
+            let Some(search) = self.search(call) else { continue };
+            if search.places.free(peer) {
+                search.unreached.insert(*peer);
+                self.start_gateways(now, call);
                 self.decide_gateway(now, call);
             }
         }
@@ -190,7 +208,7 @@ impl Task {
         let is_gateway = self.peers.server(peer).is_some_and(|node| node.role == Role::Gateway);
         for call in self.calls_searching() {
             let Some(search) = self.search(call) else { continue };
-            if !search.unproven.remove(peer) {
+            if !search.places.free(peer) {
                 continue;
             }
             if is_gateway {
@@ -202,6 +220,7 @@ impl Task {
                 self.refusals.add(Refusal::ProviderUncertified);
                 self.decide_gateway(now, call);
             }
+            self.start_gateways(now, call);
         }
     }
 
@@ -223,8 +242,9 @@ impl Task {
         let mut candidates = Vec::new();
         for Blob(value) in offers.into_iter().take(MAX_ANSWERS) {
             match self.verify_offer(&number, &peer, &value) {
-                Some(candidate) => candidates.push(candidate),
-                None => self.offended(&peer, Refusal::OfferInvalid),
+                Ok(candidate) => candidates.extend(candidate),
+                Err(true) => self.offended(&peer, Refusal::OfferInvalid),
+                Err(false) => self.refusals.add(Refusal::OfferInvalid),
             }
         }
         if let Some(search) = self.search(call) {
@@ -234,23 +254,28 @@ impl Task {
         self.decide_gateway(now, call);
     }
 
-    fn verify_offer(&self, number: &Number, peer: &PeerId, value: &[u8]) -> Option<Candidate> {
-        let whole = Prefix::of_number(number).next()?;
+    /// Verifies an offer. A gateway that is full offers nothing. An error says whether the gateway
+    /// has provably broken a rule.
+    fn verify_offer(&self, number: &Number, peer: &PeerId, value: &[u8]) -> Result<Option<Candidate>, bool> {
+        let Some(whole) = Prefix::of_number(number).next() else { return Ok(None) };
         let key = RecordKey::Gateway(whole).to_bytes();
-        let valid = validate(&key, value, &self.trust, &self.revocations, self.unix()).ok()?;
-        let ValidRecord::Offer(valid) = valid else { return None };
+        let valid = validate(&key, value, &self.trust, &self.revocations, self.unix())
+            .map_err(|error| is_provable(&error))?;
+        let ValidRecord::Offer(valid) = valid else { return Err(true) };
         let offer = &valid.record;
-        let longest =
-            offer.prefixes.iter().filter(|p| p.covers_number(number)).map(|p| p.digits().len()).max()?;
-        if valid.gateway.peer_id != *peer || offer.load >= offer.capacity {
-            return None;
+        let covering = offer.prefixes.iter().filter(|prefix| prefix.covers_number(number));
+        let longest = covering.map(|prefix| prefix.digits().len()).max().ok_or(true)?;
+        if valid.gateway.peer_id != *peer {
+            return Err(true);
         }
-        Some(Candidate {
-            shortness: usize::MAX - longest,
-            price: offer.price.micros_per_minute,
-            load_per_mille: u64::from(offer.load) * 1000 / u64::from(offer.capacity.max(1)),
+        let candidate = Candidate {
             peer: *peer,
-        })
+            prefix: longest,
+            price: offer.price,
+            load_per_mille: u64::from(offer.load) * 1000 / u64::from(offer.capacity.max(1)),
+            standing: valid.gateway.standing.clone(),
+        };
+        Ok(Some(candidate).filter(|_| offer.load < offer.capacity))
     }
 
     /// One of the provider look-ups is complete.
@@ -287,9 +312,7 @@ impl Task {
         if !search.is_complete() && !enough {
             return;
         }
-        let mut candidates = std::mem::take(&mut search.candidates);
-        candidates.sort();
-        candidates.dedup_by_key(|candidate| candidate.peer);
+        let candidates = ranked(std::mem::take(&mut search.candidates));
         if candidates.is_empty() {
             let asked = self.peers.servers().count();
             outgoing.gateways = None;
@@ -297,37 +320,35 @@ impl Task {
             self.service(now, call);
             return;
         }
-        search.order = Some(candidates.into());
+        search.order = Some(candidates);
         self.next_gateway(now, call);
         self.service(now, call);
     }
 
-    /// Tries the next gateway where the present one cannot be reached; says that there is no more
-    /// once one has taken the call.
+    /// Tries the next gateway where the present one cannot be reached or has no room; says that
+    /// there is no more once one has taken the call or refused it for good.
     pub(super) fn next_gateway(&mut self, now: Instant, call: CallId) {
-        let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
-        let present = outgoing.gateways.as_ref().and_then(|search| search.current);
-        let device = present.and_then(|peer| outgoing.device_of(&peer));
-        let session = device.and_then(|id| outgoing.hunt.session(id));
-        let taken = session.is_some_and(CallSession::is_acknowledged);
-        let trying = device.is_some_and(|id| !outgoing.hunt.is_device_finished(id));
-        let Some(search) = &mut outgoing.gateways else { return };
-        let Some(order) = &mut search.order else { return };
-        if taken {
-            outgoing.gateways = None;
-            outgoing.hunt.no_more(now);
-        } else if !trying {
-            match order.pop_front() {
-                Some(Candidate { peer, .. }) => {
-                    search.current = Some(peer);
-                    let addresses = search.addresses.get(&peer).cloned().unwrap_or_default();
-                    self.add_device(now, call, peer, addresses);
-                }
-                None => {
-                    outgoing.gateways = None;
-                    outgoing.hunt.no_more(now);
-                }
+        loop {
+            let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
+            let present = outgoing.gateways.as_ref().and_then(|search| search.current);
+            let device = present.and_then(|peer| outgoing.device_of(&peer));
+            let waits =
+                device.is_some_and(|id| outgoing.hunt.is_device_alive(id) && !outgoing.hunt.has_alerted(id));
+            let settled = device.is_some_and(|id| !waits && !outgoing.hunt.may_be_replaced(id));
+            let Some(search) = &mut outgoing.gateways else { return };
+            let Some(order) = &mut search.order else { return };
+            if waits {
+                return;
             }
+            let next = if settled { None } else { order.pop_front() };
+            let Some(Candidate { peer, standing, .. }) = next else {
+                outgoing.gateways = None;
+                outgoing.hunt.no_more(now);
+                return;
+            };
+            search.current = Some(peer);
+            let addresses = search.addresses.get(&peer).cloned().unwrap_or_default();
+            self.add_device(now, call, peer, addresses, &standing);
         }
     }
 
@@ -348,30 +369,4 @@ impl Task {
 /// Returns an offer as it is to be signed at a moment.
 pub(super) fn fresh_offer(offer: &GatewayOffer, load: u32, unix_ms: u64) -> GatewayOffer {
     GatewayOffer { load, sequence: unix_ms, expires_unix: unix_ms / 1000 + OFFER_LIFE / 2, ..offer.clone() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_prefix_then_price_then_load_wins() {
-        let candidate = |longest: usize, price, load_per_mille| Candidate {
-            shortness: usize::MAX - longest,
-            price,
-            load_per_mille,
-            peer: PeerId::random(),
-        };
-        let mut all = [
-            candidate(0, 1, 0),
-            candidate(2, 50, 0),
-            candidate(4, 200, 900),
-            candidate(4, 200, 100),
-            candidate(4, 300, 0),
-        ];
-        all.sort();
-        let order: Vec<_> =
-            all.iter().map(|c| (usize::MAX - c.shortness, c.price, c.load_per_mille)).collect();
-        assert_eq!(order, [(4, 200, 100), (4, 200, 900), (4, 300, 0), (2, 50, 0), (0, 1, 0)]);
-    }
 }

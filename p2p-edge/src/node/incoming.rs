@@ -16,7 +16,7 @@ use crate::calling::{
     Body, CallSession, Frame, FrameDecoder, Glare, Invite, SessionCommand, SessionEvent, glare,
 };
 use crate::identity::{
-    Abilities, Assertion, IdentityError, InviteContext, Role, VerifiedParty, verify_invite,
+    Abilities, Assertion, IdentityError, InviteContext, Role, Standing, VerifiedParty, verify_invite,
 };
 
 /// How long an inbound stream may take to say what it is for.
@@ -44,9 +44,18 @@ pub(super) struct Incoming {
     pub(super) session: CallSession,
     pub(super) peer: PeerId,
     pub(super) stream: Option<StreamId>,
-    /// Refused before the owner of the node heard of it.
-    silent: bool,
+    /// What may void the caller's certificate while the call lasts.
+    pub(super) standing: Standing,
+    /// Whether the caller's certificate lets it send text.
+    may_text: bool,
     told_end: bool,
+}
+
+/// Whose call the owner of the node hears of.
+struct Admission {
+    caller: VerifiedCaller,
+    standing: Standing,
+    may_text: bool,
 }
 
 /// Why an invite is refused: what is counted, and what its sender hears.
@@ -55,11 +64,15 @@ struct Refused {
     cause: Cause,
     status: u16,
     text: &'static str,
+    /// Whether the caller has broken a rule, beyond any difference of clocks or of what the two
+    /// nodes know.
+    provable: bool,
 }
 
 impl Refused {
-    fn unverified(reason: Refusal) -> Self {
-        Self { reason, cause: Cause::CALL_REJECTED, status: 403, text: "the caller is not verified" }
+    fn unverified(reason: Refusal, provable: bool) -> Self {
+        let text = "the caller is not verified";
+        Self { reason, cause: Cause::CALL_REJECTED, status: 403, text, provable }
     }
 }
 
@@ -87,9 +100,11 @@ impl Task {
         }
     }
 
-    /// An inbound stream has not said what it is for.
+    /// An inbound stream has not said what it is for. A slow path may be why.
     pub(super) fn on_silent_stream(&mut self, id: StreamId) {
-        self.refuse_stream(id, Refusal::FrameInvalid);
+        self.refusals.add(Refusal::FrameInvalid);
+        self.settle_fresh(id);
+        self.drop_stream(id);
     }
 
     fn refuse_stream(&mut self, id: StreamId, reason: Refusal) {
@@ -105,7 +120,7 @@ impl Task {
         let of_peer = self.calls.fresh.get(&peer).map_or(0, HashSet::len);
         let crowded = of_peer >= MAX_FRESH_PER_PEER || self.calls.fresh.len() >= MAX_FRESH_PEERS;
         if crowded || self.calls.streams.len() >= 2 * self.limits.calls {
-            self.offended(&peer, Refusal::StreamQuota);
+            self.refusals.add(Refusal::StreamQuota);
             return;
         }
         let id = self.start_stream(peer, stream, Owner::Fresh(Fresh::new()));
@@ -137,39 +152,61 @@ impl Task {
                 return;
             }
         };
-        session.handle_bytes(now, rest);
-        if let Some(stream) = self.calls.streams.get_mut(&id) {
-            stream.owner = Owner::Incoming(call);
-        }
-        let verdict = self.judge(&invite, &peer);
-        let mut incoming =
-            Incoming { session, peer, stream: Some(id), silent: verdict.is_err(), told_end: false };
-        match verdict {
-            Ok(from) => {
+        match self.judge(&invite, &peer) {
+            Ok(Admission { caller, standing, may_text }) => {
+                session.handle_bytes(now, rest);
+                if let Some(stream) = self.calls.streams.get_mut(&id) {
+                    stream.owner = Owner::Incoming(call);
+                }
+                let incoming =
+                    Incoming { session, peer, stream: Some(id), standing, may_text, told_end: false };
                 self.calls.table.insert(call, Call::Incoming(Box::new(incoming)));
-                self.emit(NodeEvent::Incoming { call, from, to: invite.to, media: invite.media });
+                self.emit(NodeEvent::Incoming { call, from: caller, to: invite.to, media: invite.media });
+                self.service(now, call);
             }
-            Err(Refused { reason, cause, status, text }) => {
-                self.offended(&peer, reason);
-                tracing::info!(%call, reason = reason.as_str(), "incoming call refused");
-                let reject =
-                    SessionCommand::Reject { cause, sip_status: Some(status), text: text.to_owned() };
-                // A session that has just begun takes a reject.
-                let _ = incoming.session.handle_command(now, reject);
-                self.calls.table.insert(call, Call::Incoming(Box::new(incoming)));
+            Err(refused) => {
+                tracing::info!(%call, reason = refused.reason.as_str(), "incoming call refused");
+                self.refuse_invite(now, id, &peer, session, refused);
             }
         }
-        self.service(now, call);
+    }
+
+    /// Says no on the stream and forgets the call at once: whoever proves nothing takes no place
+    /// that a caller could have.
+    fn refuse_invite(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        peer: &PeerId,
+        mut session: CallSession,
+        refused: Refused,
+    ) {
+        let Refused { reason, cause, status, text, provable } = refused;
+        let reject = SessionCommand::Reject { cause, sip_status: Some(status), text: text.to_owned() };
+        // A session that has just begun takes a reject.
+        let _ = session.handle_command(now, reject);
+        if let Some(stream) = self.calls.streams.get(&id) {
+            while let Some(bytes) = session.poll_transmit() {
+                stream.output.write(bytes);
+            }
+        }
+        self.drop_stream(id);
+        if provable {
+            self.offended(peer, reason);
+        } else {
+            self.refusals.add(reason);
+        }
     }
 
     /// Decides whether the owner of the node hears of an invite.
-    fn judge(&mut self, invite: &Invite, peer: &PeerId) -> Result<VerifiedCaller, Refused> {
+    fn judge(&mut self, invite: &Invite, peer: &PeerId) -> Result<Admission, Refused> {
         if self.draining || self.calls.table.len() >= self.limits.calls {
             return Err(Refused {
                 reason: Refusal::CallLimit,
                 cause: Cause::SWITCHING_EQUIPMENT_CONGESTION,
                 status: 503,
                 text: "no room for the call",
+                provable: false,
             });
         }
         let assertion = Assertion {
@@ -187,7 +224,9 @@ impl Task {
             unix: super::task::unix_now(),
         };
         let party = verify_invite(&invite.certificate, &assertion, &invite.signature, peer, &mut context)
-            .map_err(|error| Refused::unverified(reason_of(&error)))?;
+            .map_err(|error| Refused::unverified(reason_of(&error), is_provable(&error)))?;
+        let standing = party.standing().clone();
+        let may_text = may_text(&party);
         let caller = match party {
             VerifiedParty::Handle(holder) => {
                 let needed = match invite.to {
@@ -200,6 +239,7 @@ impl Task {
                         cause: Cause::BEARER_CAPABILITY_NOT_AUTHORIZED,
                         status: 403,
                         text: "the caller's certificate does not permit this call",
+                        provable: true,
                     });
                 }
                 let own = Address::Handle(holder.handle.clone());
@@ -221,10 +261,10 @@ impl Task {
                 role: CallerRole::Gateway,
                 peer: peer.to_string(),
             },
-            VerifiedParty::Node(_) => return Err(Refused::unverified(Refusal::CallCertificate)),
+            VerifiedParty::Node(_) => return Err(Refused::unverified(Refusal::CallCertificate, true)),
         };
         self.check_callee(invite, &caller)?;
-        Ok(caller)
+        Ok(Admission { caller, standing, may_text })
     }
 
     /// A user takes calls for its own handle only, and settles calls that cross.
@@ -236,6 +276,16 @@ impl Task {
                 cause: Cause::UNALLOCATED_NUMBER,
                 status: 404,
                 text: "no such user here",
+                provable: false,
+            });
+        }
+        if !certificate.claims().abilities.contains(Abilities::BE_CALLED) {
+            return Err(Refused {
+                reason: Refusal::CallCertificate,
+                cause: Cause::BEARER_CAPABILITY_NOT_AUTHORIZED,
+                status: 403,
+                text: "the user's certificate does not permit being called",
+                provable: false,
             });
         }
         let Some(handle) = &caller.handle else { return Ok(()) };
@@ -250,6 +300,7 @@ impl Task {
                 cause: Cause::USER_BUSY,
                 status: 486,
                 text: "calling you at this moment",
+                provable: false,
             }),
             Glare::YieldOwn => {
                 self.yielded.push(own);
@@ -261,9 +312,12 @@ impl Task {
     /// A caller puts its call on a new stream.
     fn on_resume(&mut self, now: Instant, id: StreamId, peer: PeerId, frame: &Frame, rest: &[u8]) {
         let Body::Resume { call, .. } = frame.body else { return };
+        let unix = self.unix();
         let resumed = match self.calls.table.get_mut(&call) {
-            // Only the device that holds the call may move it.
-            Some(Call::Incoming(incoming)) if incoming.peer == peer => {
+            // Only the device that holds the call may move it, while its certificate is good.
+            Some(Call::Incoming(incoming))
+                if incoming.peer == peer && incoming.standing.is_good(&self.revocations, unix) =>
+            {
                 incoming.session.reattach(now, frame).is_ok().then(|| incoming.stream.replace(id))
             }
             _ => None,
@@ -272,7 +326,10 @@ impl Task {
             if let Some(stream) = self.calls.streams.get(&id) {
                 stream.output.write(Frame::resume_refused().encode());
             }
-            self.refuse_stream(id, Refusal::ResumeUnknown);
+            // The call may have ended here while its stream was lost.
+            self.refusals.add(Refusal::ResumeUnknown);
+            self.settle_fresh(id);
+            self.drop_stream(id);
             return;
         };
         if let Some(stream) = self.calls.streams.get_mut(&id) {
@@ -297,7 +354,8 @@ impl Task {
         }
         let mut events = Vec::new();
         while let Some(event) = incoming.session.poll_event() {
-            let heard = !incoming.silent && !incoming.told_end && !matches!(event, SessionEvent::Invited(_));
+            let refused = matches!(event, SessionEvent::Message { .. }) && !incoming.may_text;
+            let heard = !incoming.told_end && !refused && !matches!(event, SessionEvent::Invited(_));
             incoming.told_end |= matches!(event, SessionEvent::Ended { .. });
             if heard {
                 events.push(event);
@@ -349,6 +407,27 @@ impl Task {
         };
         Some(Caller { address, display_name, private: from.private })
     }
+}
+
+/// Says whether a party may send text: a user whose certificate says so, and every gateway.
+pub(super) fn may_text(party: &VerifiedParty) -> bool {
+    match party {
+        VerifiedParty::Handle(holder) => holder.abilities.contains(Abilities::TEXT),
+        VerifiedParty::Node(_) => true,
+    }
+}
+
+/// Says whether an invite was refused for what it is: not for a clock, a revocation, another root
+/// or a full table.
+fn is_provable(error: &IdentityError) -> bool {
+    matches!(
+        error,
+        IdentityError::WrongKey { .. }
+            | IdentityError::AddressNotCertified { .. }
+            | IdentityError::BadSignature { .. }
+            | IdentityError::Malformed { .. }
+            | IdentityError::Replayed
+    )
 }
 
 fn reason_of(error: &IdentityError) -> Refusal {

@@ -17,7 +17,7 @@ use libp2p::request_response::OutboundRequestId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::Refusal;
-use super::requests::ServeId;
+use super::serving::ServeId;
 use super::task::{Task, Timer};
 use super::wire::{self, Answer, Blob, LookupRequest, LookupResponse, MAX_ANSWERS, MAX_KEYS};
 use crate::record::{RecordKey, ValidRecord, validate};
@@ -202,11 +202,11 @@ impl Task {
         }
     }
 
-    fn take_answer(&mut self, now: Instant, id: LookupId, peer: PeerId, answer: Option<Answer>) {
+    fn take_answer(&mut self, now: Instant, id: LookupId, from: PeerId, answer: Option<Answer>) {
         let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
         lookup.waiting = lookup.waiting.saturating_sub(1);
         if let Some(answer) = answer {
-            lookup.answered.insert(peer);
+            lookup.answered.insert(from);
             lookup.found_nothing += usize::from(answer.records.is_empty());
             for Blob(value) in answer.records.into_iter().take(MAX_ANSWERS) {
                 self.found_record(now, id, value);
@@ -215,7 +215,7 @@ impl Task {
                 if let Ok(peer) = PeerId::from_bytes(&provider.peer) {
                     let addresses =
                         provider.addresses.iter().take(MAX_ANSWERS).filter_map(|a| a.parse().ok());
-                    self.found_provider(now, id, peer, addresses.collect());
+                    self.found_provider(now, id, Some(from), peer, addresses.collect());
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Task {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 let providers: HashSet<PeerId> = providers;
                 for peer in providers.into_iter().take(MAX_ANSWERS) {
-                    self.found_provider(now, id, peer, Vec::new());
+                    self.found_provider(now, id, None, peer, Vec::new());
                 }
             }
             _ => {
@@ -278,7 +278,7 @@ impl Task {
         }
         match validate(&lookup.key, &value, &self.trust, &self.revocations, self.unix()) {
             Ok(record) => {
-                let newer = lookup.best.as_ref().is_none_or(|best| best.sequence() < record.sequence());
+                let newer = lookup.best.as_ref().is_none_or(|best| record.outranks(best));
                 if newer && let Some(lookup) = self.lookups.table.get_mut(&id) {
                     lookup.best = Some(record.clone());
                     lookup.best_value = value;
@@ -293,14 +293,22 @@ impl Task {
         }
     }
 
-    fn found_provider(&mut self, now: Instant, id: LookupId, peer: PeerId, addresses: Vec<Multiaddr>) {
+    /// Takes a provider that a server has named, or the DHT.
+    fn found_provider(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        from: Option<PeerId>,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    ) {
         let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
         let known = lookup.providers.entry(peer).or_default();
         if known.is_empty() {
             known.clone_from(&addresses);
         }
         if let Purpose::Gateways(call) = lookup.purpose {
-            self.on_gateway_found(now, call, peer, addresses);
+            self.on_gateway_found(now, call, from, peer, addresses);
         }
     }
 
@@ -315,6 +323,16 @@ impl Task {
             _ => lookup.found_nothing >= ENOUGH,
         };
         if settled || lookup.waiting == 0 {
+            self.complete_lookup(now, id);
+        }
+    }
+
+    /// Ends the look-ups for a client that has been answered.
+    pub(super) fn end_lookups_for(&mut self, now: Instant, serve: ServeId) {
+        let is_its = |lookup: &Lookup| matches!(lookup.purpose, Purpose::Serve(of, _) if of == serve);
+        let ids: Vec<LookupId> =
+            self.lookups.table.iter().filter(|(_, lookup)| is_its(lookup)).map(|(id, _)| *id).collect();
+        for id in ids {
             self.complete_lookup(now, id);
         }
     }
@@ -340,7 +358,7 @@ impl Task {
         if let Purpose::Serve(serve, at) = lookup.purpose {
             let providers = lookup.providers.into_iter().collect();
             let value = lookup.best.is_some().then_some(lookup.best_value);
-            self.on_served_key(serve, at, value, providers);
+            self.on_served_key(now, serve, at, value, providers);
             return;
         }
         if let Purpose::ProviderReadBack(item) = lookup.purpose {
@@ -355,7 +373,7 @@ impl Task {
     fn report(&mut self, now: Instant, purpose: Purpose, outcome: &Outcome<'_>) {
         match (purpose, outcome.record) {
             (Purpose::Location(call), Some(ValidRecord::Location(found))) => {
-                self.on_location(now, call, Some(&found.record), outcome.complete);
+                self.on_location(now, call, Some(found), outcome.complete);
             }
             (Purpose::Location(call), _) => self.on_location(now, call, None, outcome.complete),
             (Purpose::Number(call), Some(ValidRecord::Number(found))) => {

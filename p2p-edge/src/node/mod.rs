@@ -5,7 +5,9 @@
 
 mod behaviour;
 mod calls;
+mod candidates;
 mod config;
+mod devices;
 mod gateways;
 mod incoming;
 mod lookup;
@@ -14,6 +16,8 @@ mod publish;
 mod pump;
 mod requests;
 mod reserve;
+mod revocations;
+mod serving;
 mod status;
 mod store;
 mod streams;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
@@ -15,7 +15,6 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, identify};
 
 use super::Refusal;
-use super::behaviour::KAD_PROTOCOL;
 use super::reserve::Backoff;
 use super::task::Task;
 use super::wire::{self, Hello, ListVersion};
@@ -29,6 +28,8 @@ const MAX_KNOWN: usize = 200;
 const MAX_ADDRESSES: usize = 8;
 /// Broken rules after which a peer is disconnected.
 const MAX_OFFENCES: u32 = 64;
+/// One broken rule is forgiven in this time.
+const FORGIVEN_EVERY: Duration = Duration::from_secs(10);
 /// While no more servers than this are connected, each new one is asked for others at once.
 const FEW_SERVERS: usize = 4;
 /// Servers to which an otherwise unused connection is kept.
@@ -39,7 +40,6 @@ const MAX_WARM: usize = 64;
 pub(super) struct Peers {
     table: HashMap<PeerId, Peer>,
     hellos: HashMap<OutboundRequestId, PeerId>,
-    lists: HashMap<OutboundRequestId, [u8; 32]>,
     known: BTreeMap<PeerId, Known>,
     clock: u64,
 }
@@ -50,10 +50,35 @@ struct Peer {
     asked: bool,
     /// Whether the peer's credential was verified or refused.
     decided: bool,
-    /// How often the peer has broken the rules.
-    offences: u32,
+    /// How often the peer has broken the rules lately.
+    offences: Offences,
     identified: Vec<Multiaddr>,
-    routes: bool,
+}
+
+/// How often a peer has broken the rules lately.
+#[derive(Default)]
+struct Offences {
+    count: u32,
+    /// Up to when the oldest ones have been forgiven.
+    since: Option<Instant>,
+}
+
+impl Offences {
+    /// Counts one more. Returns whether that is too many: one is forgiven every
+    /// [`FORGIVEN_EVERY`], so that a connection of weeks does not fall over a few strays.
+    fn add(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let forgiven = now.saturating_duration_since(since).as_secs() / FORGIVEN_EVERY.as_secs();
+        let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
+        if forgiven >= self.count {
+            (self.count, self.since) = (0, Some(now));
+        } else {
+            self.count -= forgiven;
+            self.since = Some(since + FORGIVEN_EVERY * forgiven);
+        }
+        self.count += 1;
+        self.count >= MAX_OFFENCES
+    }
 }
 
 struct Connection {
@@ -83,9 +108,8 @@ impl Peers {
             proven: None,
             asked: false,
             decided: false,
-            offences: 0,
+            offences: Offences::default(),
             identified: Vec::new(),
-            routes: false,
         });
         let relayed = endpoint.is_relayed();
         let dialled = match endpoint {
@@ -166,6 +190,21 @@ impl Peers {
         self.table.get(peer)?.connections.iter().find(|connection| connection.id == id)?.ip
     }
 
+    /// Returns the networks from which a peer is known to come: those of its connections where
+    /// there are any, for what it says of itself may be made up. What names no network address is
+    /// no evidence of any: all such peers count as of one network.
+    fn networks(&self, peer: &PeerId, declared: &[Multiaddr]) -> HashSet<Network> {
+        let connections = self.table.get(peer).map(|entry| entry.connections.as_slice()).unwrap_or_default();
+        let mut ips: HashSet<IpAddr> = connections.iter().filter_map(|connection| connection.ip).collect();
+        if ips.is_empty() {
+            ips = declared.iter().filter_map(ip_of).collect();
+        }
+        if ips.is_empty() {
+            return HashSet::from([Network::Unknown]);
+        }
+        ips.into_iter().filter_map(network_of).collect()
+    }
+
     /// Returns how many peers are connected, and how many of them through relays only.
     pub(super) fn counts(&self) -> (usize, usize) {
         let relayed = |entry: &&Peer| entry.connections.iter().all(|connection| connection.relayed);
@@ -209,6 +248,7 @@ impl Task {
         id: ConnectionId,
         endpoint: &ConnectedPoint,
     ) {
+        self.admitted.connected(peer, now);
         if self.peers.connected(peer, id, endpoint) {
             self.say_hello(peer);
         }
@@ -221,26 +261,27 @@ impl Task {
             return;
         }
         self.admitted.remove(&peer);
+        self.lists.forget(&peer);
         self.pending_providers.retain(|(from, _)| *from != peer);
         self.check_online(now);
         self.dial_bootstrap(now);
         self.watch_reservations(now);
     }
 
-    /// Counts what a peer did wrong. Whoever goes on is disconnected: each offence costs this node
-    /// more to refuse than the peer to commit.
+    /// Counts what a peer provably did wrong. Whoever goes on is disconnected: each offence costs
+    /// this node more to refuse than the peer to commit. What may come of this node's own state, of
+    /// two clocks that differ or of two nodes that do not know the same yet is no offence.
     pub(super) fn offended(&mut self, peer: &PeerId, reason: Refusal) {
         self.refusals.add(reason);
         let Some(entry) = self.peers.table.get_mut(peer) else { return };
-        entry.offences += 1;
-        if entry.offences == MAX_OFFENCES {
+        if entry.offences.add(Instant::now()) {
             tracing::info!(%peer, reason = reason.as_str(), "peer disconnected: it does not keep to the rules");
             // Errs when the peer is gone already.
             let _ = self.swarm.disconnect_peer_id(*peer);
         }
     }
 
-    /// Sends this node's credential, or sends it again because its lists have changed.
+    /// Sends this node's credential.
     fn say_hello(&mut self, peer: PeerId) {
         let hello = self.hello();
         let id = self.swarm.behaviour_mut().identity.send_request(&peer, hello);
@@ -271,11 +312,11 @@ impl Task {
             self.offended(&peer, Refusal::MessageMalformed);
             return;
         };
-        self.fetch_newer_lists(peer, &hello.lists);
         let Some(entry) = self.peers.table.get_mut(&peer) else { return };
         (entry.asked, entry.decided) = (true, true);
         let same = entry.proven.as_ref().is_some_and(|proven| proven.credential.encode() == hello.credential);
         if same {
+            self.on_lists_offered(peer, &hello.lists);
             return;
         }
         match self.verify_credential(&peer, &hello.credential) {
@@ -288,10 +329,13 @@ impl Task {
                 if is_server {
                     self.on_server(now, peer);
                 }
+                // Not before: anybody could claim a list that is never handed out.
+                self.on_lists_offered(peer, &hello.lists);
             }
             Err((reason, error)) => {
                 self.refusals.add(reason);
                 tracing::debug!(%peer, reason = error.as_str(), "credential refused");
+                self.end_credit(&peer);
                 // Decided: those that wait are refused now.
                 self.accept_pending_providers(&peer);
                 self.forget_gateway(now, &peer);
@@ -337,7 +381,6 @@ impl Task {
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         let Some(entry) = self.peers.table.get_mut(&peer) else { return };
         entry.identified = info.listen_addrs.into_iter().take(MAX_ADDRESSES).collect();
-        entry.routes = info.protocols.contains(&KAD_PROTOCOL);
         if self.peers.server(&peer).is_some() {
             self.route(peer);
         }
@@ -368,12 +411,13 @@ impl Task {
     /// Says whether a bucket has room for one more peer of each of these networks. Whoever rents
     /// one network could otherwise fill the buckets around a key.
     fn is_diverse(&mut self, peer: &PeerId, addresses: &[Multiaddr]) -> bool {
-        let networks: HashSet<Network> = addresses.iter().filter_map(network_of).collect();
+        let networks = self.peers.networks(peer, addresses);
         let limit = self.limits.same_subnet_per_bucket;
         let Some(bucket) = self.swarm.behaviour_mut().kad.kbucket(*peer) else { return false };
         let mut counts: HashMap<Network, usize> = HashMap::new();
         for entry in bucket.iter().filter(|entry| entry.node.key.preimage() != peer) {
-            let of_entry: HashSet<Network> = entry.node.value.iter().filter_map(network_of).collect();
+            let declared: Vec<Multiaddr> = entry.node.value.iter().cloned().collect();
+            let of_entry = self.peers.networks(entry.node.key.preimage(), &declared);
             for network in of_entry.intersection(&networks) {
                 *counts.entry(*network).or_default() += 1;
             }
@@ -384,20 +428,12 @@ impl Task {
     /// Drops peers whose certificate has expired.
     pub(super) fn drop_expired_peers(&mut self, now: Instant) {
         let unix = self.unix();
-        self.drop_peers(now, |_, proven| {
-            unix > match &proven.party {
-                VerifiedParty::Handle(holder) => holder.not_after,
-                VerifiedParty::Node(node) => node.not_after,
-            }
-        });
+        self.drop_peers(now, |_, proven| proven.party.standing().has_expired(unix));
     }
 
-    /// Drops peers that a new revocation list voids.
-    fn drop_revoked_peers(&mut self, now: Instant) {
-        let unix = self.unix();
-        self.drop_peers(now, |task, proven| {
-            proven.credential.verify(&task.trust, &task.revocations, unix).is_err()
-        });
+    /// Drops peers that a new revocation list voids. Each was verified when it proved itself.
+    pub(super) fn drop_revoked_peers(&mut self, now: Instant) {
+        self.drop_peers(now, |task, proven| proven.party.standing().is_revoked(&task.revocations));
     }
 
     fn drop_peers(&mut self, now: Instant, is_invalid: impl Fn(&Task, &Proven) -> bool) {
@@ -421,47 +457,13 @@ impl Task {
         self.check_online(now);
     }
 
-    fn fetch_newer_lists(&mut self, peer: PeerId, offered: &[ListVersion]) {
-        for list in offered.iter().take(MAX_LISTS) {
-            let Ok(issuer) = <[u8; 32]>::try_from(list.issuer.as_slice()) else { continue };
-            let held = self.revocations.lists().find(|held| held.issuer().to_bytes() == issuer);
-            let newer = held.is_none_or(|held| held.version() < list.version);
-            // One fetch per authority at a time bounds what a liar can make this node ask for.
-            if newer && !self.peers.lists.values().any(|asked| *asked == issuer) {
-                let id = self.swarm.behaviour_mut().revocations.send_request(&peer, issuer.to_vec());
-                self.peers.lists.insert(id, issuer);
+    /// Sends this node's credential again because its lists have changed.
+    pub(super) fn say_hello_to_all(&mut self) {
+        let peers: Vec<PeerId> = self.peers.table.keys().copied().collect();
+        for peer in peers {
+            if self.swarm.behaviour().calls.is_direct(&peer) {
+                self.say_hello(peer);
             }
-        }
-    }
-
-    /// Takes a revocation list that was asked for, or the failure to get it.
-    pub(super) fn on_list(&mut self, now: Instant, id: OutboundRequestId, answer: Option<&[u8]>) {
-        if self.peers.lists.remove(&id).is_none() {
-            return;
-        }
-        let Some(bytes) = answer.filter(|bytes| !bytes.is_empty()) else { return };
-        match SignedRevocations::decode(bytes) {
-            Ok(list) => self.apply_revocations(now, list),
-            Err(_) => self.refusals.add(Refusal::MessageMalformed),
-        }
-    }
-
-    /// Takes over a revocation list, drops what it revokes and tells the peers.
-    pub(super) fn apply_revocations(&mut self, now: Instant, list: SignedRevocations) {
-        match self.revocations.apply(list, &self.trust, self.unix()) {
-            Ok(true) => {
-                self.verify_self();
-                self.swarm.behaviour_mut().kad.store_mut().trust(&self.trust, &self.revocations);
-                self.drop_revoked_peers(now);
-                let peers: Vec<PeerId> = self.peers.table.keys().copied().collect();
-                for peer in peers {
-                    if self.swarm.behaviour().calls.is_direct(&peer) {
-                        self.say_hello(peer);
-                    }
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::debug!(reason = error.as_str(), "revocation list not taken over"),
         }
     }
 
@@ -476,13 +478,14 @@ impl Task {
 /// A network that one party is likely to own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Network {
+    Unknown,
     V4([u8; 3]),
     V6([u8; 6]),
 }
 
 /// Returns the network of an address. Loopback has none: it says nothing about ownership.
-fn network_of(address: &Multiaddr) -> Option<Network> {
-    match ip_of(address)?.to_canonical() {
+fn network_of(ip: IpAddr) -> Option<Network> {
+    match ip.to_canonical() {
         ip if ip.is_loopback() => None,
         IpAddr::V4(ip) => {
             let [a, b, c, _] = ip.octets();
@@ -542,7 +545,7 @@ mod tests {
 
     #[test]
     fn networks_are_24_and_48_bits_and_loopback_is_none() {
-        let network = |text: &str| network_of(&text.parse().unwrap());
+        let network = |text: &str| ip_of(&text.parse().unwrap()).and_then(network_of);
         assert_eq!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.2.99/udp/2/quic-v1"));
         assert_ne!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.3.1/tcp/1"));
         assert_eq!(network("/ip6/2001:db8:1:2::1/tcp/1"), network("/ip6/2001:db8:1:ffff::1/tcp/1"));
@@ -551,6 +554,40 @@ mod tests {
         for exempt in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/dns4/example.org/tcp/1"] {
             assert_eq!(network(exempt), None, "{exempt}");
         }
+    }
+
+    #[test]
+    fn a_peer_comes_from_where_it_is_connected_whatever_it_says() {
+        let address = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let connected = |peers: &mut Peers, id, from: &str| {
+            let peer = PeerId::random();
+            let endpoint = ConnectedPoint::Listener {
+                local_addr: address("/ip4/198.51.100.1/tcp/1"),
+                send_back_addr: address(from),
+            };
+            peers.connected(peer, ConnectionId::new_unchecked(id), &endpoint);
+            peer
+        };
+        let mut peers = Peers::default();
+        let liar = connected(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
+        let local = connected(&mut peers, 2, "/ip4/127.0.0.1/tcp/1");
+        let elsewhere = [address("/ip4/203.0.113.1/tcp/1"), address("/dns4/example.org/tcp/1")];
+        let its_own = HashSet::from([Network::V4([192, 0, 2])]);
+        assert_eq!(peers.networks(&liar, &elsewhere), its_own);
+        assert_eq!(peers.networks(&liar, &[]), its_own);
+        assert_eq!(peers.networks(&local, &elsewhere), HashSet::new(), "loopback is exempt");
+        let gone = PeerId::random();
+        assert_eq!(peers.networks(&gone, &elsewhere), HashSet::from([Network::V4([203, 0, 113])]));
+        assert_eq!(peers.networks(&gone, &elsewhere[1..]), HashSet::from([Network::Unknown]));
+    }
+
+    #[test]
+    fn offences_are_forgiven_with_time() {
+        let start = Instant::now();
+        let mut steady = Offences::default();
+        assert!((0..1_000).all(|n| !steady.add(start + FORGIVEN_EVERY * n)), "one now and then");
+        let mut burst = Offences::default();
+        assert_eq!((0..100).position(|_| burst.add(start)), Some(MAX_OFFENCES as usize - 1));
     }
 
     #[test]

@@ -4,18 +4,20 @@
 //! another node before it counts. Each is published again at half of its life, when its contents
 //! change, and when a new server turns up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use libp2p::Multiaddr;
 use libp2p::kad::{self, PutRecordError, QueryId, QueryResult, Quorum, RecordKey as Key};
-use libp2p::{Multiaddr, PeerId};
 
 use super::NodeEvent;
 use super::config::NodeRole;
+use super::devices::OtherDevices;
 use super::lookup::Purpose;
 use super::peers::is_loopback;
 use super::reserve::Backoff;
 use super::task::{Task, unix_now, unix_now_ms};
+use crate::identity::Abilities;
 use crate::record::{
     Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, RecordKey, ValidRecord,
 };
@@ -41,8 +43,8 @@ pub(super) struct Publisher {
     items: Vec<Item>,
     queries: HashMap<QueryId, usize>,
     last_sequence: u64,
-    /// Other devices of the own handle, and when they were heard of in Unix seconds.
-    others: HashMap<PeerId, (Device, u64)>,
+    /// Other devices of the own handle.
+    others: OtherDevices,
     changed: Option<Instant>,
     servers_since: Instant,
     pub(super) lost: u64,
@@ -69,7 +71,12 @@ enum Phase {
 impl Publisher {
     pub(super) fn new(role: &NodeRole, now: Instant) -> Self {
         let keys: Vec<RecordKey> = match role {
-            NodeRole::User { certificate } => vec![RecordKey::Location(certificate.claims().handle.clone())],
+            // Whoever may not be called is not to be found either.
+            NodeRole::User { certificate } => {
+                let claims = certificate.claims();
+                let callable = claims.abilities.contains(Abilities::BE_CALLED);
+                callable.then(|| RecordKey::Location(claims.handle.clone())).into_iter().collect()
+            }
             NodeRole::Supernode { .. } => Vec::new(),
             NodeRole::Gateway { offers, numbers, .. } => {
                 let mut prefixes: Vec<_> = offers.iter().flat_map(|offer| &offer.prefixes).collect();
@@ -92,7 +99,7 @@ impl Publisher {
             items: keys.into_iter().map(item).collect(),
             queries: HashMap::new(),
             last_sequence: 0,
-            others: HashMap::new(),
+            others: OtherDevices::default(),
             changed: None,
             servers_since: now,
             lost: 0,
@@ -105,8 +112,18 @@ impl Publisher {
         (stored, self.items.len() - stored)
     }
 
+    /// Says whether records of one kind are stored nowhere else. One of several prefixes or numbers
+    /// that cannot be stored is no reason to be offline under all others.
+    fn lacks_a_kind(&self, now: Instant) -> bool {
+        let stored = |item: &Item| item.stored_until.is_some_and(|at| at > now);
+        let of_kind = |item: &Item| std::mem::discriminant(&item.key);
+        let kinds: HashSet<_> = self.items.iter().map(of_kind).collect();
+        let found: HashSet<_> = self.items.iter().filter(|item| stored(item)).map(of_kind).collect();
+        kinds != found
+    }
+
     fn next_sequence(&mut self) -> u64 {
-        self.last_sequence = unix_now_ms().max(self.last_sequence + 1);
+        self.last_sequence = unix_now_ms().max(self.last_sequence.saturating_add(1));
         self.last_sequence
     }
 }
@@ -157,8 +174,11 @@ impl Task {
         if !self.role.is_server() {
             let waits = !self.reservations.settled()
                 && self.publisher.changed.is_some_and(|since| now < since + RESERVATION_WAIT);
-            if self.own_addresses().is_empty() || waits {
+            if waits {
                 self.wake_publisher(now + SETTLE);
+            }
+            // An address that comes wakes the publisher; until then there is nothing to say.
+            if waits || self.own_addresses().is_empty() {
                 return;
             }
         }
@@ -211,22 +231,11 @@ impl Task {
         let unix = unix_now();
         if let Some(ValidRecord::Location(held)) = held {
             self.publisher.last_sequence = self.publisher.last_sequence.max(held.record.sequence);
-            for device in held.record.devices.iter().filter(|device| device.peer != self.me) {
-                let itself = held.writer.peer_id() == device.peer;
-                if itself || !self.publisher.others.contains_key(&device.peer) {
-                    let heard = held.record.expires_unix.saturating_sub(life);
-                    self.publisher.others.insert(device.peer, (device.clone(), heard));
-                }
-            }
+            self.publisher.others.learn(held, &self.me, life);
         }
-        self.publisher.others.retain(|_, (_, heard)| *heard + life > unix);
         let mut devices =
             vec![Device { peer: self.me, addresses: self.own_addresses(), abilities: 0, priority: 0 }];
-        let mut others: Vec<Device> =
-            self.publisher.others.values().map(|(device, _)| device.clone()).collect();
-        others.sort_by_key(|device| device.peer);
-        others.truncate(crate::identity::MAX_DEVICES - 1);
-        devices.extend(others);
+        devices.extend(self.publisher.others.alive(unix, life));
         let sequence = self.publisher.next_sequence();
         let handle = certificate.claims().handle.clone();
         let record = LocationRecord { handle, sequence, expires_unix: unix + life, devices };
@@ -375,7 +384,6 @@ impl Task {
     pub(super) fn check_online(&mut self, now: Instant) {
         let connected = self.peers.servers().next().is_some();
         let alone = self.is_alone();
-        let (_, unpublished) = self.publisher.counts(now);
         let missing = if !self.is_valid {
             Some("the own certificate has expired or is revoked")
         } else if alone {
@@ -384,7 +392,7 @@ impl Task {
             Some("no supernode is connected")
         } else if !self.role.is_server() && self.own_addresses().is_empty() {
             Some("no relay reservation is held")
-        } else if unpublished > 0 && !(self.online && self.role.is_server()) {
+        } else if self.publisher.lacks_a_kind(now) && !(self.online && self.role.is_server()) {
             // A server serves on while a record of its own finds its way to new nodes.
             Some("own records are not stored by other nodes yet")
         } else {
@@ -398,5 +406,38 @@ impl Task {
             None => self.emit(NodeEvent::Online),
             Some(reason) => self.emit(NodeEvent::Offline { reason: reason.to_owned() }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::identity::Prefix;
+    use crate::record::GatewayOffer;
+    use crate::testing::Pki;
+
+    #[test]
+    fn one_prefix_that_cannot_be_stored_keeps_no_gateway_offline() {
+        let (now, prefixes) = (Instant::now(), ["+44", "+49", "+33"].map(|text| text.parse().unwrap()));
+        let chain = Pki::new(unix_now()).unwrap().gateway(1, &prefixes).unwrap().chain;
+        let offer = |prefix: &Prefix| GatewayOffer {
+            prefixes: vec![prefix.clone()],
+            price: crate::identity::Price { micros_per_minute: 1, currency: "EUR".parse().unwrap() },
+            codecs: Vec::new(),
+            capacity: 1,
+            load: 0,
+            sequence: 0,
+            expires_unix: 0,
+        };
+        let numbers = vec![("+4420".parse().unwrap(), "bob".parse().unwrap())];
+        let role = NodeRole::Gateway { chain, offers: prefixes.iter().map(offer).collect(), numbers };
+        let mut publisher = Publisher::new(&role, now);
+        assert!(publisher.lacks_a_kind(now));
+        publisher.items[1].stored_until = Some(now + Duration::from_secs(1));
+        assert!(publisher.lacks_a_kind(now), "the number is not stored");
+        publisher.items[3].stored_until = Some(now + Duration::from_secs(1));
+        assert!(!publisher.lacks_a_kind(now), "{:?}", publisher.counts(now));
+        assert!(publisher.lacks_a_kind(now + Duration::from_secs(2)));
     }
 }

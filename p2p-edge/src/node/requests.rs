@@ -1,45 +1,22 @@
-//! What this node answers to others: its credential, revocation lists, look-ups and offers.
+//! What others ask of this node: its credential, revocation lists, offers, and room for records.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use libp2p::PeerId;
 use libp2p::kad::store::RecordStore;
-use libp2p::kad::{self, ProviderRecord, RecordKey as Key};
-use libp2p::request_response::{Event, Message, ResponseChannel};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::kad::{self, ProviderRecord};
+use libp2p::request_response::{Event, Message};
 
 use super::Refusal;
-use super::lookup::Purpose;
-use super::task::{Task, Timer};
-use super::wire::{
-    self, Answer, Blob, LookupRequest, LookupResponse, MAX_ANSWERS, MAX_KEY, MAX_KEYS, OfferRequest,
-    OfferResponse, Provider,
-};
+use super::task::Task;
+use super::wire::{self, OfferRequest, OfferResponse};
+use crate::identity::IdentityError;
 use crate::record::{RecordError, RecordKey, Source};
 
-/// A client gets what was found by then.
-const SERVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Provider records of peers whose certificate is still to come.
 const MAX_PENDING_PROVIDERS: usize = 1024;
 /// Of these, from one peer: a certificate holds at most 32 prefixes.
 const MAX_PENDING_PER_PEER: usize = 32;
-
-/// Names one look-up that a client has asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ServeId(u64);
-
-/// The look-ups of clients that wait for the DHT.
-#[derive(Default)]
-pub(super) struct Served {
-    table: HashMap<ServeId, Serving>,
-    next: u64,
-}
-
-struct Serving {
-    channel: ResponseChannel<Vec<u8>>,
-    answers: Vec<Answer>,
-    waiting: usize,
-}
 
 /// An event of one of the request protocols.
 pub(super) type Exchange = Event<Vec<u8>, Vec<u8>>;
@@ -79,7 +56,7 @@ impl Task {
     pub(super) fn on_lookups(&mut self, now: Instant, event: Exchange) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.serve_lookup(now, &peer, &request, channel);
+                self.serve_lookup(now, peer, &request, channel);
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.on_lookup_answer(now, peer, request_id, Some(&response));
@@ -111,101 +88,6 @@ impl Task {
         }
     }
 
-    /// Answers a look-up from the own store at once, or asks the DHT for what is missing there.
-    fn serve_lookup(
-        &mut self,
-        now: Instant,
-        peer: &PeerId,
-        request: &[u8],
-        channel: ResponseChannel<Vec<u8>>,
-    ) {
-        let request = wire::decode::<LookupRequest>(request)
-            .filter(|r| r.keys.len() <= MAX_KEYS && r.keys.iter().all(|Blob(key)| key.len() <= MAX_KEY));
-        let Some(request) = request else {
-            self.offended(peer, Refusal::MessageMalformed);
-            return;
-        };
-        let store = self.swarm.behaviour_mut().kad.store_mut();
-        let mut answers: Vec<Answer> = Vec::with_capacity(request.keys.len());
-        let mut missing = Vec::new();
-        for (at, Blob(key)) in request.keys.iter().enumerate() {
-            let records = store.value(key).map(|value| Blob(value.to_vec())).into_iter().collect();
-            let providers = store.providers(&Key::new(key)).into_iter().take(MAX_ANSWERS);
-            let answer = Answer { records, providers: providers.map(provider).collect() };
-            if answer.records.is_empty()
-                && answer.providers.is_empty()
-                && let Ok(key) = RecordKey::parse(key)
-            {
-                missing.push((at, key));
-            }
-            answers.push(answer);
-        }
-        // A provider of its own is not in the table with its addresses.
-        self.add_own_addresses(&mut answers);
-        let room = self.served.table.len() < self.limits.lookups;
-        if !request.local_only && !missing.is_empty() && !room {
-            self.refusals.add(Refusal::LookupOverload);
-        }
-        if request.local_only || missing.is_empty() || !room {
-            let response = wire::encode(&LookupResponse { answers });
-            let _ = self.swarm.behaviour_mut().lookup.send_response(channel, response);
-            return;
-        }
-        let id = ServeId(self.served.next);
-        self.served.next += 1;
-        self.served.table.insert(id, Serving { channel, answers, waiting: missing.len() });
-        self.timers.set(Timer::Serve(id), Some(now + SERVE_TIMEOUT));
-        for (at, key) in missing {
-            match key {
-                RecordKey::Gateway(_) => {
-                    self.look_up_providers(now, vec![key], Purpose::Serve(id, at));
-                }
-                _ => self.look_up(now, key, Purpose::Serve(id, at)),
-            }
-        }
-    }
-
-    /// One key of a client's look-up is done.
-    pub(super) fn on_served_key(
-        &mut self,
-        id: ServeId,
-        at: usize,
-        value: Option<Vec<u8>>,
-        providers: Vec<(PeerId, Vec<Multiaddr>)>,
-    ) {
-        let Some(serving) = self.served.table.get_mut(&id) else { return };
-        if let Some(answer) = serving.answers.get_mut(at) {
-            answer.records = value.map(Blob).into_iter().collect();
-            let with_addresses = |(peer, addresses): (PeerId, Vec<Multiaddr>)| Provider {
-                peer: peer.to_bytes(),
-                addresses: addresses.iter().map(ToString::to_string).collect(),
-            };
-            answer.providers = providers.into_iter().take(MAX_ANSWERS).map(with_addresses).collect();
-        }
-        serving.waiting = serving.waiting.saturating_sub(1);
-        if serving.waiting == 0 {
-            self.finish_serving(id);
-        }
-    }
-
-    /// Sends a client what was found for it.
-    pub(super) fn finish_serving(&mut self, id: ServeId) {
-        self.timers.set(Timer::Serve(id), None);
-        if let Some(serving) = self.served.table.remove(&id) {
-            let response = wire::encode(&LookupResponse { answers: serving.answers });
-            let _ = self.swarm.behaviour_mut().lookup.send_response(serving.channel, response);
-        }
-    }
-
-    fn add_own_addresses(&self, answers: &mut [Answer]) {
-        let me = self.me.to_bytes();
-        for provider in answers.iter_mut().flat_map(|answer| &mut answer.providers) {
-            if provider.peer == me {
-                provider.addresses = self.direct_addresses().iter().map(ToString::to_string).collect();
-            }
-        }
-    }
-
     /// Takes what peers ask of the DHT on this node.
     pub(super) fn on_kad_request(&mut self, request: kad::InboundRequest) {
         match request {
@@ -225,7 +107,11 @@ impl Task {
                         | RecordError::StoreFull => Refusal::RecordQuota,
                         _ => Refusal::RecordInvalid,
                     };
-                    self.offended(&peer, reason);
+                    if is_provable(&error) {
+                        self.offended(&peer, reason);
+                    } else {
+                        self.refusals.add(reason);
+                    }
                     tracing::debug!(reason = error.as_str(), "record refused");
                 }
             }
@@ -271,7 +157,31 @@ impl Task {
     }
 }
 
-fn provider(record: ProviderRecord) -> Provider {
-    let addresses = record.addresses.iter().take(MAX_ANSWERS).map(ToString::to_string).collect();
-    Provider { peer: record.provider.to_bytes(), addresses }
+/// Says whether a record was refused for what it is. A clock, a full store, a revocation that has
+/// not reached everybody, or a newer record that came first are nobody's fault.
+pub(super) fn is_provable(error: &RecordError) -> bool {
+    match error {
+        RecordError::Identity(error) => {
+            matches!(error, IdentityError::BadSignature { .. } | IdentityError::Malformed { .. })
+        }
+        RecordError::BadKey
+        | RecordError::Malformed
+        | RecordError::Oversize { .. }
+        | RecordError::WrongSlot
+        | RecordError::BadSignature
+        | RecordError::UnknownDevice
+        | RecordError::NotPermitted { .. }
+        | RecordError::NotCallable { .. }
+        | RecordError::PriceAboveCeiling { .. }
+        | RecordError::NotStorable => true,
+        RecordError::Expired { .. }
+        | RecordError::TooFarAhead { .. }
+        | RecordError::SequenceAhead { .. }
+        | RecordError::StaleSequence { .. }
+        | RecordError::Conflict { .. }
+        | RecordError::PublisherQuota
+        | RecordError::PeerQuota
+        | RecordError::AddressQuota
+        | RecordError::StoreFull => false,
+    }
 }

@@ -169,7 +169,7 @@ impl Task {
             .collect();
         for id in late {
             self.swarm.remove_listener(id);
-            self.reservations.listeners.remove(&id);
+            self.forget_reservation(id);
         }
         let preferred: Vec<PeerId> = self.bootstrap.iter().map(|node| node.peer).collect();
         let mut candidates: Vec<(PeerId, Multiaddr)> = self.peers.relay_candidates();
@@ -217,14 +217,21 @@ impl Task {
         }
     }
 
+    /// A reservation is gone: nothing keeps the connection to its relay any more.
+    fn forget_reservation(&mut self, listener: ListenerId) {
+        if let Some(Reservation { relay, .. }) = self.reservations.listeners.remove(&listener)
+            && !self.reservations.has(&relay)
+        {
+            self.swarm.behaviour_mut().calls.keep_warm(relay, false);
+        }
+    }
+
     /// A listener has lost addresses, or is gone.
     pub(super) fn on_unlistening(&mut self, listener: ListenerId, address: Option<&Multiaddr>, now: Instant) {
         if let Some(reservation) = self.reservations.listeners.get_mut(&listener) {
             match address {
                 Some(address) => reservation.addresses.retain(|known| known != address),
-                None => {
-                    self.reservations.listeners.remove(&listener);
-                }
+                None => self.forget_reservation(listener),
             }
             self.location_changed(now);
             self.watch_reservations(now);

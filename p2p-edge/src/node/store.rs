@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use libp2p::PeerId;
@@ -11,6 +12,9 @@ use libp2p::kad::{K_VALUE, ProviderRecord, Record, RecordKey as Key};
 use super::task::unix_now;
 use crate::identity::{RevocationList, Trust};
 use crate::record::{RecordError, Source, Store, StoreLimits, Stored};
+
+/// Providers kept of one key. More than Kademlia answers with: a prefix may have more gateways.
+const MAX_PER_KEY: usize = 256;
 
 /// The record store of Kademlia. Nothing enters it unvalidated, own records included.
 pub(super) struct KadStore {
@@ -22,6 +26,8 @@ pub(super) struct KadStore {
     provider_limit: usize,
     provided: HashSet<Key>,
     me: PeerId,
+    /// Whose turn it is to be named where a key has many providers.
+    turn: AtomicUsize,
 }
 
 impl KadStore {
@@ -41,14 +47,35 @@ impl KadStore {
             provider_limit,
             provided: HashSet::new(),
             me,
+            turn: AtomicUsize::new(0),
         }
     }
 
     /// Takes over new revocations and drops what they void.
-    pub(super) fn trust(&mut self, trust: &Trust, revocations: &RevocationList) {
-        self.trust = trust.clone();
+    pub(super) fn revoke(&mut self, revocations: &RevocationList) {
         self.revocations = revocations.clone();
-        self.records.drop_revoked(&self.trust, &self.revocations, unix_now());
+        self.records.drop_revoked(&self.revocations, unix_now());
+    }
+
+    /// Returns some of those who provide a key: the one who asks, if it is among them, and others
+    /// in turn.
+    pub(super) fn providers_for(&self, key: &Key, asker: &PeerId, most: usize) -> Vec<ProviderRecord> {
+        let now = Instant::now();
+        let list = self.providers.get(key).map(Vec::as_slice).unwrap_or_default();
+        let itself = list.iter().filter(|known| known.provider == *asker && !known.is_expired(now));
+        let others = self.sample(key).into_iter().filter(|known| known.provider != *asker);
+        itself.cloned().chain(others).take(most).collect()
+    }
+
+    /// Returns at most [`K_VALUE`] providers of a key, others each time.
+    fn sample(&self, key: &Key) -> Vec<ProviderRecord> {
+        let now = Instant::now();
+        let list = self.providers.get(key).map(Vec::as_slice).unwrap_or_default();
+        let start = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(K_VALUE.get());
+        let start = start.checked_rem(list.len()).unwrap_or(0);
+        let (before, from) = list.split_at(start);
+        let live = from.iter().chain(before).filter(|provider| !provider.is_expired(now));
+        live.take(K_VALUE.get()).cloned().collect()
     }
 
     /// Validates a record and stores it if it is newer than what is held.
@@ -131,7 +158,7 @@ impl RecordStore for KadStore {
             *known = record;
             return Ok(());
         }
-        if full || list.len() >= K_VALUE.get() {
+        if full || list.len() >= MAX_PER_KEY {
             if list.is_empty() {
                 self.providers.remove(&record.key);
             }
@@ -143,9 +170,7 @@ impl RecordStore for KadStore {
     }
 
     fn providers(&self, key: &Key) -> Vec<ProviderRecord> {
-        let now = Instant::now();
-        let list = self.providers.get(key).map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter(|provider| !provider.is_expired(now)).cloned().collect()
+        self.sample(key)
     }
 
     fn provided(&self) -> Self::ProvidedIter<'_> {
@@ -165,5 +190,40 @@ impl RecordStore for KadStore {
                 self.providers.remove(key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::Pki;
+
+    #[test]
+    fn a_prefix_may_have_many_gateways_and_each_has_its_turn() {
+        let trust = Pki::new(unix_now()).unwrap().trust().unwrap();
+        let limits = StoreLimits::default();
+        let mut store = KadStore::new(PeerId::random(), trust, RevocationList::default(), limits, 10_000);
+        let key = Key::new(b"/causeway/gw/+44");
+        let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
+        for peer in &peers {
+            store.add_provider(ProviderRecord::new(key.clone(), *peer, Vec::new())).unwrap();
+        }
+        let mut named = HashSet::new();
+        for _ in 0..50 {
+            let answer = store.providers(&key);
+            assert_eq!(answer.len(), K_VALUE.get(), "an answer has a bounded size");
+            named.extend(answer.into_iter().map(|record| record.provider));
+        }
+        assert_eq!(named.len(), 50);
+        for peer in &peers {
+            let answer = store.providers_for(&key, peer, 8);
+            assert_eq!(answer.len(), 8);
+            assert_eq!(answer[0].provider, *peer, "who reads its own announcement back finds it");
+        }
+        let more = (0..300).filter(|_| {
+            store.add_provider(ProviderRecord::new(key.clone(), PeerId::random(), Vec::new())).is_ok()
+        });
+        assert_eq!(more.count(), MAX_PER_KEY - 50);
     }
 }

@@ -1,6 +1,6 @@
 //! The event loop of a node.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping, relay};
 use tokio::sync::{mpsc, oneshot};
 
-use super::behaviour::{self, Admitted, Behaviour, BehaviourEvent};
+use super::behaviour::{self, Admitted, Behaviour, BehaviourEvent, CIRCUIT_CREDIT};
 use super::calls::{Call, Calls};
 use super::config::{NodeConfig, NodeLimits, NodeRole};
 use super::gateways::{Fetches, fresh_offer};
@@ -22,8 +22,9 @@ use super::lookup::{LookupId, Lookups};
 use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
-use super::requests::{ServeId, Served};
 use super::reserve::{Backoff, BootstrapNode, Reservations};
+use super::revocations::ListOffers;
+use super::serving::{ServeId, Served};
 use super::status::{NodeStatus, Refusals};
 use super::store::KadStore;
 use super::timers::Timers;
@@ -81,6 +82,9 @@ pub(super) struct Task {
 
     pub(super) peers: Peers,
     pub(super) admitted: Admitted,
+    pub(super) lists: ListOffers,
+    /// Peers that have a circuit and must have proved themselves by then.
+    on_credit: HashMap<PeerId, Instant>,
     pub(super) bootstrap: Vec<BootstrapNode>,
     pub(super) rejoin: Backoff,
     /// When the routing table is refreshed next.
@@ -100,7 +104,7 @@ pub(super) struct Task {
     /// Whether the own credential is still valid.
     pub(super) is_valid: bool,
     pub(super) draining: bool,
-    reservations_served: std::collections::HashSet<PeerId>,
+    reservations_served: HashSet<PeerId>,
     circuits_served: usize,
 
     pub(super) timers: Timers<Timer>,
@@ -163,6 +167,8 @@ async fn spawn(config: NodeConfig) -> Started {
         listening: Vec::new(),
         peers: Peers::default(),
         admitted,
+        lists: ListOffers::default(),
+        on_credit: HashMap::new(),
         rejoin: Backoff::new(now),
         refresh: Backoff::new(now),
         reservations: Reservations::default(),
@@ -177,7 +183,7 @@ async fn spawn(config: NodeConfig) -> Started {
         online: false,
         is_valid: true,
         draining: false,
-        reservations_served: std::collections::HashSet::new(),
+        reservations_served: HashSet::new(),
         circuits_served: 0,
         timers: Timers::new(),
         inputs,
@@ -410,7 +416,10 @@ impl Task {
                 self.invite(now, call, from, to, media, ring_timeout);
             }
             Some(Request::Command(NodeCommand::Call { call, command })) => self.command(now, call, command),
-            Some(Request::Command(NodeCommand::Revocations(list))) => self.apply_revocations(now, list),
+            Some(Request::Command(NodeCommand::Revocations(list))) => {
+                // What is wrong with it has been logged.
+                let _ = self.apply_revocations(now, list);
+            }
             Some(Request::Status(sender)) => {
                 let status = self.status(now);
                 // Errs when nobody waits any more.
@@ -452,7 +461,7 @@ impl Task {
             }
             Timer::Publish => self.publish_due(now),
             Timer::Lookup(id) => self.complete_lookup(now, id),
-            Timer::Serve(id) => self.finish_serving(id),
+            Timer::Serve(id) => self.finish_serving(now, id),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
@@ -462,6 +471,7 @@ impl Task {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.collect_credit(now);
         if !self.draining {
             self.dial_bootstrap(now);
             self.watch_reservations(now);
@@ -517,7 +527,7 @@ impl Task {
                 // A path that is dead without a word: calls on it begin to look for another.
                 self.swarm.close_connection(connection);
             }
-            BehaviourEvent::Relay(event) => self.on_relay(event),
+            BehaviourEvent::Relay(event) => self.on_relay(now, event),
             BehaviourEvent::Dcutr(event) => {
                 tracing::debug!(peer = %event.remote_peer_id, direct = event.result.is_ok(), "hole punching");
             }
@@ -539,7 +549,7 @@ impl Task {
         }
     }
 
-    fn on_relay(&mut self, event: relay::Event) {
+    fn on_relay(&mut self, now: Instant, event: relay::Event) {
         match event {
             relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
                 self.reservations_served.insert(src_peer_id);
@@ -548,11 +558,34 @@ impl Task {
             | relay::Event::ReservationTimedOut { src_peer_id } => {
                 self.reservations_served.remove(&src_peer_id);
             }
-            relay::Event::CircuitReqAccepted { .. } => self.circuits_served += 1,
+            relay::Event::CircuitReqAccepted { src_peer_id, .. } => {
+                self.circuits_served += 1;
+                if !self.admitted.contains(&src_peer_id) {
+                    self.on_credit.entry(src_peer_id).or_insert(now + CIRCUIT_CREDIT);
+                }
+            }
             relay::Event::CircuitClosed { .. } => {
                 self.circuits_served = self.circuits_served.saturating_sub(1);
             }
             _ => {}
+        }
+    }
+
+    /// Disconnects peers that have circuits and have not proved themselves in time.
+    fn collect_credit(&mut self, now: Instant) {
+        let due: Vec<PeerId> =
+            self.on_credit.iter().filter(|(_, by)| **by <= now).map(|(peer, _)| *peer).collect();
+        for peer in due {
+            self.end_credit(&peer);
+        }
+    }
+
+    /// A peer has proved itself or failed to: in that case its circuits go with its connections.
+    pub(super) fn end_credit(&mut self, peer: &PeerId) {
+        if self.on_credit.remove(peer).is_some() && !self.admitted.contains(peer) {
+            tracing::debug!(%peer, "peer disconnected: it has a circuit and no valid certificate");
+            // Errs when the peer is gone already.
+            let _ = self.swarm.disconnect_peer_id(*peer);
         }
     }
 

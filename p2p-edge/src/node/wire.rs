@@ -123,6 +123,35 @@ pub(super) fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
     }
 }
 
+/// Encodes the answer to a look-up, leaving out what would make it longer than a message may be:
+/// the last providers first, records last.
+pub(super) fn encode_answers(answers: Vec<Answer>) -> Vec<u8> {
+    // What surrounds the parts of each answer, and lengths.
+    const FRAME: usize = 16;
+    let mut room = MAX_MESSAGE - FRAME - FRAME * answers.len().min(MAX_KEYS);
+    let mut fits = |part: usize| match room.checked_sub(part) {
+        Some(rest) => {
+            room = rest;
+            true
+        }
+        None => false,
+    };
+    let mut fitted: Vec<Answer> = Vec::with_capacity(answers.len());
+    let mut providers = Vec::with_capacity(answers.len());
+    for answer in answers {
+        let records = answer.records.into_iter().filter(|record| fits(encode(record).len())).collect();
+        fitted.push(Answer { records, providers: Vec::new() });
+        providers.push(answer.providers.into_iter());
+    }
+    // In turns, so that no key takes the room of all others.
+    for _ in 0..MAX_ANSWERS {
+        for (answer, providers) in fitted.iter_mut().zip(&mut providers) {
+            answer.providers.extend(providers.next().filter(|provider| fits(encode(provider).len())));
+        }
+    }
+    encode(&LookupResponse { answers: fitted })
+}
+
 /// Decodes a message of this module. Anything malformed is `None`.
 pub(super) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Option<T> {
     minicbor::decode(bytes).ok()
@@ -176,4 +205,33 @@ async fn read_all<T: AsyncRead + Unpin + Send>(io: &mut T, limit: usize) -> io::
         return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_answer_never_exceeds_a_message() {
+        let long = "/dns4/".to_owned() + &"x".repeat(250);
+        let provider = |n| Provider { peer: vec![n; 38], addresses: vec![long.clone(); MAX_ANSWERS] };
+        let full = Answer {
+            records: vec![Blob(vec![7; 1000])],
+            providers: (0..MAX_ANSWERS as u8).map(provider).collect(),
+        };
+        let all = vec![full.clone(); MAX_KEYS];
+        assert!(encode(&LookupResponse { answers: all.clone() }).len() > MAX_MESSAGE);
+        let bytes = encode_answers(all);
+        assert!(bytes.len() <= MAX_MESSAGE && bytes.len() > MAX_MESSAGE / 2, "{}", bytes.len());
+        let LookupResponse { answers } = decode(&bytes).unwrap();
+        assert_eq!(answers.len(), MAX_KEYS);
+        assert!(answers.iter().all(|answer| answer.records.len() == 1), "records go before providers");
+
+        let records = vec![Answer { records: vec![Blob(vec![7; 4000])], providers: Vec::new() }; MAX_KEYS];
+        assert!(encode_answers(records).len() <= MAX_MESSAGE);
+        let small = vec![Answer { providers: vec![provider(1)], ..Answer::default() }];
+        let LookupResponse { answers } = decode(&encode_answers(small)).unwrap();
+        assert_eq!(answers[0].providers[0].addresses, vec![long; MAX_ANSWERS]);
+    }
 }

@@ -89,6 +89,13 @@ pub(super) fn check_expiry(expires_unix: u64, life: u64, unix: u64) -> Result<()
     Ok(())
 }
 
+/// Checks that a sequence is no later than the clock: it counts Unix milliseconds. One far ahead
+/// could never be replaced, not even by its owner.
+pub(super) fn check_sequence(sequence: u64, unix: u64) -> Result<(), RecordError> {
+    let latest = unix.saturating_add(CLOCK_SKEW).saturating_mul(1000);
+    if sequence > latest { Err(RecordError::SequenceAhead { sequence, latest }) } else { Ok(()) }
+}
+
 /// What decides between valid records of one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {

@@ -42,6 +42,20 @@ pub enum RecordError {
         /// When it ends.
         at: Utc,
     },
+    /// The sequence is later than the clock.
+    #[error("sequence {sequence} is ahead of {latest}: check the clock of the publisher")]
+    SequenceAhead {
+        /// The sequence.
+        sequence: u64,
+        /// The highest one at this moment.
+        latest: u64,
+    },
+    /// The user's certificate does not allow it to be called.
+    #[error("the certificate of {subject} does not permit being called: have it issued with that ability")]
+    NotCallable {
+        /// The user.
+        subject: String,
+    },
     /// The writer's certificate does not allow this.
     #[error("the certificate of {subject} does not permit these numbers: have the prefixes certified")]
     NotPermitted {
@@ -98,6 +112,8 @@ impl RecordError {
             RecordError::UnknownDevice => "unknown_device",
             RecordError::Expired { .. } => "record_expired",
             RecordError::TooFarAhead { .. } => "too_far_ahead",
+            RecordError::SequenceAhead { .. } => "sequence_ahead",
+            RecordError::NotCallable { .. } => "not_callable",
             RecordError::NotPermitted { .. } => "not_permitted",
             RecordError::PriceAboveCeiling { .. } => "price_above_ceiling",
             RecordError::StaleSequence { .. } => "stale_sequence",

@@ -4,10 +4,11 @@ use libp2p::{Multiaddr, PeerId};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use super::envelope::{self, Envelope, Rank, check_expiry};
+use super::envelope::{self, Envelope, Rank, check_expiry, check_sequence};
 use super::error::RecordError;
 use crate::identity::{
-    Domain, HandleCertificate, Kind, MAX_DEVICES, NodeKey, PublicKey, RevocationList, Trust, VerifiedHandle,
+    Abilities, Domain, HandleCertificate, Kind, MAX_DEVICES, NodeKey, PublicKey, RevocationList, Trust,
+    VerifiedHandle,
 };
 
 /// The longest a location may last, in seconds. Its owner publishes again at half of that.
@@ -22,7 +23,8 @@ pub const MAX_ADDRESS_BYTES: usize = 256;
 pub struct LocationRecord {
     /// The handle.
     pub handle: Handle,
-    /// Counts up with every change; the highest valid one wins. Unix milliseconds do.
+    /// Counts up with every change; the highest valid one wins. Unix milliseconds: one that is
+    /// ahead of the clock of whoever reads it is refused.
     pub sequence: u64,
     /// When the record ends, in Unix seconds: at most 10 minutes ahead.
     pub expires_unix: u64,
@@ -146,11 +148,15 @@ pub(super) fn validate(
         return Err(RecordError::WrongSlot);
     }
     check_expiry(body.expires_unix, LOCATION_LIFE, unix)?;
+    check_sequence(body.sequence, unix)?;
     let certificate = HandleCertificate::decode(&envelope.credential)?;
     if certificate.claims().handle != *slot {
         return Err(RecordError::WrongSlot);
     }
     let holder = certificate.verify(trust, revocations, unix)?;
+    if !holder.abilities.contains(Abilities::BE_CALLED) {
+        return Err(RecordError::NotCallable { subject: slot.to_string() });
+    }
     let writer = holder.keys.get(usize::from(body.writer)).ok_or(RecordError::UnknownDevice)?.clone();
     envelope.check_signature(&writer, Domain::Location)?;
     if body.devices.len() > MAX_DEVICES {

@@ -23,7 +23,9 @@ pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
 pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
 pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored};
 
-use crate::identity::{IdentityError, NodeChain, NodeKey, Prefix, PublicKey, RevocationList, Trust};
+use crate::identity::{
+    IdentityError, NodeChain, NodeKey, Prefix, PublicKey, RevocationList, Standing, Trust,
+};
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 64;
@@ -122,6 +124,21 @@ impl ValidRecord {
         }
     }
 
+    /// Says whether this record wins over another of its key: the highest sequence, then the latest
+    /// end, then the greatest signature, so that all readers of the same answers agree.
+    pub fn outranks(&self, other: &ValidRecord) -> bool {
+        self.rank() > other.rank()
+    }
+
+    /// Returns what may void the certificate of the record's writer.
+    pub fn standing(&self) -> &Standing {
+        match self {
+            ValidRecord::Location(valid) => &valid.holder.standing,
+            ValidRecord::Number(valid) => &valid.writer.standing,
+            ValidRecord::Offer(valid) => &valid.gateway.standing,
+        }
+    }
+
     fn rank(&self) -> &envelope::Rank {
         match self {
             ValidRecord::Location(valid) => &valid.rank,
@@ -151,12 +168,6 @@ pub fn validate(
             offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer)
         }
     }
-}
-
-/// Returns the winner among valid records of one key: the highest sequence, then the latest end,
-/// then the greatest signature, so that all readers of the same answers agree.
-pub fn best(records: impl IntoIterator<Item = ValidRecord>) -> Option<ValidRecord> {
-    records.into_iter().max_by(|a, b| a.rank().cmp(b.rank()))
 }
 
 fn check_own_key(chain: &NodeChain, key: &NodeKey) -> Result<(), RecordError> {

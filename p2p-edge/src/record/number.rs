@@ -1,7 +1,7 @@
 use call_model::{Handle, Number};
 use minicbor::{Decode, Encode};
 
-use super::envelope::{self, Envelope, Rank, check_expiry};
+use super::envelope::{self, Envelope, Rank, check_expiry, check_sequence};
 use super::error::RecordError;
 use crate::identity::{Domain, Kind, NodeChain, NodeKey, RevocationList, Trust, VerifiedNode};
 
@@ -16,7 +16,8 @@ pub struct NumberRecord {
     pub number: Number,
     /// Whose it is.
     pub handle: Handle,
-    /// Counts up with every change; the highest valid one wins. Unix milliseconds do.
+    /// Counts up with every change; the highest valid one wins. Unix milliseconds: one that is
+    /// ahead of the clock of whoever reads it is refused.
     pub sequence: u64,
     /// When the record ends, in Unix seconds: at most a day ahead.
     pub expires_unix: u64,
@@ -77,6 +78,7 @@ pub(super) fn validate(
     }
     let handle = body.handle.parse().map_err(|_| RecordError::Malformed)?;
     check_expiry(body.expires_unix, NUMBER_LIFE, unix)?;
+    check_sequence(body.sequence, unix)?;
     let writer = NodeChain::decode(&envelope.credential)?.verify(trust, revocations, unix)?;
     if !writer.number_prefixes.iter().any(|prefix| prefix.covers_number(slot)) {
         return Err(RecordError::NotPermitted { subject: writer.name });

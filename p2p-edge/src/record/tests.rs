@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::{
-    MAX_DEVICES, NodeBundle, NodeClaims, Price, RevocationReason, Role, SignedRevocations, Trust, UserBundle,
-    Utc,
+    Abilities, HandleClaims, MAX_DEVICES, NodeBundle, NodeClaims, Price, RevocationReason, Role,
+    SignedRevocations, Trust, UserBundle, Utc,
 };
 use crate::testing::{self, Pki};
 
@@ -382,7 +382,7 @@ fn the_writer_may_not_be_revoked_or_expired() {
     world.revocations.apply(SignedRevocations::decode(&list.encode()).unwrap(), &world.trust, NOW).unwrap();
     assert_eq!(world.refused(&slots[0].0, &slots[0].1), "revoked");
     assert!(world.validate(&slots[1].0, &slots[1].1).is_ok());
-    assert_eq!(store.drop_revoked(&world.trust, &world.revocations, NOW), 1);
+    assert_eq!(store.drop_revoked(&world.revocations, NOW), 1);
     assert!(
         store.get(&slots[0].0.to_bytes(), NOW).is_none() && store.get(&slots[1].0.to_bytes(), NOW).is_some()
     );
@@ -414,9 +414,53 @@ fn the_highest_sequence_wins_whatever_the_order() {
     };
     let (old, new, newer_end) = (valid(1, NOW + 600), valid(2, NOW + 100), valid(2, NOW + 200));
     for order in [[&old, &new, &newer_end], [&newer_end, &old, &new], [&new, &newer_end, &old]] {
-        assert_eq!(best(order.into_iter().cloned()), Some(newer_end.clone()));
+        let best = order.into_iter().reduce(|best, other| if other.outranks(best) { other } else { best });
+        assert_eq!(best, Some(&newer_end));
     }
-    assert_eq!(best([]), None);
+    assert!(!new.outranks(&new));
+}
+
+/// A sequence that nobody can surpass would keep its slot for as long as it is repeated.
+#[test]
+fn a_sequence_ahead_of_the_clock_is_refused() {
+    let world = World::new();
+    let latest = (NOW + CLOCK_SKEW) * 1000;
+    assert!(world.validate(&loc("alice"), &world.signed_location(latest)).is_ok());
+    assert!(world.validate(&num("+4420"), &world.signed_number("+4420", latest)).is_ok());
+    for sequence in [latest + 1, u64::MAX] {
+        assert_eq!(world.refused(&loc("alice"), &world.signed_location(sequence)), "sequence_ahead");
+        assert_eq!(world.refused(&num("+4420"), &world.signed_number("+4420", sequence)), "sequence_ahead");
+    }
+}
+
+#[test]
+fn who_may_not_be_called_has_no_location() {
+    let world = World::new();
+    let claims = world.alice.certificate.claims().clone();
+    let claims = HandleClaims { abilities: Abilities::CALL_HANDLES.with(Abilities::CALL_NUMBERS), ..claims };
+    let certificate = world.pki.enrolment.issue_handle(claims).unwrap();
+    let value = world.location(1).sign(&certificate, &world.alice.key).unwrap();
+    assert_eq!(world.refused(&loc("alice"), &value), "not_callable");
+}
+
+/// Nothing is verified again when a list comes, so the authority above must be looked at too.
+#[test]
+fn everything_under_a_revoked_authority_is_dropped() {
+    let mut world = World::new();
+    let mut store = Store::new(StoreLimits::default());
+    for (key, value) in
+        [(loc("alice"), world.signed_location(1)), (num("+4420"), world.signed_number("+4420", 1))]
+    {
+        assert_eq!(world.put(&mut store, &key, value, Source::Local), Ok(Stored::New));
+    }
+    let other = world.pki.root.revoke(None, 77, RevocationReason::Superseded, NOW).unwrap();
+    world.revocations.apply(other.clone(), &world.trust, NOW).unwrap();
+    assert_eq!(store.drop_revoked(&world.revocations, NOW), 0);
+    // The serial that the test root gives the enrolment authority.
+    let list = world.pki.root.revoke(Some(&other), 2, RevocationReason::KeyCompromise, NOW).unwrap();
+    world.revocations.apply(list, &world.trust, NOW).unwrap();
+    assert_eq!(store.drop_revoked(&world.revocations, NOW), 2);
+    assert!(store.is_empty());
 }
 
 #[test]
@@ -528,6 +572,8 @@ fn every_reason_has_its_own_label_and_a_remedy() {
         RecordError::UnknownDevice,
         RecordError::Expired { at },
         RecordError::TooFarAhead { at },
+        RecordError::SequenceAhead { sequence: 2, latest: 1 },
+        RecordError::NotCallable { subject: subject() },
         RecordError::NotPermitted { subject: subject() },
         RecordError::PriceAboveCeiling { subject: subject() },
         RecordError::StaleSequence { have: 2, got: 1 },

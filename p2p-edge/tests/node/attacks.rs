@@ -18,7 +18,7 @@ use p2p_edge::testing::{Pki, key};
 use super::support::{Running, gateway, handle, pki, start, supernode, unix, user};
 
 #[derive(Clone)]
-struct Raw;
+pub(crate) struct Raw;
 
 async fn read_all<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -61,20 +61,22 @@ impl request_response::Codec for Raw {
 }
 
 #[derive(NetworkBehaviour)]
-struct Evil {
-    kad: kad::Behaviour<MemoryStore>,
+pub(crate) struct Evil {
+    pub(crate) kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
-    calls: request_response::Behaviour<Raw>,
+    pub(crate) calls: request_response::Behaviour<Raw>,
     lookup: request_response::Behaviour<Raw>,
+    pub(crate) identity: request_response::Behaviour<Raw>,
+    pub(crate) revocations: request_response::Behaviour<Raw>,
 }
 
-struct Attacker {
-    swarm: Swarm<Evil>,
-    peer: PeerId,
+pub(crate) struct Attacker {
+    pub(crate) swarm: Swarm<Evil>,
+    pub(crate) peer: PeerId,
 }
 
 impl Attacker {
-    fn new(key: &NodeKey) -> Self {
+    pub(crate) fn new(key: &NodeKey) -> Self {
         let swarm = SwarmBuilder::with_existing_identity(key.keypair())
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
@@ -84,8 +86,8 @@ impl Attacker {
                 let config = kad::Config::new(StreamProtocol::new("/causeway/kad/1"));
                 let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), config);
                 kad.set_mode(Some(kad::Mode::Server));
-                let raw = |name| {
-                    let protocol = (StreamProtocol::new(name), ProtocolSupport::Outbound);
+                let raw = |name, support| {
+                    let protocol = (StreamProtocol::new(name), support);
                     request_response::Behaviour::with_codec(Raw, [protocol], Default::default())
                 };
                 Evil {
@@ -94,8 +96,10 @@ impl Attacker {
                         "causeway/1".into(),
                         key.public(),
                     )),
-                    calls: raw("/causeway/call/1"),
-                    lookup: raw("/causeway/lookup/1"),
+                    calls: raw("/causeway/call/1", ProtocolSupport::Outbound),
+                    lookup: raw("/causeway/lookup/1", ProtocolSupport::Outbound),
+                    identity: raw("/causeway/identity/1", ProtocolSupport::Full),
+                    revocations: raw("/causeway/revocations/1", ProtocolSupport::Inbound),
                 }
             })
             .unwrap()
@@ -103,7 +107,7 @@ impl Attacker {
         Self { peer: *swarm.local_peer_id(), swarm }
     }
 
-    async fn connect(&mut self, victim: &Running) -> PeerId {
+    pub(crate) async fn connect(&mut self, victim: &Running) -> PeerId {
         let address: Multiaddr = victim.address.parse().unwrap();
         let peer: PeerId = victim.handle.peer_id().parse().unwrap();
         self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
@@ -116,7 +120,7 @@ impl Attacker {
     }
 
     /// Runs the swarm until the victim has refused something for this reason.
-    async fn until_refused(&mut self, victim: &Running, reason: Refusal, count: u64) {
+    pub(crate) async fn until_refused(&mut self, victim: &Running, reason: Refusal, count: u64) {
         let begin = Instant::now();
         while victim.handle.status().await.refused(reason) < count {
             let status = victim.handle.status().await;
@@ -125,14 +129,14 @@ impl Attacker {
         }
     }
 
-    async fn send_invite(&mut self, victim: PeerId, invite: &Invite) {
+    pub(crate) async fn send_invite(&mut self, victim: PeerId, invite: &Invite) {
         let body = Body::Invite { invite: Box::new(invite.clone()), token: ResumeToken::new([7; 16]) };
         let frame = Frame { sequence: 1, body }.encode();
         self.swarm.behaviour_mut().calls.send_request(&victim, frame);
     }
 }
 
-fn invite(serial: u128, certificate: Vec<u8>, from: &str, signer: &NodeKey) -> Invite {
+pub(crate) fn invite(serial: u128, certificate: Vec<u8>, from: &str, signer: &NodeKey) -> Invite {
     let call = CallId::new(unix() * 1000, serial);
     let from = Caller { address: Some(from.parse().unwrap()), ..Caller::default() };
     let to: Address = "+15550100".parse().unwrap();

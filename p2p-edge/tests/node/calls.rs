@@ -2,7 +2,7 @@
 
 use call_model::{Address, Cause};
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
-use p2p_edge::identity::MAX_ASSERTION_LIFE;
+use p2p_edge::identity::{Abilities, HandleClaims, MAX_ASSERTION_LIFE};
 use p2p_edge::node::CallerRole;
 
 use super::support::{gateway, handle, number, pki, start, three_supernodes, user};
@@ -172,4 +172,67 @@ async fn every_transport_carries_calls() {
     assert_eq!(bob.incoming().await.0, call);
     bob.take(call).await;
     alice.answered(call).await;
+}
+
+/// RFC 3261 21.5.4: a gateway that has no room is no reason to give up while there is another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_gateway_without_room_makes_way_for_the_next() {
+    let pki = pki();
+    let [first, second, _third] = three_supernodes(&pki).await;
+    let mut full = gateway(&pki, 22, &[("+44", 100)], &[], &[&second]);
+    full.limits.calls = 1;
+    let mut full = start(full).await;
+    let mut dear = start(gateway(&pki, 21, &[("+44", 900)], &[], &[&first])).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&second])).await;
+    for node in [&mut full, &mut dear, &mut alice] {
+        node.online().await;
+    }
+    let first = alice.invite(1, "+442079460018").await;
+    assert_eq!(full.incoming().await.0, first);
+    full.take(first).await;
+    alice.answered(first).await;
+    let call = alice.invite(2, "+442079460018").await;
+    assert_eq!(dear.incoming().await.0, call);
+    assert!(full.handle.status().await.refused(p2p_edge::node::Refusal::CallLimit) > 0, "it was asked first");
+    // Early media of the one that has it comes through.
+    dear.command(call, SessionCommand::Progress { media: "v=0\r\ns=early\r\n".into() }).await;
+    alice
+        .call_event(call, "Progress", |event| matches!(event, SessionEvent::Progress { .. }).then_some(()))
+        .await;
+    // What it says after that is final.
+    let reject =
+        SessionCommand::Reject { cause: Cause::USER_BUSY, sip_status: Some(486), text: String::new() };
+    dear.command(call, reject).await;
+    assert_eq!(alice.ended(call).await, (17, Some(486), EndedBy::Far));
+    // Where there is no other, the caller hears what the first has said.
+    dear.vanish();
+    let call = alice.invite(3, "+442079460018").await;
+    assert_eq!(alice.ended(call).await, (42, Some(503), EndedBy::Far));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn abilities_that_a_certificate_lacks_are_missing() {
+    let pki = pki();
+    let [first, ..] = three_supernodes(&pki).await;
+    let mut config = user(&pki, "alice", 11, &[&first]);
+    let abilities = Abilities::CALL_HANDLES.with(Abilities::CALL_NUMBERS);
+    let claims = match &config.role {
+        p2p_edge::node::NodeRole::User { certificate } => certificate.claims().clone(),
+        other => panic!("{other:?}"),
+    };
+    let certificate = pki.enrolment.issue_handle(HandleClaims { abilities, ..claims }).unwrap();
+    config.role = p2p_edge::node::NodeRole::User { certificate };
+    let mut alice = start(config).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&first])).await;
+    alice.online().await;
+    bob.online().await;
+    let call = bob.invite(1, "alice").await;
+    assert_eq!(bob.ended(call).await, (1, Some(404), EndedBy::Far), "who may not be called is not found");
+    let call = alice.invite(2, "bob").await;
+    bob.incoming().await;
+    bob.take(call).await;
+    alice.answered(call).await;
+    alice.command(call, SessionCommand::Message { text: "hello".into() }).await;
+    let refused = SessionEvent::NotSupported { request: "message" };
+    alice.call_event(call, "NotSupported", |event| (event == refused).then_some(())).await;
 }

@@ -3,5 +3,7 @@
 
 mod attacks;
 mod calls;
+mod faults;
 mod life;
+mod revocations;
 mod support;
