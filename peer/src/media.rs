@@ -128,11 +128,13 @@ pub(crate) async fn open_answer(
 async fn open_leg(settings: &MediaSettings) -> Result<(Socket, WebRtcLeg), OpenError> {
     let failed =
         |error: std::io::Error| OpenError::Socket { address: settings.address, reason: error.to_string() };
-    let socket = UdpSocket::bind((settings.address, 0)).await.map_err(failed)?;
-    let local = socket.local_addr().map_err(failed)?;
+    let sender = std::net::UdpSocket::bind((settings.address, 0)).map_err(failed)?;
+    sender.set_nonblocking(true).map_err(failed)?;
+    let local = sender.local_addr().map_err(failed)?;
+    let receiver = UdpSocket::from_std(sender.try_clone().map_err(failed)?).map_err(failed)?;
     let config = WebRtcConfig { local: vec![local], ice_lite: false };
     let leg = WebRtcLeg::new(config, &settings.identity, Instant::now())?;
-    Ok((Socket { socket, local }, leg))
+    Ok((Socket { receiver, sender, local }, leg))
 }
 
 fn start(
@@ -165,14 +167,17 @@ fn start(
 }
 
 struct Socket {
-    socket: UdpSocket,
+    receiver: UdpSocket,
+    /// The same socket. Tokio's own refuses to send until its reactor has seen the socket writable,
+    /// which would cost the first connectivity check and with it a quarter of a second.
+    sender: std::net::UdpSocket,
     local: SocketAddr,
 }
 
 impl Socket {
     /// Sends or drops: the network owes us nothing, and we owe it no queue.
     fn send(&self, outgoing: &Outgoing<'_>) {
-        let _ = self.socket.try_send_to(outgoing.bytes, outgoing.destination);
+        let _ = self.sender.send_to(outgoing.bytes, outgoing.destination);
     }
 }
 
@@ -207,7 +212,7 @@ impl Task {
                     Some(MediaCommand::Stop) | None => break,
                     Some(command) => self.handle_command(command).await,
                 },
-                received = self.socket.socket.recv_from(&mut packet) => {
+                received = self.socket.receiver.recv_from(&mut packet) => {
                     // An ICMP error of an earlier send shows up here; ICE finds out by itself.
                     if let Ok((length, source)) = received {
                         let (socket, local) = (&self.socket, self.socket.local);

@@ -18,7 +18,7 @@ const RATE: usize = 50;
 pub(crate) fn calls_per_core(speech: &Speech, calls: usize, seconds: u64) -> Result<f64> {
     let config = EncoderConfig {
         sample_rate: 8_000,
-        bitrate: 24_000,
+        bitrate: 16_000,
         complexity: 5,
         fec: false,
         expected_loss_percent: 0,

@@ -162,6 +162,8 @@ enum Heard {
 /// The media of one call: speech every 20 ms from the moment it is connected.
 struct Media {
     socket: UdpSocket,
+    /// The same socket; tokio's own loses what is sent before its reactor has seen the socket writable.
+    sender: std::net::UdpSocket,
     leg: WebRtcLeg,
     speech: Payloads,
     next: usize,
@@ -170,7 +172,8 @@ struct Media {
 impl Media {
     fn new(socket: std::net::UdpSocket, leg: WebRtcLeg, speech: &Payloads) -> Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: UdpSocket::from_std(socket)?, leg, speech: speech.clone(), next: 0 })
+        let sender = socket.try_clone()?;
+        Ok(Self { socket: UdpSocket::from_std(socket)?, sender, leg, speech: speech.clone(), next: 0 })
     }
 
     async fn run_until(&mut self, wanted: Heard) -> Result<Instant> {
@@ -178,10 +181,10 @@ impl Media {
         let mut buffer = [0; 2_048];
         let mut clock = interval(Duration::from_millis(20));
         loop {
-            let (socket, leg) = (&self.socket, &mut self.leg);
+            let (socket, sender, leg) = (&self.socket, &self.sender, &mut self.leg);
             // A packet that cannot be sent at once is lost, as on any network.
             let mut emit = |_: SocketAddr, to: SocketAddr, bytes: &[u8]| {
-                let _ = socket.try_send_to(bytes, to);
+                let _ = sender.send_to(bytes, to);
             };
             while let Some(event) = leg.poll_event() {
                 match event {

@@ -67,7 +67,8 @@ pub struct BridgeConfig {
     pub trunk_rtcp: SocketAddr,
     /// How long a side may send nothing before [`BridgeEvent::Silent`].
     pub media_timeout: Duration,
-    /// Bit rate of Opus towards the overlay, in bit/s. Below 20000 there is no in-band FEC.
+    /// Bit rate of Opus towards the overlay, in bit/s. With in-band FEC it is at least
+    /// [`FEC_BITRATE`](crate::codec::fec::FEC_BITRATE).
     pub bitrate: u32,
     /// Complexity of the Opus encoder, 0 to 10.
     pub complexity: u8,
@@ -78,7 +79,7 @@ pub struct BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 24 kbit/s,
+    /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 16 kbit/s,
     /// complexity 5, FEC once the other side reports loss, silence suppressed.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
@@ -86,7 +87,7 @@ impl BridgeConfig {
             trunk_rtp,
             trunk_rtcp,
             media_timeout: Duration::from_secs(30),
-            bitrate: 24_000,
+            bitrate: 16_000,
             complexity: 5,
             fec: FecPolicy::ByLoss,
             suppress_silence: true,
@@ -116,7 +117,7 @@ pub enum BridgeEvent {
         forwarded: bool,
     },
     /// No packet came from a side for the media timeout. Repeated each time it passes again;
-    /// never while the side is held.
+    /// never while either side holds the other.
     Silent {
         /// The silent side.
         side: Side,
@@ -209,14 +210,32 @@ impl Bridge {
         }
         self.trunk_in.set_law(law);
         self.trunk_out.set_media(law, media);
-        self.trunk_watch.deadline = media.direction.receives().then(|| now + self.config.media_timeout);
+        self.trunk_watch.deadline = Some(now);
+        self.expect_media(now);
         Ok(())
     }
 
-    /// Holds or resumes towards the overlay user: nothing is sent to a user who holds, and nothing
-    /// is expected of them.
-    pub fn set_overlay_hold(&mut self, on: bool) {
+    /// Holds or resumes towards the overlay user: nothing is sent to a user who holds. While either
+    /// side holds, nothing is expected of either.
+    pub fn set_overlay_hold(&mut self, on: bool, now: Instant) {
         self.overlay_held = on;
+        self.expect_media(now);
+    }
+
+    /// Says whether either side holds the other: silence is then as it should be.
+    fn is_held(&self) -> bool {
+        // `c=0.0.0.0` is the hold of RFC 2543 (RFC 3264 8.4).
+        let trunk_holds = |media: &LegMedia| {
+            media.remote_rtp.ip().is_unspecified() || !(media.direction.sends() && media.direction.receives())
+        };
+        self.overlay_held || self.trunk.media().is_some_and(trunk_holds)
+    }
+
+    /// Counts the time without media from now on, on the sides that had begun to count.
+    fn expect_media(&mut self, now: Instant) {
+        for watch in [&mut self.overlay_watch, &mut self.trunk_watch] {
+            watch.deadline = watch.deadline.map(|_| now + self.config.media_timeout);
+        }
     }
 
     /// Queues a digit to be sent on a side. Returns false if the side has no telephone events in
@@ -259,10 +278,10 @@ impl Bridge {
             }
             Side::Trunk => {
                 let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else { return };
-                let Some(media) = self.trunk.media() else { return };
-                if media.direction.receives() {
-                    self.trunk_watch.deadline = Some(now + self.config.media_timeout);
+                if self.trunk.media().is_none() {
+                    return;
                 }
+                self.trunk_watch.deadline = Some(now + self.config.media_timeout);
                 if !matches!(received, Received::Nothing)
                     && !std::mem::replace(&mut self.trunk_watch.heard, true)
                 {
@@ -318,11 +337,12 @@ impl Bridge {
     }
 
     fn watch(&mut self, now: Instant) {
+        let held = self.is_held();
         for (side, watch) in [(Side::Overlay, &mut self.overlay_watch), (Side::Trunk, &mut self.trunk_watch)]
         {
             if watch.deadline.is_some_and(|at| at <= now) {
                 watch.deadline = Some(now + self.config.media_timeout);
-                if side == Side::Trunk || !self.overlay_held {
+                if !held {
                     report(&mut self.events, BridgeEvent::Silent { side });
                 }
             }

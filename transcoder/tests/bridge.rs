@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use call_model::{Codec, Direction, DtmfDigit, Side};
+use transcoder::codec::g711::Law;
 use transcoder::codec::opus::{Decoder, Encoder, EncoderConfig};
 use transcoder::leg::rtp::Refusal;
 use transcoder::rtp::rtcp::{self, RtcpPacket};
-use transcoder::{BridgeEvent, LegFailure, MediaError, Port};
+use transcoder::{BridgeConfig, BridgeEvent, LegFailure, MediaError, Port};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -250,7 +251,7 @@ fn hold_stops_media_and_the_timeout_with_it() {
     call.bridge.set_trunk_media(&media, now).unwrap();
     call.run(SECOND);
     call.pbx.talks = false;
-    call.bridge.set_overlay_hold(true);
+    call.bridge.set_overlay_hold(true, call.net.now);
     call.phone_talks = false;
     call.run(5 * SECOND);
     assert!(rms(last(&call.phone_heard, 8000)) < 200.0);
@@ -263,7 +264,7 @@ fn hold_stops_media_and_the_timeout_with_it() {
     old_style.remote_rtcp = Some(address("0.0.0.0:30001"));
     let now = call.net.now;
     call.bridge.set_trunk_media(&old_style, now).unwrap();
-    call.bridge.set_overlay_hold(false);
+    call.bridge.set_overlay_hold(false, call.net.now);
     call.phone_talks = true;
     call.pbx.talks = true;
     let before = call.pbx.heard.len();
@@ -288,6 +289,55 @@ fn hold_stops_media_and_the_timeout_with_it() {
             call.bridge_events.iter().filter(|e| **e == BridgeEvent::Silent { side: expected }).count();
         assert_eq!(count, 2, "{expected}");
     }
+}
+
+/// RFC 3264 8.4: who is held is not heard. `causeway-peer` sends nothing then, and nor does a PBX
+/// without music.
+#[test]
+fn nothing_is_expected_of_either_side_while_the_trunk_holds() {
+    let silent = |call: &Call| {
+        call.bridge_events.iter().filter(|event| matches!(event, BridgeEvent::Silent { .. })).count()
+    };
+    for (direction, remote) in [
+        (Direction::RecvOnly, TRUNK_RTP),
+        (Direction::Inactive, TRUNK_RTP),
+        (Direction::RecvOnly, "0.0.0.0:0"),
+    ] {
+        let configure = |config: &mut BridgeConfig| config.media_timeout = 2 * SECOND;
+        let mut call = Call::with_trunk(&Options { configure, ..Options::default() });
+        call.run(3 * SECOND);
+        assert!(call.connected());
+        let mut media = trunk_media(Codec::Pcma, 20);
+        (media.direction, media.remote_rtp) = (direction, address(remote));
+        call.bridge.set_trunk_media(&media, call.net.now).unwrap();
+        (call.phone_talks, call.pbx.talks) = (false, false);
+        call.run(61 * SECOND);
+        assert_eq!(silent(&call), 0, "{direction:?} {remote}");
+        // Taken back, each side has the whole time again.
+        call.bridge.set_trunk_media(&trunk_media(Codec::Pcma, 20), call.net.now).unwrap();
+        call.run(3 * SECOND / 2);
+        assert_eq!(silent(&call), 0, "{direction:?} {remote}");
+        call.run(SECOND);
+        assert_eq!(silent(&call), 2, "{direction:?} {remote}");
+    }
+}
+
+#[test]
+fn what_waits_in_the_other_law_is_not_played() {
+    let mut call = Call::with_trunk(&Options { codec: Codec::Pcma, ..Options::default() });
+    call.pbx.source = Box::new(tone(1000.0, 500.0));
+    call.run(4 * SECOND);
+    // Nothing is under way when the law changes, but something waits to be played.
+    call.net.weather.delay = Duration::ZERO;
+    call.run(SECOND);
+    let before = call.phone_heard.len();
+    let media = trunk_media(Codec::Pcmu, 20);
+    call.bridge.set_trunk_media(&media, call.net.now).unwrap();
+    (call.pbx.law, call.pbx.payload_type) = (Law::Mu, 0);
+    call.run(SECOND);
+    // A quiet tone in A-law read as mu-law is many times as loud.
+    let loudest = call.phone_heard[before..].iter().map(|sample| sample.unsigned_abs()).max().unwrap();
+    assert!(loudest < 2_000, "{loudest}");
 }
 
 #[test]

@@ -159,3 +159,76 @@ fn loss_between_phones_is_mended() {
         assert!(share > 0.6, "{at}: {share}");
     }
 }
+
+/// The first words must not be lost: however late the answer reaches the caller, media is up within
+/// a few round trips of it (two of ICE, two of DTLS).
+#[test]
+fn media_is_up_soon_after_the_answer_arrives() {
+    let mut slowest = Duration::ZERO;
+    for seed in 0..40 {
+        let mut net = Network::new(seed);
+        net.weather.delay = Duration::from_millis(seed % 8);
+        let signalling = Duration::from_millis(1 + 3 * seed);
+        let leg = |at: usize| {
+            let config = WebRtcConfig { local: vec![address(ADDRESSES[at])], ice_lite: false };
+            WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), net.now).unwrap()
+        };
+        let mut legs = [leg(0), leg(1)];
+        let offer = legs[0].create_offer().unwrap();
+        net.now += Duration::from_millis(20);
+        let answer = legs[1].accept_offer(&offer).unwrap();
+        let answered = net.now + signalling;
+        let mut answer = Some(answer);
+        let mut up = [None, None];
+        let mut waiting: Vec<common::Datagram> = Vec::new();
+        while up.iter().any(Option::is_none) && net.now < answered + Duration::from_secs(5) {
+            let now = net.now;
+            if now >= answered
+                && let Some(sdp) = answer.take()
+            {
+                legs[0].accept_answer(&sdp).unwrap();
+                for datagram in waiting.drain(..) {
+                    legs[0].handle_datagram(
+                        now,
+                        datagram.to,
+                        datagram.from,
+                        &datagram.bytes,
+                        &mut |from, to, bytes| {
+                            net.send(from, to, bytes);
+                        },
+                    );
+                }
+            }
+            while let Some(datagram) = net.due() {
+                let at = ADDRESSES.iter().position(|text| address(text) == datagram.to).unwrap();
+                if at == 0 && answer.is_some() {
+                    waiting.push(datagram);
+                    continue;
+                }
+                legs[at].handle_datagram(
+                    now,
+                    datagram.to,
+                    datagram.from,
+                    &datagram.bytes,
+                    &mut |from, to, bytes| {
+                        net.send(from, to, bytes);
+                    },
+                );
+            }
+            for (at, leg) in legs.iter_mut().enumerate() {
+                if leg.poll_timeout().is_some_and(|due| due <= now) {
+                    leg.handle_timeout(now, &mut |from, to, bytes| net.send(from, to, bytes));
+                }
+                while leg.poll_event().is_some() {}
+                if leg.is_connected() && up[at].is_none() {
+                    up[at] = Some(now - answered.min(now));
+                }
+            }
+            net.now += Duration::from_millis(1);
+        }
+        let up = up.map(|at| at.expect("both are connected"));
+        println!("seed {seed}: delay {:?} signalling {signalling:?} up {up:?}", net.weather.delay);
+        slowest = slowest.max(up[0].saturating_sub(12 * net.weather.delay));
+    }
+    assert!(slowest < Duration::from_millis(20), "{slowest:?}");
+}

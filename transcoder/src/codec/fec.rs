@@ -13,6 +13,10 @@ const MOST_PERCENT: u8 = 30;
 /// Reports without loss in a row after which FEC ends; half a minute at the usual five seconds.
 const CLEAR_REPORTS: u8 = 6;
 
+/// Bit rate with FEC at least, in bit/s: at 16000 libopus leaves the copies out without a word, and
+/// from 20000 on they are always there.
+pub const FEC_BITRATE: u32 = 24_000;
+
 /// When a stream carries in-band FEC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FecPolicy {

@@ -48,7 +48,11 @@ impl G711Receiver {
         }
     }
 
+    /// Sets the law. What waits in another law would sound as noise and is given up.
     pub(crate) fn set_law(&mut self, law: Law) {
+        if self.law != law {
+            self.reset();
+        }
         self.law = law;
     }
 

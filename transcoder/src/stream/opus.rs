@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use call_model::{DtmfDigit, LegQuality};
 
 use super::{Fifo, Played, is_quiet};
-use crate::codec::fec::{FecControl, FecPolicy};
+use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
 use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
@@ -191,13 +191,25 @@ impl OpusReceiver {
 
 fn protected(config: &EncoderConfig, fec: &FecControl) -> Result<Encoder, CodecError> {
     let percent = fec.percent();
-    Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, ..config.clone() })
+    let bitrate = bitrate(config.bitrate, percent);
+    Encoder::new(&EncoderConfig {
+        fec: percent > 0,
+        expected_loss_percent: percent,
+        bitrate,
+        ..config.clone()
+    })
+}
+
+fn bitrate(without_fec: u32, percent: u8) -> u32 {
+    if percent > 0 { without_fec.max(FEC_BITRATE) } else { without_fec }
 }
 
 /// PCM in, packets out.
 pub(crate) struct OpusSender {
     encoder: Encoder,
     fec: FecControl,
+    /// Bit rate without FEC, in bit/s.
+    bitrate: u32,
     detector: Option<ActivityDetector>,
     dtmf: DtmfSender,
     first_timestamp: u32,
@@ -221,6 +233,7 @@ impl OpusSender {
         Ok(Self {
             encoder: protected(config, &fec)?,
             fec,
+            bitrate: config.bitrate,
             detector: detect.then(ActivityDetector::new),
             dtmf: DtmfSender::new(CLOCK_RATE),
             first_timestamp: seed.next_u64() as u32,
@@ -234,6 +247,7 @@ impl OpusSender {
     /// Puts an encoder with other settings in the place of the old.
     pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
         self.encoder = protected(config, &self.fec)?;
+        self.bitrate = config.bitrate;
         Ok(())
     }
 
@@ -243,6 +257,7 @@ impl OpusSender {
             // Both requests take any value that the control gives.
             let _ = self.encoder.set_expected_loss(percent);
             let _ = self.encoder.set_fec(percent > 0);
+            let _ = self.encoder.set_bitrate(bitrate(self.bitrate, percent));
         }
     }
 

@@ -1,10 +1,11 @@
 //! The media of all calls: ports, sockets and worker threads.
 
+mod batch;
 mod ports;
 mod session;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use call_model::{CallId, Cause};
 use mio::net::UdpSocket;
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use transcoder::{Bridge, BridgeConfig, DtlsIdentity, WebRtcConfig, WebRtcLeg};
 
@@ -33,9 +35,21 @@ pub(crate) struct MediaEngine {
     trunk_ports: PortPool,
     overlay_ports: PortPool,
     workers: Vec<Worker>,
-    worker_of: HashMap<CallId, usize>,
+    placed: HashMap<CallId, Placed>,
+    /// Calls of each worker. Counted here: what the threads publish lags behind a burst.
+    load: Vec<usize>,
+    /// Closings that found the queue of their worker full; one at most for each call.
+    closes: VecDeque<(CallId, usize)>,
     next_seed: u64,
     orders_dropped: u64,
+}
+
+/// Where a call is.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    worker: usize,
+    overlay_port: u16,
+    trunk_port: u16,
 }
 
 /// The media threads could not be started.
@@ -82,8 +96,10 @@ impl MediaEngine {
             identity: DtlsIdentity::generate().map_err(MediaStartError::Identity)?,
             trunk_ports: PortPool::pairs(&config.trunk_ports),
             overlay_ports: PortPool::singles(&config.overlay_ports),
+            load: vec![0; workers.len()],
             workers,
-            worker_of: HashMap::new(),
+            placed: HashMap::new(),
+            closes: VecDeque::new(),
             next_seed: seed,
             orders_dropped: 0,
             config,
@@ -105,20 +121,62 @@ impl MediaEngine {
             MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
                 (call, Order::SendDtmf { call, side, digit, duration_ms })
             }
-            MediaCommand::Close { call } => (call, Order::Close { call }),
+            MediaCommand::Close { call } => {
+                self.close(call);
+                return None;
+            }
         };
-        let worker = if matches!(order, Order::Close { .. }) {
-            self.worker_of.remove(&call)
-        } else {
-            self.worker_of.get(&call).copied()
-        };
+        let worker = self.placed.get(&call).map(|placed| placed.worker);
         if let Some(worker) = worker
             && self.workers[worker].order(order).is_err()
         {
             self.orders_dropped += 1;
+            // A dead thread is found by `look_after`, with all its calls.
             tracing::error!(%call, worker, "the queue of a media thread is full");
         }
         None
+    }
+
+    /// An order to close must not be lost: the call would hold its ports for ever.
+    fn close(&mut self, call: CallId) {
+        let Some(Placed { worker, .. }) = self.placed.remove(&call) else { return };
+        self.load[worker] = self.load[worker].saturating_sub(1);
+        if self.workers[worker].order(Order::Close { call }).is_err() {
+            self.orders_dropped += 1;
+            self.closes.push_back((call, worker));
+        }
+    }
+
+    /// To be called once a second: repeats closings that found no room, and returns the calls whose
+    /// thread has died.
+    pub(crate) fn look_after(&mut self) -> Vec<CallId> {
+        let workers = &self.workers;
+        self.closes.retain(|&(call, worker)| {
+            !workers[worker].is_dead() && workers[worker].order(Order::Close { call }).is_err()
+        });
+        let dead = |placed: &Placed| workers[placed.worker].is_dead();
+        let lost: Vec<(CallId, Placed)> = self
+            .placed
+            .iter()
+            .filter(|(_, placed)| dead(placed))
+            .map(|(call, placed)| (*call, *placed))
+            .collect();
+        for (call, placed) in &lost {
+            tracing::error!(%call, worker = placed.worker, "the media thread of a call has died");
+            self.placed.remove(call);
+            self.ports_free(placed.overlay_port, placed.trunk_port);
+        }
+        lost.into_iter().map(|(call, _)| call).collect()
+    }
+
+    /// Says whether any thread can take a call.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.is_dead())
+    }
+
+    /// Returns how many closings wait for room in the queue of their thread.
+    pub(crate) fn closes_waiting(&self) -> usize {
+        self.closes.len()
     }
 
     /// Takes ports back that have rested.
@@ -159,8 +217,12 @@ impl MediaEngine {
                 return Err(refused);
             }
         };
-        let least = (0..self.workers.len()).min_by_key(|&index| self.workers[index].calls());
-        let worker = least.ok_or((Cause::TEMPORARY_FAILURE, "no media thread".to_owned()))?;
+        let alive = (0..self.workers.len()).filter(|&index| !self.workers[index].is_dead());
+        let Some(worker) = alive.min_by_key(|&index| self.load[index]) else {
+            drop(sockets);
+            self.ports_free(overlay.port(), trunk_rtp.port());
+            return Err((Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()));
+        };
         let order = Order::Add { call, bridge: Box::new(bridge), sockets: Box::new(sockets) };
         if self.workers[worker].order(order).is_err() {
             self.orders_dropped += 1;
@@ -168,7 +230,9 @@ impl MediaEngine {
             let detail = "the queue of the media thread is full".to_owned();
             return Err((Cause::SWITCHING_EQUIPMENT_CONGESTION, detail));
         }
-        self.worker_of.insert(call, worker);
+        self.load[worker] += 1;
+        let (overlay_port, trunk_port) = (overlay.port(), trunk_rtp.port());
+        self.placed.insert(call, Placed { worker, overlay_port, trunk_port });
         Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
     }
 
@@ -201,20 +265,33 @@ impl MediaEngine {
     }
 
     fn bind(&mut self) -> Result<Sockets, (Cause, String)> {
-        let exhausted = |which: &str| {
-            let detail = format!("no free {which} port: widen media.{which}_ports");
-            (Cause::NO_CIRCUIT_AVAILABLE, detail)
+        let refused = |which: &str, error: Option<io::Error>| match error {
+            None => {
+                let detail = format!("no free {which} port: widen media.{which}_ports");
+                (Cause::NO_CIRCUIT_AVAILABLE, detail)
+            }
+            Some(error) => {
+                let remedy = match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE | Errno::NFILE) => ": raise the limit of open files",
+                    _ => "",
+                };
+                let detail = format!("no socket for the {which} leg: {error}{remedy}");
+                (Cause::SWITCHING_EQUIPMENT_CONGESTION, detail)
+            }
         };
         let overlay_ip = self.config.overlay_address;
         let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into())?]));
-        let (overlay_port, [overlay]) = overlay.ok_or_else(|| exhausted("overlay"))?;
+        let (overlay_port, [overlay]) = overlay.map_err(|error| refused("overlay", error))?;
         let trunk_ip = self.config.trunk_address;
         let trunk = bind_from(&mut self.trunk_ports, |port| {
             Ok([udp((trunk_ip, port).into())?, udp((trunk_ip, port + 1).into())?])
         });
-        let Some((trunk_port, [rtp, rtcp])) = trunk else {
-            self.overlay_ports.give_back(overlay_port);
-            return Err(exhausted("trunk"));
+        let (trunk_port, [rtp, rtcp]) = match trunk {
+            Ok(bound) => bound,
+            Err(error) => {
+                self.overlay_ports.give_back(overlay_port);
+                return Err(refused("trunk", error));
+            }
         };
         let locals = [
             SocketAddr::new(overlay_ip, overlay_port),
@@ -225,22 +302,26 @@ impl MediaEngine {
     }
 }
 
-/// Takes ports until one can be bound; those that cannot go to the end of the pool.
+/// Takes ports until one can be bound; those that another program sits on go to the end of the
+/// pool. Fails without an error where there is no port, with one where the system gives no socket.
 fn bind_from<const N: usize>(
     pool: &mut PortPool,
     bind: impl Fn(u16) -> io::Result<[UdpSocket; N]>,
-) -> Option<(u16, [UdpSocket; N])> {
+) -> Result<(u16, [UdpSocket; N]), Option<io::Error>> {
     for _ in 0..BIND_ATTEMPTS {
-        let port = pool.take()?;
+        let port = pool.take().ok_or(None)?;
         match bind(port) {
-            Ok(sockets) => return Some((port, sockets)),
+            Ok(sockets) => return Ok((port, sockets)),
             Err(error) => {
-                tracing::debug!(port, %error, "media port is taken");
                 pool.give_back(port);
+                if error.kind() != io::ErrorKind::AddrInUse {
+                    return Err(Some(error));
+                }
+                tracing::debug!(port, %error, "media port is taken");
             }
         }
     }
-    None
+    Err(None)
 }
 
 fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -255,3 +336,6 @@ fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.bind(&address.into())?;
     Ok(UdpSocket::from_std(socket.into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Side};
+use call_model::{CallId, DtmfDigit, Side};
 use mio::net::UdpSocket;
 use transcoder::{Bridge, Outgoing, Port};
 
+use super::batch::{BATCH, Inbox};
 use super::worker::WorkerCounters;
 
 /// Sockets of one call, by index.
@@ -15,8 +15,8 @@ pub(super) const TRUNK_RTCP: usize = 2;
 /// How many there are.
 pub(super) const SOCKETS: usize = 3;
 
-/// Datagrams taken from one socket before the others have their turn.
-const BATCH: usize = 32;
+/// Batches taken from one socket before the others have their turn.
+const BATCHES: usize = 4;
 
 /// The sockets of one call, with the ports to give back.
 #[derive(Debug)]
@@ -49,18 +49,20 @@ pub(super) struct Session {
     pub(super) call: CallId,
     pub(super) bridge: Bridge,
     pub(super) sockets: Sockets,
+    /// Where the latest datagram of each socket came from.
+    pub(super) heard: [Option<SocketAddr>; SOCKETS],
     /// The wake-up that stands in the worker's timer queue.
     pub(super) scheduled: Option<Instant>,
     pub(super) next_report: Instant,
 }
 
 impl Session {
-    /// Reads one batch from a socket. Returns whether more may be waiting.
+    /// Reads from a socket. Returns whether more may be waiting.
     pub(super) fn read(
         &mut self,
         now: Instant,
         index: usize,
-        buffer: &mut [u8],
+        inbox: &mut Inbox,
         counters: &mut WorkerCounters,
     ) -> bool {
         let (side, port) = match index {
@@ -68,27 +70,24 @@ impl Session {
             TRUNK_RTP => (Side::Trunk, Port::Rtp),
             _ => (Side::Trunk, Port::Rtcp),
         };
-        for _ in 0..BATCH {
-            match self.sockets.sockets[index].recv_from(buffer) {
-                Ok((length, source)) => {
-                    counters.received += 1;
-                    let (bridge, sockets) = (&mut self.bridge, &self.sockets);
-                    let local = sockets.locals[index];
-                    bridge.handle_datagram(
-                        now,
-                        side,
-                        port,
-                        local,
-                        source,
-                        &buffer[..length],
-                        &mut |outgoing| {
-                            sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
-                        },
-                    );
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error of an earlier send shows up here; the socket is still good.
-                Err(_) => counters.receive_failed += 1,
+        for _ in 0..BATCHES {
+            // An ICMP error of an earlier send shows up here; the socket is still good.
+            let Ok(count) = inbox.receive(&self.sockets.sockets[index], now) else {
+                counters.receive_failed += 1;
+                continue;
+            };
+            counters.received += count as u64;
+            let (bridge, sockets) = (&mut self.bridge, &self.sockets);
+            for number in 0..count {
+                let (at, source, bytes) = inbox.datagram(number);
+                self.heard[index] = Some(source);
+                let local = sockets.locals[index];
+                bridge.handle_datagram(at, side, port, local, source, bytes, &mut |outgoing| {
+                    sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
+                });
+            }
+            if count < BATCH {
+                return false;
             }
         }
         true
@@ -100,40 +99,50 @@ impl Session {
             sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
         });
     }
+
+    /// Sends a digit on a side. Returns false if it cannot go in RTP there.
+    pub(super) fn send_dtmf(&mut self, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+        self.bridge.send_dtmf(side, digit, duration_ms)
+    }
 }
 
-/// Sockets after their call: what still comes in is read and thrown away until nothing has come
-/// for the quarantine, so that the next call cannot inherit it.
+/// Sockets after their call: what still comes in is read and thrown away until the parties of the
+/// call have been quiet for the quarantine, so that the next call cannot inherit them.
 #[derive(Debug)]
 pub(super) struct Draining {
     pub(super) sockets: Sockets,
     pub(super) free_at: Instant,
-    pub(super) give_up_at: Instant,
+    heard: [Option<SocketAddr>; SOCKETS],
+    give_up_at: Instant,
 }
 
 impl Draining {
-    pub(super) fn new(now: Instant, sockets: Sockets, quarantine: Duration) -> Self {
+    pub(super) fn new(now: Instant, session: Session, quarantine: Duration) -> Self {
         // Somebody who never stops sending must not keep a port for ever.
-        let longest = Duration::from_secs(600).max(quarantine);
-        Self { sockets, free_at: now + quarantine, give_up_at: now + longest }
+        let give_up_at = now + 2 * quarantine;
+        Self { sockets: session.sockets, heard: session.heard, free_at: now + quarantine, give_up_at }
     }
 
     pub(super) fn read(
         &mut self,
         now: Instant,
         index: usize,
-        buffer: &mut [u8],
+        inbox: &mut Inbox,
         quarantine: Duration,
         counters: &mut WorkerCounters,
     ) -> bool {
-        for _ in 0..BATCH {
-            match self.sockets.sockets[index].recv_from(buffer) {
-                Ok(_) => {
-                    counters.stray += 1;
-                    self.free_at = (now + quarantine).min(self.give_up_at);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => counters.receive_failed += 1,
+        for _ in 0..BATCHES {
+            let Ok(count) = inbox.receive(&self.sockets.sockets[index], now) else {
+                counters.receive_failed += 1;
+                continue;
+            };
+            counters.stray += count as u64;
+            // A stranger's datagrams must not keep a port from being used again.
+            if (0..count).any(|number| Some(inbox.datagram(number).1) == self.heard[index]) {
+                self.free_at = (now + quarantine).min(self.give_up_at);
+            }
+            if count < BATCH {
+                return false;
             }
         }
         true

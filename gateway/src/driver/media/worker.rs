@@ -1,7 +1,7 @@
 //! One media thread: the sockets and bridges of the calls that were given to it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,15 +15,24 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc;
 use transcoder::{Bridge, BridgeEvent, LegFailure};
 
+use super::batch::{self, Inbox};
 use super::session::{Draining, OVERLAY, SOCKETS, Session, Sockets, TRUNK_RTP};
 use crate::switch::MediaEvent;
 
 /// Commands that may wait for a worker. One is a few hundred bytes.
 const QUEUE: usize = 4096;
-/// Longest datagram taken; RTP over Ethernet stays below.
-const DATAGRAM: usize = 2048;
+/// Reports that wait for the signalling loop beyond the queue to it.
+const MAX_PENDING: usize = 4 * QUEUE;
+/// From this many calls on a thread looks at its sockets once per [`TURN`] and not at each packet:
+/// the wake-ups cost more than the packets, and scatter the codecs' states out of the caches.
+const TURNS_FROM_CALLS: usize = 4;
+/// How long a turn lasts. A packet waits half of it on average, in its jitter buffer otherwise.
+const TURN: Duration = Duration::from_millis(1);
 /// How often the figures of a call are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon a report that found no room is tried again.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -112,6 +121,7 @@ impl Worker {
                 free_slots: Vec::new(),
                 timers: BinaryHeap::new(),
                 unread: Vec::new(),
+                pending: VecDeque::new(),
                 counters: WorkerCounters::default(),
                 published,
                 live: 0,
@@ -131,8 +141,9 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn calls(&self) -> usize {
-        self.counters.calls.load(Ordering::Relaxed)
+    /// Says whether the thread has ended, which it does by itself only through a fault.
+    pub(super) fn is_dead(&self) -> bool {
+        self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 }
 
@@ -165,6 +176,8 @@ struct Loop {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Sockets with more to read than one batch.
     unread: Vec<Token>,
+    /// Reports that nobody repeats, for which the queue had no room.
+    pending: VecDeque<Report>,
     counters: WorkerCounters,
     published: Arc<PublishedCounters>,
     live: usize,
@@ -173,15 +186,27 @@ struct Loop {
 impl Loop {
     fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut buffer = [0; DATAGRAM];
+        let mut inbox = Inbox::new(Instant::now());
         let mut ready = Vec::new();
+        let mut turn_at = Instant::now();
         loop {
-            let timeout = if self.unread.is_empty() {
+            let mut timeout = if self.unread.is_empty() {
                 let next = self.timers.peek().map(|Reverse((at, _))| *at);
                 next.map(|at| at.saturating_duration_since(Instant::now()))
             } else {
                 Some(Duration::ZERO)
             };
+            if self.live >= TURNS_FROM_CALLS {
+                turn_at += TURN;
+                match turn_at.checked_duration_since(Instant::now()) {
+                    Some(rest) if !rest.is_zero() => thread::sleep(rest),
+                    // Late: the next turn is counted from here.
+                    _ => turn_at = Instant::now(),
+                }
+                timeout = Some(Duration::ZERO);
+            } else if !self.pending.is_empty() {
+                timeout = Some(timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE)));
+            }
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -192,28 +217,28 @@ impl Loop {
             ready.append(&mut self.unread);
             ready.extend(events.iter().map(|event| event.token()).filter(|token| *token != WAKE));
             for token in ready.drain(..) {
-                self.read(token, &mut buffer);
+                self.read(token, &mut inbox);
             }
             if self.take_orders() {
                 return;
             }
             self.fire_timers();
+            self.send_pending();
             self.publish();
         }
     }
 
-    fn read(&mut self, token: Token, buffer: &mut [u8]) {
+    fn read(&mut self, token: Token, inbox: &mut Inbox) {
         let (slot, index) = (token.0 / SOCKETS, token.0 % SOCKETS);
-        // Each datagram is stamped when it is read: a batch may take longer than a frame lasts.
         let now = Instant::now();
         let more = match self.slots.get_mut(slot) {
             Some(Slot::Live(session)) => {
-                let more = session.read(now, index, buffer, &mut self.counters);
+                let more = session.read(now, index, inbox, &mut self.counters);
                 self.after(slot, now);
                 more
             }
             Some(Slot::Draining(draining)) => {
-                draining.read(now, index, buffer, self.quarantine, &mut self.counters)
+                draining.read(now, index, inbox, self.quarantine, &mut self.counters)
             }
             Some(Slot::Free) | None => false,
         };
@@ -241,11 +266,15 @@ impl Loop {
                     MediaEvent::Dtmf { call, side, digit, duration_ms, forwarded }
                 }
             };
-            send(&self.reports, &mut self.counters, Report::Media(event));
+            let sender = Reporter::of(&self.reports, &mut self.pending, &mut self.counters);
+            match event {
+                MediaEvent::FirstPacket { .. } => sender.send_if_room(Report::Media(event)),
+                event => sender.send(Report::Media(event)),
+            }
         }
         if now >= session.next_report {
             session.next_report = now + REPORT_INTERVAL;
-            send(&self.reports, &mut self.counters, quality(session));
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send_if_room(quality(session));
         }
         let wanted =
             session.bridge.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
@@ -301,13 +330,12 @@ impl Loop {
                     session.bridge.set_trunk_media(&media, now).map_err(|error| error.to_string())
                 }),
                 Order::OverlayHold { call, on } => self.on(now, call, |session| {
-                    session.bridge.set_overlay_hold(on);
+                    session.bridge.set_overlay_hold(on, now);
                     Ok(())
                 }),
-                Order::SendDtmf { call, side, digit, duration_ms } => self.on(now, call, |session| {
-                    session.bridge.send_dtmf(side, digit, duration_ms);
-                    Ok(())
-                }),
+                Order::SendDtmf { call, side, digit, duration_ms } => {
+                    self.send_dtmf(now, call, side, digit, duration_ms);
+                }
                 Order::Close { call } => self.close(now, call),
                 Order::Stop => return true,
             }
@@ -318,17 +346,29 @@ impl Loop {
         let Some(&slot) = self.sessions.get(&call) else { return };
         let Some(Slot::Live(session)) = self.slots.get_mut(slot) else { return };
         if let Err(detail) = act(session) {
-            send(
-                &self.reports,
-                &mut self.counters,
-                Report::Media(MediaEvent::OverlayFailed { call, detail }),
-            );
+            self.report(MediaEvent::OverlayFailed { call, detail });
         }
         // What an order changed may have to be sent at once.
         if let Some(Slot::Live(session)) = self.slots.get_mut(slot) {
             session.handle_timeout(now, &mut self.counters);
         }
         self.after(slot, now);
+    }
+
+    /// A digit that RTP does not carry on its side comes back, so that signalling may.
+    fn send_dtmf(&mut self, now: Instant, call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16) {
+        let mut sent = true;
+        self.on(now, call, |session| {
+            sent = session.send_dtmf(side, digit, duration_ms);
+            Ok(())
+        });
+        if !sent {
+            let from = match side {
+                Side::Overlay => Side::Trunk,
+                Side::Trunk => Side::Overlay,
+            };
+            self.report(MediaEvent::Dtmf { call, side: from, digit, duration_ms, forwarded: false });
+        }
     }
 
     fn add(&mut self, now: Instant, call: CallId, bridge: Bridge, mut sockets: Sockets) {
@@ -340,15 +380,14 @@ impl Loop {
             let token = Token(slot * SOCKETS + index);
             if let Err(error) = self.poll.registry().register(socket, token, Interest::READABLE) {
                 let detail = format!("media socket cannot be watched: {error}");
-                send(
-                    &self.reports,
-                    &mut self.counters,
-                    Report::Media(MediaEvent::OverlayFailed { call, detail }),
-                );
+                self.report(MediaEvent::OverlayFailed { call, detail });
+            }
+            if let Err(error) = batch::stamp_arrivals(socket) {
+                tracing::debug!(%error, "the kernel does not stamp datagrams");
             }
         }
         let next_report = now + REPORT_INTERVAL;
-        let session = Session { call, bridge, sockets, scheduled: None, next_report };
+        let session = Session { call, bridge, sockets, heard: [None; SOCKETS], scheduled: None, next_report };
         self.slots[slot] = Slot::Live(Box::new(session));
         self.sessions.insert(call, slot);
         self.live += 1;
@@ -365,8 +404,8 @@ impl Loop {
                 let _ = sockets.sockets[super::session::index_of(outgoing.side, outgoing.port)]
                     .send_to(outgoing.bytes, outgoing.destination);
             });
-            send(&self.reports, &mut self.counters, quality(&session));
-            let draining = Draining::new(now, session.sockets, self.quarantine);
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(quality(&session));
+            let draining = Draining::new(now, session, self.quarantine);
             self.timers.push(Reverse((draining.free_at, slot)));
             self.slots[slot] = Slot::Draining(Box::new(draining));
         }
@@ -381,11 +420,22 @@ impl Loop {
             let (overlay, trunk) =
                 (port(&draining.sockets.locals[OVERLAY]), port(&draining.sockets.locals[TRUNK_RTP]));
             drop(draining);
-            // A port that is never reported back is lost for ever: this report must not be dropped.
-            if self.reports.blocking_send(Report::PortsFree { overlay, trunk }).is_err() {
-                tracing::debug!("the signalling loop is gone");
-            }
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters)
+                .send(Report::PortsFree { overlay, trunk });
             self.free_slots.push(slot);
+        }
+    }
+
+    fn report(&mut self, event: MediaEvent) {
+        Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(Report::Media(event));
+    }
+
+    fn send_pending(&mut self) {
+        while let Some(report) = self.pending.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(report)) = self.reports.try_send(report) {
+                self.pending.push_front(report);
+                return;
+            }
         }
     }
 
@@ -408,8 +458,43 @@ fn quality(session: &Session) -> Report {
     })
 }
 
-fn send(reports: &mpsc::Sender<Report>, counters: &mut WorkerCounters, report: Report) {
-    if reports.try_send(report).is_err() {
-        counters.reports_dropped += 1;
+/// The way to the signalling loop. What is said once must arrive; a figure that the next second
+/// repeats need not.
+struct Reporter<'a> {
+    reports: &'a mpsc::Sender<Report>,
+    pending: &'a mut VecDeque<Report>,
+    counters: &'a mut WorkerCounters,
+}
+
+impl<'a> Reporter<'a> {
+    fn of(
+        reports: &'a mpsc::Sender<Report>,
+        pending: &'a mut VecDeque<Report>,
+        counters: &'a mut WorkerCounters,
+    ) -> Self {
+        Self { reports, pending, counters }
+    }
+
+    fn send_if_room(self, report: Report) {
+        if !self.pending.is_empty() || self.reports.try_send(report).is_err() {
+            self.counters.reports_dropped += 1;
+        }
+    }
+
+    fn send(self, report: Report) {
+        let report = if self.pending.is_empty() {
+            match self.reports.try_send(report) {
+                Err(mpsc::error::TrySendError::Full(report)) => report,
+                // Without a signalling loop there is nobody left to tell.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        } else {
+            report
+        };
+        if self.pending.len() < MAX_PENDING {
+            self.pending.push_back(report);
+        } else {
+            self.counters.reports_dropped += 1;
+        }
     }
 }
