@@ -2,7 +2,8 @@
 //!
 //! Start: configuration, identity, then everything is bound, then it is ready. SIGTERM: no new
 //! calls, live ones run on up to `limits.drain_s`, then they are ended with BYE and overlay `bye`.
-//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait.
+//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP changes nothing: the
+//! configuration is read at start only.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,17 +14,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use admin_api::{AdminServer, Tokens};
 use call_model::{Cause, Codec};
 use p2p_edge::identity::{
-    IdentityError, NodeBundle, NodeChain, Price, RevocationList, SignedRevocations, Trust,
+    IdentityError, MAX_PREFIXES, NodeBundle, NodeChain, Prefix, Price, RevocationList, Trust, VerifiedNode,
 };
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
 use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Role};
 use crate::control::GatewayControl;
-use crate::driver::{MediaEngine, Report, Request, Signalling, SipSockets};
+use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError};
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
@@ -34,6 +35,8 @@ const REQUESTS: usize = 256;
 const MEDIA_REPORTS: usize = 8_192;
 /// How long goodbyes may take to be sent and confirmed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often the figures of the overlay node are brought up to date.
+const NODE_FIGURES: Duration = Duration::from_secs(1);
 
 /// Why the daemon did not start. Each message names what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,16 @@ pub enum StartError {
     /// The certificate is not for what the configuration says.
     #[error("overlay.role: {0}")]
     Role(String),
+    /// The configuration promises what the certificate does not permit.
+    #[error("{key}: {problem}; {remedy}")]
+    NotCertified {
+        /// Key of the configuration.
+        key: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A SIP listener could not be bound.
     #[error(transparent)]
     Sip(#[from] SipBindError),
@@ -78,7 +91,10 @@ impl StartError {
     /// what the system refused, 69 for an address that is taken.
     pub fn exit_status(&self) -> u8 {
         match self {
-            StartError::Identity { .. } | StartError::Role(_) | StartError::Endpoint(_) => 78,
+            StartError::Identity { .. }
+            | StartError::NotCertified { .. }
+            | StartError::Role(_)
+            | StartError::Endpoint(_) => 78,
             StartError::Sip(_) | StartError::Admin(_) => 69,
             StartError::Overlay(NodeError::Listen { .. }) => 69,
             StartError::Overlay(_) => 78,
@@ -98,7 +114,7 @@ pub struct Identity {
 
 impl Identity {
     /// Reads the identity, trust and revocation files of a configuration, and checks that the
-    /// certificate is good now and fits the role.
+    /// certificate is good now, fits the role and permits the offers and numbers.
     ///
     /// # Errors
     /// With the key, the file and the remedy.
@@ -125,9 +141,8 @@ impl Identity {
         let mut revocations = RevocationList::default();
         if let Some(file) = &overlay.revocation_file {
             let key = "overlay.revocation_file";
-            let list =
-                SignedRevocations::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
-            revocations.apply(list, &trust, unix).map_err(|error| refused(key, file, error))?;
+            let lists = RevocationList::from_pem(&read(key, file)?, &trust, unix);
+            revocations = lists.map_err(|error| refused(key, file, error))?;
         }
         let (key, file) = ("overlay.identity_file", overlay.identity_file.as_path());
         let bundle = NodeBundle::from_pem(&read(key, file)?).map_err(|error| refused(key, file, error))?;
@@ -146,8 +161,62 @@ impl Identity {
             let problem = format!("the certificate is for a {certified}; enrol this node as a gateway");
             return Err(StartError::Role(problem));
         }
+        if overlay.role == Role::Gateway {
+            check_promises(config, &verified)?;
+        }
         Ok(Self { bundle, trust, revocations })
     }
+}
+
+/// Checks that the offers, their price and the numbers are within the certificate.
+fn check_promises(config: &Config, certified: &VerifiedNode) -> Result<(), StartError> {
+    let refuse = |key: String, problem: String, remedy| StartError::NotCertified { key, problem, remedy };
+    let overlay = &config.overlay;
+    let listed = |prefixes: &[Prefix]| {
+        let texts: Vec<String> = prefixes.iter().map(Prefix::to_string).collect();
+        if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+    };
+    if overlay.offer.len() > MAX_PREFIXES {
+        let problem = format!("{} prefixes, and an offer holds {MAX_PREFIXES}", overlay.offer.len());
+        return Err(refuse("overlay.offer".into(), problem, "offer shorter prefixes, which cover more"));
+    }
+    for (index, prefix) in overlay.offer.iter().enumerate() {
+        let permitted = prefix
+            .parse::<Prefix>()
+            .is_ok_and(|prefix| certified.prefixes.iter().any(|certified| certified.covers(&prefix)));
+        if !permitted {
+            let problem = format!(
+                "+{prefix} is not certified; the certificate permits {}",
+                listed(&certified.prefixes)
+            );
+            let remedy = "offer those, or have a certificate issued with --offer";
+            return Err(refuse(format!("overlay.offer[{index}]"), problem, remedy));
+        }
+    }
+    if let (Some(ceiling), false) = (certified.rate, overlay.offer.is_empty()) {
+        if overlay.currency != ceiling.currency.to_string() {
+            let problem = format!("the certificate permits a price in {} only", ceiling.currency);
+            return Err(refuse("overlay.currency".into(), problem, "write that currency"));
+        }
+        if overlay.price_per_minute_micros > ceiling.micros_per_minute {
+            let problem = format!("the certificate permits {} at most", ceiling.micros_per_minute);
+            let remedy = "ask less, or have a certificate issued with --max-price";
+            return Err(refuse("overlay.price_per_minute_micros".into(), problem, remedy));
+        }
+    }
+    let mut numbers: Vec<_> = config.numbers.keys().collect();
+    numbers.sort();
+    for number in numbers {
+        if !certified.number_prefixes.iter().any(|prefix| prefix.covers_number(number)) {
+            let problem = format!(
+                "the number is not certified; the certificate permits {}",
+                listed(&certified.number_prefixes)
+            );
+            let remedy = "take it out, or have a certificate issued with --numbers";
+            return Err(refuse(format!("numbers.{number}"), problem, remedy));
+        }
+    }
+    Ok(())
 }
 
 fn unix_ms() -> u64 {
@@ -172,6 +241,9 @@ pub fn main(file: &Path) -> ExitCode {
         }
     };
     crate::telemetry::init_log(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -199,7 +271,8 @@ pub fn main(file: &Path) -> ExitCode {
 pub struct Daemon {
     requests: mpsc::Sender<Request>,
     node: NodeHandle,
-    signalling: tokio::task::JoinHandle<()>,
+    signalling: tokio::task::JoinHandle<Result<(), LoopError>>,
+    figures: tokio::task::JoinHandle<()>,
     admin: Option<AdminServer>,
     online: watch::Receiver<bool>,
     drain: Duration,
@@ -212,7 +285,10 @@ impl Daemon {
     /// The first thing that could not be had; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let identity = Identity::load(&config)?;
-        raise_descriptor_limit();
+        let descriptors = raise_descriptor_limit();
+        if let Some(warning) = too_few_descriptors(&config, descriptors) {
+            tracing::warn!("{warning}");
+        }
         let (now, unix) = (Instant::now(), unix_ms());
         let listeners = config.sip.as_ref().map_or(&[][..], |sip| sip.listen.as_slice());
         let sockets = SipSockets::bind(listeners).await?;
@@ -227,7 +303,8 @@ impl Daemon {
             }
             Role::Supernode => None,
         };
-        let metrics = Arc::new(Metrics::new(media.as_ref().map(MediaEngine::counters).unwrap_or_default()));
+        let counters = media.as_ref().map(MediaEngine::counters).unwrap_or_default();
+        let metrics = Arc::new(Metrics::new(counters, &config.trunks));
         let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
@@ -253,6 +330,7 @@ impl Daemon {
             policy: config.policy,
             limits: config.limits,
         };
+        let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics)));
         let signalling = Signalling {
             endpoint,
             switch: Switch::new(switch_config, now, unix),
@@ -267,7 +345,7 @@ impl Daemon {
             trunks: config.trunks,
         };
         let signalling = tokio::spawn(signalling.run());
-        Ok(Self { requests, node, signalling, admin, online, drain })
+        Ok(Self { requests, node, signalling, figures, admin, online, drain })
     }
 
     /// Returns where the admin API listens, if it does.
@@ -291,17 +369,10 @@ impl Daemon {
     /// # Errors
     /// When the signals cannot be had or the signalling loop ended by itself.
     pub async fn run(mut self) -> Result<(), StartError> {
-        let system = |error: std::io::Error| StartError::System(format!("signals: {error}"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
-        let mut quit = signal(SignalKind::quit()).map_err(system)?;
+        let mut signals = Signals::new()?;
         let patient = tokio::select! {
-            _ = terminate.recv() => true,
-            _ = interrupt.recv() => false,
-            _ = quit.recv() => false,
-            ended = &mut self.signalling => {
-                return Err(StartError::System(format!("the signalling loop ended: {ended:?}")));
-            }
+            wish = signals.next() => wish == Wish::Drain,
+            ended = &mut self.signalling => return Err(ended_by_itself(&ended)),
         };
         let drain = self.drain;
         if patient && !drain.is_zero() {
@@ -309,10 +380,11 @@ impl Daemon {
             let (reply, drained) = oneshot::channel();
             let _ = self.requests.send(Request::Drain(reply)).await;
             tokio::select! {
-                _ = drained => tracing::info!("no call is left"),
+                // A loop that has ended drops what it was asked: that is no answer.
+                Ok(()) = drained => tracing::info!("no call is left"),
                 () = tokio::time::sleep(drain) => tracing::warn!("calls are left at the end of the drain time"),
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = signals.next() => {}
+                ended = &mut self.signalling => return Err(ended_by_itself(&ended)),
             }
         }
         self.stop().await;
@@ -321,6 +393,7 @@ impl Daemon {
 
     /// Ends every call with BYE and overlay `bye`, and stops.
     pub async fn stop(mut self) {
+        self.figures.abort();
         let (reply, ended) = oneshot::channel();
         let cause = Cause::NORMAL_UNSPECIFIED;
         if self.requests.send(Request::HangUpAll(cause, reply)).await.is_ok() {
@@ -333,11 +406,87 @@ impl Daemon {
     }
 }
 
-/// Every live call takes three sockets, and as many for the quarantine after it.
-fn raise_descriptor_limit() {
+fn ended_by_itself(ended: &Result<Result<(), LoopError>, tokio::task::JoinError>) -> StartError {
+    StartError::System(match ended {
+        Ok(Err(error)) => error.to_string(),
+        ended => format!("the signalling loop ended: {ended:?}"),
+    })
+}
+
+/// Carries the figures of the node into the metrics, which must not wait for it.
+async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>) {
+    let mut tick = tokio::time::interval(NODE_FIGURES);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        metrics.overlay(&node.status().await);
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// To end when the live calls have.
+    Drain,
+    /// To end now.
+    Stop,
+}
+
+/// The signals that the daemon heeds.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let heed = |kind| signal(kind).map_err(|error| StartError::System(format!("signals: {error}")));
+        Ok(Self {
+            terminate: heed(SignalKind::terminate())?,
+            interrupt: heed(SignalKind::interrupt())?,
+            quit: heed(SignalKind::quit())?,
+            // Heeded so that it does not kill the daemon with its calls.
+            hang_up: heed(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Wish::Drain,
+                _ = self.interrupt.recv() => return Wish::Stop,
+                _ = self.quit.recv() => return Wish::Stop,
+                _ = self.hang_up.recv() => {
+                    let said = "SIGHUP: nothing was changed; a new configuration needs a restart";
+                    tracing::warn!("{said}");
+                }
+            }
+        }
+    }
+}
+
+/// Raises the limit of open descriptors as far as it goes, and returns it; `None`: there is none.
+fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current
+}
+
+/// Every call takes three sockets, which stay open while their ports rest after it; the overlay,
+/// the trunks and the files take some more.
+fn too_few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
+    const SPARE: u64 = 256;
+    let wanted = 3 * config.limits.calls as u64 + SPARE;
+    let limit = limit.filter(|limit| config.overlay.role == Role::Gateway && *limit < wanted)?;
+    let calls = config.limits.calls;
+    Some(format!(
+        "limits.calls: {calls} calls need {wanted} open files, and the system allows {limit}; \
+         raise the limit (LimitNOFILE, ulimit -n) or lower limits.calls"
+    ))
 }
 
 fn endpoint_config(config: &Config) -> EndpointConfig {
@@ -354,6 +503,10 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         max_calls: trunk.max_calls,
         ring_timeout: trunk.ring_timeout,
         numbers: trunk.numbers.clone(),
+        trusted: trunk.trusted,
+        identity: trunk.identity,
+        tolerance: trunk.tolerance,
+        large_requests: trunk.large_requests,
         ..TrunkConfig::new(trunk.name.clone(), trunk.target)
     });
     let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
@@ -409,3 +562,6 @@ fn offer(config: &Config) -> Option<GatewayOffer> {
     };
     (!offer.prefixes.is_empty()).then_some(offer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ const CERTIFICATE: &str = "enrolment.pem";
 const SERIAL: &str = "serial";
 const ISSUED: &str = "issued.tsv";
 const REVOKED: &str = "revoked.pem";
+/// How the list of what was issued calls an enrolment authority.
+const ENROLMENT: &str = "enrolment";
 
 /// Where the authority lives.
 #[derive(Debug, Args)]
@@ -248,7 +250,7 @@ fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String
     write_new(&dir.join(ROOT), &root.certificate_pem(), false)?;
     write_new(&dir.join(KEY), &enrolment.key_pem(), true)?;
     write_new(&dir.join(CERTIFICATE), &enrolment.certificate_pem(), false)?;
-    note(dir, serial, "enrolment", enrolment.name(), validity)?;
+    note(dir, serial, ENROLMENT, enrolment.name(), validity)?;
     Ok(format!(
         "authority of {name} in {}\n  {ROOT}: give it to every node and user (overlay.trust_file)\n  {ROOT_KEY}: keep it offline\n",
         dir.display()
@@ -256,13 +258,17 @@ fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String
 }
 
 fn enrol(dir: &Path, request: &Path, out: &Path) -> Result<String> {
-    let root = Authority::from_pem(&read(dir, ROOT_KEY)?, &read(dir, ROOT)?)?;
+    let root = root(dir)?;
     let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
     let serial = next_serial(dir)?;
     let validity = Validity::days_from(now(), 5 * 365);
     write_new(out, &root.sign_enrolment(&text, serial, validity)?, false)?;
-    note(dir, serial, "enrolment", &Request::read(&text)?.name, validity)?;
+    note(dir, serial, ENROLMENT, &Request::read(&text)?.name, validity)?;
     Ok(format!("{}: put it beside the request as {CERTIFICATE}\n", out.display()))
+}
+
+fn root(dir: &Path) -> Result<Authority> {
+    Ok(Authority::from_pem(&read(dir, ROOT_KEY)?, &read(dir, ROOT)?)?)
 }
 
 fn enrolment(dir: &Path) -> Result<Authority> {
@@ -339,37 +345,59 @@ fn issue_user(
     Ok(format!("{}\n  user {handle}, certificate {serial}, peer {}\n", out.display(), public.peer_id()))
 }
 
+/// Reads the lists of revoked certificates, one of each authority that revoked any.
+fn revocations(dir: &Path) -> Result<Vec<SignedRevocations>> {
+    let file = dir.join(REVOKED);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Taken for an empty list, it would take back every revocation so far.
+        Err(error) => return Err(error).context(file.display().to_string()),
+    };
+    SignedRevocations::all_from_pem(&text).with_context(|| file.display().to_string())
+}
+
 fn revoke(dir: &Path, serial: u64, reason: RevocationReason) -> Result<String> {
-    let authority = enrolment(dir)?;
     let issued = read(dir, ISSUED)?;
-    let known = issued.lines().find(|line| line.split('\t').next() == Some(serial.to_string().as_str()));
+    let rows = issued.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let known = rows.into_iter().find(|cells| cells.first() == Some(&serial.to_string().as_str()));
     let Some(known) = known else {
         bail!("{serial}: no certificate of that number was issued here: see `causeway authority list`");
     };
-    let file = dir.join(REVOKED);
-    let previous = match fs::read_to_string(&file) {
-        Ok(text) => Some(SignedRevocations::from_pem(&text)?),
-        Err(_) => None,
+    // A certificate is revoked by who issued it: that of an enrolment authority by the root.
+    let authority = if known.get(1) == Some(&ENROLMENT) {
+        root(dir).with_context(|| {
+            format!(
+                "{serial} is an enrolment authority, which only the root revokes: do it where {ROOT_KEY} is"
+            )
+        })?
+    } else {
+        enrolment(dir)?
     };
+    let mut lists = revocations(dir)?;
+    let previous = lists.iter().position(|list| list.issuer() == authority.key());
+    let previous = previous.map(|index| lists.remove(index));
     let list = authority.revoke(previous.as_ref(), serial, reason, now())?;
-    let part = dir.join("revoked.part");
-    fs::write(&part, list.to_pem()).with_context(|| part.display().to_string())?;
+    let (version, count) = (list.version(), list.revoked().len());
+    // The root's list comes last: it may revoke the authority that signed another.
+    lists.insert(if authority.is_root() { lists.len() } else { 0 }, list);
+    let (file, part) = (dir.join(REVOKED), dir.join("revoked.part"));
+    let text: String = lists.iter().map(SignedRevocations::to_pem).collect();
+    fs::write(&part, text).with_context(|| part.display().to_string())?;
     fs::rename(&part, &file).with_context(|| file.display().to_string())?;
-    let name = known.split('\t').nth(2).unwrap_or("?");
-    let count = list.revoked().len();
+    let name = known.get(2).unwrap_or(&"?");
     Ok(format!(
-        "{}: version {}, {count} revoked, now {name}; give it to every node\n",
+        "{}: version {version} of {}, {count} revoked, now {name}; give it to every node\n",
         file.display(),
-        list.version()
+        authority.name()
     ))
 }
 
 fn list(dir: &Path) -> Result<String> {
     let issued = read(dir, ISSUED)?;
-    let revoked = match fs::read_to_string(dir.join(REVOKED)) {
-        Ok(text) => SignedRevocations::from_pem(&text)?.revoked().to_vec(),
-        Err(_) => Vec::new(),
-    };
+    let lists = revocations(dir)?;
+    // Numbers are given out once in a folder, whichever of its two authorities signs.
+    let revoked: Vec<_> = lists.iter().flat_map(SignedRevocations::revoked).collect();
     let unix = now();
     let mut rows = Vec::new();
     for line in issued.lines() {
@@ -384,4 +412,75 @@ fn list(dir: &Path) -> Result<String> {
         rows.push([serial, kind, name, from, until, &state].map(str::to_owned).to_vec());
     }
     Ok(super::show::table(&["NUMBER", "KIND", "NAME", "FROM", "UNTIL", "STATE"], &rows))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use p2p_edge::identity::{IdentityError, RevocationList, Trust};
+
+    use super::*;
+
+    /// A folder that goes away with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("causeway-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&folder);
+            init(&folder, "Test", 1, false).unwrap();
+            Self(folder)
+        }
+
+        fn node(&self, name: &str) -> NodeBundle {
+            let out = self.0.join(name);
+            issue_node(&self.0, name, &NodeClaims::supernode(), 30, None, &out).unwrap();
+            NodeBundle::from_pem(&fs::read_to_string(out).unwrap()).unwrap()
+        }
+
+        fn verify(&self, node: &NodeBundle) -> Result<(), IdentityError> {
+            let read = |name: &str| fs::read_to_string(self.0.join(name)).unwrap();
+            let trust = Trust::from_pem(&read(ROOT)).unwrap();
+            let revoked = RevocationList::from_pem(&read(REVOKED), &trust, now()).unwrap();
+            node.chain.verify(&trust, &revoked, now()).map(drop)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn an_enrolment_authority_is_revoked_by_the_root() {
+        let folder = Folder::new("revoke-enrolment");
+        let (first, second) = (folder.node("first"), folder.node("second"));
+        revoke(&folder.0, first.chain.serial(), RevocationReason::Unspecified).unwrap();
+        assert!(folder.verify(&first).is_err() && folder.verify(&second).is_ok());
+        // The first certificate of a folder is that of its enrolment authority.
+        let said = revoke(&folder.0, 1, RevocationReason::KeyCompromise).unwrap();
+        assert!(said.contains("of Test root, 1 revoked, now Test enrolment"), "{said}");
+        assert!(matches!(folder.verify(&second), Err(IdentityError::Revoked { .. })));
+        assert_eq!(list(&folder.0).unwrap().matches("revoked").count(), 2);
+    }
+
+    #[test]
+    fn without_the_root_key_nothing_is_pretended() {
+        let folder = Folder::new("revoke-without-root");
+        fs::remove_file(folder.0.join(ROOT_KEY)).unwrap();
+        let error = format!("{:#}", revoke(&folder.0, 1, RevocationReason::Unspecified).unwrap_err());
+        assert!(error.contains("only the root revokes") && error.contains(ROOT_KEY), "{error}");
+        assert!(!folder.0.join(REVOKED).exists());
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_not_an_empty_one() {
+        let folder = Folder::new("revoke-unreadable");
+        let node = folder.node("node");
+        fs::create_dir(folder.0.join(REVOKED)).unwrap();
+        let error = revoke(&folder.0, node.chain.serial(), RevocationReason::Unspecified).unwrap_err();
+        assert!(format!("{error:#}").contains(REVOKED), "{error:#}");
+        assert!(list(&folder.0).is_err());
+    }
 }

@@ -8,6 +8,7 @@ mod show;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use admin_api::Cursor;
 use anyhow::{Context, Result};
 use call_model::{Address, CallId, TrunkName};
 use clap::{Args, Parser, Subcommand};
@@ -52,6 +53,9 @@ enum Command {
         /// How many, 1 to 250.
         #[arg(long, default_value_t = 25)]
         limit: usize,
+        /// Go on where the page before ended, as it said.
+        #[arg(long)]
+        after: Option<Cursor>,
     },
     /// Look at one call, or end it.
     #[command(subcommand)]
@@ -126,8 +130,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let client = || client::Client::new(&cli.access.url, cli.access.token_file.as_deref());
     let json = cli.access.json;
     let text = match cli.command {
-        Command::Calls { live, limit } => {
-            let list = client()?.get(&format!("/v1/calls?limit={limit}&live={live}"))?;
+        Command::Calls { live, limit, after } => {
+            let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+            let list = client()?.get(&format!("/v1/calls?limit={limit}&live={live}{after}"))?;
             if json { list.pretty() } else { show::calls(&list.read()?) }
         }
         Command::Call(CallCommand::Show { id }) => {
@@ -188,6 +193,9 @@ pub fn check(file: &std::path::Path) -> ExitCode {
         Ok(config) => {
             let (trunks, routes, numbers) = (config.trunks.len(), config.routes.len(), config.numbers.len());
             let file = file.display();
+            for warning in &config.warnings {
+                say(&format!("warning: {warning}"), true);
+            }
             say(&format!("{file}: good: {trunks} trunks, {routes} routes, {numbers} numbers\n"), false);
             ExitCode::SUCCESS
         }

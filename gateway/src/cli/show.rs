@@ -56,8 +56,8 @@ pub(super) fn calls(list: &CallList) -> String {
     let rows: Vec<Vec<String>> = list.calls.iter().map(row).collect();
     let head = ["CALL", "STARTED", "STATE", "FROM", "TO", "TRUNK", "SET-UP", "LENGTH", "CAUSE"];
     let mut text = table(&head, &rows);
-    if list.next.is_some() {
-        text += "more calls follow: raise --limit\n";
+    if let Some(next) = &list.next {
+        let _ = writeln!(text, "more calls follow: --after {next}");
     }
     text
 }

@@ -82,7 +82,6 @@ impl Control for GatewayControl {
 
     async fn health(&self) -> Health {
         let (load, status) = tokio::join!(self.ask(Request::Load), self.node_status());
-        self.metrics.overlay(&status);
         let state = match load {
             Err(Unavailable) => HealthState::Unresponsive,
             Ok((_, true)) => HealthState::Draining,

@@ -7,4 +7,4 @@ mod streams;
 pub use media::MediaStartError;
 pub(crate) use media::{MediaEngine, PublishedCounters, Report};
 pub use signalling::SipBindError;
-pub(crate) use signalling::{Request, Signalling, SipSockets};
+pub(crate) use signalling::{LoopError, Request, Signalling, SipSockets};

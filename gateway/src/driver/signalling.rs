@@ -100,6 +100,17 @@ impl SipSockets {
     }
 }
 
+/// Why the loop ended without being asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoopError {
+    /// The overlay node is gone: nobody can be called any more.
+    #[error("the overlay node has ended by itself")]
+    Node,
+    /// No thread carries media any more.
+    #[error("every media thread has died")]
+    Media,
+}
+
 /// The signalling loop and all that it owns.
 pub(crate) struct Signalling {
     pub(crate) endpoint: Option<Endpoint>,
@@ -122,12 +133,18 @@ struct State {
     deltas: Deltas,
     drained: Vec<oneshot::Sender<()>>,
     ended: Vec<oneshot::Sender<()>>,
+    /// The goodbyes are being said: that the node ends is in order.
+    stopping: bool,
 }
 
 impl Signalling {
     /// Runs until [`Request::Stop`] or until every sender of requests is gone.
-    pub(crate) async fn run(mut self) {
-        let (streams, mut stream_reports) = Streams::new();
+    ///
+    /// # Errors
+    /// When what it cannot do without has ended by itself. The trunks have been told goodbye then.
+    pub(crate) async fn run(mut self) -> Result<(), LoopError> {
+        let own = self.sockets.tcp.iter().filter_map(|listener| listener.local_addr().ok());
+        let (streams, mut stream_reports) = Streams::new(own.map(|own| own.ip()).collect());
         let accepting: Vec<_> = std::mem::take(&mut self.sockets.tcp)
             .into_iter()
             .map(|listener| streams.listen(listener))
@@ -139,11 +156,12 @@ impl Signalling {
             deltas: Deltas::default(),
             drained: Vec::new(),
             ended: Vec::new(),
+            stopping: false,
         };
         let mut buffer = vec![0; DATAGRAM];
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut node_gone = false;
-        loop {
+        let ended = loop {
             self.settle(&mut state);
             let deadline =
                 [self.endpoint.as_ref().and_then(Endpoint::poll_timeout), self.switch.poll_timeout()];
@@ -163,13 +181,16 @@ impl Signalling {
             };
             tokio::select! {
                 request = self.requests.recv() => match request {
-                    None | Some(Request::Stop) => break,
+                    None | Some(Request::Stop) => break Ok(()),
                     Some(request) => self.answer(request, &mut state),
                 },
                 sent = backlog => {
-                    state.overlay_backlog.pop_front();
+                    let sent_or_lost = state.overlay_backlog.pop_front();
                     if sent.is_err() {
-                        state.overlay_backlog.clear();
+                        let waiting = std::mem::take(&mut state.overlay_backlog);
+                        for lost in sent_or_lost.iter().chain(&waiting) {
+                            self.node_is_gone(lost);
+                        }
                     }
                 }
                 Some(report) = self.media_reports.recv() => {
@@ -181,7 +202,8 @@ impl Signalling {
                 }
                 event = self.node_events.recv(), if !node_gone => match event {
                     Some(event) => self.take_node_event(event),
-                    None => node_gone = true,
+                    None if state.stopping => node_gone = true,
+                    None => break Err(LoopError::Node),
                 },
                 () = self.sockets.readable() => self.read_udp(&mut buffer),
                 Some(report) = stream_reports.recv() => self.take_stream(report, &mut state.streams),
@@ -192,12 +214,35 @@ impl Signalling {
                     }
                     self.switch.handle_timeout(now);
                 }
-                _ = second.tick() => self.publish(&mut state),
+                _ = second.tick() => {
+                    if !self.look_after_media() {
+                        break Err(LoopError::Media);
+                    }
+                    self.publish(&mut state);
+                }
             }
+        };
+        if let Err(error) = &ended {
+            tracing::error!(calls = self.switch.live(), "{error}: ending every call");
+            self.switch.hang_up_all(Instant::now(), Cause::NETWORK_OUT_OF_ORDER);
+            self.settle(&mut state);
         }
         for task in accepting {
             task.abort();
         }
+        ended
+    }
+
+    /// Ends the calls of media threads that died. Returns false when no thread is left.
+    fn look_after_media(&mut self) -> bool {
+        let Some(media) = &mut self.media else { return true };
+        let lost = media.look_after();
+        let left = media.has_threads();
+        for call in lost {
+            let detail = "the thread that carried the media died".to_owned();
+            self.switch.handle_media(Instant::now(), MediaEvent::OverlayFailed { call, detail });
+        }
+        left
     }
 
     /// Passes events and actions on until nothing moves, then sends what there is to send.
@@ -218,7 +263,7 @@ impl Signalling {
                 self.perform(now, action, state);
             }
             while let Some(transmit) = self.endpoint.as_mut().and_then(Endpoint::poll_transmit) {
-                self.transmit(transmit, &mut state.streams);
+                self.transmit(now, transmit, &mut state.streams);
             }
             if !moved {
                 break;
@@ -303,7 +348,7 @@ impl Signalling {
         self.switch.handle_overlay(Instant::now(), NodeEvent::Call { call, event });
     }
 
-    fn transmit(&mut self, transmit: Transmit, streams: &mut Streams) {
+    fn transmit(&mut self, now: Instant, transmit: Transmit, streams: &mut Streams) {
         match transmit {
             Transmit::Datagram { local, remote, bytes } => {
                 let socket = self.sockets.udp.iter().find(|(_, address)| *address == local);
@@ -315,7 +360,14 @@ impl Signalling {
                 }
             }
             Transmit::Connect { connection, remote } => streams.connect(connection, remote),
-            Transmit::Stream { connection, bytes } => streams.send(connection, bytes),
+            Transmit::Stream { connection, bytes } => {
+                if !streams.send(connection, bytes)
+                    && let Some(endpoint) = &mut self.endpoint
+                {
+                    // What waits for an answer there is told now, not when its timers run out.
+                    endpoint.handle_stream(now, connection, StreamEvent::Closed);
+                }
+            }
             Transmit::Close { connection } => streams.close(connection),
         }
     }
@@ -424,6 +476,7 @@ impl Signalling {
                 state.drained.push(reply);
             }
             Request::HangUpAll(cause, reply) => {
+                state.stopping = true;
                 self.switch.drain(true);
                 self.switch.hang_up_all(now, cause);
                 state.ended.push(reply);
@@ -439,10 +492,12 @@ impl Signalling {
         let (free, _) = self.media.as_ref().map_or((0, 0), MediaEngine::trunk_ports);
         self.metrics.live(self.switch.live(), free);
         self.metrics.queue("overlay_commands", state.overlay_backlog.len(), state.overlay_dropped);
+        // Nothing is dropped from these: who finds them full waits, or counts it elsewhere.
         self.metrics.queue("overlay_events", self.node_events.len(), 0);
         self.metrics.queue("media_reports", self.media_reports.len(), 0);
-        self.metrics.queue("sip_connections", 0, state.streams.refused);
-        let dropped = self.media.as_ref().map_or(0, MediaEngine::orders_dropped);
-        self.metrics.queue("media_orders", 0, dropped);
+        self.metrics.queue("sip_connections", state.streams.open(), state.streams.refused);
+        if let Some(media) = &self.media {
+            self.metrics.queue("media_closes", media.closes_waiting(), media.orders_dropped());
+        }
     }
 }

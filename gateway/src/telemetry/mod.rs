@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::config::Trunk;
 use crate::driver::PublishedCounters;
 use crate::switch::RouteDirection;
 pub(crate) use collect::Deltas;
@@ -84,7 +85,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers every metric. The counters of the media threads are read when asked for.
-    pub(crate) fn new(media: Vec<Arc<PublishedCounters>>) -> Self {
+    pub(crate) fn new(media: Vec<Arc<PublishedCounters>>, trunks: &[Trunk]) -> Self {
         // Call set-up: from a PBX on the same switch to a mobile that rings out.
         let setup = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0];
         let duration = [1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0];
@@ -110,7 +111,26 @@ impl Metrics {
             trunk_ports_free: Gauge::default(),
         };
         metrics.register(media);
+        metrics.begin(trunks);
         metrics
+    }
+
+    /// Lets every series stand at nought from the start: one that appears with its first event
+    /// hides that event from whoever watches how it grows.
+    fn begin(&self, trunks: &[Trunk]) {
+        for direction in [RouteDirection::OverlayToTrunk, RouteDirection::TrunkToOverlay] {
+            let direction = direction.as_str();
+            let _ = self.calls_started.get_or_create(&DirectionLabel { direction });
+            for trunk in trunks.iter().map(|trunk| trunk.name.as_str()).chain(["none"]) {
+                for outcome in Outcome::ALL.map(Outcome::as_str) {
+                    let trunk = trunk.to_owned();
+                    let _ = self.calls_ended.get_or_create(&EndLabels { direction, outcome, trunk });
+                }
+            }
+        }
+        for trunk in trunks {
+            self.trunk(&trunk.name, trunk.options_interval.is_none());
+        }
     }
 
     fn register(&mut self, media: Vec<Arc<PublishedCounters>>) {
@@ -127,7 +147,11 @@ impl Metrics {
         );
         r.register_with_unit("call_duration", "From the answer to the end", seconds(), self.duration.clone());
         r.register("calls_live", "Calls now", self.calls_live.clone());
-        r.register("trunk_up", "Whether the last health check of a trunk succeeded", self.trunk_up.clone());
+        r.register(
+            "trunk_up",
+            "Whether the last health check of a trunk succeeded; 1 where none is made",
+            self.trunk_up.clone(),
+        );
         r.register(
             "sip_messages",
             "SIP messages by direction and method or class",
@@ -199,6 +223,8 @@ impl Metrics {
         self.overlay_peers.set(status.peers as i64);
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);
+        self.queue("node_commands", status.commands_queued, 0);
+        self.queue("node_events", status.events_queued, status.events_delayed);
         for (reason, total) in &status.refused {
             let counter =
                 self.overlay_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }).clone();
@@ -212,5 +238,45 @@ impl Metrics {
         // Writing into a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_series_stands_from_the_start() {
+        let text = r#"
+            [overlay]
+            role = "gateway"
+            identity_file = "a"
+            trust_file = "b"
+            listen = ["/ip4/127.0.0.1/udp/4001/quic-v1"]
+            [sip]
+            listen = ["udp:127.0.0.1:5060"]
+            [[trunks]]
+            name = "asked"
+            target = "udp:127.0.0.10"
+            [[trunks]]
+            name = "unasked"
+            target = "udp:127.0.0.11"
+            options_interval_s = 0
+        "#;
+        let config = Config::parse(Path::new("causeway.toml"), text).unwrap();
+        let text = Metrics::new(Vec::new(), &config.trunks).encode();
+        for line in [
+            r#"causeway_trunk_up{trunk="asked"} 0"#,
+            r#"causeway_trunk_up{trunk="unasked"} 1"#,
+            r#"causeway_calls_started_total{direction="trunk_to_overlay"} 0"#,
+            r#"causeway_calls_ended_total{direction="overlay_to_trunk",outcome="upstream",trunk="asked"} 0"#,
+            r#"causeway_calls_ended_total{direction="trunk_to_overlay",outcome="indeterminate",trunk="none"} 0"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
     }
 }

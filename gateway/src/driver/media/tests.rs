@@ -1,0 +1,100 @@
+//! The engine with its threads and sockets, on loopback.
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::*;
+
+fn engine(threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
+    let (reports, inbox) = mpsc::channel(1024);
+    let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+    let config = MediaConfig {
+        trunk_address: loopback,
+        trunk_ports: 41_000..=41_199,
+        overlay_address: loopback,
+        overlay_ports: 41_200..=41_299,
+        threads,
+        opus_complexity: 5,
+        opus_bitrate: 16_000,
+        suppress_silence: true,
+        silence_timeout: Duration::from_secs(60),
+        port_quarantine: Duration::from_secs(1),
+    };
+    (MediaEngine::start(config, 1, &reports).unwrap(), inbox)
+}
+
+fn open(engine: &mut MediaEngine, number: u128) -> CallId {
+    let call = CallId::new(1, number);
+    let opened = engine.handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None });
+    assert!(matches!(opened, Some(MediaEvent::Opened { .. })), "{opened:?}");
+    call
+}
+
+#[test]
+fn a_burst_of_calls_spreads_over_the_threads() {
+    let (mut engine, _reports) = engine(4);
+    let calls: Vec<CallId> = (0..8).map(|number| open(&mut engine, number)).collect();
+    assert_eq!(engine.load, [2, 2, 2, 2]);
+    for call in calls {
+        engine.handle(Instant::now(), MediaCommand::Close { call });
+    }
+    assert_eq!(engine.load, [0, 0, 0, 0]);
+    assert!(engine.look_after().is_empty() && engine.has_threads() && engine.closes_waiting() == 0);
+}
+
+#[test]
+fn only_a_port_that_is_taken_is_tried_elsewhere() {
+    let tries = Cell::new(0);
+    let refuse = |error: Errno| {
+        tries.set(0);
+        let tries = &tries;
+        move |_: u16| -> io::Result<[UdpSocket; 1]> {
+            tries.set(tries.get() + 1);
+            Err(error.into())
+        }
+    };
+    let mut pool = PortPool::singles(&(41_300..=41_399));
+    assert!(matches!(bind_from(&mut pool, refuse(Errno::ADDRINUSE)), Err(None)));
+    assert_eq!(tries.get(), BIND_ATTEMPTS);
+    let no_descriptor = bind_from(&mut pool, refuse(Errno::MFILE));
+    assert_eq!(no_descriptor.unwrap_err().unwrap().raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+    assert_eq!((tries.get(), pool.free()), (1, 100), "and the port is not lost");
+}
+
+#[test]
+fn a_closing_that_found_no_room_is_repeated_until_the_ports_come_back() {
+    let (mut engine, mut reports) = engine(1);
+    let call = open(&mut engine, 1);
+    let (free, _) = engine.trunk_ports();
+    // As `close` leaves it behind when the queue of the thread is full.
+    let placed = engine.placed.remove(&call).unwrap();
+    engine.closes.push_back((call, placed.worker));
+    assert_eq!(engine.closes_waiting(), 1);
+    assert!(engine.look_after().is_empty());
+    assert_eq!(engine.closes_waiting(), 0);
+    while let Some(report) = reports.blocking_recv() {
+        if let Report::PortsFree { overlay, trunk } = report {
+            engine.ports_free(overlay, trunk);
+            break;
+        }
+    }
+    assert_eq!(engine.trunk_ports().0, free + 1);
+}
+
+#[test]
+fn the_calls_of_a_dead_thread_are_named_and_no_call_goes_there() {
+    let (mut engine, _reports) = engine(2);
+    let calls = [open(&mut engine, 1), open(&mut engine, 2)];
+    let (dead, lost) = (engine.placed[&calls[0]].worker, calls[0]);
+    engine.workers[dead].order(Order::Stop).unwrap();
+    let began = Instant::now();
+    while !engine.workers[dead].is_dead() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.look_after(), [lost]);
+    assert!(engine.look_after().is_empty() && engine.has_threads());
+    let next = open(&mut engine, 3);
+    assert_ne!(engine.placed[&next].worker, dead);
+}

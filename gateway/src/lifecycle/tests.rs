@@ -1,0 +1,156 @@
+//! Start and end of a whole daemon on loopback, with an authority of its own.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use p2p_edge::identity::{Authority, NodeClaims, NodeKey, Role as Certified, Validity};
+use rustix::process::{Signal as Kind, getpid, kill_process};
+
+use super::*;
+
+/// A folder with the files of a gateway that may offer +44 for at most 1 EUR and assign +1555.
+struct Site(PathBuf);
+
+impl Site {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("causeway-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let validity = Validity::days_from(unix_ms() / 1000, 30);
+        let root = Authority::init_root("Root", [1; 32], validity).unwrap();
+        let enrolment = root.init_enrolment("Enrolment", [2; 32], 1, validity).unwrap();
+        let rate = Price { micros_per_minute: 1_000_000, currency: "EUR".parse().unwrap() };
+        let claims = NodeClaims {
+            role: Certified::Gateway,
+            prefixes: vec!["+44".parse().unwrap()],
+            number_prefixes: vec!["+1555".parse().unwrap()],
+            rate: Some(rate),
+        };
+        let key = NodeKey::from_seed(random().unwrap());
+        let chain = enrolment.issue_node("gateway", &key.public(), &claims, 2, validity).unwrap();
+        std::fs::write(folder.join("gateway.pem"), NodeBundle { key, chain }.to_pem()).unwrap();
+        std::fs::write(folder.join("root.pem"), root.certificate_pem()).unwrap();
+        Self(folder)
+    }
+
+    /// `overlay` are more lines of `[overlay]`, `rest` what comes after the last table.
+    fn config(&self, overlay: &str, rest: &str) -> Config {
+        let sip = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = format!(
+            r#"
+            [overlay]
+            role = "gateway"
+            identity_file = "gateway.pem"
+            trust_file = "root.pem"
+            listen = ["/ip4/127.0.0.1/udp/0/quic-v1"]
+            {overlay}
+            [sip]
+            listen = ["udp:{sip}"]
+            [media]
+            threads = 1
+            {rest}
+            "#
+        );
+        Config::parse(&self.0.join("causeway.toml"), &text).unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn signals_are_heeded_and_hanging_up_is_no_end() {
+    let mut signals = Signals::new().unwrap();
+    let raise = |kind| kill_process(getpid(), kind).unwrap();
+    for (kind, wish) in [(Kind::TERM, Wish::Drain), (Kind::QUIT, Wish::Stop), (Kind::INT, Wish::Stop)] {
+        raise(Kind::HUP);
+        raise(kind);
+        assert_eq!(signals.next().await, wish, "{kind:?}");
+    }
+}
+
+#[test]
+fn promises_beyond_the_certificate_are_refused_before_the_start() {
+    let site = Site::new("promises");
+    let numbers = "[numbers]\n\"+15551000\" = \"alice\"";
+    let good = site.config("offer = [\"+44\", \"+4420\"]\nprice_per_minute_micros = 1000000", numbers);
+    Identity::load(&good).unwrap();
+    let cases = [
+        (
+            site.config("offer = [\"+4420\", \"+1\"]", ""),
+            "overlay.offer[1]: +1 is not certified; the certificate permits +44; offer those, or have a certificate issued with --offer",
+        ),
+        (
+            site.config("offer = [\"+44\"]\nprice_per_minute_micros = 1000001", ""),
+            "overlay.price_per_minute_micros: the certificate permits 1000000 at most; ask less, or have a certificate issued with --max-price",
+        ),
+        (
+            site.config("offer = [\"+44\"]\ncurrency = \"USD\"", ""),
+            "overlay.currency: the certificate permits a price in EUR only; write that currency",
+        ),
+        (
+            site.config("", "[numbers]\n\"+15551000\" = \"alice\"\n\"+442079460018\" = \"bob\""),
+            "numbers.+442079460018: the number is not certified; the certificate permits +1555; take it out, or have a certificate issued with --numbers",
+        ),
+    ];
+    for (config, expected) in cases {
+        let error = Identity::load(&config).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_status()), (expected, 78));
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_warned_of() {
+    let site = Site::new("descriptors");
+    let config = site.config("", "[limits]\ncalls = 1000");
+    assert_eq!(too_few_descriptors(&config, None), None);
+    assert_eq!(too_few_descriptors(&config, Some(3256)), None);
+    let warning = too_few_descriptors(&config, Some(1024)).unwrap();
+    assert!(warning.contains("1000 calls need 3256 open files, and the system allows 1024"), "{warning}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_node_is_gone_ends_with_an_error() {
+    let site = Site::new("node-gone");
+    let daemon = Daemon::start(site.config("", "")).await.unwrap();
+    daemon.node.shutdown(LAST_WORDS).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), daemon.run()).await.unwrap();
+    let error = ended.unwrap_err();
+    assert_eq!(error.exit_status(), 71);
+    assert!(error.to_string().contains("the overlay node has ended by itself"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_ends_in_order() {
+    let site = Site::new("stopped");
+    let daemon = Daemon::start(site.config("", "")).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), daemon.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_of_the_node_are_fresh_although_nobody_asks_for_health() {
+    let site = Site::new("figures");
+    let digest = admin_api::TokenDigest::of("reader");
+    let admin = format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\ntokens = [{{ sha256 = \"{digest}\", scope = \"read\" }}]"
+    );
+    let daemon = Daemon::start(site.config("", &admin)).await.unwrap();
+    let url = format!("http://{}/metrics", daemon.admin_address().unwrap());
+    let fresh = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(20) {
+            let mut answer = ureq::get(&url).header("Authorization", "Bearer reader").call().unwrap();
+            let text = answer.body_mut().read_to_string().unwrap();
+            if text.contains("causeway_queue_length{queue=\"node_commands\"}") {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
+    });
+    assert!(fresh.await.unwrap());
+    daemon.stop().await;
+}
