@@ -148,9 +148,9 @@ impl NodeChain {
             issuer: enrolment.key.clone(),
             not_after,
             standing: Standing {
-                issuer: enrolment.key.clone(),
+                issuer: enrolment.key.to_bytes(),
                 serial: leaf.serial,
-                root: root.key.clone(),
+                root: root.key.to_bytes(),
                 enrolment_serial: enrolment.serial,
                 not_after,
             },

@@ -182,9 +182,9 @@ impl HandleCertificate {
             issuer: enrolment.key.clone(),
             not_after,
             standing: Standing {
-                issuer: enrolment.key.clone(),
+                issuer: enrolment.key.to_bytes(),
                 serial: claims.serial,
-                root: root.key.clone(),
+                root: root.key.to_bytes(),
                 enrolment_serial: enrolment.serial,
                 not_after,
             },

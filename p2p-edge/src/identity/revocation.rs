@@ -223,6 +223,11 @@ impl RevocationList {
         self.revoked.get(&(issuer.to_bytes(), serial)).copied()
     }
 
+    /// As [`RevocationList::is_revoked`], for the bytes of the issuer's key.
+    pub(super) fn names(&self, issuer: [u8; 32], serial: u64) -> bool {
+        self.revoked.contains_key(&(issuer, serial))
+    }
+
     /// Returns the signed lists that are held, for passing on.
     pub fn lists(&self) -> impl Iterator<Item = &SignedRevocations> {
         self.lists.values()

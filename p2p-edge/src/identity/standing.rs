@@ -1,13 +1,13 @@
-use super::key::PublicKey;
 use super::revocation::RevocationList;
 
 /// What a certificate that was verified once can still lose its validity by: its end, and a
 /// revocation of it or of the authority above it. Checking this costs no signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    pub(super) issuer: PublicKey,
+    /// The keys of the two issuers, as bytes: one of these is kept for every record that is stored.
+    pub(super) issuer: [u8; 32],
     pub(super) serial: u64,
-    pub(super) root: PublicKey,
+    pub(super) root: [u8; 32],
     pub(super) enrolment_serial: u64,
     pub(super) not_after: u64,
 }
@@ -15,8 +15,7 @@ pub struct Standing {
 impl Standing {
     /// Says whether the certificate, or that of its authority, has been revoked.
     pub fn is_revoked(&self, revocations: &RevocationList) -> bool {
-        revocations.is_revoked(&self.issuer, self.serial).is_some()
-            || revocations.is_revoked(&self.root, self.enrolment_serial).is_some()
+        revocations.names(self.issuer, self.serial) || revocations.names(self.root, self.enrolment_serial)
     }
 
     /// Says whether the certificate has ended at the moment `unix`.

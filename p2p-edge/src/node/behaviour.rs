@@ -75,6 +75,7 @@ pub(super) struct Admitted(Arc<Mutex<HashMap<PeerId, Proof>>>);
 #[derive(Clone, Copy)]
 enum Proof {
     Connected(Instant),
+    Refused,
     Proven,
 }
 
@@ -92,6 +93,11 @@ impl Admitted {
         self.table().insert(peer, Proof::Proven);
     }
 
+    /// The credential of a peer was refused, whatever it has proved before.
+    pub(super) fn refuse(&self, peer: PeerId) {
+        self.table().insert(peer, Proof::Refused);
+    }
+
     pub(super) fn remove(&self, peer: &PeerId) {
         self.table().remove(peer);
     }
@@ -106,7 +112,7 @@ impl Admitted {
         match self.table().get(peer) {
             Some(Proof::Proven) => true,
             Some(Proof::Connected(since)) => now < *since + CIRCUIT_CREDIT,
-            None => false,
+            Some(Proof::Refused) | None => false,
         }
     }
 }
@@ -244,6 +250,11 @@ mod tests {
         admitted.connected(peer, now + CIRCUIT_CREDIT);
         assert!(!admitted.may_open_circuit(&peer, now + CIRCUIT_CREDIT), "another connection wins no time");
         assert!(!admitted.contains(&peer), "and no reservation without proof");
+        let other = PeerId::random();
+        admitted.connected(other, now);
+        admitted.refuse(other);
+        admitted.connected(other, now);
+        assert!(!admitted.may_open_circuit(&other, now), "its credential was refused");
         admitted.insert(peer);
         assert!(admitted.may_open_circuit(&peer, now + 1_000 * CIRCUIT_CREDIT) && admitted.contains(&peer));
     }

@@ -85,7 +85,7 @@ pub struct NodeLimits {
     pub records: usize,
     /// Provider records stored for others.
     pub providers: usize,
-    /// Look-ups answered at one time on behalf of clients.
+    /// Keys looked up in the DHT at one time on behalf of clients, an eighth of them for one client.
     pub lookups: usize,
     /// Peers of one /24 (IPv4) or /48 (IPv6) in one bucket of the routing table. Loopback
     /// addresses are exempt: they say nothing about who owns a network.

@@ -335,6 +335,7 @@ impl Task {
             Err((reason, error)) => {
                 self.refusals.add(reason);
                 tracing::debug!(%peer, reason = error.as_str(), "credential refused");
+                self.admitted.refuse(peer);
                 self.end_credit(&peer);
                 // Decided: those that wait are refused now.
                 self.accept_pending_providers(&peer);

@@ -1,5 +1,6 @@
 //! Revocation lists: who offers newer ones, fetching them, and dropping what they void.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ const MAX_PER_PEER: usize = 16;
 #[derive(Default)]
 pub(super) struct ListOffers {
     offers: BTreeMap<[u8; 32], Vec<Offer>>,
+    /// How often each connected peer has handed out nothing of what it had offered.
+    failures: HashMap<PeerId, u32>,
     asked: HashMap<OutboundRequestId, Asked>,
 }
 
@@ -52,21 +55,30 @@ impl ListOffers {
         offers.push(Offer { peer, version });
     }
 
-    /// Takes the peer that offers the newest list of an authority, if that is newer than `held`.
-    /// Offers that are not are forgotten.
+    /// Takes the peer that offers the newest list of an authority, if that is newer than `held`;
+    /// of several the one that has failed least. Offers that are no news are forgotten.
     fn next(&mut self, issuer: &[u8; 32], held: Option<u64>) -> Option<(PeerId, u64)> {
         let offers = self.offers.get_mut(issuer)?;
         offers.retain(|offer| held.is_none_or(|held| offer.version > held));
-        let newest = (0..offers.len()).max_by_key(|at| offers[*at].version);
-        let newest = newest.map(|at| offers.remove(at)).map(|offer| (offer.peer, offer.version));
+        let trusted = |offer: &Offer| Reverse(self.failures.get(&offer.peer).copied().unwrap_or(0));
+        let best = offers.iter().enumerate().max_by_key(|(_, offer)| (trusted(offer), offer.version));
+        let best = best.map(|(at, _)| at);
+        let newest = best.map(|at| offers.remove(at)).map(|offer| (offer.peer, offer.version));
         if offers.is_empty() {
             self.offers.remove(issuer);
         }
         newest
     }
 
+    /// A peer has not handed out what it had offered: it may offer again, and is asked last.
+    fn failed(&mut self, peer: PeerId) {
+        let failures = self.failures.entry(peer).or_default();
+        *failures = failures.saturating_add(1);
+    }
+
     /// Forgets what a peer has offered: it is gone.
     pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.failures.remove(peer);
         self.offers.retain(|_, offers| {
             offers.retain(|offer| offer.peer != *peer);
             !offers.is_empty()
@@ -112,6 +124,10 @@ impl Task {
     /// Takes a revocation list that was asked for, or the failure to get it.
     pub(super) fn on_list(&mut self, now: Instant, id: OutboundRequestId, answer: Option<&[u8]>) {
         let Some(Asked { issuer, peer, version }) = self.lists.asked.remove(&id) else { return };
+        let connected = self.swarm.is_connected(&peer);
+        if answer.is_none() && connected {
+            self.lists.failed(peer);
+        }
         if let Some(bytes) = answer {
             let list = SignedRevocations::decode(bytes).ok();
             let list = list.filter(|list| list.issuer().to_bytes() == issuer);
@@ -120,6 +136,9 @@ impl Task {
             let forged = matches!(applied, Some(Err(IdentityError::BadSignature { .. })));
             if !kept || forged {
                 // It has said that it holds a list, and hands out another or none.
+                if connected {
+                    self.lists.failed(peer);
+                }
                 self.offended(&peer, Refusal::AnswerInvalid);
             }
         }
@@ -182,6 +201,13 @@ mod tests {
         assert_eq!(lists.next(&[1; 32], Some(3)), Some((honest, 5)), "the liar has had its chance");
         assert_eq!(lists.next(&[1; 32], Some(5)), None, "what is left is no news");
         assert!(lists.offers.is_empty());
+        // Whoever has failed is asked after all others, however new its list and often its word.
+        lists.failed(liar);
+        for (peer, version) in [(liar, u64::MAX), (honest, 6), (liar, u64::MAX)] {
+            lists.claim([1; 32], peer, version);
+        }
+        assert_eq!(lists.next(&[1; 32], Some(5)), Some((honest, 6)));
+        assert_eq!(lists.next(&[1; 32], Some(5)), Some((liar, u64::MAX)));
         lists.claim([1; 32], late, 6);
         lists.forget(&late);
         assert_eq!(lists.next(&[1; 32], None), None, "gone");

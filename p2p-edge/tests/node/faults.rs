@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use libp2p::{PeerId, kad};
+use libp2p::request_response::{self, Event, Message, ProtocolSupport};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, SwarmBuilder, kad, noise, relay, tcp, yamux};
+use p2p_edge::identity::{Credential, NodeKey};
 use p2p_edge::node::{NodeEvent, Refusal};
 use p2p_edge::record::{Device, LocationRecord, RecordKey};
 use p2p_edge::testing::key;
 
-use super::attacks::{Attacker, invite};
-use super::support::{gateway, handle, pki, start, supernode, unix};
+use super::attacks::{Attacker, Raw, invite};
+use super::revocations::Hello;
+use super::support::{Running, gateway, handle, pki, start, supernode, unix, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn refused_invites_take_no_room_of_others() {
@@ -40,6 +44,71 @@ async fn refused_invites_take_no_room_of_others() {
         }
     };
     assert_eq!(call, honest.call);
+}
+
+#[derive(NetworkBehaviour)]
+struct Caller {
+    relay: relay::client::Behaviour,
+    identity: request_response::Behaviour<Raw>,
+}
+
+/// Asks a relay for a circuit, after a hello with this credential. Returns whether it got one.
+async fn gets_circuit(key: &NodeKey, relay: &Running, callee: &str, credential: Vec<u8>) -> bool {
+    let mut swarm = SwarmBuilder::with_existing_identity(key.keypair())
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_, relay| {
+            let protocol = (StreamProtocol::new("/causeway/identity/1"), ProtocolSupport::Full);
+            let identity = request_response::Behaviour::with_codec(Raw, [protocol], Default::default());
+            Caller { relay, identity }
+        })
+        .unwrap()
+        .build();
+    let (address, peer): (Multiaddr, PeerId) =
+        (relay.address.parse().unwrap(), relay.handle.peer_id().parse().unwrap());
+    swarm.dial(address.clone()).unwrap();
+    let hello = minicbor::to_vec(Hello { credential: credential.into(), lists: Vec::new() }).unwrap();
+    let trying = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => {
+                    swarm.behaviour_mut().identity.send_request(&peer, hello.clone());
+                }
+                // The answer to the hello: the credential is decided.
+                SwarmEvent::Behaviour(CallerEvent::Identity(Event::Message {
+                    message: Message::Response { .. },
+                    ..
+                })) => {
+                    let circuit = format!("{address}/p2p-circuit/p2p/{callee}");
+                    swarm.dial(circuit.parse::<Multiaddr>().unwrap()).unwrap();
+                }
+                SwarmEvent::ConnectionEstablished { endpoint, .. } if endpoint.is_relayed() => return true,
+                SwarmEvent::OutgoingConnectionError { .. } => return false,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), trying).await.expect("the relay decides")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_circuit_is_for_those_who_prove_who_they_are() {
+    let pki = pki();
+    let relay = start(supernode(&pki, 1, &[])).await;
+    let mut bob = start(user(&pki, "bob", 12, &[&relay])).await;
+    bob.online().await;
+    let callee = bob.handle.peer_id();
+    let mallory = pki.user(&handle("mallory"), 66).unwrap();
+    let credential = Credential::Handle(mallory.certificate).encode();
+    assert!(
+        !gets_circuit(&key(67), &relay, &callee, credential.clone()).await,
+        "somebody else's certificate"
+    );
+    assert!(!gets_circuit(&key(67), &relay, &callee, b"rubbish".to_vec()).await);
+    assert!(gets_circuit(&mallory.key, &relay, &callee, credential).await);
 }
 
 /// What comes of two writers, of clocks or of full tables is no reason to disconnect anybody.

@@ -18,16 +18,16 @@ use super::support::{Running, handle, pki, start, three_supernodes, unix, user};
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct Hello {
+pub(crate) struct Hello {
     #[n(0)]
-    credential: ByteVec,
+    pub(crate) credential: ByteVec,
     #[n(1)]
-    lists: Vec<ListVersion>,
+    pub(crate) lists: Vec<ListVersion>,
 }
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct ListVersion {
+pub(crate) struct ListVersion {
     #[n(0)]
     issuer: ByteVec,
     #[n(1)]
