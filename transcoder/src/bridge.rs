@@ -193,6 +193,12 @@ impl Bridge {
         })
     }
 
+    /// Sets when the next tick is due; those after follow every 20 ms. A driver that looks at its
+    /// sockets in turns puts the ticks of its calls on them, so that none waits for a turn.
+    pub fn set_tick(&mut self, at: Instant) {
+        self.tick_at = at;
+    }
+
     /// Takes the answer to the overlay leg's offer. An error ends that leg.
     pub fn accept_overlay_answer(&mut self, sdp: &str, _now: Instant) -> Result<(), MediaError> {
         self.overlay.accept_answer(sdp)

@@ -26,8 +26,11 @@ const MAX_PENDING: usize = 4 * QUEUE;
 /// From this many calls on a thread looks at its sockets once per [`TURN`] and not at each packet:
 /// the wake-ups cost more than the packets, and scatter the codecs' states out of the caches.
 const TURNS_FROM_CALLS: usize = 4;
-/// How long a turn lasts. A packet waits half of it on average, in its jitter buffer otherwise.
-const TURN: Duration = Duration::from_millis(1);
+/// How long a turn lasts. The ticks of calls fall on turns, so a packet that waits for one would
+/// otherwise wait in its jitter buffer.
+const TURN: Duration = Duration::from_millis(2);
+/// Turns from one tick of a call to the next.
+const TURNS: usize = 10;
 /// How often the figures of a call are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -122,6 +125,7 @@ impl Worker {
                 timers: BinaryHeap::new(),
                 unread: Vec::new(),
                 pending: VecDeque::new(),
+                turns: Turns { began: Instant::now(), calls: 0 },
                 counters: WorkerCounters::default(),
                 published,
                 live: 0,
@@ -178,9 +182,33 @@ struct Loop {
     unread: Vec<Token>,
     /// Reports that nobody repeats, for which the queue had no room.
     pending: VecDeque<Report>,
+    turns: Turns,
     counters: WorkerCounters,
     published: Arc<PublishedCounters>,
     live: usize,
+}
+
+/// The turns of a thread: instants [`TURN`] apart, on which the ticks of its calls are spread.
+struct Turns {
+    began: Instant,
+    /// Calls that were given a turn.
+    calls: usize,
+}
+
+impl Turns {
+    fn until_next(&self, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.began).as_nanos() % TURN.as_nanos();
+        TURN - Duration::from_nanos(u64::try_from(since).unwrap_or_default())
+    }
+
+    /// Returns when a new call ticks first: calls take the turns one after the other.
+    fn first_tick(&mut self, now: Instant) -> Instant {
+        self.calls += 1;
+        let frame = TURN.as_nanos() * TURNS as u128;
+        let frames = now.saturating_duration_since(self.began).as_nanos() / frame + 1;
+        let turn = TURN * u32::try_from(self.calls % TURNS).unwrap_or_default();
+        self.began + Duration::from_nanos(u64::try_from(frames * frame).unwrap_or(u64::MAX)) + turn
+    }
 }
 
 impl Loop {
@@ -188,7 +216,6 @@ impl Loop {
         let mut events = Events::with_capacity(1024);
         let mut inbox = Inbox::new(Instant::now());
         let mut ready = Vec::new();
-        let mut turn_at = Instant::now();
         loop {
             let mut timeout = if self.unread.is_empty() {
                 let next = self.timers.peek().map(|Reverse((at, _))| *at);
@@ -197,12 +224,7 @@ impl Loop {
                 Some(Duration::ZERO)
             };
             if self.live >= TURNS_FROM_CALLS {
-                turn_at += TURN;
-                match turn_at.checked_duration_since(Instant::now()) {
-                    Some(rest) if !rest.is_zero() => thread::sleep(rest),
-                    // Late: the next turn is counted from here.
-                    _ => turn_at = Instant::now(),
-                }
+                thread::sleep(self.turns.until_next(Instant::now()));
                 timeout = Some(Duration::ZERO);
             } else if !self.pending.is_empty() {
                 timeout = Some(timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE)));
@@ -371,7 +393,8 @@ impl Loop {
         }
     }
 
-    fn add(&mut self, now: Instant, call: CallId, bridge: Bridge, mut sockets: Sockets) {
+    fn add(&mut self, now: Instant, call: CallId, mut bridge: Bridge, mut sockets: Sockets) {
+        bridge.set_tick(self.turns.first_tick(now));
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Free);
             self.slots.len() - 1
