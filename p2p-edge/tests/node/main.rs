@@ -5,5 +5,6 @@ mod attacks;
 mod calls;
 mod faults;
 mod life;
+mod mute;
 mod revocations;
 mod support;
