@@ -29,13 +29,13 @@ use usage::{Round, Shortfall, median};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Calls at one time.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 90)]
     calls: usize,
     /// Seconds of each measurement; five more pass before it.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// Rounds; each measures Causeway, then rtpengine.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Calls between overlay users, each to another callee.
     #[arg(long, default_value_t = 24)]
