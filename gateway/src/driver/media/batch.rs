@@ -178,21 +178,17 @@ mod tests {
             let (to, from) = pair(address);
             let mut inbox = Inbox::new(Instant::now());
             assert_eq!(inbox.receive(&to, Instant::now()).unwrap(), 0);
-            let before = Instant::now();
             for number in 0..3_u8 {
                 from.send_to(&[number; 20], to.local_addr().unwrap()).unwrap();
             }
-            let after = Instant::now();
-            // As if the thread came round to it half a second later.
-            let read = after + Duration::from_millis(500);
-            std::thread::sleep(Duration::from_millis(20)); // the kernel's stamp is older than the reading
-            assert_eq!(inbox.receive(&to, read).unwrap(), 3);
+            let sent = Instant::now();
+            std::thread::sleep(Duration::from_millis(30)); // the thread comes round to it later
+            assert_eq!(inbox.receive(&to, Instant::now()).unwrap(), 3);
             for number in 0..3 {
                 let (at, source, bytes) = inbox.datagram(number);
                 assert_eq!((source, bytes), (from.local_addr().unwrap(), &[number as u8; 20][..]));
-                let waited = read - at;
-                assert!(waited >= Duration::from_millis(20), "{waited:?}");
-                assert!(waited <= before.elapsed() + Duration::from_millis(1), "{waited:?}");
+                // Two clocks are compared, and a machine may stand still between their readings.
+                assert!(at < sent + Duration::from_millis(15), "{:?} after it was sent", at - sent);
             }
         }
     }
