@@ -115,7 +115,7 @@ pub struct NodeArguments {
     /// Root certificate, instead of root.pem.
     #[arg(long)]
     pub root: Option<PathBuf>,
-    /// Multiaddr of a supernode, ending in /p2p/<peer>. Repeat for more.
+    /// Multiaddr of a supernode, ending in `/p2p/PEER`. Repeat for more.
     #[arg(long, required = true, env = "CAUSEWAY_PEER_BOOTSTRAP", value_delimiter = ',')]
     pub bootstrap: Vec<String>,
     /// Multiaddr to listen on. Repeat for more; none: reachable through relays only.

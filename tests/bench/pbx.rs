@@ -144,10 +144,10 @@ impl Exchange {
                     self.shared.calls.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Event::Ended { call, .. } => {
-                if self.calls.remove(&call).is_some_and(|sockets| sockets.rtp.is_none()) {
-                    self.shared.calls.fetch_sub(1, Ordering::Relaxed);
-                }
+            Event::Ended { call, .. }
+                if self.calls.remove(&call).is_some_and(|sockets| sockets.rtp.is_none()) =>
+            {
+                self.shared.calls.fetch_sub(1, Ordering::Relaxed);
             }
             _ => {}
         }

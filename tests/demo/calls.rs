@@ -75,10 +75,13 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A call, and what it shows.
+type Act = fn(&mut Stage, &mut Outcome) -> Result<()>;
+
 /// Plays all calls. One that fails is told, and the others are still played.
 pub(crate) fn play(stage: &mut Stage) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let acts: [(&str, fn(&mut Stage, &mut Outcome) -> Result<()>); 7] = [
+    let acts: [(&str, Act); 7] = [
         ("alice calls +442079460600; the PBX answers with an echo of her voice", echo),
         ("alice and the PBX talk at once; alice hangs up", both_voices_out),
         ("the PBX calls alice's number; both talk at once; the PBX hangs up", both_voices_in),

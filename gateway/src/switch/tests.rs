@@ -104,7 +104,7 @@ impl Bench {
     }
 
     /// A call from the overlay as far as the gates let it come.
-    fn from_overlay(&mut self, handle: Option<&str>, to: &str) -> CallId {
+    fn overlay_calls(&mut self, handle: Option<&str>, to: &str) -> CallId {
         let call = self.id();
         let handle: Option<Handle> = handle.map(|handle| handle.parse().unwrap());
         let from = VerifiedCaller {
@@ -125,7 +125,7 @@ impl Bench {
     }
 
     /// A call from a trunk as far as the gates let it come.
-    fn from_trunk(&mut self, to: &str) -> CallId {
+    fn trunk_calls(&mut self, to: &str) -> CallId {
         let call = self.id();
         let called = to.parse::<Address>().ok();
         let (trunk, source) = ("first".parse().unwrap(), "127.0.0.10:5060".parse().unwrap());
@@ -207,7 +207,7 @@ fn leg_media(direction: Direction) -> LegMedia {
 }
 
 fn answered_outgoing(bench: &mut Bench) -> CallId {
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     bench.sip(Event::Ringing { call });
     bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
@@ -218,7 +218,7 @@ fn answered_outgoing(bench: &mut Bench) -> CallId {
 #[test]
 fn an_overlay_user_reaches_a_number() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     assert!(matches!(bench.told_overlay()[..], [SessionCommand::Trying]));
     let offer = "offer".to_owned();
     let open = MediaCommand::Open { call, overlay_offer: Some(offer) };
@@ -267,7 +267,7 @@ fn an_overlay_user_reaches_a_number() {
 #[test]
 fn early_media_comes_before_the_answer_once() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     for _ in 0..2 {
         bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: true });
@@ -288,7 +288,7 @@ fn early_media_comes_before_the_answer_once() {
 #[test]
 fn a_number_reaches_its_overlay_user() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_trunk("+15551000");
+    let call = bench.trunk_calls("+15551000");
     bench.opened(call);
     let invited = bench.actions.iter().find_map(|action| match action {
         Action::Overlay(NodeCommand::Invite { to, media, from, .. }) => Some((to, media, from)),
@@ -320,7 +320,7 @@ fn a_number_reaches_its_overlay_user() {
 #[test]
 fn a_busy_user_is_busy_on_the_trunk() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_trunk("+15551000");
+    let call = bench.trunk_calls("+15551000");
     bench.opened(call);
     bench.overlay_ended(call, Cause::USER_BUSY);
     assert_eq!(bench.released_on_trunk(), [Cause::USER_BUSY]);
@@ -331,17 +331,17 @@ fn a_busy_user_is_busy_on_the_trunk() {
 #[test]
 fn each_gate_refuses_with_its_own_cause_and_rule() {
     let mut bench = Bench::new(|_| {});
-    let anonymous = bench.from_overlay(None, NUMBER);
+    let anonymous = bench.overlay_calls(None, NUMBER);
     assert_eq!(bench.refusal(anonymous), (Gate::Identity, "overlay.certificate".into()));
-    let denied = bench.from_overlay(Some("alice"), "+449001234");
+    let denied = bench.overlay_calls(Some("alice"), "+449001234");
     assert_eq!(bench.refusal(denied), (Gate::Policy, "policy.deny_prefixes".into()));
-    let unrouted = bench.from_overlay(Some("alice"), "+3912345");
+    let unrouted = bench.overlay_calls(Some("alice"), "+3912345");
     assert_eq!(bench.refusal(unrouted), (Gate::Route, "routes".into()));
-    let user = bench.from_overlay(Some("alice"), "bob");
+    let user = bench.overlay_calls(Some("alice"), "bob");
     assert_eq!(bench.refusal(user), (Gate::Route, "routes".into()));
-    let unserved = bench.from_trunk("+15552222");
+    let unserved = bench.trunk_calls("+15552222");
     assert_eq!(bench.refusal(unserved), (Gate::Route, "numbers".into()));
-    let meaningless = bench.from_trunk("???");
+    let meaningless = bench.trunk_calls("???");
     assert_eq!(bench.refusal(meaningless), (Gate::Normalisation, "numbers".into()));
     let rejected: Vec<Cause> = bench
         .told_overlay()
@@ -368,7 +368,7 @@ fn the_next_trunk_is_tried_only_where_nobody_answered() {
         (Some(603), Cause::CALL_REJECTED, 1),
     ] {
         let mut bench = Bench::new(|_| {});
-        let call = bench.from_overlay(Some("alice"), NUMBER);
+        let call = bench.overlay_calls(Some("alice"), NUMBER);
         bench.opened(call);
         bench.sip_ended(call, status, cause, sip_trunk::EndedBy::Far);
         let trunks: Vec<String> = bench.invites().into_iter().map(|(trunk, _)| trunk).collect();
@@ -384,7 +384,7 @@ fn the_next_trunk_is_tried_only_where_nobody_answered() {
 #[test]
 fn a_trunk_that_never_spoke_leaves_the_outcome_open() {
     let mut bench = Bench::new(|config| config.trunks.truncate(1));
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
     for _ in 0..2 {
@@ -397,7 +397,7 @@ fn a_trunk_that_never_spoke_leaves_the_outcome_open() {
 #[test]
 fn a_trunk_that_rang_is_not_left_for_another() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     bench.sip(Event::Ringing { call });
     bench.sip_ended(call, Some(503), Cause::TEMPORARY_FAILURE, sip_trunk::EndedBy::Far);
@@ -409,12 +409,12 @@ fn a_trunk_that_is_down_is_tried_last() {
     let mut bench = Bench::new(|_| {});
     let first: TrunkName = "first".parse().unwrap();
     bench.sip(Event::TrunkHealth { trunk: first.clone(), up: false, detail: "no answer".into() });
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     assert_eq!(bench.invites()[0].0, "second");
     assert_eq!(bench.switch.trunk_health(&first), Some((false, "no answer")));
     bench.sip(Event::TrunkHealth { trunk: first, up: true, detail: "200 OK".into() });
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     assert_eq!(bench.invites()[1].0, "first");
 }
@@ -422,10 +422,10 @@ fn a_trunk_that_is_down_is_tried_last() {
 #[test]
 fn limits_hold_and_are_given_back() {
     let mut bench = Bench::new(|_| {});
-    let calls: Vec<CallId> = (0..2).map(|_| bench.from_overlay(Some("alice"), NUMBER)).collect();
-    let third = bench.from_overlay(Some("alice"), NUMBER);
+    let calls: Vec<CallId> = (0..2).map(|_| bench.overlay_calls(Some("alice"), NUMBER)).collect();
+    let third = bench.overlay_calls(Some("alice"), NUMBER);
     assert_eq!(bench.refusal(third), (Gate::Admission, "limits.calls_per_user".into()));
-    let from_trunk = bench.from_trunk("+15551000");
+    let from_trunk = bench.trunk_calls("+15551000");
     assert_eq!(bench.refusal(from_trunk), (Gate::Admission, "limits.calls_per_user".into()));
     assert_eq!(bench.released_on_trunk(), [Cause::USER_BUSY]);
     for call in [calls[0], calls[1], third] {
@@ -434,9 +434,9 @@ fn limits_hold_and_are_given_back() {
     bench.sip_ended(from_trunk, Some(486), Cause::USER_BUSY, sip_trunk::EndedBy::Local);
     assert_eq!(bench.switch.live(), 0);
     for user in ["a", "b", "c", "d", "e"] {
-        bench.from_overlay(Some(user), NUMBER);
+        bench.overlay_calls(Some(user), NUMBER);
     }
-    let sixth = bench.from_overlay(Some("f"), NUMBER);
+    let sixth = bench.overlay_calls(Some("f"), NUMBER);
     assert_eq!(bench.refusal(sixth), (Gate::Admission, "limits.calls".into()));
 }
 
@@ -444,7 +444,7 @@ fn limits_hold_and_are_given_back() {
 fn a_full_trunk_leaves_its_calls_to_the_next() {
     let mut bench = Bench::new(|config| config.trunks[0].max_calls = 1);
     for _ in 0..2 {
-        let call = bench.from_overlay(Some("alice"), NUMBER);
+        let call = bench.overlay_calls(Some("alice"), NUMBER);
         bench.opened(call);
     }
     let trunks: Vec<String> = bench.invites().into_iter().map(|(trunk, _)| trunk).collect();
@@ -457,7 +457,7 @@ fn draining_refuses_new_calls_and_lets_live_ones_run() {
     let live = answered_outgoing(&mut bench);
     bench.switch.drain(true);
     bench.drain();
-    let refused = bench.from_overlay(Some("bob"), NUMBER);
+    let refused = bench.overlay_calls(Some("bob"), NUMBER);
     assert_eq!(bench.refusal(refused), (Gate::Admission, "drain".into()));
     assert_eq!(bench.switch.record(live).unwrap().phase, Phase::Active);
     bench.switch.hang_up_all(bench.now, Cause::NORMAL_UNSPECIFIED);
@@ -504,7 +504,7 @@ fn hold_and_digits_cross_over() {
 #[test]
 fn what_the_media_cannot_do_ends_the_call() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     let (cause, detail) = (Cause::NO_CIRCUIT_AVAILABLE, "no free trunk port".to_owned());
     bench.media(MediaEvent::Refused { call, cause, detail });
     assert!(
@@ -525,7 +525,7 @@ fn what_the_media_cannot_do_ends_the_call() {
 #[test]
 fn silence_before_the_answer_is_no_fault() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     bench.media(MediaEvent::Silent { call, side: Side::Trunk });
     assert!(bench.released_on_trunk().is_empty());
@@ -534,7 +534,7 @@ fn silence_before_the_answer_is_no_fault() {
 #[test]
 fn ports_opened_for_a_call_that_is_gone_are_closed() {
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
     bench.opened(call);
     let close = MediaCommand::Close { call };
@@ -561,7 +561,7 @@ fn the_history_is_bounded_and_takes_late_figures() {
     let mut bench = Bench::new(|_| {});
     let mut calls = Vec::new();
     for _ in 0..5 {
-        let call = bench.from_overlay(Some("alice"), "+3912345");
+        let call = bench.overlay_calls(Some("alice"), "+3912345");
         bench.overlay_ended(call, Cause::NO_ROUTE_TO_DESTINATION);
         calls.push(call);
     }
@@ -580,7 +580,7 @@ fn a_test_of_the_routes_decides_as_a_call_would() {
         let Ok(number) = number.parse::<Number>() else { continue };
         let to = Address::Number(number.clone());
         let tested = bench.switch.evaluate(&alice, number.as_str(), Some(&to));
-        let call = bench.from_overlay(Some("alice"), number.as_str());
+        let call = bench.overlay_calls(Some("alice"), number.as_str());
         let real = &bench.switch.record(call).unwrap().decisions;
         assert_eq!(tested.decisions[..], real[..tested.decisions.len()]);
         bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
@@ -601,7 +601,7 @@ fn crossing_ends_leave_one_record() {
 fn the_ladder_begins_with_the_invite_and_goes_on_after_the_end() {
     use call_model::{Actor, Exchange, Protocol};
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     let of = |from, to, protocol, label: &str| Exchange { from, to, protocol, label: label.into() };
     let overlay =
         |label| SessionEvent::Exchange(of(Actor::Overlay, Actor::Gateway, Protocol::Overlay, label));

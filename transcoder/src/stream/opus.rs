@@ -192,12 +192,7 @@ impl OpusReceiver {
 fn protected(config: &EncoderConfig, fec: &FecControl) -> Result<Encoder, CodecError> {
     let percent = fec.percent();
     let bitrate = bitrate(config.bitrate, percent);
-    Encoder::new(&EncoderConfig {
-        fec: percent > 0,
-        expected_loss_percent: percent,
-        bitrate,
-        ..config.clone()
-    })
+    Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, bitrate, ..*config })
 }
 
 fn bitrate(without_fec: u32, percent: u8) -> u32 {

@@ -79,8 +79,7 @@ impl Inbox {
         };
         let wall = SystemTime::now();
         let mut kept = 0;
-        for index in 0..count.min(BATCH) {
-            let header = &headers[index];
+        for (index, header) in headers.iter().enumerate().take(count) {
             let Some(source) = source(&self.names[index]) else { continue };
             let waited = stamp(&header.msg_hdr)
                 .and_then(|at| wall.duration_since(at).ok())

@@ -45,7 +45,7 @@ fn only_the_users_own_word_is_blamed_on_the_user() {
     ];
     for (by, cause, released_by, outcome) in cases {
         let mut bench = Bench::new(|_| {});
-        let call = bench.from_trunk("+15551000");
+        let call = bench.trunk_calls("+15551000");
         bench.opened(call);
         bench.overlay(call, SessionEvent::Ended { cause, sip_status: None, text: "the words".into(), by });
         bench.sip_ended(call, None, cause, sip_trunk::EndedBy::Local);
@@ -75,9 +75,9 @@ fn an_answered_call_that_is_lost_says_why() {
 #[test]
 fn a_full_user_is_no_fault_of_the_gateway() {
     let mut bench = Bench::new(|config| config.limits.calls_per_user = 1);
-    bench.from_overlay(Some("alice"), NUMBER);
-    let second = bench.from_overlay(Some("alice"), NUMBER);
-    let from_trunk = bench.from_trunk("+15551000");
+    bench.overlay_calls(Some("alice"), NUMBER);
+    let second = bench.overlay_calls(Some("alice"), NUMBER);
+    let from_trunk = bench.trunk_calls("+15551000");
     bench.overlay_ended(second, Cause::RESOURCE_UNAVAILABLE);
     bench.sip_ended(from_trunk, Some(486), Cause::USER_BUSY, sip_trunk::EndedBy::Local);
     let ended = [(Outcome::Client, Cause::RESOURCE_UNAVAILABLE), (Outcome::Upstream, Cause::USER_BUSY)];
@@ -98,8 +98,8 @@ fn a_trunk_that_is_not_there_is_no_way_in() {
 fn text_from_the_network_cannot_drive_a_terminal() {
     use call_model::{Actor, Exchange, Protocol};
     let mut bench = Bench::new(|_| {});
-    let call = bench.from_trunk(&format!("\u{1b}[2J{}", "x".repeat(1000)));
-    let call_out = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.trunk_calls(&format!("\u{1b}[2J{}", "x".repeat(1000)));
+    let call_out = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call_out);
     let label = format!("183 \u{1b}]0;{}", "y".repeat(1000));
     let exchange = Exchange { from: Actor::Trunk, to: Actor::Gateway, protocol: Protocol::Sip, label };
@@ -124,8 +124,8 @@ fn text_from_the_network_cannot_drive_a_terminal() {
 fn every_call_stands_on_some_page_although_calls_end_between_pages() {
     let mut bench = Bench::new(|config| config.limits.history = 10);
     let calls: Vec<CallId> =
-        ["a", "b", "c", "d"].iter().map(|user| bench.from_overlay(Some(user), NUMBER)).collect();
-    let old = bench.from_overlay(Some("e"), "+3912345");
+        ["a", "b", "c", "d"].iter().map(|user| bench.overlay_calls(Some(user), NUMBER)).collect();
+    let old = bench.overlay_calls(Some("e"), "+3912345");
     bench.overlay_ended(old, Cause::NO_ROUTE_TO_DESTINATION);
     let mut seen = Vec::new();
     let mut after = None;
@@ -151,9 +151,9 @@ fn every_call_stands_on_some_page_although_calls_end_between_pages() {
 fn calls_of_a_trunk_are_counted_and_given_back() {
     let mut bench = Bench::new(|_| {});
     let (first, second) = ("first".parse().unwrap(), "second".parse().unwrap());
-    let call = bench.from_overlay(Some("alice"), NUMBER);
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
-    let inward = bench.from_trunk("+15551000");
+    let inward = bench.trunk_calls("+15551000");
     assert_eq!((bench.switch.calls_on(&first), bench.switch.calls_on(&second)), (2, 0));
     bench.sip_ended(call, Some(503), Cause::TEMPORARY_FAILURE, sip_trunk::EndedBy::Far);
     assert_eq!((bench.switch.calls_on(&first), bench.switch.calls_on(&second)), (1, 1));
