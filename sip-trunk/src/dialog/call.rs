@@ -39,6 +39,9 @@ pub(crate) struct Call {
     pub(super) unacked: Option<Unacked>,
     pub(super) modify: Modify,
     pub(super) session: Option<SessionTimer>,
+    /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
+    /// may still come (RFC 3262 3).
+    pub(super) late_prack: Option<(u32, u32)>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
@@ -96,6 +99,7 @@ impl Call {
             unacked: None,
             modify: Modify::default(),
             session: None,
+            late_prack: None,
             ended: false,
             finished: false,
             bye_repeated: false,
@@ -115,6 +119,9 @@ impl Call {
     /// Something happened to a client transaction of this call.
     pub(crate) fn on_upcall(&mut self, core: &mut Core, upcall: Upcall) {
         if let Outcome::Response(response, _) = &upcall.outcome {
+            if upcall.method == Method::Invite && self.skips(core, response) {
+                return;
+            }
             self.note_response(core, response);
         }
         match (&self.phase, upcall.method) {
@@ -124,6 +131,7 @@ impl Call {
             (_, Method::Invite) if self.modify.pending_key() == Some(upcall.key) => {
                 self.on_modify_outcome(core, upcall);
             }
+            (Phase::Outgoing(_), Method::Prack) => self.on_prack_outcome(core, &upcall),
             (_, Method::Invite) => refuse_fork(core, &upcall),
             (Phase::Closing { .. }, Method::Bye) => self.on_bye_outcome(core, &upcall),
             _ => {}
@@ -163,6 +171,19 @@ impl Call {
     /// Takes credentials for the challenge of a response, if it is one this trunk may make
     /// (RFC 3261 22). Says whether to send the request again.
     pub(super) fn take_challenge(&mut self, core: &Core, response: &Response, source: SocketAddr) -> bool {
+        let taken = self.answer_challenge(core, response, source, self.challenges);
+        self.challenges = self.challenges.saturating_add(u8::from(taken));
+        taken
+    }
+
+    /// As [`Self::take_challenge`], for a request that met `answered` challenges before.
+    pub(super) fn answer_challenge(
+        &mut self,
+        core: &Core,
+        response: &Response,
+        source: SocketAddr,
+        answered: u8,
+    ) -> bool {
         let Some(trunk) = core.trunks.get(self.trunk) else { return false };
         if !trunk.owns(source.ip()) {
             return false;
@@ -172,11 +193,7 @@ impl Call {
         let www = response.head.texts(&Name::WwwAuthenticate);
         let proxy = response.head.texts(&Name::ProxyAuthenticate);
         let (www, proxy) = (www.iter().map(String::as_str), proxy.iter().map(String::as_str));
-        if auth.challenged(www, proxy, self.challenges).is_err() {
-            return false;
-        }
-        self.challenges = self.challenges.saturating_add(1);
-        true
+        auth.challenged(www, proxy, answered).is_ok()
     }
 
     /// Returns the credentials for the next request, once a challenge was met.
@@ -189,6 +206,20 @@ impl Call {
         let Some(auth) = &mut self.auth else { return Vec::new() };
         let cnonce = core.io.random.hex();
         let (uri, _) = self.dialog.uri_and_routes();
+        auth.headers(method.as_str(), uri, body, &cnonce)
+    }
+
+    /// As [`Self::credentials`], for a request of an early dialog.
+    pub(super) fn credentials_in(
+        &mut self,
+        core: &mut Core,
+        dialog: &Dialog,
+        method: Method,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        let Some(auth) = &mut self.auth else { return Vec::new() };
+        let cnonce = core.io.random.hex();
+        let (uri, _) = dialog.uri_and_routes();
         auth.headers(method.as_str(), uri, body, &cnonce)
     }
 
@@ -289,7 +320,7 @@ impl Call {
     pub(super) fn respond(&mut self, core: &mut Core, server: u64, status: u16, extra: &Extra<'_>) -> Bytes {
         self.note(core, false, label(&format!("{status} {}", reason_phrase(status)), extra.sdp.is_some()));
         let tag = self.tag();
-        core.respond(server, status, &tag, extra)
+        core.respond(self.trunk, server, status, &tag, extra)
     }
 
     /// Sends a 2xx to INVITE and repeats it until its ACK (RFC 3261 13.3.1.4).
@@ -378,7 +409,7 @@ pub(crate) fn refuse_fork(core: &mut Core, upcall: &Upcall) {
         return;
     }
     let dialog = Dialog::of_response(response, upcall.trunk, upcall.path);
-    acknowledge(core, upcall.key, &dialog);
+    acknowledge(core, upcall.key, &dialog, None);
     if upcall.in_dialog {
         // A re-INVITE that the end of its dialog overtook: that BYE went out.
         return;
@@ -394,11 +425,11 @@ pub(crate) fn refuse_fork(core: &mut Core, upcall: &Upcall) {
 }
 
 /// Sends the ACK of a 2xx (RFC 3261 13.2.2.4) with the credentials of its INVITE (22.1); the
-/// dialog's CSeq is that of the INVITE.
-pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog) {
+/// dialog's CSeq is that of the INVITE. `sdp` is the answer to an offer in the 2xx.
+pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, sdp: Option<&[u8]>) {
     let path = dialog.path(&core.io);
     let branch = core.io.random.number();
-    let extra = Extra { copied: core.clients.credentials(key), ..Extra::default() };
+    let extra = Extra { copied: core.clients.credentials(key), sdp, ..Extra::default() };
     let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, &extra);
     core.clients.acknowledge(&mut core.io, key, &dialog.remote_tag, bytes, path);
 }

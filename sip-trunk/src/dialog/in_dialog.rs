@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use call_model::DtmfDigit;
+use call_model::{Direction, DtmfDigit};
 
 use super::call::{Call, Phase, label};
 use super::session_timer::{Negotiated, SessionTimer};
@@ -12,7 +12,7 @@ use crate::cause::cause_of_release;
 use crate::endpoint::api::{EndedBy, Event};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
-use crate::sdp::State;
+use crate::sdp::{Answer, NegotiationError, OfferAnswer, State};
 use crate::wire::message::{Content, Method, Name, Request, content};
 
 impl Call {
@@ -22,7 +22,7 @@ impl Call {
         let head = &request.head;
         head.call_id == self.dialog.call_id
             && match self.phase {
-                Phase::Outgoing(_) => request.method == Method::Bye,
+                Phase::Outgoing(_) => self.owns_early(request),
                 _ => head.from.tag.as_deref().unwrap_or_default() == self.dialog.remote_tag,
             }
     }
@@ -33,7 +33,10 @@ impl Call {
         self.note(core, true, label(request.method.as_str(), sdp));
         let server = core.servers.start(request, source, path, Some(self.key));
         if matches!(self.phase, Phase::Outgoing(_)) {
-            return self.on_early_bye(core, request, server);
+            return match request.method {
+                Method::Update => self.on_early_update(core, request, server),
+                _ => self.on_early_bye(core, request, server),
+            };
         }
         // RFC 3261 12.2.2: what is out of order is refused.
         if self.dialog.remote_cseq.is_some_and(|last| request.head.cseq <= last) {
@@ -52,8 +55,9 @@ impl Call {
             }
             // Transfer is not done here (RFC 3515 2.4.2); the call goes on.
             Method::Refer => self.reply(core, server, 603, Vec::new()),
-            // Neither reliable provisional responses nor subscriptions exist.
-            Method::Prack | Method::Notify => self.reply(core, server, 481, Vec::new()),
+            Method::Prack => self.on_prack(core, request, server),
+            // No subscriptions exist.
+            Method::Notify => self.reply(core, server, 481, Vec::new()),
             Method::Other => self.reply(core, server, 501, Vec::new()),
             _ => self.reply(core, server, 405, Vec::new()),
         }
@@ -71,7 +75,7 @@ impl Call {
     }
 
     /// 500 to a request that may come again in a moment (RFC 3261 14.2, RFC 3311 5.2).
-    fn reply_later(&mut self, core: &mut Core, server: u64) {
+    pub(super) fn reply_later(&mut self, core: &mut Core, server: u64) {
         let wait = core.io.random.between(0, 10).to_string();
         self.reply(core, server, 500, vec![("Retry-After", wait)]);
     }
@@ -118,12 +122,14 @@ impl Call {
 
     /// UPDATE (RFC 3311 5.2): as a re-INVITE, answered at once and without ACK.
     fn on_update(&mut self, core: &mut Core, request: &Request, server: u64) {
-        if matches!(self.phase, Phase::Incoming(_)) && !request.body.is_empty() {
-            // No offer/answer exchange has ended reliably before the 2xx.
-            return self.reply_later(core, server);
-        }
-        if !request.body.is_empty() && self.offer_answer.state() != State::Stable {
-            return self.reply(core, server, 491, Vec::new());
+        if !request.body.is_empty() {
+            // Our offer is open: 491. Theirs is, or its answer has not passed reliably: 500.
+            if self.offer_answer.state() == State::LocalOffer {
+                return self.reply(core, server, 491, Vec::new());
+            }
+            if matches!(self.phase, Phase::Incoming(_)) && !self.may_take_early_offer() {
+                return self.reply_later(core, server);
+            }
         }
         match self.renegotiate(core, request, false) {
             Ok((body, session, _)) => {
@@ -151,24 +157,18 @@ impl Call {
             Content::None if !invite => None,
             content => {
                 let local = self.local.ok_or((500, Vec::new()))?;
-                let at = core.trunks.get(self.trunk).ok_or((500, Vec::new()))?;
                 if let Content::Sdp(offer) = &content {
-                    let offer =
-                        self.offer_answer.receive_offer(offer, &at.policy).map_err(|e| explain(&e))?;
-                    let answer = self.offer_answer.make_answer(local, &at.policy, direction);
-                    let answer = answer.map_err(|e| {
-                        self.offer_answer.reject_offer();
-                        explain(&e)
-                    })?;
-                    for repair in offer.repairs.iter() {
-                        core.io.counters.repair(repair.as_str());
-                    }
+                    let offer_answer = &mut self.offer_answer;
+                    let answer = take_offer(core, self.trunk, offer_answer, local, direction, offer)
+                        .map_err(|e| explain(&e))?;
                     if answer.changed {
                         let (call, media) = (self.id, answer.media);
-                        core.events.push_back(Event::Media { call, media, early: false });
+                        let early = matches!(self.phase, Phase::Incoming(_));
+                        core.events.push_back(Event::Media { call, media, early });
                     }
                     Some(Bytes::from(answer.body))
                 } else {
+                    let at = core.trunks.get(self.trunk).ok_or((500, Vec::new()))?;
                     let offer = self.offer_answer.make_offer(local, &at.policy, direction);
                     Some(Bytes::from(offer.map_err(|e| explain(&e))?))
                 }
@@ -201,6 +201,25 @@ impl Call {
         self.reply(core, server, 200, Vec::new());
         core.events.push_back(Event::Dtmf { call: self.id, digit, duration_ms });
     }
+}
+
+/// Answers an offer of the far side. On error the session is as it was.
+pub(super) fn take_offer(
+    core: &mut Core,
+    trunk: usize,
+    offer_answer: &mut OfferAnswer,
+    local: SocketAddr,
+    direction: Direction,
+    body: &[u8],
+) -> Result<Answer, NegotiationError> {
+    let at = core.trunks.get(trunk).ok_or(NegotiationError::WrongState)?;
+    let offer = offer_answer.receive_offer(body, &at.policy)?;
+    let answer = offer_answer.make_answer(local, &at.policy, direction);
+    let answer = answer.inspect_err(|_| offer_answer.reject_offer())?;
+    for repair in offer.repairs.iter() {
+        core.io.counters.repair(repair.as_str());
+    }
+    Ok(answer)
 }
 
 /// Reads `Signal=5` and `Duration=160`.

@@ -1,8 +1,10 @@
 //! Dialogs (RFC 3261 12) and the calls made of them.
 
 pub(crate) mod call;
+mod early;
 mod in_dialog;
 mod modify;
+mod reliable;
 mod session_timer;
 pub(crate) mod uac;
 pub(crate) mod uas;

@@ -164,7 +164,7 @@ impl Call {
         self.dialog.refresh_target(&response.head);
         let mut acked = self.dialog.clone();
         acked.cseq = response.head.cseq;
-        acknowledge(core, upcall.key, &acked);
+        acknowledge(core, upcall.key, &acked, None);
         self.note(core, false, "ACK".to_owned());
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;

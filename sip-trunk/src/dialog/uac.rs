@@ -6,16 +6,20 @@ use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, Direction};
 
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
+use super::early::Fork;
+use super::in_dialog::take_offer;
 use super::session_timer::SessionTimer;
 use super::{Dialog, host_of, without_port};
-use crate::cause::{cause_of_release, cause_of_response, reason_value};
+use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
-use crate::sdp::OfferAnswer;
+use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
+use crate::trunk::Reliable;
 use crate::trunk::identity::write_caller;
-use crate::wire::message::{Content, Method, Request, Response, content};
+use crate::wire::message::{Content, Method, Response, content};
+use crate::wire::tolerance::Repairs;
 
 /// What only a call that was not answered yet needs.
 #[derive(Debug)]
@@ -23,22 +27,15 @@ pub(crate) struct Outgoing {
     pub(super) key: Option<ClientKey>,
     pub(super) deadline: Instant,
     lines: Vec<(&'static str, String)>,
-    forks: Vec<Fork>,
-    trying: bool,
-    ringing: bool,
+    /// The early dialogs: one per To tag (RFC 3261 12.1, 13.2.2.4).
+    pub(super) forks: Vec<Fork>,
+    pub(super) trying: bool,
+    pub(super) ringing: bool,
+    /// The INVITE carries no offer.
+    pub(super) delayed: bool,
+    /// How many reliable responses were acknowledged.
+    pub(super) pracks: u8,
 }
-
-/// An early dialog: one per To tag (RFC 3261 12.1, 13.2.2.4).
-#[derive(Debug)]
-struct Fork {
-    tag: String,
-    offer_answer: OfferAnswer,
-    /// Its BYE overtook its 2xx.
-    ended: Option<Cause>,
-}
-
-/// The most early dialogs of one INVITE; more are not tracked.
-const MAX_FORKS: usize = 8;
 
 /// Sends the INVITE of a new call.
 pub(crate) fn place(
@@ -72,20 +69,29 @@ pub(crate) fn place(
         routes: Vec::new(),
         fallback: path,
     };
+    let mut lines = caller.headers;
+    if config.reliable_provisional == Reliable::Required {
+        lines.push(("Require", "100rel".to_owned()));
+    }
+    let delayed = config.delayed_offer;
     let outgoing = Outgoing {
         key: None,
         deadline,
-        lines: caller.headers,
+        lines,
         forks: Vec::new(),
         trying: false,
         ringing: false,
+        delayed,
+        pracks: 0,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
     call.modify.owns_call_id = true;
-    call.offer_answer
-        .make_offer(media.rtp, &at.policy, Direction::SendRecv)
-        .map_err(|_| CommandError::Unusable)?;
+    if !delayed {
+        call.offer_answer
+            .make_offer(media.rtp, &at.policy, Direction::SendRecv)
+            .map_err(|_| CommandError::Unusable)?;
+    }
     call.send_invite(core);
     call.arm(core);
     Ok(call)
@@ -96,21 +102,23 @@ impl Call {
     /// branch and the next CSeq.
     fn send_invite(&mut self, core: &mut Core) {
         self.dialog.cseq += 1;
-        let sdp = Bytes::copy_from_slice(self.offer_answer.local_body().unwrap_or_default());
-        let mut lines = self.credentials(core, Method::Invite, &sdp);
+        let sdp = self.offer_answer.local_body().map(Bytes::copy_from_slice);
+        let mut lines = self.credentials(core, Method::Invite, sdp.as_deref().unwrap_or_default());
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         lines.extend(outgoing.lines.iter().cloned());
-        let extra = Extra { lines, sdp: Some(&sdp), ..Extra::default() };
+        // What the INVITE before this one began is over with its final response.
+        outgoing.forks.clear();
+        let extra = Extra { lines, sdp: sdp.as_deref(), ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
-        self.note(core, false, label("INVITE", true));
+        self.note(core, false, label("INVITE", sdp.is_some()));
     }
 
     pub(super) fn on_invite_outcome(&mut self, core: &mut Core, upcall: Upcall) {
         match &upcall.outcome {
             Outcome::Response(response, source) => match response.status {
-                ..200 => self.on_provisional(core, response),
+                ..200 => self.on_provisional(core, response, upcall.path),
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
                 status => {
@@ -141,101 +149,29 @@ impl Call {
         self.finished = true;
     }
 
-    fn on_provisional(&mut self, core: &mut Core, response: &Response) {
-        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
-        let call = self.id;
-        if !outgoing.trying {
-            outgoing.trying = true;
-            core.events.push_back(Event::Trying { call });
-        }
-        if response.status == 100 {
-            return;
-        }
-        // RFC 2543 peers send no tag: taken as empty (RFC 3261 12.1.2).
-        let tag = response.head.to.tag.as_deref().unwrap_or_default();
-        if response.status == 199 {
-            // RFC 6228: this early dialog is over.
-            outgoing.forks.retain(|fork| fork.tag != tag || fork.ended.is_some());
-            return;
-        }
-        if !outgoing.forks.iter().any(|fork| fork.tag == tag) && outgoing.forks.len() < MAX_FORKS {
-            let offer_answer = self.offer_answer.clone();
-            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer, ended: None });
-        }
-        if response.status == 180 && !outgoing.ringing {
-            outgoing.ringing = true;
-            core.events.push_back(Event::Ringing { call });
-        }
-        let Content::Sdp(body) = content(&response.head, &response.body) else { return };
-        let Some(at) = core.trunks.get(self.trunk) else { return };
-        let Some(fork) = outgoing.forks.iter_mut().find(|fork| fork.tag == tag) else { return };
-        // An unreliable 18x only previews the answer: what cannot be used is left to the 2xx.
-        if let Ok(negotiated) = fork.offer_answer.accept_answer(&body, &at.policy) {
-            if negotiated.changed {
-                let media = negotiated.media;
-                core.events.push_back(Event::Media { call, media, early: true });
-            }
-            for repair in negotiated.repairs.iter() {
-                core.io.counters.repair(repair.as_str());
-            }
-        } else {
-            core.io.counters.refuse("early_answer");
-        }
-    }
-
     fn on_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return refuse_fork(core, upcall) };
         let tag = response.head.to.tag.as_deref().unwrap_or_default();
-        let forks = std::mem::take(&mut outgoing.forks);
+        let (mut forks, delayed) = (std::mem::take(&mut outgoing.forks), outgoing.delayed);
+        forks.retain(|fork| !fork.gone || fork.ended.is_some());
         let (cseq, udp_only) = (self.dialog.cseq, self.dialog.udp_only);
         self.phase = Phase::Confirmed;
         self.dialog = Dialog::of_response(response, self.trunk, upcall.path);
         (self.dialog.cseq, self.dialog.udp_only) = (cseq, udp_only);
-        acknowledge(core, upcall.key, &self.dialog);
-        self.note(core, false, "ACK".to_owned());
         self.challenges = 0;
-        if let Some(cause) = forks.iter().find(|fork| fork.tag == tag).and_then(|fork| fork.ended) {
+        let own = forks.iter().rposition(|fork| fork.tag == tag);
+        let ended = own.and_then(|index| forks.get(index)).and_then(|fork| fork.ended);
+        let (answer, outcome) = self.conclude(core, response, forks, own, delayed);
+        // RFC 3261 13.2.2.4: the CSeq of the INVITE, whatever was sent in the early dialog.
+        acknowledge(core, upcall.key, &Dialog { cseq, ..self.dialog.clone() }, answer.as_deref());
+        self.note(core, false, label("ACK", answer.is_some()));
+        if let Some(cause) = ended {
             self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
             self.finished = true;
             return;
         }
-
-        // The state of this very fork; failing that, a peer that changed its tag in between, and
-        // says nothing new, means the last preview it sent.
-        let body = match content(&response.head, &response.body) {
-            Content::Sdp(body) => Some(body),
-            _ => None,
-        };
-        let own = forks.iter().rposition(|fork| fork.tag == tag);
-        let preview = || forks.iter().rposition(|fork| fork.offer_answer.media().is_some());
-        let chosen = if body.is_some() {
-            own
-        } else {
-            own.filter(|&i| forks.get(i).is_some_and(|f| f.offer_answer.media().is_some())).or_else(preview)
-        };
-        if let Some(fork) = chosen.and_then(|index| forks.into_iter().nth(index)) {
-            self.offer_answer = fork.offer_answer;
-        }
-        let Some(at) = core.trunks.get(self.trunk) else { return };
-        let outcome = match &body {
-            Some(body) => self.offer_answer.accept_answer(body, &at.policy).map_err(|e| e.cause()),
-            None => {
-                match self.offer_answer.media() {
-                    Some(media) => {
-                        // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
-                        core.io.counters.repair("answer_in_provisional");
-                        let (media, repairs) = (media.clone(), crate::wire::tolerance::Repairs::default());
-                        Ok(crate::sdp::Negotiated { media, changed: false, repairs })
-                    }
-                    None => Err(Cause::INTERWORKING),
-                }
-            }
-        };
         match outcome {
             Ok(negotiated) => {
-                for repair in negotiated.repairs.iter() {
-                    core.io.counters.repair(repair.as_str());
-                }
                 let (call, media) = (self.id, negotiated.media);
                 core.events.push_back(Event::Media { call, media, early: false });
                 core.events.push_back(Event::Answered { call });
@@ -246,6 +182,81 @@ impl Call {
                 self.hang_up(core, cause);
                 let text = "no usable answer in the 2xx".to_owned();
                 self.end(core, cause, Some(response.status), text, EndedBy::Local);
+            }
+        }
+    }
+
+    /// Ends the offer/answer exchange of the INVITE with its 2xx. Returns the answer that the ACK
+    /// carries, if the offer was the far side's.
+    fn conclude(
+        &mut self,
+        core: &mut Core,
+        response: &Response,
+        mut forks: Vec<Fork>,
+        own: Option<usize>,
+        delayed: bool,
+    ) -> (Option<Bytes>, Result<Negotiated, Cause>) {
+        let body = match content(&response.head, &response.body) {
+            Content::Sdp(body) => Some(body),
+            _ => None,
+        };
+        // The early dialog goes on: its CSeqs have counted.
+        if let Some(early) = own.and_then(|index| forks.get(index)).and_then(|fork| fork.dialog.as_ref()) {
+            self.dialog.cseq = self.dialog.cseq.max(early.cseq);
+            self.dialog.remote_cseq = early.remote_cseq;
+        }
+        // The state of this very fork; failing that, a peer that changed its tag in between, and
+        // says nothing new, means the last preview it sent.
+        let agreed = |fork: &Fork| fork.offer_answer.media().is_some();
+        let chosen = match (&body, own) {
+            (None, Some(index)) if forks.get(index).is_some_and(agreed) => own,
+            (None, _) if !delayed => forks.iter().rposition(agreed),
+            _ => own,
+        };
+        let mut settled = None;
+        if let Some(index) = chosen.filter(|&index| index < forks.len()) {
+            let fork = forks.swap_remove(index);
+            self.offer_answer = fork.offer_answer;
+            settled = fork.settled;
+        }
+        let kept = self.offer_answer.media().cloned();
+        let kept = kept.map(|media| Negotiated { media, changed: false, repairs: Repairs::default() });
+        let Some(at) = core.trunks.get(self.trunk) else { return (None, Err(Cause::INTERWORKING)) };
+        match (settled, body) {
+            // RFC 3261 13.2.1: a reliable response had the answer already; what comes later is to be
+            // ignored.
+            (Some(first), body) => {
+                if body.is_some_and(|body| body != first) {
+                    core.io.counters.refuse("second_answer");
+                }
+                (None, kept.ok_or(Cause::INTERWORKING))
+            }
+            (None, Some(offer)) if delayed => {
+                let (local, direction) = (self.local, self.wanted_direction());
+                let local = local.ok_or(NegotiationError::WrongState);
+                let offer_answer = &mut self.offer_answer;
+                match local.and_then(|l| take_offer(core, self.trunk, offer_answer, l, direction, &offer)) {
+                    Ok(Answer { body, media, changed, repairs }) => {
+                        (Some(Bytes::from(body)), Ok(Negotiated { media, changed, repairs }))
+                    }
+                    Err(error) => (None, Err(error.cause())),
+                }
+            }
+            (None, Some(answer)) => {
+                let outcome = self.offer_answer.accept_answer(&answer, &at.policy);
+                if let Ok(negotiated) = &outcome {
+                    for repair in negotiated.repairs.iter() {
+                        core.io.counters.repair(repair.as_str());
+                    }
+                }
+                (None, outcome.map_err(|error| error.cause()))
+            }
+            (None, None) => {
+                if kept.is_some() {
+                    // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
+                    core.io.counters.repair("answer_in_provisional");
+                }
+                (None, kept.ok_or(Cause::INTERWORKING))
             }
         }
     }
@@ -265,20 +276,5 @@ impl Call {
             self.note(core, false, "CANCEL".to_owned());
         }
         self.finished = true;
-    }
-
-    /// A BYE that overtook the 2xx of its dialog, which ends the call when it comes.
-    pub(super) fn on_early_bye(&mut self, core: &mut Core, request: &Request, server: u64) {
-        self.reply(core, server, 200, Vec::new());
-        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
-        let tag = request.head.from.tag.as_deref().unwrap_or_default();
-        let reasons = request.head.reasons();
-        let ended = Some(cause_of_release(reasons.iter().map(String::as_str)));
-        if let Some(fork) = outgoing.forks.iter_mut().find(|fork| fork.tag == tag) {
-            fork.ended = ended;
-        } else if outgoing.forks.len() < MAX_FORKS {
-            let offer_answer = self.offer_answer.clone();
-            outgoing.forks.push(Fork { tag: tag.to_owned(), offer_answer, ended });
-        }
     }
 }

@@ -8,6 +8,7 @@ use call_model::{CallId, Cause, Direction};
 
 use super::Dialog;
 use super::call::{Call, Phase, label};
+use super::reliable::{Provisionals, Wanted};
 use super::session_timer::{Negotiated, SessionTimer};
 use crate::cause::{cause_of_release, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
@@ -26,15 +27,23 @@ pub(crate) struct Incoming {
     pub(super) deadline: Instant,
     /// When the last provisional response is sent again.
     repeat: Option<Instant>,
-    cseq: u32,
-    has_offer: bool,
-    ringing: bool,
+    pub(super) cseq: u32,
+    pub(super) has_offer: bool,
+    pub(super) ringing: bool,
     session: Option<Negotiated>,
+    /// Provisional responses are sent reliably.
+    pub(super) reliable: Option<Provisionals>,
 }
 
 impl Incoming {
     pub(super) fn next(&self) -> Instant {
-        self.repeat.map_or(self.deadline, |at| at.min(self.deadline))
+        let reliable = self.reliable.as_ref().and_then(Provisionals::next);
+        self.repeat.into_iter().chain(reliable).fold(self.deadline, Instant::min)
+    }
+
+    /// A provisional response goes out now.
+    pub(super) fn repeat_later(&mut self, now: Instant) {
+        self.repeat = Some(now + REPEAT_PROVISIONAL);
     }
 }
 
@@ -53,11 +62,12 @@ pub(crate) fn receive(
     (reply_path, path): (Path, Path),
     id: CallId,
 ) -> Result<Call, Refused> {
-    let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let head = &request.head;
     let dialog = Dialog::of_invite(head, &hex(key), trunk, path).ok_or((400, Vec::new()))?;
     let timer = SessionTimer::of_request(head)?;
+    let reliable = Provisionals::of_invite(core, head, trunk)?;
+    let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let mut offer_answer = OfferAnswer::new(session);
     let has_offer = match content(head, &request.body) {
         Content::None => false,
@@ -93,6 +103,7 @@ pub(crate) fn receive(
         has_offer,
         ringing: false,
         session: timer,
+        reliable,
     };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
@@ -127,11 +138,15 @@ impl Call {
     /// Carries out `Ringing`.
     pub(crate) fn ringing(&mut self, core: &mut Core) -> Result<(), CommandError> {
         let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
-        if !incoming.ringing {
-            incoming.ringing = true;
-            incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
+        if !incoming.ringing && incoming.reliable.is_some() {
+            self.want_provisional(core, Wanted::Ringing)?;
+        } else if !incoming.ringing {
+            incoming.repeat_later(core.io.now);
             let server = incoming.server;
             self.respond(core, server, 180, &Extra::default());
+        }
+        if let Phase::Incoming(incoming) = &mut self.phase {
+            incoming.ringing = true;
         }
         self.arm(core);
         Ok(())
@@ -140,7 +155,12 @@ impl Call {
     /// Carries out `Progress`.
     pub(crate) fn progress(&mut self, core: &mut Core, media: LocalMedia) -> Result<(), CommandError> {
         let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
-        incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
+        if incoming.reliable.is_some() {
+            self.want_provisional(core, Wanted::Progress(media))?;
+            self.arm(core);
+            return Ok(());
+        }
+        incoming.repeat_later(core.io.now);
         let (server, has_offer) = (incoming.server, incoming.has_offer);
         let answer = if has_offer { self.answer_offer(core, media, true) } else { Ok(Bytes::new()) };
         match answer {
@@ -158,24 +178,36 @@ impl Call {
     pub(crate) fn answer(&mut self, core: &mut Core, media: LocalMedia) -> Result<(), CommandError> {
         let Phase::Incoming(incoming) = &mut self.phase else { return Err(CommandError::WrongState) };
         let (server, cseq, has_offer) = (incoming.server, incoming.cseq, incoming.has_offer);
-        let session = incoming.session.take();
-        let body = if has_offer {
-            self.answer_offer(core, media, false)
-        } else {
-            self.local = Some(media.rtp);
-            match core.trunks.get(self.trunk) {
-                Some(at) => {
-                    self.offer_answer.make_offer(media.rtp, &at.policy, Direction::SendRecv).map(Bytes::from)
-                }
-                None => Err(NegotiationError::WrongState),
+        let mut settled = false;
+        let mut late_prack = None;
+        if let Some(reliable) = &mut incoming.reliable {
+            if reliable.answer.is_some() {
+                return Err(CommandError::WrongState);
             }
+            // RFC 3262 3: no 2xx while a description is not acknowledged.
+            if reliable.holds_answer() {
+                reliable.answer = Some(media);
+                return Ok(());
+            }
+            settled = reliable.settled;
+            late_prack = reliable.open_rseq().map(|rseq| (rseq, cseq));
+        }
+        let session = incoming.session.take();
+        let body = if settled {
+            // RFC 3261 13.2.1: the one description of ours went out reliably.
+            Ok(None)
+        } else if has_offer {
+            self.answer_offer(core, media, false).map(Some)
+        } else {
+            self.offer(core, media).map(Some)
         };
         match body {
             Ok(body) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
-                let extra = Extra { lines, sdp: Some(&body), ..Extra::default() };
+                let extra = Extra { lines, sdp: body.as_deref(), ..Extra::default() };
                 self.phase = Phase::Confirmed;
-                self.respond_success(core, server, cseq, &extra, !has_offer);
+                self.late_prack = late_prack;
+                self.respond_success(core, server, cseq, &extra, !has_offer && !settled);
                 self.session = session.map(|s| SessionTimer::start(&s, core.io.now));
             }
             Err(error) => self.give_up(core, &error),
@@ -185,7 +217,7 @@ impl Call {
     }
 
     /// Makes the answer to the offer of the INVITE, or repeats the one made for a 183.
-    fn answer_offer(
+    pub(super) fn answer_offer(
         &mut self,
         core: &mut Core,
         media: LocalMedia,
@@ -204,7 +236,7 @@ impl Call {
     }
 
     /// Our media does not fit what was offered.
-    fn give_up(&mut self, core: &mut Core, error: &NegotiationError) {
+    pub(super) fn give_up(&mut self, core: &mut Core, error: &NegotiationError) {
         let (status, lines) = explain(error);
         self.refuse(core, status, lines);
         self.end(core, error.cause(), Some(status), error.to_string(), EndedBy::Local);
@@ -236,8 +268,14 @@ impl Call {
     /// Repeats the last 18x every minute, so that no proxy gives the call up.
     pub(super) fn on_provisional_timer(&mut self, core: &mut Core) {
         let Phase::Incoming(incoming) = &mut self.phase else { return };
-        if incoming.repeat.is_some_and(|at| at <= core.io.now) {
-            incoming.repeat = Some(core.io.now + REPEAT_PROVISIONAL);
+        let due = incoming.repeat.is_some_and(|at| at <= core.io.now);
+        if incoming.reliable.is_some() {
+            self.on_reliable_timer(core);
+            if due && !self.finished {
+                self.keep_ringing(core);
+            }
+        } else if due {
+            incoming.repeat_later(core.io.now);
             core.servers.repeat_provisional(&mut core.io, incoming.server);
         }
     }

@@ -15,11 +15,11 @@ use crate::dialog::Dialog;
 use crate::dialog::call::Call;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
-use crate::trunk::Trunk;
+use crate::trunk::{Reliable, Trunk};
 use crate::wire::message::{Method, ReplyHead, Request, Writer};
 
-/// What this endpoint can do, for Allow headers. PRACK is missing on purpose: 100rel is not offered.
-pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
+/// What this endpoint can do, for Allow headers.
+pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
 /// The largest request sent on UDP (RFC 3261 18.1.1).
 const LARGEST_DATAGRAM: usize = 1300;
@@ -35,7 +35,7 @@ pub(crate) struct Core {
     /// Dialogs nobody wants, to be kept until their BYE is answered.
     pub(crate) strays: Vec<Call>,
     pub(crate) draining: bool,
-    /// User-Agent, Allow and Supported: part of most messages.
+    /// User-Agent and Allow: part of most messages.
     pub(crate) common: Bytes,
 }
 
@@ -101,6 +101,12 @@ impl Core {
             out.line("Contact", &contact(path));
         }
         out.lines(&self.common);
+        // A re-INVITE rings nobody: what it comes to is wanted at once, not provisionally.
+        let reliable = match (method, dialog.established) {
+            (Method::Invite, true) => Reliable::Off,
+            _ => self.reliable(dialog.trunk),
+        };
+        out.line("Supported", reliable.supported());
         out.lines(&extra.copied);
         for (name, value) in &extra.lines {
             out.line(name, value);
@@ -109,7 +115,14 @@ impl Core {
     }
 
     /// Answers through a server transaction. `tag` is ours.
-    pub(crate) fn respond(&mut self, server: u64, status: u16, tag: &str, extra: &Extra<'_>) -> Bytes {
+    pub(crate) fn respond(
+        &mut self,
+        trunk: usize,
+        server: u64,
+        status: u16,
+        tag: &str,
+        extra: &Extra<'_>,
+    ) -> Bytes {
         let Some(head) = self.servers.head(server) else { return Bytes::new() };
         let mut out = head.begin(status, reason_phrase(status), (status > 100).then_some(tag));
         if status > 100 {
@@ -119,6 +132,7 @@ impl Core {
                 out.line("Contact", &contact(&path));
             }
             out.lines(&self.common);
+            out.line("Supported", self.supported(trunk));
         }
         for (name, value) in &extra.lines {
             out.line(name, value);
@@ -151,6 +165,16 @@ impl Core {
         }
         self.io.count_response(status);
         self.io.send(&mut path, out.finish(None));
+    }
+
+    /// Returns the option tags this endpoint understands from a trunk, for Supported headers.
+    pub(crate) fn supported(&self, trunk: usize) -> &'static str {
+        self.reliable(trunk).supported()
+    }
+
+    /// Returns what a trunk wants of reliable provisional responses.
+    pub(crate) fn reliable(&self, trunk: usize) -> Reliable {
+        self.trunks.get(trunk).map(|t| t.config.reliable_provisional).unwrap_or_default()
     }
 
     pub(crate) fn exchange(&mut self, call: CallId, incoming: bool, label: String) {

@@ -16,9 +16,6 @@ use crate::transaction::server::Match;
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
-/// What Require may ask for.
-const OPTION_TAGS: [&str; 1] = ["timer"];
-
 /// What a client is asked to wait, in seconds, spread so that not all come back at once.
 const RETRY_AFTER: (u64, u64) = (2, 10);
 
@@ -179,11 +176,10 @@ impl Endpoint {
         if head.max_forwards() == 0 && request.method != Method::Options && head.to.tag.is_none() {
             return Err(plain(483));
         }
-        let unsupported: Vec<_> = head
-            .list(&Name::Require)
-            .into_iter()
-            .filter(|tag| !OPTION_TAGS.iter().any(|known| tag.eq_ignore_ascii_case(known)))
-            .collect();
+        // RFC 3261 8.2.2.3.
+        let supported = self.core.supported(trunk);
+        let known = |tag: &str| supported.split(", ").any(|known| tag.eq_ignore_ascii_case(known));
+        let unsupported: Vec<_> = head.list(&Name::Require).into_iter().filter(|tag| !known(tag)).collect();
         if !unsupported.is_empty() {
             return Err((420, vec![("Unsupported", unsupported.join(", "))]));
         }
@@ -194,8 +190,9 @@ impl Endpoint {
             Method::Invite => self.receive_invite(trunk, path, reply_path, source, request),
             Method::Options if self.core.draining => Err(self.busy()),
             Method::Options => {
-                let accept = [("Accept", crate::sdp::CONTENT_TYPE.to_owned())];
-                self.core.respond_statelessly(request, reply_path, source, 200, &accept, None);
+                let able =
+                    [("Accept", crate::sdp::CONTENT_TYPE.to_owned()), ("Supported", supported.to_owned())];
+                self.core.respond_statelessly(request, reply_path, source, 200, &able, None);
                 Ok(())
             }
             Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => Err(plain(481)),
@@ -268,6 +265,7 @@ fn refusal_label(status: u16) -> &'static str {
         415 => "unsupported_media_type",
         416 => "unsupported_scheme",
         420 => "bad_extension",
+        421 => "extension_required",
         422 => "session_interval",
         481 => "unknown_dialog",
         482 => "merged",

@@ -63,7 +63,7 @@ impl Endpoint {
         let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
         let sources = Sources::new(&trunks);
         let mut common = Writer::fragment();
-        common.line("User-Agent", &config.user_agent).line("Allow", ALLOW).line("Supported", "timer");
+        common.line("User-Agent", &config.user_agent).line("Allow", ALLOW);
         let mut core = Core {
             io: Io::new(&config, seed, now),
             clients: Clients::new(config.timers, config.limits),

@@ -54,6 +54,11 @@ pub struct TrunkConfig {
     pub trusted: bool,
     /// What happens to requests of more than 1300 bytes on UDP.
     pub large_requests: LargeRequests,
+    /// What is done with reliable provisional responses.
+    pub reliable_provisional: Reliable,
+    /// Our INVITEs carry no offer: the far side makes it, in its 2xx or in a reliable provisional
+    /// response (RFC 3261 13.2.1), and gets the answer in ACK or PRACK. For peers that insist.
+    pub delayed_offer: bool,
 }
 
 impl TrunkConfig {
@@ -81,6 +86,33 @@ impl TrunkConfig {
             identity: IdentityHeader::default(),
             trusted: true,
             large_requests: LargeRequests::default(),
+            reliable_provisional: Reliable::default(),
+            delayed_offer: false,
+        }
+    }
+}
+
+/// What is done with reliable provisional responses (RFC 3262). Whatever is chosen, one that the far
+/// side sends is acknowledged by PRACK: without, it would give the call up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reliable {
+    /// Never offered; an INVITE that requires them is refused with 420.
+    Off,
+    /// Offered in our INVITEs; our own provisional responses are reliable where the INVITE requires
+    /// that.
+    #[default]
+    Supported,
+    /// Required in our INVITEs; our own provisional responses are always reliable, and an INVITE
+    /// whose sender does not support that is refused with 421.
+    Required,
+}
+
+impl Reliable {
+    /// Returns the value of Supported headers.
+    pub(crate) fn supported(self) -> &'static str {
+        match self {
+            Reliable::Off => "timer",
+            Reliable::Supported | Reliable::Required => "timer, 100rel",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
-pub use config::{LargeRequests, TrunkConfig};
+pub use config::{LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 
 use crate::endpoint::Transport;

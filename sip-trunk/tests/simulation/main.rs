@@ -12,6 +12,8 @@ mod dialogs;
 mod model;
 mod net;
 mod raw;
+mod reliable;
+mod reliable_in;
 mod resilience;
 mod tcp;
 mod transactions;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use call_model::{CallId, Cause};
-use sip_trunk::{Command, Event, Transport};
+use sip_trunk::{Command, Event, Reliable, Transport};
 
 use crate::net::{A_RTP, B_RTP, Dice, Pair, Weather, call_id, caller, media, number, trunk_name};
 
@@ -18,8 +18,13 @@ struct Known {
 
 fn play(seed: u64, transport: Transport) {
     let mut pair = Pair::with(transport, |a, b| {
-        for config in [a, b] {
+        for (side, config) in [a, b].into_iter().enumerate() {
             config.trunks[0].ring_timeout = Duration::from_secs(40);
+            // Every pair of policies comes up.
+            let policy = seed as usize / [1, 3][side] % 3;
+            config.trunks[0].reliable_provisional =
+                [Reliable::Supported, Reliable::Required, Reliable::Off][policy];
+            config.trunks[0].delayed_offer = seed % 4 == 3;
         }
     });
     let mut dice = Dice::new(seed);
@@ -150,6 +155,10 @@ fn mutated_messages_do_no_harm() {
         let ok = lab.inbox(1).into_iter().find(|m| m.starts_with("SIP/2.0 200")).unwrap();
         let seeds = [
             reply(&invite, 183, "peer", CONTACT, SDP),
+            reply(&invite, 183, "fork", &format!("{CONTACT}Require: 100rel\r\nRSeq: 1\r\n"), SDP),
+            Ask::back(&invite, "UPDATE", 1).body(SDP).text(),
+            Ask::invite().branch("rel").line("Require: 100rel").text(),
+            Ask::within(&ok, "PRACK", 2).line("RAck: 1 1 INVITE").body(SDP).text(),
             reply(&invite, 200, "peer", CONTACT, SDP),
             reply(&invite, 401, "peer", "WWW-Authenticate: Digest realm=\"x\", nonce=\"y\"\r\n", ""),
             Ask::invite().branch("q").text(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use call_model::Cause;
-use sip_trunk::{Command, EndedBy, Event, UnknownSource};
+use sip_trunk::{Command, EndedBy, Event, Reliable, UnknownSource};
 
 use crate::net::{A_RTP, address, ended, media};
 use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, status};
@@ -243,11 +243,22 @@ fn a11_unknown_methods_are_501_and_unwanted_ones_405_with_allow() {
     assert!(ended(&lab.take(0)).is_empty());
 }
 
-// RFC 3261 8.2.2.3. 100rel is not offered, so requiring it is refused as well.
+// RFC 3261 8.2.2.3. 100rel is known, unless the trunk is set up without.
 #[test]
 fn a12_required_extensions_we_lack_are_420() {
     let mut lab = Lab::new();
     let got = lab.tell(&Ask::invite().line("Require: foo, timer").line("Require: 100rel").text());
+    assert_eq!(status(&got[0]), 420);
+    assert_eq!(header(&got[0], "Unsupported"), "foo");
+    assert!(lab.take(0).is_empty());
+    let got = lab.tell(&Ask::invite().branch("second").line("Require: timer, 100rel").text());
+    assert_eq!(status(&got[0]), 100);
+}
+
+#[test]
+fn a12_a_trunk_without_100rel_refuses_it() {
+    let mut lab = Lab::with(|config| config.trunks[0].reliable_provisional = Reliable::Off);
+    let got = lab.tell(&Ask::invite().line("Require: foo, 100rel").text());
     assert_eq!(status(&got[0]), 420);
     assert_eq!(header(&got[0], "Unsupported"), "foo, 100rel");
     assert!(lab.take(0).is_empty());
