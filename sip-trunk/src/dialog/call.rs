@@ -19,7 +19,7 @@ use crate::endpoint::io::{Path, hex};
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
-use crate::wire::message::{Content, Method, Name, Response, content};
+use crate::wire::message::{Content, Head, Method, Name, Response, content};
 
 /// A call from the first INVITE until nothing of it is left to do.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
     /// may still come (RFC 3262 3).
     pub(super) late_prack: Option<(u32, u32)>,
+    /// The far side listed UPDATE in its last Allow.
+    pub(super) updates: bool,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
@@ -100,6 +102,7 @@ impl Call {
             modify: Modify::default(),
             session: None,
             late_prack: None,
+            updates: false,
             ended: false,
             finished: false,
             bye_repeated: false,
@@ -128,7 +131,7 @@ impl Call {
             (Phase::Outgoing(outgoing), Method::Invite) if outgoing.key == Some(upcall.key) => {
                 self.on_invite_outcome(core, upcall);
             }
-            (_, Method::Invite) if self.modify.pending_key() == Some(upcall.key) => {
+            (_, Method::Invite | Method::Update) if self.modify.pending_key() == Some(upcall.key) => {
                 self.on_modify_outcome(core, upcall);
             }
             (Phase::Outgoing(_), Method::Prack) => self.on_prack_outcome(core, &upcall),
@@ -221,6 +224,13 @@ impl Call {
         let cnonce = core.io.random.hex();
         let (uri, _) = dialog.uri_and_routes();
         auth.headers(method.as_str(), uri, body, &cnonce)
+    }
+
+    /// Remembers whether the far side takes UPDATE (RFC 3311 4), where it says so.
+    pub(super) fn learn_methods(&mut self, head: &Head) {
+        if head.text(&Name::Allow).is_some() {
+            self.updates = head.has_token(&Name::Allow, "UPDATE");
+        }
     }
 
     /// Sends a request of a confirmed dialog with the next CSeq.

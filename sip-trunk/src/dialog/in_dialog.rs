@@ -99,9 +99,10 @@ impl Call {
         if matches!(self.phase, Phase::Incoming(_)) {
             return self.reply_later(core, server);
         }
-        if self.modify.is_pending() || self.unacked.as_ref().is_some_and(|u| u.offered) {
+        if self.modify.offers() || self.unacked.as_ref().is_some_and(|u| u.offered) {
             return self.reply(core, server, 491, Vec::new());
         }
+        self.learn_methods(&request.head);
         // Whoever sends a re-INVITE has seen our 2xx, even if the ACK is lost.
         self.unacked = None;
         match self.renegotiate(core, request, true) {
@@ -131,6 +132,7 @@ impl Call {
                 return self.reply_later(core, server);
             }
         }
+        self.learn_methods(&request.head);
         match self.renegotiate(core, request, false) {
             Ok((body, session, _)) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();

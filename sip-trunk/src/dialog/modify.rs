@@ -1,10 +1,12 @@
-//! Our own re-INVITEs: hold, resume, session refresh (RFC 3261 14.1).
+//! Our own re-INVITEs: hold, resume, session refresh (RFC 3261 14.1); a refresh goes by UPDATE where
+//! the far side takes it (RFC 4028 7.4).
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::Cause;
 
+use super::Dialog;
 use super::call::{Call, Phase, acknowledge};
 use super::session_timer::{SessionTimer, min_se};
 use crate::cause::cause_of_response;
@@ -36,6 +38,8 @@ pub(crate) struct Modify {
 struct Pending {
     key: ClientKey,
     hold: bool,
+    /// A re-INVITE with our offer, not an UPDATE without one.
+    offers: bool,
 }
 
 /// How often one change is tried.
@@ -46,8 +50,9 @@ impl Modify {
         self.pending.as_ref().map(|p| p.key)
     }
 
-    pub(super) fn is_pending(&self) -> bool {
-        self.pending.is_some()
+    /// Says whether a re-INVITE of ours is under way.
+    pub(super) fn offers(&self) -> bool {
+        self.pending.as_ref().is_some_and(|p| p.offers)
     }
 }
 
@@ -76,28 +81,35 @@ impl Call {
         if !wanted || !free {
             return;
         }
+        self.challenges = 0;
+        if modify.hold_wanted == modify.hold_agreed && self.updates {
+            self.send_modify(core, None);
+            return;
+        }
         let (Some(at), Some(local)) = (core.trunks.get(self.trunk), self.local) else { return };
         let direction = self.wanted_direction();
         let Ok(offer) = self.offer_answer.make_offer(local, &at.policy, direction) else { return };
-        self.challenges = 0;
-        self.send_modify(core, &Bytes::from(offer));
+        self.send_modify(core, Some(Bytes::from(offer)));
     }
 
-    fn send_modify(&mut self, core: &mut Core, offer: &Bytes) {
+    /// Sends a re-INVITE with an offer, or an UPDATE without.
+    fn send_modify(&mut self, core: &mut Core, offer: Option<Bytes>) {
         let mut lines = self.session.as_ref().map(SessionTimer::request_lines).unwrap_or_default();
         // RFC 4028 7.4: from the first 422 on.
         if !lines.is_empty() {
             lines.extend(self.modify.min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         }
         let hold = self.modify.hold_wanted;
-        let key = self.send_request(core, Method::Invite, lines, Some(offer));
-        self.modify.pending = Some(Pending { key, hold });
+        let (method, offers) = if offer.is_some() { (Method::Invite, true) } else { (Method::Update, false) };
+        let key = self.send_request(core, method, lines, offer.as_deref());
+        self.modify.pending = Some(Pending { key, hold, offers });
     }
 
-    /// Sends the re-INVITE under way once more: with credentials, or a larger interval.
+    /// Sends the request under way once more: with credentials, or a larger interval.
     fn repeat_modify(&mut self, core: &mut Core) {
-        let offer = Bytes::copy_from_slice(self.offer_answer.local_body().unwrap_or_default());
-        self.send_modify(core, &offer);
+        let offer = self.offer_answer.local_body().filter(|_| self.modify.offers());
+        let offer = offer.map(Bytes::copy_from_slice);
+        self.send_modify(core, offer);
     }
 
     pub(super) fn on_modify_timer(&mut self, core: &mut Core) {
@@ -139,6 +151,12 @@ impl Call {
                         let wait = Duration::from_millis(core.io.random.between(from, to) * 10);
                         self.retry_modify(core, wait);
                     }
+                    // It said otherwise in its Allow.
+                    405 | 501 if !self.modify.offers() => {
+                        self.updates = false;
+                        self.modify.pending = None;
+                        self.run_modify(core);
+                    }
                     // RFC 3261 12.2.1.2: the dialog is gone.
                     408 | 481 => {
                         let reasons = response.head.reasons();
@@ -150,7 +168,9 @@ impl Call {
             }
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
-                self.drop_dialog(core, cause, None, "no answer to re-INVITE", EndedBy::Timeout);
+                let text =
+                    if self.modify.offers() { "no answer to re-INVITE" } else { "no answer to UPDATE" };
+                self.drop_dialog(core, cause, None, text, EndedBy::Timeout);
             }
             Outcome::TransportError => {
                 self.leave_tcp(core, &upcall.path);
@@ -162,15 +182,19 @@ impl Call {
     fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Some(pending) = self.modify.pending.take() else { return };
         self.dialog.refresh_target(&response.head);
-        let mut acked = self.dialog.clone();
-        acked.cseq = response.head.cseq;
-        acknowledge(core, upcall.key, &acked, None);
-        self.note(core, false, "ACK".to_owned());
+        if pending.offers {
+            let acked = Dialog { cseq: response.head.cseq, ..self.dialog.clone() };
+            acknowledge(core, upcall.key, &acked, None);
+            self.note(core, false, "ACK".to_owned());
+        }
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
         self.modify.hold_agreed = pending.hold;
         if self.session.is_some() {
             self.session = SessionTimer::of_response(&response.head, core.io.now);
+        }
+        if !pending.offers {
+            return self.run_modify(core);
         }
         let Some(at) = core.trunks.get(self.trunk) else { return };
         let outcome = match content(&response.head, &response.body) {
@@ -198,10 +222,17 @@ impl Call {
         }
     }
 
+    /// Forgets the request under way, and its offer. An offer that is open beside an UPDATE is the
+    /// one of a 2xx.
+    fn withdraw(&mut self) {
+        if self.modify.pending.take().is_some_and(|pending| pending.offers) {
+            self.offer_answer.withdraw_offer();
+        }
+    }
+
     fn retry_modify(&mut self, core: &mut Core, wait: Duration) {
         self.modify.failures += 1;
-        self.offer_answer.withdraw_offer();
-        self.modify.pending = None;
+        self.withdraw();
         if self.modify.failures >= MAX_TRIES {
             self.abandon_modify(core, None);
         } else {
@@ -212,12 +243,11 @@ impl Call {
     /// The far side refused: the session goes on as it was (RFC 3261 14.1). Whoever wanted to hold
     /// is told how it is; a refresh is tried again while there is time.
     fn abandon_modify(&mut self, core: &mut Core, wait: Option<Duration>) {
-        self.modify.pending = None;
+        self.withdraw();
         let hold_refused = self.modify.hold_wanted != self.modify.hold_agreed;
         self.modify.hold_wanted = self.modify.hold_agreed;
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
-        self.offer_answer.withdraw_offer();
         if let Some(session) = &mut self.session {
             session.retry(core.io.now, wait);
         }

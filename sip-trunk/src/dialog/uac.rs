@@ -159,6 +159,7 @@ impl Call {
         self.dialog = Dialog::of_response(response, self.trunk, upcall.path);
         (self.dialog.cseq, self.dialog.udp_only) = (cseq, udp_only);
         self.challenges = 0;
+        self.learn_methods(&response.head);
         let own = forks.iter().rposition(|fork| fork.tag == tag);
         let ended = own.and_then(|index| forks.get(index)).and_then(|fork| fork.ended);
         let (answer, outcome) = self.conclude(core, response, forks, own, delayed);

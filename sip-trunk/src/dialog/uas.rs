@@ -107,6 +107,7 @@ pub(crate) fn receive(
     };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
+    call.learn_methods(head);
     core.events.push_back(Event::Incoming {
         call: id,
         trunk: trunk_name,

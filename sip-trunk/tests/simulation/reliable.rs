@@ -1,7 +1,7 @@
-//! Rows C2, C8, C9, C13, C14, B8: reliable provisional responses and UPDATE of calls we place.
+//! Rows C2, C8, C9, C13, C14, B8, D6: reliable provisional responses and UPDATE of calls we place.
 
 use call_model::{Cause, Direction};
-use sip_trunk::{Command, Event, Reliable, Transport};
+use sip_trunk::{Command, EndedBy, Event, Reliable, Transport};
 
 use crate::dialogs::{CHALLENGE, assert_clean, body, media_of, release, with_password};
 use crate::net::{A_RTP, B_RTP, Pair, address, ended, media};
@@ -93,6 +93,19 @@ fn c09_only_reliable_responses_are_acknowledged() {
     assert!(lab.tell(&reply(&invite, 180, "peer", &format!("{CONTACT}RSeq: 1\r\n"), "")).is_empty());
     let odd = format!("{CONTACT}Require: 100rel\r\nRSeq: many\r\n");
     assert!(lab.tell(&reply(&invite, 180, "peer", &odd, "")).is_empty());
+}
+
+// RFC 3261 12.2.1.1: to the address of the Contact, from the listener of the INVITE.
+#[test]
+fn c09_prack_follows_the_contact() {
+    let mut lab = Lab::new();
+    let (_, invite) = lab.call_out();
+    let lines = "Contact: <sip:media@10.0.0.9:5070>\r\nRequire: 100rel\r\nRSeq: 1\r\n";
+    lab.tell(&reply(&invite, 183, "peer", lines, SDP));
+    let prack = lab.log.iter().find(|m| m.3.starts_with("PRACK ")).unwrap();
+    assert_eq!((prack.1, prack.2), (lab.gateway, address("10.0.0.9:5070")));
+    assert!(prack.3.starts_with("PRACK sip:media@10.0.0.9:5070 SIP/2.0"));
+    assert!(header(&prack.3, "Via").starts_with("SIP/2.0/UDP"));
 }
 
 #[test]
@@ -265,6 +278,81 @@ fn c14_an_update_while_our_reinvite_is_open_is_491() {
     lab.run_ms(20);
     let got = lab.tell(&Ask::back(&invite, "UPDATE", 1).body(&sdp(2, "sendonly")).text());
     assert!(got.iter().any(|m| m.starts_with("SIP/2.0 491")), "{got:?}");
+}
+
+// RFC 4028 7.4: by UPDATE where the far side allows it, without an offer.
+#[test]
+fn d06_a_refresh_goes_by_update_where_allowed() {
+    let mut lab = with_password();
+    let (call, invite) = lab.call_out();
+    let session = "Require: timer\r\nSession-Expires: 120;refresher=uac\r\n";
+    let lines = format!("{CONTACT}Allow: INVITE, UPDATE\r\n{session}");
+    lab.tell(&reply(&invite, 200, "peer", &lines, SDP));
+    lab.take(0);
+    lab.run_ms(60_100);
+    let refresh = lab.inbox(1).remove(0);
+    assert!(refresh.starts_with("UPDATE sip:peer@10.0.0.2:5060;ob SIP/2.0"), "{refresh}");
+    assert_eq!((header(&refresh, "Session-Expires").as_str(), body(&refresh)), ("120;refresher=uac", ""));
+    assert!(header(&refresh, "Supported").contains("timer") && !headers(&refresh, "Contact").is_empty());
+    // B8: a challenge of UPDATE.
+    let got = lab.tell(&reply(&refresh, 401, "", &format!("WWW-Authenticate: {CHALLENGE}"), ""));
+    assert!(got[0].starts_with("UPDATE ") && header(&got[0], "Authorization").contains("username=\"gw\""));
+    // D8: a larger interval is demanded.
+    let got = lab.tell(&reply(&got[0], 422, "", "Min-SE: 200\r\n", ""));
+    assert!(got[0].starts_with("UPDATE "));
+    assert_eq!(header(&got[0], "Session-Expires"), "200;refresher=uac");
+    let lines = format!("{CONTACT}Session-Expires: 200;refresher=uac\r\n");
+    assert!(lab.tell(&reply(&got[0], 200, "", &lines, "")).is_empty(), "no ACK");
+    // While an UPDATE without an offer is open, the far side may offer.
+    lab.run_ms(101_000);
+    let next = lab.inbox(1).remove(0);
+    assert!(next.starts_with("UPDATE "));
+    let got = lab.tell(&Ask::back(&invite, "INVITE", 1).body(&sdp(2, "sendonly")).text());
+    assert!(got.iter().any(|m| m.starts_with("SIP/2.0 200")), "{got:?}");
+    lab.tell(&Ask::back(&invite, "ACK", 1).text());
+    // It cannot after all: by re-INVITE.
+    let got = lab.tell(&reply(&next, 501, "", "", ""));
+    assert!(got.iter().any(|m| m.starts_with("INVITE ")), "{got:?}");
+    let again = got.into_iter().find(|m| m.starts_with("INVITE ")).unwrap();
+    let answer = sdp(3, "sendonly");
+    lab.tell(&reply(&again, 200, "", &format!("{CONTACT}Session-Expires: 200;refresher=uac\r\n"), &answer));
+    assert!(ended(&lab.take(0)).is_empty());
+    release(&mut lab, call);
+    assert_clean(&mut lab);
+}
+
+// What becomes of our UPDATE says nothing of an offer of ours in another transaction.
+#[test]
+fn d06_a_refused_update_leaves_the_offer_of_a_2xx_open() {
+    let mut lab = Lab::new();
+    let (call, invite) = lab.call_out();
+    let lines = format!("{CONTACT}Allow: INVITE, UPDATE\r\nSession-Expires: 120;refresher=uac\r\n");
+    lab.tell(&reply(&invite, 200, "peer", &lines, SDP));
+    lab.run_ms(60_100);
+    let refresh = lab.inbox(1).pop().unwrap();
+    let ok =
+        lab.tell(&Ask::back(&invite, "INVITE", 1).text()).into_iter().find(|m| status(m) == 200).unwrap();
+    assert!(body(&ok).contains("m=audio 20000"));
+    lab.tell(&reply(&refresh, 503, "", "", ""));
+    lab.take(0);
+    lab.tell(&Ask::back(&invite, "ACK", 1).body(&sdp(2, "sendonly")).text());
+    let events = lab.take(0);
+    assert_eq!(media_of(&events)[0].direction, Direction::RecvOnly);
+    assert!(ended(&events).is_empty());
+    release(&mut lab, call);
+    assert_clean(&mut lab);
+}
+
+#[test]
+fn d06_no_answer_to_an_update_ends_the_call() {
+    let mut lab = Lab::new();
+    let (_, invite) = lab.call_out();
+    let lines = format!("{CONTACT}Allow: INVITE, UPDATE\r\nSession-Expires: 120;refresher=uac\r\n");
+    lab.tell(&reply(&invite, 200, "peer", &lines, SDP));
+    lab.run_ms(93_000);
+    let ends = ended(&lab.take(0));
+    assert_eq!(ends, [(Cause::RECOVERY_ON_TIMER_EXPIRY, None, EndedBy::Timeout)]);
+    assert_clean(&mut lab);
 }
 
 fn delayed() -> Lab {
