@@ -137,6 +137,10 @@ fn c09_forks_count_apart() {
     let closing = reply(&invite, 199, "two", &rel(12), "");
     assert_eq!(header(&lab.tell(&closing)[0], "RAck"), "12 1 INVITE");
     assert!(!lab.tell(&closing).iter().any(|m| m.contains("CSeq: 5 PRACK")));
+    let mut update = Ask::back(&invite, "UPDATE", 1);
+    update.from = update.from.replace("tag=peer", "tag=two");
+    let got = lab.tell(&update.text());
+    assert!(got.iter().any(|m| m.starts_with("SIP/2.0 481")), "{got:?}");
     lab.take(0);
     lab.tell(&reply(&invite, 200, "one", CONTACT, ""));
     assert_eq!(media_of(&lab.take(0))[0].remote_rtp.port(), 30000);
@@ -190,7 +194,8 @@ fn c08_a_200_that_differs_from_a_reliable_183_is_not_followed() {
     assert_eq!(media_of(&lab.take(0)).len(), 1);
     lab.tell(&reply(&invite, 183, "peer", &rel(2), &other));
     assert!(media_of(&lab.take(0)).is_empty());
-    lab.tell(&reply(&invite, 200, "peer", CONTACT, &other));
+    // A number in a final response means nothing.
+    lab.tell(&reply(&invite, 200, "peer", &rel(2), &other));
     let events = lab.take(0);
     assert_eq!(media_of(&events)[0].remote_rtp.port(), 30000);
     assert!(events.contains(&Event::Answered { call }));
@@ -335,6 +340,8 @@ fn d06_a_refused_update_leaves_the_offer_of_a_2xx_open() {
     assert!(body(&ok).contains("m=audio 20000"));
     lab.tell(&reply(&refresh, 503, "", "", ""));
     lab.take(0);
+    let got = lab.tell(&Ask::back(&invite, "UPDATE", 2).body(&sdp(2, "sendrecv")).text());
+    assert!(got.iter().any(|m| m.starts_with("SIP/2.0 491")), "{got:?}");
     lab.tell(&Ask::back(&invite, "ACK", 1).body(&sdp(2, "sendonly")).text());
     let events = lab.take(0);
     assert_eq!(media_of(&events)[0].direction, Direction::RecvOnly);
