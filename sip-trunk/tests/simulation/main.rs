@@ -12,6 +12,7 @@ mod dialogs;
 mod model;
 mod net;
 mod raw;
+mod registration;
 mod resilience;
 mod tcp;
 mod transactions;
