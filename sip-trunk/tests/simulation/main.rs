@@ -9,6 +9,7 @@
 
 mod calls;
 mod dialogs;
+mod flows;
 mod model;
 mod net;
 mod raw;
