@@ -428,9 +428,11 @@ fn an_invite_to_a_registered_contact_is_from_that_trunk() {
         lab.tell(&accepted(&register, 3600, ""));
     }
     lab.take(0);
-    for (user, line, trunk, called) in
-        [("sales", "", "other", "sales"), ("+442079460077", "", "far", "+442079460077")]
-    {
+    for (user, line, trunk, called) in [
+        ("sales", "", "other", "+442079460018"),
+        ("pbx", "P-Called-Party-ID: <sip:+442079460099@example.com>", "far", "+442079460099"),
+        ("+442079460077", "", "far", "+442079460077"),
+    ] {
         let mut invite = Ask::invite().branch(user);
         invite.uri = format!("sip:{user}@10.0.0.1:5060");
         invite.call_id = format!("{user}@x");
@@ -440,7 +442,7 @@ fn an_invite_to_a_registered_contact_is_from_that_trunk() {
             Event::Incoming { trunk, called, .. } => Some((trunk, called)),
             _ => None,
         });
-        assert_eq!(incoming, Some((trunk_name(trunk), called.parse().ok())), "{user}");
+        assert_eq!(incoming, Some((trunk_name(trunk), Some(number(called)))), "{user}");
     }
 }
 
