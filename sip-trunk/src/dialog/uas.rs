@@ -116,8 +116,7 @@ pub(crate) fn receive(
 /// Returns whom the INVITE is for. A registrar's network replaces that by our Contact, and tells it in
 /// P-Called-Party-ID (RFC 7315 4.2) or, as carriers do, in a To with a number.
 fn called_uri(trunk: &Trunk, request: &Request) -> String {
-    let user = user_part(&request.uri).unwrap_or_default();
-    let contact = trunk.registrar.as_ref().is_some_and(|r| r.is_contact(&user));
+    let contact = trunk.registrar.as_ref().is_some_and(|r| r.is_contact(&request.uri));
     let number = |uri: &&str| matches!(trunk.config.numbers.address_of_uri(uri), Some(Address::Number(_)));
     let party = request.head.texts_of("P-Called-Party-ID");
     let told = || {

@@ -105,9 +105,7 @@ pub(crate) fn by_registration(
 ) -> Option<usize> {
     let registered = |t: &&Trunk| t.registrar.is_some() && t.owns(source.ip());
     trunks.iter().find(registered)?;
-    let user = numbers::raw_user(uri).unwrap_or_default();
-    let user = user.split(';').next().unwrap_or_default();
-    let named = |t: &Trunk| t.registrar.as_ref().is_some_and(|r| r.is_contact(user));
+    let named = |t: &Trunk| t.registrar.as_ref().is_some_and(|r| r.is_contact(uri));
     let flow = |t: &Trunk| t.registrar.as_ref()?.flow()?.connection;
     let of = |fits: &dyn Fn(&Trunk) -> bool| trunks.iter().position(|t| t.owns(source.ip()) && fits(t));
     of(&named).or_else(|| connection.and_then(|c| of(&|t| flow(t) == Some(c))))

@@ -8,9 +8,9 @@ use sip_trunk::{
     TrunkConfig, TrunkState,
 };
 
-use crate::dialogs::release;
+use crate::dialogs::{CHALLENGE, assert_clean, release, with_password};
 use crate::net::{A_RTP, B, address, call_id, caller, media, number, trunk_name};
-use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, status};
+use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, sdp, status};
 
 const MD5: &str = "Digest realm=\"peer\", nonce=\"m1\", qop=\"auth\", algorithm=MD5";
 const SHA: &str = "Digest realm=\"peer\", nonce=\"s1\", qop=\"auth\", algorithm=SHA-256";
@@ -168,6 +168,32 @@ fn b02_a_stale_nonce_is_replaced_and_a_wrong_password_not_repeated() {
     assert!(headers(&retry, "Authorization").is_empty(), "refused credentials go out unasked");
 }
 
+// RFC 3261 22.3, RFC 7616 3.3: the call goes on, whenever it happens.
+#[test]
+fn b02_a_stale_nonce_does_not_fail_a_call() {
+    let mut lab = with_password();
+    let (call, invite) = lab.call_out();
+    let challenge = |nonce: &str, stale: &str| {
+        let challenge = CHALLENGE.replace("n1", nonce).replace("\r\n", stale);
+        format!("WWW-Authenticate: {challenge}\r\n")
+    };
+    let second = lab.tell(&reply(&invite, 401, "c", &challenge("n1", ""), "")).remove(1);
+    let third = lab.tell(&reply(&second, 401, "d", &challenge("n2", ", stale=TRUE"), "")).remove(1);
+    let answer = header(&third, "Authorization");
+    assert!(answer.contains("nonce=\"n2\"") && answer.contains("nc=00000001"), "{answer}");
+    lab.tell(&reply(&third, 200, "peer", CONTACT, SDP));
+    lab.command(0, Command::Hold { call, on: true });
+    lab.run_ms(20);
+    let hold = lab.inbox(1).remove(0);
+    assert!(header(&hold, "Authorization").contains("nc=00000002"));
+    let again = lab.tell(&reply(&hold, 401, "", &challenge("n3", ", stale=true"), "")).remove(1);
+    assert!(header(&again, "Authorization").contains("nonce=\"n3\""));
+    lab.tell(&reply(&again, 200, "", CONTACT, &sdp(2, "recvonly")));
+    assert!(lab.take(0).iter().all(|e| !matches!(e, Event::Ended { .. })));
+    release(&mut lab, call);
+    assert_clean(&mut lab);
+}
+
 // RFC 3261 10.2.8.
 #[test]
 fn b03_an_interval_too_brief_is_raised() {
@@ -261,6 +287,12 @@ fn b04_the_time_that_was_granted_decides_the_refresh() {
         let (after, _) = next(&mut lab, 3000);
         assert!((from..=to).contains(&after.as_secs()), "{lines}: {after:?}");
     }
+    // What runs out under our hands is told as such.
+    let mut lab = udp();
+    registered(&mut lab, 1, "");
+    health(&mut lab);
+    lab.run(Duration::from_secs(2));
+    assert_eq!(health(&mut lab), [(true, "registration lost or not answered".to_owned())]);
     // A registrar that keeps nothing has not registered us.
     let mut lab = udp();
     let register = first(&mut lab);
@@ -431,6 +463,7 @@ fn an_invite_to_a_registered_contact_is_from_that_trunk() {
     for (user, line, trunk, called) in [
         ("sales", "", "other", "+442079460018"),
         ("pbx", "P-Called-Party-ID: <sip:+442079460099@example.com>", "far", "+442079460099"),
+        ("%70bx;line=4", "P-Called-Party-ID: <tel:+442079460098>", "far", "+442079460098"),
         ("+442079460077", "", "far", "+442079460077"),
     ] {
         let mut invite = Ask::invite().branch(user);

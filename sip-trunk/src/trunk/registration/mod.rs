@@ -14,6 +14,7 @@ pub(crate) use keep::is_stun;
 
 use self::binding::{Binding, agreed_keep_alive, seconds};
 use self::keep::{Flow, Keep, spread};
+use super::numbers::raw_user;
 use super::{Trunk, TrunkConfig};
 use crate::auth::ClientAuth;
 use crate::dialog::without_port;
@@ -21,6 +22,7 @@ use crate::endpoint::ConnectionId;
 use crate::endpoint::api::{Event, Transmit, Transport};
 use crate::endpoint::core::Core;
 use crate::endpoint::io::{Path, Random, hex, via};
+use crate::text::unescape;
 use crate::transaction::client::{ClientKey, NewRequest, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due, TimerQueue};
 use crate::wire::message::{Method, Name, Response, Writer};
@@ -160,8 +162,12 @@ impl Registrar {
     }
 
     /// Says whether a request URI is the Contact of a single registration.
-    pub(crate) fn is_contact(&self, user: &str) -> bool {
-        !self.bulk && user == self.config.contact_user()
+    pub(crate) fn is_contact(&self, uri: &str) -> bool {
+        let Some(user) = raw_user(uri).filter(|_| !self.bulk) else { return false };
+        let own = unescape(self.config.contact_user());
+        // Proxies add parameters to the user part, and escape it as they like (RFC 3261 19.1.4).
+        let bare = user.split(';').next().unwrap_or_default();
+        own.is_some() && (unescape(user) == own || unescape(bare) == own)
     }
 
     /// Writes the URI of our Contact for a flow.
@@ -540,7 +546,9 @@ fn settle(core: &mut Core, index: usize) {
     let Some(registrar) = &mut trunk.registrar else { return };
     registrar.arm(&mut core.io.timers, index);
     let state = registrar.state();
-    let now_told = (state, registrar.last_status.filter(|_| state == RegistrationState::Failed));
+    // A 2xx may have been the last answer before the time ran out.
+    let refused = registrar.last_status.filter(|&s| s >= 300 && state == RegistrationState::Failed);
+    let now_told = (state, refused);
     if state == RegistrationState::Registering || registrar.told == Some(now_told) {
         return;
     }
