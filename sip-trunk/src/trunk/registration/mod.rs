@@ -361,7 +361,11 @@ impl Registrar {
                 fitting.is_some() && self.wanted
             }
             // RFC 6140 5.2: whoever does not know `gin` must not take it for something else.
-            420 => std::mem::take(&mut self.bulk),
+            420 => {
+                let named = response.head.has_token(&Name::Unsupported, "gin");
+                let unnamed = response.head.text(&Name::Unsupported).is_none();
+                (named || unnamed) && std::mem::take(&mut self.bulk)
+            }
             // RFC 5626 6: First Hop Lacks Outbound Support.
             _ => std::mem::take(&mut self.outbound),
         }
