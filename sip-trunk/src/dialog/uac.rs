@@ -7,13 +7,14 @@ use call_model::{Address, CallId, Caller, Cause, Direction};
 
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::session_timer::SessionTimer;
-use super::{Dialog, host_of, without_port};
+use super::{Dialog, without_port};
 use crate::cause::{cause_of_release, cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
+use crate::trunk::Trunk;
 use crate::trunk::identity::write_caller;
 use crate::wire::message::{Content, Method, Request, Response, content};
 
@@ -51,10 +52,17 @@ pub(crate) fn place(
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
-    let path = core.io.path(config.transport, config.target, config.local).ok_or(CommandError::Unusable)?;
+    // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
+    let to_target = || core.io.path(config.transport, config.target, config.local);
+    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
+    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
     let deadline = core.io.now + config.ring_timeout;
-    let own_host = host_of(path.local);
-    let caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
+    let own_host = at.own_host(&path);
+    let preferred = preferred_identity(at, caller);
+    let mut caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
+    if caller.headers.is_empty() {
+        caller.headers.extend(preferred);
+    }
     let target = config.numbers.uri_of(called, &config.host);
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let to = config.numbers.uri_of(called, without_port(&config.host));
@@ -69,7 +77,7 @@ pub(crate) fn place(
         cseq: 0,
         remote_cseq: None,
         target,
-        routes: Vec::new(),
+        routes,
         fallback: path,
     };
     let outgoing = Outgoing {
@@ -89,6 +97,16 @@ pub(crate) fn place(
     call.send_invite(core);
     call.arm(core);
     Ok(call)
+}
+
+/// Returns the identity of the account that fits the caller, or its default one, for the registrar's
+/// network to assert (RFC 3325 9.2, RFC 7315 4.1). It never stands beside one we assert.
+fn preferred_identity(trunk: &Trunk, caller: &Caller) -> Option<(&'static str, String)> {
+    let associated = trunk.registrar.as_ref()?.associated();
+    let address = caller.address.as_ref().filter(|_| !caller.private)?;
+    let fits = |uri: &&String| trunk.config.numbers.address_of_uri(uri).as_ref() == Some(address);
+    let uri = associated.iter().find(fits).or_else(|| associated.first())?;
+    Some(("P-Preferred-Identity", format!("<{uri}>")))
 }
 
 impl Call {

@@ -59,7 +59,10 @@ impl Core {
         extra: &Extra<'_>,
     ) -> ClientKey {
         let trunk = dialog.trunk;
-        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(Trunk::may_use_tcp);
+        // A registered flow is not left for the size of a request: to the registrar's proxy whatever
+        // comes by another is a stranger's.
+        let leaves = |t: &Trunk| t.may_use_tcp() && t.flow().is_none_or(|flow| flow.remote != path.remote);
+        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(leaves);
         let branch = self.io.random.number();
         let mut bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
         if bytes.len() > LARGEST_DATAGRAM
@@ -98,7 +101,8 @@ impl Core {
         out.line("Call-ID", &dialog.call_id);
         out.line("CSeq", &format!("{cseq} {name}"));
         if matches!(method, Method::Invite | Method::Update) {
-            out.line("Contact", &contact(path));
+            let of_trunk = self.trunks.get(dialog.trunk).map(|trunk| trunk.contact(path));
+            out.line("Contact", &of_trunk.unwrap_or_else(|| contact(path)));
         }
         out.lines(&self.common);
         out.lines(&extra.copied);

@@ -5,6 +5,7 @@ use call_model::{Codec, TrunkName};
 
 use super::identity::IdentityHeader;
 use super::numbers::NumberRules;
+use super::registration::Registration;
 use crate::Transport;
 use crate::auth::Credentials;
 use crate::wire::tolerance::Tolerance;
@@ -26,6 +27,8 @@ pub struct TrunkConfig {
     pub sources: Vec<IpAddr>,
     /// For digest challenges of this trunk.
     pub credentials: Option<Credentials>,
+    /// How the trunk registers; `None`: it knows us by our address.
+    pub registration: Option<Registration>,
     /// The codecs, in order of preference.
     pub codecs: Vec<Codec>,
     /// Milliseconds of audio per packet.
@@ -67,6 +70,7 @@ impl TrunkConfig {
             transport: Transport::Udp,
             sources: Vec::new(),
             credentials: None,
+            registration: None,
             codecs: vec![Codec::Pcma, Codec::Pcmu],
             packet_time_ms: 20,
             options_interval: None,

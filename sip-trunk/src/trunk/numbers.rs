@@ -167,7 +167,7 @@ pub fn user_part(uri: &str) -> Option<String> {
 }
 
 /// The user part with its parameters. A `tel:` URI is all user part.
-fn raw_user(uri: &str) -> Option<&str> {
+pub(crate) fn raw_user(uri: &str) -> Option<&str> {
     let uri = uri.trim();
     let (scheme, rest) = uri.split_once(':')?;
     if scheme.eq_ignore_ascii_case("tel") {

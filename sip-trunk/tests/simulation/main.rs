@@ -9,9 +9,11 @@
 
 mod calls;
 mod dialogs;
+mod flows;
 mod model;
 mod net;
 mod raw;
+mod registration;
 mod resilience;
 mod tcp;
 mod transactions;
