@@ -508,6 +508,7 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
         local: trunk.listener,
+        registration: trunk.registration.clone(),
         ..TrunkConfig::new(trunk.name.clone(), trunk.target)
     });
     let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();

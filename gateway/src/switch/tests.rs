@@ -44,6 +44,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         tolerance: Default::default(),
         large_requests: Default::default(),
         listener: None,
+        registration: None,
         default_caller: Some("+15559999".parse().unwrap()),
     }
 }

@@ -119,7 +119,6 @@ impl Check<'_> {
             name,
             transport,
             target,
-            host,
             sources,
             codecs,
             packet_time_ms: packet_time_ms as u16,
@@ -159,6 +158,11 @@ impl Check<'_> {
                 })
                 .transpose()?,
             default_caller,
+            registration: raw
+                .register
+                .map(|register| self.registration(&key("register"), register, &host))
+                .transpose()?,
+            host,
         })
     }
 
