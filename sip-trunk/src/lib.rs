@@ -22,4 +22,5 @@ pub use endpoint::{
     Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
+pub use trunk::details::CallDetails;
 pub use trunk::{LargeRequests, TrunkConfig, TrunkState, TrunkStatus};

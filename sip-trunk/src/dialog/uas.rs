@@ -14,7 +14,8 @@ use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
 use crate::sdp::{NegotiationError, OfferAnswer};
-use crate::trunk::identity::{CallerHeaders, read_caller};
+use crate::trunk::details::CallDetails;
+use crate::trunk::identity::{CallerHeaders, quote, read_caller, unmet_privacy};
 use crate::trunk::numbers::user_part;
 use crate::wire::message::{Content, Name, Request, content};
 
@@ -58,6 +59,12 @@ pub(crate) fn receive(
     let head = &request.head;
     let dialog = Dialog::of_invite(head, &hex(key), trunk, path).ok_or((400, Vec::new()))?;
     let timer = SessionTimer::of_request(head)?;
+    let privacy = head.texts(&Name::Privacy);
+    // RFC 3323 5: without the privacy it cannot do without, the call fails.
+    if let Some(unmet) = unmet_privacy(&privacy) {
+        let warning = format!("399 causeway {}", quote(&format!("privacy unavailable: {unmet}")));
+        return Err((500, vec![("Warning", warning)]));
+    }
     let mut offer_answer = OfferAnswer::new(session);
     let has_offer = match content(head, &request.body) {
         Content::None => false,
@@ -70,17 +77,21 @@ pub(crate) fn receive(
         }
         Content::Other => return Err(unsupported_media()),
     };
-    let (asserted, remote_party) = (head.list(&Name::PAssertedIdentity), head.texts_of("Remote-Party-ID"));
-    let privacy = head.texts(&Name::Privacy);
+    let (asserted, remote_party) = (head.list(&Name::PAssertedIdentity), head.texts_named("Remote-Party-ID"));
+    let (preferred, diversion) = (head.list(&Name::PPreferredIdentity), head.texts_named("Diversion"));
     let headers = CallerHeaders {
         from: &head.from.value,
         asserted: asserted.iter().map(String::as_str).collect(),
         remote_party: remote_party.first().map(String::as_str),
         privacy: privacy.iter().map(String::as_str).collect(),
+        preferred: preferred.first().map(String::as_str),
+        diversion: diversion.first().map(String::as_str),
+        cli: at.config.cli,
     };
     let caller = read_caller(&headers, at.config.trusted, &at.config.numbers);
     let called = at.config.numbers.address_of_uri(&request.uri);
     let called_user = user_part(&request.uri).unwrap_or_default();
+    let details = CallDetails::of_invite(request, &at.config, || core.io.random.hex());
     let (trunk_name, answer_timeout) = (at.config.name.clone(), at.config.answer_timeout);
 
     let server = core.servers.start(request, source, reply_path, Some(key));
@@ -96,6 +107,7 @@ pub(crate) fn receive(
     };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
+    *call.details = details;
     core.events.push_back(Event::Incoming {
         call: id,
         trunk: trunk_name,

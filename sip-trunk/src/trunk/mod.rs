@@ -1,16 +1,20 @@
 //! Trunks: configuration, number rules, caller identity, health, and which trunk a source is.
 
 mod config;
+pub mod details;
+pub mod diversion;
 pub(crate) mod health;
 pub mod identity;
 pub mod numbers;
+pub mod parameters;
+pub mod retry;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
-pub use config::{LargeRequests, TrunkConfig};
+pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 
 use crate::endpoint::Transport;
@@ -29,6 +33,7 @@ impl Trunk {
     pub(crate) fn new(config: TrunkConfig) -> Self {
         let mut policy = MediaPolicy::new(config.codecs.clone(), config.packet_time_ms);
         policy.tolerant = config.tolerance.sdp;
+        policy.telephone_event = config.telephone_events;
         Self { policy, calls: 0, health: health::Health::new(&config), config }
     }
 

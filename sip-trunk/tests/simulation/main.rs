@@ -9,8 +9,10 @@
 
 mod calls;
 mod dialogs;
+mod identity;
 mod model;
 mod net;
+mod numbers;
 mod raw;
 mod resilience;
 mod tcp;
