@@ -60,8 +60,11 @@ pub(crate) fn place(
     let (header, trusted, privacy) = (config.identity, config.trusted, config.privacy);
     let style = IdentityStyle { header, trusted, privacy, wish: details.privacy };
     let mut caller = write_caller(caller, &config.numbers, &own_host, style);
-    if let Some((group, GroupForm::Otg)) = &config.trunk_group {
-        caller.from = caller.from.replacen('>', &format!(";otg={}>", group.label), 1);
+    // The bracket that ends the URI is the last: a display name may hold one too.
+    if let Some((group, GroupForm::Otg)) = &config.trunk_group
+        && let Some(open) = caller.from.strip_suffix('>')
+    {
+        caller.from = format!("{open};otg={}>", group.label);
     }
     let parameters = details.parameters.write(config.portability);
     let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);

@@ -103,8 +103,10 @@ fn e10_trunk_groups_are_read_and_stamped() {
     let contact = "<sip:+12025550100;tgrp=TG-7;trunk-context=us.example@10.0.0.1:5060>";
     assert_eq!(header(&invite, "Contact"), contact);
     let mut lab = stamp(GroupForm::Otg);
-    let invite = invite_with(&mut lab, caller("+12025550100"), CallDetails::default());
-    assert!(header(&invite, "From").starts_with("<sip:+12025550100@10.0.0.1;otg=TG-7>;tag="));
+    let named = call_model::Caller { display_name: Some("a > b".into()), ..caller("+12025550100") };
+    let invite = invite_with(&mut lab, named, CallDetails::default());
+    let from = header(&invite, "From");
+    assert!(from.starts_with("\"a > b\" <sip:+12025550100@10.0.0.1;otg=TG-7>;tag="), "{from}");
     assert_eq!(header(&invite, "Contact"), "<sip:10.0.0.1:5060>");
 }
 
