@@ -8,6 +8,7 @@ use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
+use super::profile::Profile;
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
@@ -119,6 +120,27 @@ impl TrunkConfig {
             telephone_events: true,
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
+    }
+
+    /// Takes over every switch of an interop profile that has a place here;
+    /// [`Profile::explain`] says which are not honoured yet. Country code and prefixes stay.
+    #[must_use]
+    pub fn with_profile(mut self, profile: &Profile) -> Self {
+        self.identity = profile.identity;
+        self.privacy = profile.privacy;
+        self.cli = profile.cli;
+        self.diversion = profile.diversion;
+        self.numbers.format = profile.numbers;
+        self.numbers.user_phone = profile.user_phone;
+        self.hold = profile.hold;
+        self.telephone_events = profile.dtmf == super::profile::Dtmf::Events;
+        self.answer_change = profile.answer_change;
+        self.codecs = profile.codecs.to_vec();
+        self.packet_time_ms = profile.packet_time_ms;
+        self.options_interval = profile.options_interval;
+        self.retry_statuses = profile.retry.to_vec();
+        self.largest_datagram = profile.largest_datagram;
+        self
     }
 
     /// Says whether another trunk may be tried after a call on this one ended with `status`, or

@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub mod identity;
 pub mod numbers;
 pub mod parameters;
+pub mod profile;
 pub mod retry;
 
 use std::collections::HashMap;

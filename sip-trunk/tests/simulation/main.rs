@@ -13,6 +13,7 @@ mod identity;
 mod model;
 mod net;
 mod numbers;
+mod profiles;
 mod raw;
 mod resilience;
 mod tcp;
