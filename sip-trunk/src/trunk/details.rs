@@ -5,7 +5,7 @@ use call_model::Caller;
 
 use super::config::TrunkConfig;
 use super::diversion::{Diversion, read_diversions, write_diversions};
-use super::identity::{CallerHeaders, PrivacyWish, read_caller};
+use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
 use crate::text;
 use crate::wire::message::{Head, Name, Request};
@@ -112,6 +112,9 @@ impl CallDetails {
                 &head.texts_named("Diversion"),
                 &config.numbers,
             );
+            if hides_history(&head.texts(&Name::Privacy)) {
+                details.diversions.iter_mut().for_each(|d| d.privacy = true);
+            }
             details.priorities = priorities(&head.texts_named("Resource-Priority"));
         }
         if config.interconnect.is_some() {

@@ -108,6 +108,12 @@ fn privacy_words<'a>(values: impl Iterator<Item = &'a str>) -> Vec<String> {
     values.flat_map(|v| v.split([';', ','])).map(|v| v.trim().to_ascii_lowercase()).collect()
 }
 
+/// Says whether a whole history of diversions is to be hidden (RFC 7044 10.1.2).
+pub(crate) fn hides_history(values: &[String]) -> bool {
+    let words = privacy_words(values.iter().map(String::as_str));
+    words.iter().any(|w| w == "history" || w == "header") && !words.iter().any(|w| w == "none")
+}
+
 /// Says whether the fields beside From ask to hide the caller.
 pub(crate) fn wants_privacy(headers: &CallerHeaders<'_>) -> bool {
     let privacy = privacy_words(headers.privacy.iter().copied());

@@ -155,6 +155,18 @@ fn e11_diversions_cross_between_diversion_and_history_info() {
     assert_eq!(details.diversions, [], "who is not trusted diverts nothing");
 }
 
+// RFC 7044 10.1.2: one word hides every entry.
+#[test]
+fn e11_privacy_of_the_whole_history_hides_every_diversion() {
+    let history = "History-Info: <sip:+12025550101@c>;index=1, <sip:+12025550199@c;cause=302>;index=1.1;mp=1";
+    for (privacy, hidden) in [("history", true), ("Header;id", true), ("id", false), ("history;none", false)]
+    {
+        let line = format!("Privacy: {privacy}");
+        let (_, details) = called(&mut Lab::new(), "sip:+12025550199@10.0.0.1", &[history, &line]);
+        assert_eq!(details.diversions, [diverted(1, DiversionReason::Unconditional, 1, hidden)], "{privacy}");
+    }
+}
+
 // RFC 5806, ISUP: five at most, and a number once.
 #[test]
 fn e11_loops_are_cut_and_five_diversions_remain() {
