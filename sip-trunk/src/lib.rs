@@ -23,4 +23,7 @@ pub use endpoint::{
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
 pub use trunk::details::CallDetails;
-pub use trunk::{LargeRequests, TrunkConfig, TrunkState, TrunkStatus};
+pub use trunk::{
+    LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
+    TrunkConfig, TrunkState, TrunkStatus,
+};

@@ -167,6 +167,8 @@ pub struct Trunk {
     pub tolerance: Tolerance,
     /// What happens to large requests on UDP.
     pub large_requests: LargeRequests,
+    /// The listener of `sip.listen` that requests leave by; `None`: the first that fits.
+    pub listener: Option<SocketAddr>,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
 }

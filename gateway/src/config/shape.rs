@@ -93,6 +93,7 @@ pub(super) struct Trunk {
     pub(super) identity: Option<String>,
     pub(super) tolerance: Option<String>,
     pub(super) large_requests: Option<String>,
+    pub(super) listener: Option<String>,
     pub(super) default_caller: Option<String>,
 }
 

@@ -234,6 +234,10 @@ fn what_a_trunk_cannot_be_names_the_key_and_the_remedy() {
             "large_requests = \"sctp\"",
             "large_requests: \"sctp\" is no choice; write \"tcp\", or \"udp\" for a trunk without TCP",
         ),
+        (
+            "listener = \"192.0.2.9:5060\"",
+            "listener: UDP:192.0.2.9:5060 is not in sip.listen; write the address of one of sip.listen with the transport of the target",
+        ),
         ("ring_timeout_s = 181", "ring_timeout_s: 181 is out of range; write a number from 5 to 180"),
         (
             "realm = \"pbx\"",

@@ -43,6 +43,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         identity: Default::default(),
         tolerance: Default::default(),
         large_requests: Default::default(),
+        listener: None,
         default_caller: Some("+15559999".parse().unwrap()),
     }
 }

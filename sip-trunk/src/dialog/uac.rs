@@ -7,7 +7,7 @@ use call_model::{Address, CallId, Caller, Cause, Direction};
 
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::session_timer::SessionTimer;
-use super::{Dialog, host_of, without_port};
+use super::{Dialog, without_port};
 use crate::cause::{cause_of_release, cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
@@ -17,7 +17,7 @@ use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
 use crate::trunk::identity::{IdentityStyle, write_caller};
 use crate::trunk::parameters::with_parameters;
-use crate::trunk::{AnswerChange, GroupForm};
+use crate::trunk::{AnswerChange, GroupForm, Trunk};
 use crate::wire::message::{Content, Method, Request, Response, content};
 
 /// What only a call that was not answered yet needs.
@@ -54,12 +54,21 @@ pub(crate) fn place(
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
-    let path = core.io.path(config.transport, config.target, config.local).ok_or(CommandError::Unusable)?;
+    // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
+    let to_target = || core.io.path(config.transport, config.target, config.local);
+    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
+    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
     let deadline = core.io.now + config.ring_timeout;
-    let own_host = host_of(path.local);
+    let own_host = at.own_host(&path);
+    let preferred = preferred_identity(at, caller);
     let (header, trusted, privacy) = (config.identity, config.trusted, config.privacy);
     let style = IdentityStyle { header, trusted, privacy, wish: details.privacy };
     let mut caller = write_caller(caller, &config.numbers, &own_host, style);
+    let said =
+        |name: &str| ["P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID"].contains(&name);
+    if !caller.headers.iter().any(|(name, _)| said(name)) {
+        caller.headers.extend(preferred);
+    }
     // The bracket that ends the URI is the last: a display name may hold one too.
     if let Some((group, GroupForm::Otg)) = &config.trunk_group
         && let Some(open) = caller.from.strip_suffix('>')
@@ -82,7 +91,7 @@ pub(crate) fn place(
         cseq: 0,
         remote_cseq: None,
         target,
-        routes: Vec::new(),
+        routes,
         fallback: path,
     };
     let outgoing = Outgoing {
@@ -103,6 +112,16 @@ pub(crate) fn place(
     call.send_invite(core);
     call.arm(core);
     Ok(call)
+}
+
+/// Returns the identity of the account that fits the caller, or its default one, for the registrar's
+/// network to assert (RFC 3325 9.2, RFC 7315 4.1). It never stands beside one we assert.
+fn preferred_identity(trunk: &Trunk, caller: &Caller) -> Option<(&'static str, String)> {
+    let associated = trunk.registrar.as_ref()?.associated();
+    let address = caller.address.as_ref().filter(|_| !caller.private)?;
+    let fits = |uri: &&String| trunk.config.numbers.address_of_uri(uri).as_ref() == Some(address);
+    let uri = associated.iter().find(fits).or_else(|| associated.first())?;
+    Some(("P-Preferred-Identity", format!("<{uri}>")))
 }
 
 impl Call {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use call_model::{CallId, Cause, Direction};
+use call_model::{Address, CallId, Cause, Direction};
 
 use super::Dialog;
 use super::call::{Call, Phase, label};
@@ -14,10 +14,11 @@ use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
 use crate::sdp::{NegotiationError, OfferAnswer};
+use crate::trunk::Trunk;
 use crate::trunk::details::CallDetails;
 use crate::trunk::identity::{CallerHeaders, quote, read_caller, unmet_privacy};
 use crate::trunk::numbers::user_part;
-use crate::wire::message::{Content, Name, Request, content};
+use crate::wire::message::{Content, Name, Request, addr_uri, content};
 
 /// What only a call that was not answered yet needs.
 #[derive(Debug)]
@@ -89,9 +90,10 @@ pub(crate) fn receive(
         cli: at.config.cli,
     };
     let caller = read_caller(&headers, at.config.trusted, &at.config.numbers);
-    let called = at.config.numbers.address_of_uri(&request.uri);
-    let called_user = user_part(&request.uri).unwrap_or_default();
-    let details = CallDetails::of_invite(request, &at.config, || core.io.random.hex());
+    let called_uri = called_uri(at, request);
+    let called = at.config.numbers.address_of_uri(&called_uri);
+    let called_user = user_part(&called_uri).unwrap_or_default();
+    let details = CallDetails::of_invite(head, &called_uri, &at.config, || core.io.random.hex());
     let (trunk_name, answer_timeout) = (at.config.name.clone(), at.config.answer_timeout);
 
     let server = core.servers.start(request, source, reply_path, Some(key));
@@ -121,6 +123,18 @@ pub(crate) fn receive(
     call.respond(core, server, 100, &Extra::default());
     call.arm(core);
     Ok(call)
+}
+
+/// Returns whom the INVITE is for. A registrar's network replaces that by our Contact, and tells it in
+/// P-Called-Party-ID (RFC 7315 4.2) or, as carriers do, in a To with a number.
+fn called_uri(trunk: &Trunk, request: &Request) -> String {
+    let contact = trunk.registrar.as_ref().is_some_and(|r| r.is_contact(&request.uri));
+    let number = |uri: &&str| matches!(trunk.config.numbers.address_of_uri(uri), Some(Address::Number(_)));
+    let party = request.head.texts_named("P-Called-Party-ID");
+    let told = || {
+        party.first().and_then(|p| addr_uri(p)).or_else(|| addr_uri(&request.head.to.value).filter(number))
+    };
+    if contact && let Some(uri) = told() { uri.to_owned() } else { request.uri.clone() }
 }
 
 /// Explains why an offer cannot be taken: 488 or 400, with a Warning where RFC 3261 20.43 has one.

@@ -170,7 +170,8 @@ pub enum Command {
         /// Hold, or resume.
         on: bool,
     },
-    /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on.
+    /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on. A trunk that
+    /// registers ends its registration after its last call.
     Drain {
         /// Refuse, or accept again.
         on: bool,
@@ -198,7 +199,8 @@ pub enum CommandError {
     /// The call is not in a state for this.
     #[error("not possible in this state of the call")]
     WrongState,
-    /// No listener can reach the trunk, or no offer could be made for it.
+    /// No listener can reach the trunk, no offer could be made for it, or it is not registered and
+    /// insists on that.
     #[error("the trunk cannot be used as configured")]
     Unusable,
 }
@@ -301,11 +303,12 @@ pub enum Event {
         /// What passed.
         exchange: Exchange,
     },
-    /// A trunk became reachable or ceased to be.
+    /// A trunk became reachable or ceased to be, or its registration changed.
     TrunkHealth {
         /// Which.
         trunk: TrunkName,
-        /// It answers OPTIONS.
+        /// Nothing speaks against placing calls on it: it answers OPTIONS, and is registered if it
+        /// insists on that.
         up: bool,
         /// What decided.
         detail: String,

@@ -57,7 +57,10 @@ impl Core {
         extra: &Extra<'_>,
     ) -> ClientKey {
         let trunk = dialog.trunk;
-        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(Trunk::may_use_tcp);
+        // A registered flow is not left for the size of a request: to the registrar's proxy whatever
+        // comes by another is a stranger's.
+        let leaves = |t: &Trunk| t.may_use_tcp() && t.flow().is_none_or(|flow| flow.remote != path.remote);
+        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(leaves);
         let branch = self.io.random.number();
         let mut bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
         // RFC 3261 18.1.1: 1300 bytes, if the trunk does not say otherwise.
@@ -111,9 +114,14 @@ impl Core {
     /// Writes our Contact, with the trunk group that calls of the trunk come over
     /// (RFC 4904 5).
     fn contact_of(&self, dialog: &Dialog, path: &Path) -> String {
-        let plain = contact(path);
-        let stamp = self.trunks.get(dialog.trunk).and_then(|t| t.config.trunk_group.as_ref());
+        let trunk = self.trunks.get(dialog.trunk);
+        let plain = trunk.map_or_else(|| contact(path), |t| t.contact(path));
+        let stamp = trunk.and_then(|t| t.config.trunk_group.as_ref());
         let Some((group, GroupForm::Contact)) = stamp else { return plain };
+        // A registered contact has a user part of its own.
+        if let Some((user, host)) = plain.split_once('@') {
+            return format!("{user}{}@{host}", parameters::group(group));
+        }
         // The group is a parameter of a number: ours in this dialog.
         let user = addr_uri(&dialog.local).and_then(user_part).unwrap_or_default();
         let fits =

@@ -13,6 +13,7 @@ use super::{Endpoint, Io};
 use crate::cause::reason_phrase;
 use crate::dialog::uas;
 use crate::transaction::server::Match;
+use crate::trunk::{by_registration, registration};
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
@@ -50,6 +51,9 @@ impl Endpoint {
                 self.refuse_raw(path, source, bytes, 403);
             }
             return;
+        }
+        if path.transport == Transport::Udp && registration::is_stun(bytes) {
+            return registration::on_stun(&mut self.core, path.local, source, bytes);
         }
         let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
         let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
@@ -191,7 +195,10 @@ impl Endpoint {
             return self.route_in_dialog(reply_path, source, request);
         }
         match request.method {
-            Method::Invite => self.receive_invite(trunk, path, reply_path, source, request),
+            Method::Invite => {
+                let known = by_registration(&self.core.trunks, source, path.connection, &request.uri);
+                self.receive_invite(known.unwrap_or(trunk), path, reply_path, source, request)
+            }
             Method::Options if self.core.draining => Err(self.busy()),
             Method::Options => {
                 let accept = [("Accept", crate::sdp::CONTENT_TYPE.to_owned())];

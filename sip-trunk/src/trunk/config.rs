@@ -9,6 +9,7 @@ use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
 use super::profile::Profile;
+use super::registration::Registration;
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
@@ -31,6 +32,8 @@ pub struct TrunkConfig {
     pub sources: Vec<IpAddr>,
     /// For digest challenges of this trunk.
     pub credentials: Option<Credentials>,
+    /// How the trunk registers; `None`: it knows us by our address.
+    pub registration: Option<Registration>,
     /// The codecs, in order of preference.
     pub codecs: Vec<Codec>,
     /// Milliseconds of audio per packet.
@@ -94,6 +97,7 @@ impl TrunkConfig {
             transport: Transport::Udp,
             sources: Vec::new(),
             credentials: None,
+            registration: None,
             codecs: vec![Codec::Pcma, Codec::Pcmu],
             packet_time_ms: 20,
             options_interval: None,

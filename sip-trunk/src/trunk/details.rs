@@ -8,7 +8,7 @@ use super::diversion::{Diversion, read_diversions, write_diversions};
 use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
 use crate::text;
-use crate::wire::message::{Head, Name, Request};
+use crate::wire::message::{Head, Name};
 
 /// Most values of Resource-Priority that are kept.
 const PRIORITIES_MAX: usize = 8;
@@ -95,13 +95,17 @@ impl ChargingVector {
 }
 
 impl CallDetails {
-    /// Reads the details of an INVITE. `icid` names the call if another network did not.
-    pub(crate) fn of_invite(request: &Request, config: &TrunkConfig, icid: impl FnOnce() -> String) -> Self {
-        let head = &request.head;
+    /// Reads the details of an INVITE for the URI `called`. `icid` names the call if another network did not.
+    pub(crate) fn of_invite(
+        head: &Head,
+        called: &str,
+        config: &TrunkConfig,
+        icid: impl FnOnce() -> String,
+    ) -> Self {
         let contact = head.contact_uri().map(|uri| NumberParameters::of_uri(&uri));
         let originating = contact.and_then(|c| c.trunk_group).or_else(|| originating_group(&head.from.value));
         let mut details = Self {
-            parameters: NumberParameters::of_uri(&request.uri),
+            parameters: NumberParameters::of_uri(called),
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
             ..Self::default()
