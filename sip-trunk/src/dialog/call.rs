@@ -19,7 +19,9 @@ use crate::endpoint::io::{Path, hex};
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
-use crate::wire::message::{Content, Method, Name, Response, content};
+use crate::trunk::HoldForm;
+use crate::trunk::details::{CallDetails, connected};
+use crate::wire::message::{Content, Head, Method, Name, Response, content};
 
 /// A call from the first INVITE until nothing of it is left to do.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Call {
     pub(super) unacked: Option<Unacked>,
     pub(super) modify: Modify,
     pub(super) session: Option<SessionTimer>,
+    /// What else is known of the call.
+    pub(crate) details: Box<CallDetails>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
@@ -96,6 +100,7 @@ impl Call {
             unacked: None,
             modify: Modify::default(),
             session: None,
+            details: Box::default(),
             ended: false,
             finished: false,
             bye_repeated: false,
@@ -107,9 +112,22 @@ impl Call {
         hex(self.key)
     }
 
-    /// The direction we want: `sendonly` while we hold.
-    pub(super) fn wanted_direction(&self) -> Direction {
-        if self.modify.hold_wanted { Direction::SendOnly } else { Direction::SendRecv }
+    /// The direction we want: while we hold, the one the trunk understands.
+    pub(super) fn wanted_direction(&self, core: &Core) -> Direction {
+        match core.trunks.get(self.trunk).map(|t| t.config.hold) {
+            _ if !self.modify.hold_wanted => Direction::SendRecv,
+            Some(HoldForm::Inactive) => Direction::Inactive,
+            _ => Direction::SendOnly,
+        }
+    }
+
+    /// Takes note of who is connected now, if the far side says so (RFC 4916, RFC 5876).
+    pub(super) fn note_connected(&mut self, core: &Core, head: &Head) {
+        if let Some(at) = core.trunks.get(self.trunk)
+            && let Some(caller) = connected(head, &at.config)
+        {
+            self.details.connected = Some(caller);
+        }
     }
 
     /// Something happened to a client transaction of this call.

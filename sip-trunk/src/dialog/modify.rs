@@ -77,7 +77,7 @@ impl Call {
             return;
         }
         let (Some(at), Some(local)) = (core.trunks.get(self.trunk), self.local) else { return };
-        let direction = self.wanted_direction();
+        let direction = self.wanted_direction(core);
         let Ok(offer) = self.offer_answer.make_offer(local, &at.policy, direction) else { return };
         self.challenges = 0;
         self.send_modify(core, &Bytes::from(offer));
@@ -162,6 +162,7 @@ impl Call {
     fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Some(pending) = self.modify.pending.take() else { return };
         self.dialog.refresh_target(&response.head);
+        self.note_connected(core, &response.head);
         let mut acked = self.dialog.clone();
         acked.cseq = response.head.cseq;
         acknowledge(core, upcall.key, &acked);

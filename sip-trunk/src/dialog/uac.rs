@@ -14,8 +14,10 @@ use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
-use crate::trunk::Trunk;
-use crate::trunk::identity::write_caller;
+use crate::trunk::details::CallDetails;
+use crate::trunk::identity::{IdentityStyle, write_caller};
+use crate::trunk::parameters::with_parameters;
+use crate::trunk::{AnswerChange, GroupForm, Trunk};
 use crate::wire::message::{Content, Method, Request, Response, content};
 
 /// What only a call that was not answered yet needs.
@@ -46,9 +48,9 @@ pub(crate) fn place(
     core: &mut Core,
     id: CallId,
     trunk: usize,
-    called: &Address,
-    caller: &Caller,
+    (called, caller): (&Address, &Caller),
     media: LocalMedia,
+    details: CallDetails,
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
@@ -59,13 +61,25 @@ pub(crate) fn place(
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);
     let preferred = preferred_identity(at, caller);
-    let mut caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
-    if caller.headers.is_empty() {
+    let (header, trusted, privacy) = (config.identity, config.trusted, config.privacy);
+    let style = IdentityStyle { header, trusted, privacy, wish: details.privacy };
+    let mut caller = write_caller(caller, &config.numbers, &own_host, style);
+    let said =
+        |name: &str| ["P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID"].contains(&name);
+    if !caller.headers.iter().any(|(name, _)| said(name)) {
         caller.headers.extend(preferred);
     }
-    let target = config.numbers.uri_of(called, &config.host);
+    // The bracket that ends the URI is the last: a display name may hold one too.
+    if let Some((group, GroupForm::Otg)) = &config.trunk_group
+        && let Some(open) = caller.from.strip_suffix('>')
+    {
+        caller.from = format!("{open};otg={}>", group.label);
+    }
+    let parameters = details.parameters.write(config.portability);
+    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let to = config.numbers.uri_of(called, without_port(&config.host));
+    caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
         established: false,
@@ -90,6 +104,7 @@ pub(crate) fn place(
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
+    *call.details = details;
     call.modify.owns_call_id = true;
     call.offer_answer
         .make_offer(media.rtp, &at.policy, Direction::SendRecv)
@@ -187,6 +202,10 @@ impl Call {
         let Content::Sdp(body) = content(&response.head, &response.body) else { return };
         let Some(at) = core.trunks.get(self.trunk) else { return };
         let Some(fork) = outgoing.forks.iter_mut().find(|fork| fork.tag == tag) else { return };
+        // RFC 3261 13.2.1: to the letter, the first description is the answer.
+        if at.config.answer_change == AnswerChange::Ignore && fork.offer_answer.media().is_some() {
+            return;
+        }
         // An unreliable 18x only previews the answer: what cannot be used is left to the 2xx.
         if let Ok(negotiated) = fork.offer_answer.accept_answer(&body, &at.policy) {
             if negotiated.changed {
@@ -225,6 +244,13 @@ impl Call {
             _ => None,
         };
         let own = forks.iter().rposition(|fork| fork.tag == tag);
+        // RFC 3261 13.2.1: once there was an answer, later descriptions "MUST" be ignored. Most
+        // trunks mean the last one all the same.
+        let strict =
+            core.trunks.get(self.trunk).is_some_and(|t| t.config.answer_change == AnswerChange::Ignore);
+        let answered = own.and_then(|i| forks.get(i)).is_some_and(|f| f.offer_answer.media().is_some());
+        let ignored = strict && answered && body.is_some();
+        let body = body.filter(|_| !ignored);
         let preview = || forks.iter().rposition(|fork| fork.offer_answer.media().is_some());
         let chosen = if body.is_some() {
             own
@@ -241,7 +267,9 @@ impl Call {
                 match self.offer_answer.media() {
                     Some(media) => {
                         // C3: the answer was only previewed, against RFC 3261 13.2.1. It counts.
-                        core.io.counters.repair("answer_in_provisional");
+                        if !ignored {
+                            core.io.counters.repair("answer_in_provisional");
+                        }
                         let (media, repairs) = (media.clone(), crate::wire::tolerance::Repairs::default());
                         Ok(crate::sdp::Negotiated { media, changed: false, repairs })
                     }
@@ -256,6 +284,7 @@ impl Call {
                 }
                 let (call, media) = (self.id, negotiated.media);
                 core.events.push_back(Event::Media { call, media, early: false });
+                self.note_connected(core, &response.head);
                 core.events.push_back(Event::Answered { call });
                 self.session = SessionTimer::of_response(&response.head, core.io.now);
                 self.run_modify(core);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
+use crate::trunk::details::CallDetails;
+
 /// A transport of SIP (RFC 3261 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
@@ -114,6 +116,23 @@ pub enum Command {
         caller: Caller,
         /// Our media.
         media: LocalMedia,
+    },
+    /// Places a call as [`Command::Invite`] does, with what else is known of it. A trunk is told of
+    /// the details it may hear by its configuration.
+    InviteWith {
+        /// The id under which events come; not in use.
+        call: CallId,
+        /// The trunk.
+        trunk: TrunkName,
+        /// Whom to call.
+        called: Address,
+        /// Who calls.
+        caller: Caller,
+        /// Our media.
+        media: LocalMedia,
+        /// Diversions, portability, priority, charging. Most of a call that came from another trunk
+        /// is in [`Endpoint::call_details`](crate::Endpoint::call_details).
+        details: Box<CallDetails>,
     },
     /// Tells the caller that the called user is alerted: 180.
     Ringing {

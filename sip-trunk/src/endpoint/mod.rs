@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use call_model::CallId;
+use call_model::{Address, CallId, Caller, TrunkName};
 
 pub use api::{
     Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
@@ -29,6 +29,7 @@ use crate::dialog::uac;
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
+use crate::trunk::details::CallDetails;
 use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
 use crate::wire::message::Writer;
@@ -168,11 +169,10 @@ impl Endpoint {
         self.core.io.now = now;
         let done = match command {
             Command::Invite { call, trunk, called, caller, media } => {
-                self.admit(call, &trunk).and_then(|index| {
-                    let placed = uac::place(&mut self.core, call, index, &called, &caller, media)?;
-                    self.insert(placed);
-                    Ok(())
-                })
+                self.invite(call, &trunk, &called, &caller, media, CallDetails::default())
+            }
+            Command::InviteWith { call, trunk, called, caller, media, details } => {
+                self.invite(call, &trunk, &called, &caller, media, *details)
             }
             Command::Ringing { call } => self.with(call, |call, core| call.ringing(core)),
             Command::Progress { call, media } => self.with(call, |call, core| call.progress(core, media)),
@@ -192,7 +192,22 @@ impl Endpoint {
         done
     }
 
-    fn admit(&self, call: CallId, trunk: &call_model::TrunkName) -> Result<usize, CommandError> {
+    fn invite(
+        &mut self,
+        call: CallId,
+        trunk: &TrunkName,
+        called: &Address,
+        caller: &Caller,
+        media: LocalMedia,
+        details: CallDetails,
+    ) -> Result<(), CommandError> {
+        let index = self.admit(call, trunk)?;
+        let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
+        self.insert(placed);
+        Ok(())
+    }
+
+    fn admit(&self, call: CallId, trunk: &TrunkName) -> Result<usize, CommandError> {
         if self.core.draining {
             return Err(CommandError::Draining);
         }
@@ -324,6 +339,14 @@ impl Endpoint {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.core.io.timers.next()
+    }
+
+    /// Returns what an INVITE said of a call beside who calls whom, and who is connected since.
+    /// For incoming calls from [`Event::Incoming`] until [`Event::Ended`].
+    #[must_use]
+    pub fn call_details(&self, call: CallId) -> Option<&CallDetails> {
+        let key = self.ids.get(&call)?;
+        self.calls.get(key).map(|call| &*call.details)
     }
 
     /// Returns what was counted.

@@ -1,17 +1,22 @@
 //! Trunks: configuration, number rules, caller identity, health, and which trunk a source is.
 
 mod config;
+pub mod details;
+pub mod diversion;
 pub(crate) mod health;
 pub mod identity;
 pub mod numbers;
+pub mod parameters;
+pub mod profile;
 pub(crate) mod registration;
+pub mod retry;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
-pub use config::{LargeRequests, TrunkConfig};
+pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
@@ -35,6 +40,7 @@ impl Trunk {
     pub(crate) fn new(config: TrunkConfig) -> Self {
         let mut policy = MediaPolicy::new(config.codecs.clone(), config.packet_time_ms);
         policy.tolerant = config.tolerance.sdp;
+        policy.telephone_event = config.telephone_events;
         let health = health::Health::new(&config);
         let registrar = registration::Registrar::new(&config);
         Self { policy, calls: 0, health, registrar, config }

@@ -16,6 +16,17 @@ pub enum NumberFormat {
     National,
 }
 
+impl NumberFormat {
+    /// Returns the name used in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NumberFormat::E164Plus => "+E.164",
+            NumberFormat::E164NoPlus => "E.164 without +",
+            NumberFormat::National => "national",
+        }
+    }
+}
+
 /// The number rules of one trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumberRules {

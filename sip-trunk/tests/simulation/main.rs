@@ -10,8 +10,11 @@
 mod calls;
 mod dialogs;
 mod flows;
+mod identity;
 mod model;
 mod net;
+mod numbers;
+mod profiles;
 mod raw;
 mod registration;
 mod resilience;

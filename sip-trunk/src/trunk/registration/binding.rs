@@ -87,7 +87,7 @@ fn service_route(head: &Head) -> Vec<String> {
 
 /// RFC 7315 4.1. Several lines and several values in one.
 fn associated(head: &Head) -> Vec<String> {
-    let lines = head.texts_of("P-Associated-URI");
+    let lines = head.texts_named("P-Associated-URI");
     let values = lines.iter().flat_map(|line| text::split(line, ','));
     // No other scheme identifies anybody (RFC 3325 9.2).
     let known = |uri: &&str| {
