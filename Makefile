@@ -22,6 +22,10 @@ demo: setup ## Calls from an overlay user to a telephone and back, with a real P
 test: setup ## Runs every test; ends with the count
 	@$(LAB)/run-tests.sh
 
+conformance: setup ## Runs the tests of the conformance checklist; writes docs/conformance.md
+	cargo build --workspace --bins --tests
+	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-conformance
+
 bench: setup ## Measures calls per core beside rtpengine, set-up times, idle memory; see docs/performance.md
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench $(BENCH)
@@ -42,4 +46,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test bench check fmt clean
+.PHONY: help setup build demo test conformance bench check fmt clean

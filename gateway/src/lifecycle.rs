@@ -507,6 +507,8 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         identity: trunk.identity,
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
+        local: trunk.listener,
+        registration: trunk.registration.clone(),
         ..TrunkConfig::new(trunk.name.clone(), trunk.target)
     });
     let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();

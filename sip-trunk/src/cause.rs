@@ -14,7 +14,8 @@ const REASONS_MAX: usize = 8;
 /// bearer; an unknown status takes the meaning of its class (RFC 3261 8.1.3.2).
 pub fn cause_of_status(status: u16) -> Cause {
     match status {
-        401 | 402 | 403 | 407 | 433 | 603 | 607 | 608 => Cause::CALL_REJECTED,
+        433 => anonymity_disallowed(),
+        401 | 402 | 403 | 407 | 603 | 607 | 608 => Cause::CALL_REJECTED,
         404 | 485 | 604 => Cause::UNALLOCATED_NUMBER,
         405 => Cause::SERVICE_NOT_AVAILABLE,
         406 | 415 | 501 => Cause::SERVICE_NOT_IMPLEMENTED,
@@ -35,6 +36,12 @@ pub fn cause_of_status(status: u16) -> Cause {
     }
 }
 
+/// Q.850 cause 24, call rejected due to a feature at the destination: the called user takes no
+/// anonymous calls. Release a call with it and its caller gets 433 Anonymity Disallowed (RFC 5079).
+pub fn anonymity_disallowed() -> Cause {
+    Cause::new(24).unwrap_or(Cause::CALL_REJECTED)
+}
+
 /// Returns the final response that tells a caller of a cause before the call is answered
 /// (RFC 3398 7.2.4.1).
 ///
@@ -49,6 +56,8 @@ pub fn status_of_cause(cause: Cause) -> u16 {
         18 => 408,
         21 | 55 | 57 | 87 => 403,
         22 | 23 => 410,
+        // RFC 5079: an anonymous call was rejected, in the terms of 3GPP TS 29.163.
+        24 => 433,
         25 => 483,
         27 => 502,
         28 => 484,
@@ -262,6 +271,7 @@ mod tests {
             ([406, 415, 501].as_slice(), 79),
             ([408, 504].as_slice(), 102),
             ([410].as_slice(), 22),
+            ([433].as_slice(), 24),
             ([413, 414, 416, 420, 421, 423, 505, 513].as_slice(), 127),
             ([480].as_slice(), 18),
             ([482, 483].as_slice(), 25),
@@ -290,6 +300,7 @@ mod tests {
             ([18].as_slice(), 408),
             ([21, 55, 57, 87].as_slice(), 403),
             ([22, 23].as_slice(), 410),
+            ([24].as_slice(), 433),
             ([27].as_slice(), 502),
             ([28].as_slice(), 484),
             ([29, 79].as_slice(), 501),

@@ -22,4 +22,8 @@ pub use endpoint::{
     Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
-pub use trunk::{LargeRequests, Reliable, TrunkConfig, TrunkState, TrunkStatus};
+pub use trunk::details::CallDetails;
+pub use trunk::{
+    LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
+    Reliable, TrunkConfig, TrunkState, TrunkStatus,
+};

@@ -27,11 +27,13 @@ struct Shape {
     codecs: &'static str,
     pbx_asks: Option<&'static str>,
     gateway_knows: Option<&'static str>,
+    /// Registers as `trunk1` with the password that the gateway knows.
+    registers: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { transport: "udp", codecs: "alaw,ulaw", pbx_asks: None, gateway_knows: None }
+        Self { transport: "udp", codecs: "alaw,ulaw", pbx_asks: None, gateway_knows: None, registers: false }
     }
 }
 
@@ -45,6 +47,7 @@ fn network(shape: &Shape) -> Network {
         transport: shape.transport,
         codecs: shape.codecs,
         credentials: shape.pbx_asks.map(credentials),
+        account: shape.registers.then(|| ("trunk1".to_owned(), "open sesame".to_owned())),
         ..AsteriskOptions::new(options.sip())
     };
     let pbx = Asterisk::start(&folder.path().join("asterisk"), &pbx).unwrap();
@@ -52,8 +55,15 @@ fn network(shape: &Shape) -> Network {
     options.offers = vec!["+1555".to_owned()];
     options.trunks = vec![TrunkOptions {
         transport: shape.transport,
-        credentials: shape.gateway_knows.map(credentials),
+        credentials: shape.gateway_knows.map(|password| match shape.registers {
+            true => ("trunk1".to_owned(), password.to_owned()),
+            false => credentials(password),
+        }),
         options_interval_s: 0,
+        extra: match shape.registers {
+            true => format!("register = {{ user = \"trunk1\", contact_user = {ALICE:?}, required = true }}"),
+            false => String::new(),
+        },
         ..TrunkOptions::new("pbx", pbx.sip())
     }];
     options.numbers = vec![(ALICE.to_owned(), "alice".to_owned())];
@@ -200,6 +210,32 @@ fn wrong_credentials_end_the_call_and_are_named() {
     let challenges = network.pbx.log().matches("SIP/2.0 401 Unauthorized").count();
     assert_eq!(challenges, 2);
     assert!(!network.gateway.log().contains("barley"));
+}
+
+#[test]
+fn a_trunk_registers_and_is_called_by_its_contact() {
+    let shape = Shape { registers: true, gateway_knows: Some("open sesame"), ..Shape::default() };
+    let mut network = network(&shape);
+    let contact = lab::until("the PBX knows the contact", SOON, || {
+        let said = network.pbx.cli("pjsip show contacts").ok()?;
+        said.lines().find(|line| line.contains("trunk1/")).map(str::to_owned)
+    })
+    .unwrap();
+    assert!(contact.contains(&format!("{ALICE}@{}", network.gateway.sip().ip())), "{contact}");
+    lab::until("the trunk is up", SOON, || {
+        (network.gateway.json("/v1/trunks").ok()?["trunks"][0]["state"] == "up").then_some(())
+    })
+    .unwrap();
+    network.pbx.cli("channel originate PJSIP/trunk1 extension 608@lab").unwrap();
+    network.alice.wait_for("incoming", SOON).unwrap();
+    network.alice.answer(None).unwrap();
+    network.alice.wait_for("media_up", SOON).unwrap();
+    network.alice.hang_up().unwrap();
+    assert_eq!(network.over()["outcome"], "success");
+    network.answered("604");
+    network.press("8");
+    network.alice.hang_up().unwrap();
+    assert_eq!(network.over()["direction"], "overlay_to_trunk");
 }
 
 #[test]

@@ -15,6 +15,7 @@
 #   TRUNK_TRANSPORT               udp              what those calls go over: udp or tcp
 #   TRUNK_CODECS                  ulaw,alaw
 #   TRUNK_USER, TRUNK_PASSWORD    when set, the trunk must authenticate itself (digest)
+#   ACCOUNT_USER, ACCOUNT_PASSWORD  when set, an account that may be registered at Asterisk (digest)
 #   SPEECH, ANNOUNCEMENT          wav files to play  from speech.sh
 #
 # What can be dialled is written in asterisk/extensions.conf.
@@ -87,6 +88,30 @@ configure() {
     printf '[causeway](+)\nauth=causeway\n[causeway]\ntype=auth\nauth_type=userpass\nusername=%s\npassword=%s\n' \
       "$TRUNK_USER" "${TRUNK_PASSWORD:-}" >>"$etc/pjsip.conf"
   fi
+  if [ -n "${ACCOUNT_USER:-}" ]; then
+    cat >>"$etc/pjsip.conf" <<X
+[$ACCOUNT_USER]
+type=endpoint
+transport=$TRUNK_TRANSPORT
+context=lab
+disallow=all
+allow=$TRUNK_CODECS
+direct_media=no
+rtp_symmetric=yes
+dtmf_mode=rfc4733
+auth=$ACCOUNT_USER
+aors=$ACCOUNT_USER
+[$ACCOUNT_USER]
+type=auth
+auth_type=userpass
+username=$ACCOUNT_USER
+password=${ACCOUNT_PASSWORD:-}
+[$ACCOUNT_USER]
+type=aor
+max_contacts=1
+remove_existing=yes
+X
+  fi
   { echo '[modules]'; echo 'autoload=no'
     for module in $(modules); do [ -e "$MODULES/$module.so" ] && echo "load=$module.so"; done; } >"$etc/modules.conf"
   for file in features stasis pjproject sorcery ccss acl cel cdr udptl codecs confbridge dnsmgr manager http; do
@@ -101,7 +126,7 @@ cli() { "${AST[@]}" -C "$RUN/etc/asterisk.conf" -rx "$1"; }
 case ${1:-} in
   install) locked asterisk install; exit ;;
   start|run|stop|cli) [ -n "${2:-}" ] || die "which run folder?"; mkdir -p "$2"; RUN=$(readlink -f "$2") ;;
-  *) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 [ "$1" = stop ] && { end_pid "$RUN/asterisk.pid"; exit 0; }
 locked asterisk install || exit 1

@@ -1,6 +1,7 @@
 //! From the file as written to the configuration as used.
 
 mod media;
+mod register;
 mod trunks;
 
 use std::collections::{HashMap, HashSet};

@@ -19,7 +19,7 @@ use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::wire::tolerance::Tolerance;
-use sip_trunk::{Transport, UnknownSource};
+use sip_trunk::{Registration, Transport, UnknownSource};
 
 pub use error::ConfigError;
 
@@ -167,6 +167,10 @@ pub struct Trunk {
     pub tolerance: Tolerance,
     /// What happens to large requests on UDP.
     pub large_requests: LargeRequests,
+    /// The listener of `sip.listen` that requests leave by; `None`: the first that fits.
+    pub listener: Option<SocketAddr>,
+    /// How it registers with the trunk; `None`: it does not.
+    pub registration: Option<Registration>,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
 }

@@ -93,7 +93,23 @@ pub(super) struct Trunk {
     pub(super) identity: Option<String>,
     pub(super) tolerance: Option<String>,
     pub(super) large_requests: Option<String>,
+    pub(super) listener: Option<String>,
     pub(super) default_caller: Option<String>,
+    pub(super) register: Option<Register>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Register {
+    pub(super) user: String,
+    pub(super) domain: Option<String>,
+    pub(super) registrar: Option<String>,
+    pub(super) expires_s: Option<i64>,
+    pub(super) contact_user: Option<String>,
+    pub(super) bulk: Option<bool>,
+    pub(super) instance: Option<String>,
+    pub(super) keep_alive_s: Option<i64>,
+    pub(super) required: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

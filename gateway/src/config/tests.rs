@@ -192,6 +192,37 @@ large_requests = "udp""#;
     assert_eq!(trunk.large_requests, LargeRequests::AllowUdp);
 }
 
+// RFC 3261 10, RFC 6140, RFC 5626.
+#[test]
+fn a_trunk_may_register() {
+    let with = |lines: &str| {
+        let table = format!("target = \"udp:127.0.0.10\"\n{lines}");
+        parse(&GOOD.replacen("target = \"udp:127.0.0.10\"", &table, 1))
+    };
+    let config = with(r#"register = { user = "+15550000", domain = "carrier.example", registrar = "127.0.0.11:5070",
+        expires_s = 600, contact_user = "gw", bulk = true, instance = "urn:uuid:1", keep_alive_s = 30, required = true }"#)
+    .unwrap();
+    let registration = config.trunks[0].registration.clone().unwrap();
+    assert_eq!((registration.user.as_str(), registration.domain.as_str()), ("+15550000", "carrier.example"));
+    assert_eq!(registration.registrar, Some("127.0.0.11:5070".parse().unwrap()));
+    assert!(registration.bulk && registration.required && registration.outbound.is_some());
+    assert_eq!((registration.expires.as_secs(), registration.keep_alive.unwrap().as_secs()), (600, 30));
+    // The domain of an account is most often the host of the trunk.
+    let plain = with("register = { user = \"pbx\" }").unwrap().trunks[0].registration.clone().unwrap();
+    assert_eq!((plain.domain.as_str(), plain.expires.as_secs(), plain.required), ("127.0.0.10", 3600, false));
+    for (lines, expected) in [
+        ("{ user = \"a b\" }", "register.user: "),
+        ("{ user = \"a\", domain = \"x y\" }", "register.domain: "),
+        ("{ user = \"a\", expires_s = 5 }", "register.expires_s: 5 is out of range"),
+        ("{ user = \"a\", keep_alive_s = 1 }", "register.keep_alive_s: 1 is out of range"),
+        ("{ user = \"a\", instance = \"me\" }", "register.instance: "),
+        ("{ user = \"a\", registrar = \"there\" }", "register.registrar: "),
+    ] {
+        let said = with(&format!("register = {lines}")).unwrap_err().to_string();
+        assert!(said.contains(&format!("trunks[0].{expected}")) && said.contains("; write "), "{said}");
+    }
+}
+
 // RFC 3325 7: who is not known to be within the trust domain is outside.
 #[test]
 fn a_trunk_is_not_trusted_unless_it_is_written() {
@@ -233,6 +264,10 @@ fn what_a_trunk_cannot_be_names_the_key_and_the_remedy() {
         (
             "large_requests = \"sctp\"",
             "large_requests: \"sctp\" is no choice; write \"tcp\", or \"udp\" for a trunk without TCP",
+        ),
+        (
+            "listener = \"192.0.2.9:5060\"",
+            "listener: UDP:192.0.2.9:5060 is not in sip.listen; write the address of one of sip.listen with the transport of the target",
         ),
         ("ring_timeout_s = 181", "ring_timeout_s: 181 is out of range; write a number from 5 to 180"),
         (

@@ -43,6 +43,8 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         identity: Default::default(),
         tolerance: Default::default(),
         large_requests: Default::default(),
+        listener: None,
+        registration: None,
         default_caller: Some("+15559999".parse().unwrap()),
     }
 }

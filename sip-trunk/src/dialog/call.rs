@@ -19,6 +19,8 @@ use crate::endpoint::io::{Path, hex};
 use crate::sdp::OfferAnswer;
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
+use crate::trunk::HoldForm;
+use crate::trunk::details::{CallDetails, connected};
 use crate::wire::message::{Content, Head, Method, Name, Response, content};
 
 /// A call from the first INVITE until nothing of it is left to do.
@@ -44,6 +46,8 @@ pub(crate) struct Call {
     pub(super) late_prack: Option<(u32, u32)>,
     /// The far side listed UPDATE in its last Allow.
     pub(super) updates: bool,
+    /// What else is known of the call.
+    pub(crate) details: Box<CallDetails>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
@@ -103,6 +107,7 @@ impl Call {
             session: None,
             late_prack: None,
             updates: false,
+            details: Box::default(),
             ended: false,
             finished: false,
             bye_repeated: false,
@@ -114,9 +119,22 @@ impl Call {
         hex(self.key)
     }
 
-    /// The direction we want: `sendonly` while we hold.
-    pub(super) fn wanted_direction(&self) -> Direction {
-        if self.modify.hold_wanted { Direction::SendOnly } else { Direction::SendRecv }
+    /// The direction we want: while we hold, the one the trunk understands.
+    pub(super) fn wanted_direction(&self, core: &Core) -> Direction {
+        match core.trunks.get(self.trunk).map(|t| t.config.hold) {
+            _ if !self.modify.hold_wanted => Direction::SendRecv,
+            Some(HoldForm::Inactive) => Direction::Inactive,
+            _ => Direction::SendOnly,
+        }
+    }
+
+    /// Takes note of who is connected now, if the far side says so (RFC 4916, RFC 5876).
+    pub(super) fn note_connected(&mut self, core: &Core, head: &Head) {
+        if let Some(at) = core.trunks.get(self.trunk)
+            && let Some(caller) = connected(head, &at.config)
+        {
+            self.details.connected = Some(caller);
+        }
     }
 
     /// Something happened to a client transaction of this call.

@@ -14,6 +14,7 @@ use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
 use crate::sdp::{NegotiationError, OfferAnswer};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
+use crate::trunk::AnswerChange;
 use crate::wire::message::{Content, Method, Name, Request, Response, content};
 
 /// An early dialog.
@@ -187,7 +188,7 @@ impl Call {
         body: &Bytes,
         reliable: bool,
     ) -> Result<Option<Bytes>, NegotiationError> {
-        let (call, local, direction) = (self.id, self.local, self.wanted_direction());
+        let (call, local, direction) = (self.id, self.local, self.wanted_direction(core));
         let Phase::Outgoing(outgoing) = &mut self.phase else { return Ok(None) };
         let Some(fork) = outgoing.forks.get_mut(index).filter(|fork| !fork.gone) else { return Ok(None) };
         if let Some(first) = &fork.settled {
@@ -209,6 +210,12 @@ impl Call {
             return Ok(Some(Bytes::from(answer.body)));
         }
         let Some(at) = core.trunks.get(self.trunk) else { return Ok(None) };
+        // RFC 3261 13.2.1: to the letter, the first description is the answer, reliable or not. A
+        // reliable response ends the exchange even so.
+        if at.config.answer_change == AnswerChange::Ignore && fork.offer_answer.media().is_some() {
+            fork.settled = reliable.then(|| body.clone());
+            return Ok(None);
+        }
         // In an unreliable response the answer is only previewed: what cannot be used is left to
         // the 2xx. So it is in a reliable one, as the call is the far side's to end.
         match fork.offer_answer.accept_answer(body, &at.policy) {
@@ -301,7 +308,7 @@ impl Call {
 
     /// UPDATE in an early dialog of a call we placed (RFC 3311 5.2).
     pub(super) fn on_early_update(&mut self, core: &mut Core, request: &Request, server: u64) {
-        let (call, local, direction) = (self.id, self.local, self.wanted_direction());
+        let (call, local, direction) = (self.id, self.local, self.wanted_direction(core));
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         let delayed = outgoing.delayed;
         let tag = request.head.from.tag.as_deref().unwrap_or_default();
@@ -339,6 +346,7 @@ impl Call {
                 if let Some(answer) = answer.filter(|answer| answer.changed) {
                     core.events.push_back(Event::Media { call, media: answer.media, early: true });
                 }
+                self.note_connected(core, &request.head);
                 self.respond(core, server, 200, &Extra { sdp: sdp.as_deref(), ..Extra::default() });
             }
             Err((status, lines)) => self.reply(core, server, status, lines),

@@ -153,7 +153,7 @@ impl Call {
         invite: bool,
     ) -> Result<(Option<Bytes>, Option<Negotiated>, bool), (u16, Vec<(&'static str, String)>)> {
         let timer = SessionTimer::of_request(&request.head)?;
-        let direction = self.wanted_direction();
+        let direction = self.wanted_direction(core);
         let body = match content(&request.head, &request.body) {
             Content::Other => return Err(unsupported_media()),
             Content::None if !invite => None,
@@ -177,6 +177,7 @@ impl Call {
             }
         };
         self.dialog.refresh_target(&request.head);
+        self.note_connected(core, &request.head);
         if self.session.is_some() || timer.is_some() {
             self.session = timer.as_ref().map(|t| SessionTimer::start(t, core.io.now));
         }

@@ -87,7 +87,7 @@ impl Call {
             return;
         }
         let (Some(at), Some(local)) = (core.trunks.get(self.trunk), self.local) else { return };
-        let direction = self.wanted_direction();
+        let direction = self.wanted_direction(core);
         let Ok(offer) = self.offer_answer.make_offer(local, &at.policy, direction) else { return };
         self.send_modify(core, Some(Bytes::from(offer)));
     }
@@ -182,6 +182,7 @@ impl Call {
     fn on_modify_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Some(pending) = self.modify.pending.take() else { return };
         self.dialog.refresh_target(&response.head);
+        self.note_connected(core, &response.head);
         if pending.offers {
             let acked = Dialog { cseq: response.head.cseq, ..self.dialog.clone() };
             acknowledge(core, upcall.key, &acked, None);

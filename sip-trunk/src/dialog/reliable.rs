@@ -266,7 +266,7 @@ impl Call {
         };
         let local = self.local.filter(|_| self.may_take_early_offer());
         let Some(local) = local else { return self.reply_later(core, server) };
-        let direction = self.wanted_direction();
+        let direction = self.wanted_direction(core);
         match take_offer(core, self.trunk, &mut self.offer_answer, local, direction, body) {
             Ok(answer) => {
                 if answer.changed {

@@ -9,15 +9,17 @@ use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
 use super::in_dialog::take_offer;
 use super::session_timer::SessionTimer;
-use super::{Dialog, host_of, without_port};
+use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
-use crate::trunk::Reliable;
-use crate::trunk::identity::write_caller;
+use crate::trunk::details::CallDetails;
+use crate::trunk::identity::{IdentityStyle, write_caller};
+use crate::trunk::parameters::with_parameters;
+use crate::trunk::{AnswerChange, GroupForm, Reliable, Trunk};
 use crate::wire::message::{Content, Method, Response, content};
 use crate::wire::tolerance::Repairs;
 
@@ -42,19 +44,38 @@ pub(crate) fn place(
     core: &mut Core,
     id: CallId,
     trunk: usize,
-    called: &Address,
-    caller: &Caller,
+    (called, caller): (&Address, &Caller),
     media: LocalMedia,
+    details: CallDetails,
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
-    let path = core.io.path(config.transport, config.target, config.local).ok_or(CommandError::Unusable)?;
+    // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
+    let to_target = || core.io.path(config.transport, config.target, config.local);
+    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
+    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
     let deadline = core.io.now + config.ring_timeout;
-    let own_host = host_of(path.local);
-    let caller = write_caller(caller, &config.numbers, &own_host, config.identity, config.trusted);
-    let target = config.numbers.uri_of(called, &config.host);
+    let own_host = at.own_host(&path);
+    let preferred = preferred_identity(at, caller);
+    let (header, trusted, privacy) = (config.identity, config.trusted, config.privacy);
+    let style = IdentityStyle { header, trusted, privacy, wish: details.privacy };
+    let mut caller = write_caller(caller, &config.numbers, &own_host, style);
+    let said =
+        |name: &str| ["P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID"].contains(&name);
+    if !caller.headers.iter().any(|(name, _)| said(name)) {
+        caller.headers.extend(preferred);
+    }
+    // The bracket that ends the URI is the last: a display name may hold one too.
+    if let Some((group, GroupForm::Otg)) = &config.trunk_group
+        && let Some(open) = caller.from.strip_suffix('>')
+    {
+        caller.from = format!("{open};otg={}>", group.label);
+    }
+    let parameters = details.parameters.write(config.portability);
+    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let to = config.numbers.uri_of(called, without_port(&config.host));
+    caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
         established: false,
@@ -66,7 +87,7 @@ pub(crate) fn place(
         cseq: 0,
         remote_cseq: None,
         target,
-        routes: Vec::new(),
+        routes,
         fallback: path,
     };
     let mut lines = caller.headers;
@@ -86,6 +107,7 @@ pub(crate) fn place(
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
+    *call.details = details;
     call.modify.owns_call_id = true;
     if !delayed {
         call.offer_answer
@@ -95,6 +117,16 @@ pub(crate) fn place(
     call.send_invite(core);
     call.arm(core);
     Ok(call)
+}
+
+/// Returns the identity of the account that fits the caller, or its default one, for the registrar's
+/// network to assert (RFC 3325 9.2, RFC 7315 4.1). It never stands beside one we assert.
+fn preferred_identity(trunk: &Trunk, caller: &Caller) -> Option<(&'static str, String)> {
+    let associated = trunk.registrar.as_ref()?.associated();
+    let address = caller.address.as_ref().filter(|_| !caller.private)?;
+    let fits = |uri: &&String| trunk.config.numbers.address_of_uri(uri).as_ref() == Some(address);
+    let uri = associated.iter().find(fits).or_else(|| associated.first())?;
+    Some(("P-Preferred-Identity", format!("<{uri}>")))
 }
 
 impl Call {
@@ -175,6 +207,7 @@ impl Call {
             Ok(negotiated) => {
                 let (call, media) = (self.id, negotiated.media);
                 core.events.push_back(Event::Media { call, media, early: false });
+                self.note_connected(core, &response.head);
                 core.events.push_back(Event::Answered { call });
                 self.session = SessionTimer::of_response(&response.head, core.io.now);
                 self.run_modify(core);
@@ -233,7 +266,7 @@ impl Call {
                 (None, kept.ok_or(Cause::INTERWORKING))
             }
             (None, Some(offer)) if delayed => {
-                let (local, direction) = (self.local, self.wanted_direction());
+                let (local, direction) = (self.local, self.wanted_direction(core));
                 let local = local.ok_or(NegotiationError::WrongState);
                 let offer_answer = &mut self.offer_answer;
                 match local.and_then(|l| take_offer(core, self.trunk, offer_answer, l, direction, &offer)) {
@@ -242,6 +275,11 @@ impl Call {
                     }
                     Err(error) => (None, Err(error.cause())),
                 }
+            }
+            // RFC 3261 13.2.1: once there was an answer, later descriptions "MUST" be ignored. Most
+            // trunks mean the last one all the same.
+            (None, Some(_)) if at.config.answer_change == AnswerChange::Ignore && kept.is_some() => {
+                (None, kept.ok_or(Cause::INTERWORKING))
             }
             (None, Some(answer)) => {
                 let outcome = self.offer_answer.accept_answer(&answer, &at.policy);

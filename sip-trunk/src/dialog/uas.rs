@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use call_model::{CallId, Cause, Direction};
+use call_model::{Address, CallId, Cause, Direction};
 
 use super::Dialog;
 use super::call::{Call, Phase, label};
@@ -15,9 +15,11 @@ use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
 use crate::sdp::{NegotiationError, OfferAnswer};
-use crate::trunk::identity::{CallerHeaders, read_caller};
+use crate::trunk::Trunk;
+use crate::trunk::details::CallDetails;
+use crate::trunk::identity::{CallerHeaders, quote, read_caller, unmet_privacy};
 use crate::trunk::numbers::user_part;
-use crate::wire::message::{Content, Name, Request, content};
+use crate::wire::message::{Content, Name, Request, addr_uri, content};
 
 /// What only a call that was not answered yet needs.
 #[derive(Debug)]
@@ -66,6 +68,12 @@ pub(crate) fn receive(
     let head = &request.head;
     let dialog = Dialog::of_invite(head, &hex(key), trunk, path).ok_or((400, Vec::new()))?;
     let timer = SessionTimer::of_request(head)?;
+    let privacy = head.texts(&Name::Privacy);
+    // RFC 3323 5: without the privacy it cannot do without, the call fails.
+    if let Some(unmet) = unmet_privacy(&privacy) {
+        let warning = format!("399 causeway {}", quote(&format!("privacy unavailable: {unmet}")));
+        return Err((500, vec![("Warning", warning)]));
+    }
     let reliable = Provisionals::of_invite(core, head, trunk)?;
     let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let mut offer_answer = OfferAnswer::new(session);
@@ -80,17 +88,22 @@ pub(crate) fn receive(
         }
         Content::Other => return Err(unsupported_media()),
     };
-    let (asserted, remote_party) = (head.list(&Name::PAssertedIdentity), head.texts_of("Remote-Party-ID"));
-    let privacy = head.texts(&Name::Privacy);
+    let (asserted, remote_party) = (head.list(&Name::PAssertedIdentity), head.texts_named("Remote-Party-ID"));
+    let (preferred, diversion) = (head.list(&Name::PPreferredIdentity), head.texts_named("Diversion"));
     let headers = CallerHeaders {
         from: &head.from.value,
         asserted: asserted.iter().map(String::as_str).collect(),
         remote_party: remote_party.first().map(String::as_str),
         privacy: privacy.iter().map(String::as_str).collect(),
+        preferred: preferred.first().map(String::as_str),
+        diversion: diversion.first().map(String::as_str),
+        cli: at.config.cli,
     };
     let caller = read_caller(&headers, at.config.trusted, &at.config.numbers);
-    let called = at.config.numbers.address_of_uri(&request.uri);
-    let called_user = user_part(&request.uri).unwrap_or_default();
+    let called_uri = called_uri(at, request);
+    let called = at.config.numbers.address_of_uri(&called_uri);
+    let called_user = user_part(&called_uri).unwrap_or_default();
+    let details = CallDetails::of_invite(head, &called_uri, &at.config, || core.io.random.hex());
     let (trunk_name, answer_timeout) = (at.config.name.clone(), at.config.answer_timeout);
 
     let server = core.servers.start(request, source, reply_path, Some(key));
@@ -107,6 +120,7 @@ pub(crate) fn receive(
     };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
+    *call.details = details;
     call.learn_methods(head);
     core.events.push_back(Event::Incoming {
         call: id,
@@ -121,6 +135,18 @@ pub(crate) fn receive(
     call.respond(core, server, 100, &Extra::default());
     call.arm(core);
     Ok(call)
+}
+
+/// Returns whom the INVITE is for. A registrar's network replaces that by our Contact, and tells it in
+/// P-Called-Party-ID (RFC 7315 4.2) or, as carriers do, in a To with a number.
+fn called_uri(trunk: &Trunk, request: &Request) -> String {
+    let contact = trunk.registrar.as_ref().is_some_and(|r| r.is_contact(&request.uri));
+    let number = |uri: &&str| matches!(trunk.config.numbers.address_of_uri(uri), Some(Address::Number(_)));
+    let party = request.head.texts_named("P-Called-Party-ID");
+    let told = || {
+        party.first().and_then(|p| addr_uri(p)).or_else(|| addr_uri(&request.head.to.value).filter(number))
+    };
+    if contact && let Some(uri) = told() { uri.to_owned() } else { request.uri.clone() }
 }
 
 /// Explains why an offer cannot be taken: 488 or 400, with a Warning where RFC 3261 20.43 has one.

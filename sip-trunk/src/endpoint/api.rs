@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
+use crate::trunk::details::CallDetails;
+
 /// A transport of SIP (RFC 3261 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
@@ -115,6 +117,23 @@ pub enum Command {
         /// Our media.
         media: LocalMedia,
     },
+    /// Places a call as [`Command::Invite`] does, with what else is known of it. A trunk is told of
+    /// the details it may hear by its configuration.
+    InviteWith {
+        /// The id under which events come; not in use.
+        call: CallId,
+        /// The trunk.
+        trunk: TrunkName,
+        /// Whom to call.
+        called: Address,
+        /// Who calls.
+        caller: Caller,
+        /// Our media.
+        media: LocalMedia,
+        /// Diversions, portability, priority, charging. Most of a call that came from another trunk
+        /// is in [`Endpoint::call_details`](crate::Endpoint::call_details).
+        details: Box<CallDetails>,
+    },
     /// Tells the caller that the called user is alerted: 180.
     Ringing {
         /// An incoming call.
@@ -151,7 +170,8 @@ pub enum Command {
         /// Hold, or resume.
         on: bool,
     },
-    /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on.
+    /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on. A trunk that
+    /// registers ends its registration after its last call.
     Drain {
         /// Refuse, or accept again.
         on: bool,
@@ -179,7 +199,8 @@ pub enum CommandError {
     /// The call is not in a state for this.
     #[error("not possible in this state of the call")]
     WrongState,
-    /// No listener can reach the trunk, or no offer could be made for it.
+    /// No listener can reach the trunk, no offer could be made for it, or it is not registered and
+    /// insists on that.
     #[error("the trunk cannot be used as configured")]
     Unusable,
 }
@@ -282,11 +303,12 @@ pub enum Event {
         /// What passed.
         exchange: Exchange,
     },
-    /// A trunk became reachable or ceased to be.
+    /// A trunk became reachable or ceased to be, or its registration changed.
     TrunkHealth {
         /// Which.
         trunk: TrunkName,
-        /// It answers OPTIONS.
+        /// Nothing speaks against placing calls on it: it answers OPTIONS, and is registered if it
+        /// insists on that.
         up: bool,
         /// What decided.
         detail: String,

@@ -149,6 +149,14 @@ pub enum ConfigError {
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]
     NoCodec(String),
+    /// The trunk's registration cannot be written into a request.
+    #[error("trunk {trunk}: {detail}")]
+    Registration {
+        /// Which trunk.
+        trunk: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// The trunk's number rules contradict themselves.
     #[error("trunk {trunk}: {detail}")]
     Numbers {

@@ -30,6 +30,10 @@ struct Connection {
     pinged: Option<Instant>,
     /// The far side answers pings; many do not.
     ponged: bool,
+    /// A registration needs it: it does not end for being idle.
+    kept: bool,
+    /// How often it is pinged, if not as often as others.
+    every: Option<Duration>,
     alarm: Alarm,
 }
 
@@ -47,6 +51,8 @@ pub(crate) struct Pool {
     by_remote: HashMap<SocketAddr, u64>,
     per_source: HashMap<IpAddr, usize>,
     next: u64,
+    /// Connections that registrations needed and that are gone.
+    lost: VecDeque<ConnectionId>,
     limits: Limits,
     timers: Timers,
 }
@@ -58,6 +64,7 @@ impl Pool {
             by_remote: HashMap::new(),
             per_source: HashMap::new(),
             next: 0,
+            lost: VecDeque::new(),
             limits,
             timers,
         }
@@ -149,6 +156,8 @@ impl Pool {
             heard,
             pinged,
             ponged,
+            kept: false,
+            every: None,
             alarm,
         };
         self.connections.insert(id, connection);
@@ -197,6 +206,9 @@ impl Pool {
     /// Forgets a connection. Says whether it was known.
     pub(crate) fn closed(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.remove(&id.0) else { return false };
+        if connection.kept {
+            self.lost.push_back(id);
+        }
         if self.by_remote.get(&connection.remote) == Some(&id.0) {
             self.by_remote.remove(&connection.remote);
         }
@@ -207,6 +219,30 @@ impl Pool {
             }
         }
         true
+    }
+
+    /// Keeps a connection for a registration, with a ping as often as was agreed, or treats it as any
+    /// other again. False if it is gone.
+    pub(crate) fn keep(
+        &mut self,
+        id: ConnectionId,
+        kept: bool,
+        every: Option<Duration>,
+        timers: &mut TimerQueue,
+    ) -> bool {
+        let idle = self.timers.connection_idle;
+        let Some(connection) = self.connections.get_mut(&id.0) else { return false };
+        (connection.kept, connection.every) = (kept, every);
+        let ping = connection.keep_alive_at(every.unwrap_or(self.timers.keep_alive));
+        let until = (!kept).then(|| connection.last_traffic + idle);
+        let at = ping.filter(|_| !connection.inbound).into_iter().chain(until).min();
+        connection.alarm.set(timers, Due::Connection(id.0), at);
+        true
+    }
+
+    /// Returns a connection that a registration needed and that is gone.
+    pub(crate) fn take_lost(&mut self) -> Option<ConnectionId> {
+        self.lost.pop_front()
     }
 
     /// Takes bytes in.
@@ -259,17 +295,21 @@ impl Pool {
             return false;
         }
         let silent = connection.inbound && !connection.heard;
-        let until = connection.last_traffic + self.timers.connection_idle;
-        if silent || until <= now || connection.pong_due().is_some_and(|at| at <= now) {
+        let every = connection.every.unwrap_or(self.timers.keep_alive);
+        let until = (!connection.kept).then(|| connection.last_traffic + self.timers.connection_idle);
+        if silent
+            || until.is_some_and(|until| until <= now)
+            || connection.pong_due().is_some_and(|at| at <= now)
+        {
             return true;
         }
-        let ping = connection.keep_alive(now, self.timers.keep_alive);
+        let ping = connection.keep_alive(now, every);
         if ping {
             let bytes = Bytes::from_static(b"\r\n\r\n");
             transmits.push_back(Transmit::Stream { connection: ConnectionId(id), bytes });
         }
-        let next = connection.keep_alive_at(self.timers.keep_alive).filter(|_| !connection.inbound);
-        let next = [Some(until), next, connection.pong_due()].into_iter().flatten().min();
+        let next = connection.keep_alive_at(every).filter(|_| !connection.inbound);
+        let next = [until, next, connection.pong_due()].into_iter().flatten().min();
         connection.alarm.set(timers, due, next);
         false
     }

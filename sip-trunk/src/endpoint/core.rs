@@ -15,14 +15,12 @@ use crate::dialog::Dialog;
 use crate::dialog::call::Call;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
-use crate::trunk::{Reliable, Trunk};
-use crate::wire::message::{Method, ReplyHead, Request, Writer};
+use crate::trunk::numbers::user_part;
+use crate::trunk::{GroupForm, Reliable, Trunk, parameters};
+use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
 /// What this endpoint can do, for Allow headers.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
-
-/// The largest request sent on UDP (RFC 3261 18.1.1).
-const LARGEST_DATAGRAM: usize = 1300;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -59,10 +57,15 @@ impl Core {
         extra: &Extra<'_>,
     ) -> ClientKey {
         let trunk = dialog.trunk;
-        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(Trunk::may_use_tcp);
+        // A registered flow is not left for the size of a request: to the registrar's proxy whatever
+        // comes by another is a stranger's.
+        let leaves = |t: &Trunk| t.may_use_tcp() && t.flow().is_none_or(|flow| flow.remote != path.remote);
+        let allow_tcp = !dialog.udp_only && self.trunks.get(trunk).is_some_and(leaves);
         let branch = self.io.random.number();
         let mut bytes = self.write_request(dialog, method, dialog.cseq, &path, branch, extra);
-        if bytes.len() > LARGEST_DATAGRAM
+        // RFC 3261 18.1.1: 1300 bytes, if the trunk does not say otherwise.
+        let largest = self.trunks.get(trunk).map_or(usize::MAX, |t| t.config.largest_datagram);
+        if bytes.len() > largest
             && allow_tcp
             && path.transport == Transport::Udp
             && let Some(tcp) = self.io.path(Transport::Tcp, path.remote, Some(path.local))
@@ -98,7 +101,7 @@ impl Core {
         out.line("Call-ID", &dialog.call_id);
         out.line("CSeq", &format!("{cseq} {name}"));
         if matches!(method, Method::Invite | Method::Update) {
-            out.line("Contact", &contact(path));
+            out.line("Contact", &self.contact_of(dialog, path));
         }
         out.lines(&self.common);
         // A re-INVITE rings nobody: what it comes to is wanted at once, not provisionally.
@@ -112,6 +115,25 @@ impl Core {
             out.line(name, value);
         }
         out.finish(extra.sdp)
+    }
+
+    /// Writes our Contact, with the trunk group that calls of the trunk come over
+    /// (RFC 4904 5).
+    fn contact_of(&self, dialog: &Dialog, path: &Path) -> String {
+        let trunk = self.trunks.get(dialog.trunk);
+        let plain = trunk.map_or_else(|| contact(path), |t| t.contact(path));
+        let stamp = trunk.and_then(|t| t.config.trunk_group.as_ref());
+        let Some((group, GroupForm::Contact)) = stamp else { return plain };
+        // A registered contact has a user part of its own.
+        if let Some((user, host)) = plain.split_once('@') {
+            return format!("{user}{}@{host}", parameters::group(group));
+        }
+        // The group is a parameter of a number: ours in this dialog.
+        let user = addr_uri(&dialog.local).and_then(user_part).unwrap_or_default();
+        let fits =
+            !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+        let user = if fits { user } else { "anonymous".to_owned() };
+        plain.replacen("<sip:", &format!("<sip:{user}{}@", parameters::group(group)), 1)
     }
 
     /// Answers through a server transaction. `tag` is ours.

@@ -13,6 +13,7 @@ use super::{Endpoint, Io};
 use crate::cause::reason_phrase;
 use crate::dialog::uas;
 use crate::transaction::server::Match;
+use crate::trunk::{by_registration, registration};
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
@@ -47,6 +48,9 @@ impl Endpoint {
                 self.refuse_raw(path, source, bytes, 403);
             }
             return;
+        }
+        if path.transport == Transport::Udp && registration::is_stun(bytes) {
+            return registration::on_stun(&mut self.core, path.local, source, bytes);
         }
         let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
         let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
@@ -176,6 +180,13 @@ impl Endpoint {
         if head.max_forwards() == 0 && request.method != Method::Options && head.to.tag.is_none() {
             return Err(plain(483));
         }
+        // Several accounts may share one address: what is asked for is asked of the one that is meant.
+        let trunk = match request.method {
+            Method::Invite if head.to.tag.is_none() => {
+                by_registration(&self.core.trunks, source, path.connection, &request.uri).unwrap_or(trunk)
+            }
+            _ => trunk,
+        };
         // RFC 3261 8.2.2.3.
         let supported = self.core.supported(trunk);
         let known = |tag: &str| supported.split(", ").any(|known| tag.eq_ignore_ascii_case(known));

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use call_model::CallId;
+use call_model::{Address, CallId, Caller, TrunkName};
 
 pub use api::{
     Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
@@ -29,7 +29,8 @@ use crate::dialog::uac;
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
-use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health};
+use crate::trunk::details::CallDetails;
+use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
 use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
@@ -77,6 +78,7 @@ impl Endpoint {
         };
         for index in 0..core.trunks.len() {
             health::start(&mut core, index);
+            registration::start(&mut core, index);
         }
         Ok(Self { core, calls: HashMap::new(), ids: HashMap::new(), sources, started: now, unix_ms })
     }
@@ -167,11 +169,10 @@ impl Endpoint {
         self.core.io.now = now;
         let done = match command {
             Command::Invite { call, trunk, called, caller, media } => {
-                self.admit(call, &trunk).and_then(|index| {
-                    let placed = uac::place(&mut self.core, call, index, &called, &caller, media)?;
-                    self.insert(placed);
-                    Ok(())
-                })
+                self.invite(call, &trunk, &called, &caller, media, CallDetails::default())
+            }
+            Command::InviteWith { call, trunk, called, caller, media, details } => {
+                self.invite(call, &trunk, &called, &caller, media, *details)
             }
             Command::Ringing { call } => self.with(call, |call, core| call.ringing(core)),
             Command::Progress { call, media } => self.with(call, |call, core| call.progress(core, media)),
@@ -183,6 +184,7 @@ impl Endpoint {
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
             Command::Drain { on } => {
                 self.core.draining = on;
+                (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));
                 Ok(())
             }
         };
@@ -190,7 +192,22 @@ impl Endpoint {
         done
     }
 
-    fn admit(&self, call: CallId, trunk: &call_model::TrunkName) -> Result<usize, CommandError> {
+    fn invite(
+        &mut self,
+        call: CallId,
+        trunk: &TrunkName,
+        called: &Address,
+        caller: &Caller,
+        media: LocalMedia,
+        details: CallDetails,
+    ) -> Result<(), CommandError> {
+        let index = self.admit(call, trunk)?;
+        let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
+        self.insert(placed);
+        Ok(())
+    }
+
+    fn admit(&self, call: CallId, trunk: &TrunkName) -> Result<usize, CommandError> {
         if self.core.draining {
             return Err(CommandError::Draining);
         }
@@ -198,6 +215,9 @@ impl Endpoint {
             return Err(CommandError::DuplicateCall);
         }
         let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
+        if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
+            return Err(CommandError::Unusable);
+        }
         if !self.has_channel(index) || self.core.clients.len() >= self.core.config.limits.transactions {
             return Err(CommandError::NoChannel);
         }
@@ -250,6 +270,7 @@ impl Endpoint {
                 Due::Client(key) => self.core.clients.on_timer(&mut self.core.io, key, at),
                 Due::Server(id) => self.core.servers.on_timer(&mut self.core.io, id, at),
                 Due::Trunk(index) => health::on_timer(&mut self.core, index, at),
+                Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
                         call.on_timer(&mut self.core, at);
@@ -271,8 +292,13 @@ impl Endpoint {
 
     /// Hands the outcomes of client transactions to those they concern.
     fn settle(&mut self) {
-        while let Some(upcall) = self.core.clients.upcalls.pop_front() {
+        loop {
+            while let Some(connection) = self.core.io.pool.take_lost() {
+                registration::on_connection_lost(&mut self.core, connection);
+            }
+            let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
             match upcall.owner {
+                Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
                 Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
@@ -280,6 +306,10 @@ impl Endpoint {
             for stray in self.core.strays.drain(..) {
                 self.calls.insert(stray.key, stray);
             }
+        }
+        if self.core.draining {
+            // The last call of a trunk may just have ended.
+            (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));
         }
     }
 
@@ -311,6 +341,14 @@ impl Endpoint {
         self.core.io.timers.next()
     }
 
+    /// Returns what an INVITE said of a call beside who calls whom, and who is connected since.
+    /// For incoming calls from [`Event::Incoming`] until [`Event::Ended`].
+    #[must_use]
+    pub fn call_details(&self, call: CallId) -> Option<&CallDetails> {
+        let key = self.ids.get(&call)?;
+        self.calls.get(key).map(|call| &*call.details)
+    }
+
     /// Returns what was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -329,9 +367,10 @@ impl Endpoint {
         let status = |trunk: &Trunk| TrunkStatus {
             name: trunk.config.name.clone(),
             target: trunk.config.target,
-            state: trunk.health.state,
+            state: trunk.state(),
             last_status: trunk.health.last_status,
             calls: trunk.calls,
+            registration: trunk.registrar.as_ref().map(registration::Registrar::status),
         };
         self.core.trunks.iter().map(status).collect()
     }
@@ -361,6 +400,14 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         }
         if !trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
             return Err(ConfigError::NoCodec(name));
+        }
+        if let Some(registration) = &trunk.registration {
+            let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };
+            registration.check().map_err(|error| detail(error.to_string()))?;
+            let same = |at: std::net::SocketAddr| at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
+            if !registration.registrar.is_none_or(same) {
+                return Err(detail("registrar and target are of different address families".to_owned()));
+            }
         }
         if let Err(error) = trunk.numbers.check() {
             return Err(ConfigError::Numbers { trunk: name, detail: error.to_string() });

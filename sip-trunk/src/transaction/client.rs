@@ -27,6 +27,7 @@ pub(crate) enum Owner {
     Nobody,
     Call(u64),
     Trunk(usize),
+    Registration(usize),
 }
 
 /// What happened to a client transaction.

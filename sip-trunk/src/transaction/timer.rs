@@ -15,6 +15,7 @@ pub(crate) enum Due {
     Call(u64),
     Trunk(usize),
     Connection(u64),
+    Registration(usize),
 }
 
 /// The heap.

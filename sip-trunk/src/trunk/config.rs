@@ -3,8 +3,14 @@ use std::time::Duration;
 
 use call_model::{Codec, TrunkName};
 
-use super::identity::IdentityHeader;
+use super::details::Interconnect;
+use super::diversion::DiversionHeader;
+use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
+use super::parameters::TrunkGroup;
+use super::profile::{Level, Profile};
+use super::registration::Registration;
+use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
 use crate::wire::tolerance::Tolerance;
@@ -26,6 +32,8 @@ pub struct TrunkConfig {
     pub sources: Vec<IpAddr>,
     /// For digest challenges of this trunk.
     pub credentials: Option<Credentials>,
+    /// How the trunk registers; `None`: it knows us by our address.
+    pub registration: Option<Registration>,
     /// The codecs, in order of preference.
     pub codecs: Vec<Codec>,
     /// Milliseconds of audio per packet.
@@ -59,6 +67,28 @@ pub struct TrunkConfig {
     /// Our INVITEs carry no offer: the far side makes it, in its 2xx or in a reliable provisional
     /// response (RFC 3261 13.2.1), and gets the answer in ACK or PRACK. For peers that insist.
     pub delayed_offer: bool,
+    /// The largest request that goes by UDP where TCP can be had, in bytes.
+    pub largest_datagram: usize,
+    /// Which header of its requests holds the caller's number.
+    pub cli: CliSource,
+    /// How it hears that a caller is to be hidden.
+    pub privacy: PrivacyForm,
+    /// In which header it hears of diversions.
+    pub diversion: DiversionHeader,
+    /// Number portability parameters are passed on to it (RFC 4694).
+    pub portability: bool,
+    /// The trunk group stamped on calls to it (RFC 4904), and how.
+    pub trunk_group: Option<(TrunkGroup, GroupForm)>,
+    /// It leads to another network: charging vectors are kept and made (RFC 7315).
+    pub interconnect: Option<Interconnect>,
+    /// What a 2xx means whose description differs from that of the 18x before.
+    pub answer_change: AnswerChange,
+    /// How a call is held.
+    pub hold: HoldForm,
+    /// Telephone events (RFC 4733) are offered and accepted.
+    pub telephone_events: bool,
+    /// Final answers after which another trunk may be tried; see [`retry`](super::retry).
+    pub retry_statuses: Vec<u16>,
 }
 
 impl TrunkConfig {
@@ -72,6 +102,7 @@ impl TrunkConfig {
             transport: Transport::Udp,
             sources: Vec::new(),
             credentials: None,
+            registration: None,
             codecs: vec![Codec::Pcma, Codec::Pcmu],
             packet_time_ms: 20,
             options_interval: None,
@@ -88,7 +119,50 @@ impl TrunkConfig {
             large_requests: LargeRequests::default(),
             reliable_provisional: Reliable::default(),
             delayed_offer: false,
+            largest_datagram: 1300,
+            cli: CliSource::default(),
+            privacy: PrivacyForm::default(),
+            diversion: DiversionHeader::default(),
+            portability: true,
+            trunk_group: None,
+            interconnect: None,
+            answer_change: AnswerChange::default(),
+            hold: HoldForm::default(),
+            telephone_events: true,
+            retry_statuses: DEFAULT_RETRY.to_vec(),
         }
+    }
+
+    /// Takes over every switch of an interop profile that has a place here;
+    /// [`Profile::explain`] says which are not honoured yet. Country code and prefixes stay.
+    #[must_use]
+    pub fn with_profile(mut self, profile: &Profile) -> Self {
+        self.identity = profile.identity;
+        self.privacy = profile.privacy;
+        self.cli = profile.cli;
+        self.diversion = profile.diversion;
+        self.numbers.format = profile.numbers;
+        self.numbers.user_phone = profile.user_phone;
+        self.reliable_provisional = match profile.reliable {
+            Level::Off => Reliable::Off,
+            Level::Preferred => Reliable::Supported,
+            Level::Required => Reliable::Required,
+        };
+        self.hold = profile.hold;
+        self.telephone_events = profile.dtmf == super::profile::Dtmf::Events;
+        self.answer_change = profile.answer_change;
+        self.codecs = profile.codecs.to_vec();
+        self.packet_time_ms = profile.packet_time_ms;
+        self.options_interval = profile.options_interval;
+        self.retry_statuses = profile.retry.to_vec();
+        self.largest_datagram = profile.largest_datagram;
+        self
+    }
+
+    /// Says whether another trunk may be tried after a call on this one ended with `status`, or
+    /// without any.
+    pub fn may_try_elsewhere(&self, status: Option<u16>) -> bool {
+        super::retry::may_try_elsewhere(status, &self.retry_statuses)
     }
 }
 
@@ -125,4 +199,55 @@ pub enum LargeRequests {
     PreferTcp,
     /// It goes by UDP, in fragments: for trunks that have no TCP.
     AllowUdp,
+}
+
+/// What a 2xx means whose description differs from that of an unreliable 18x before it, with the
+/// same To tag (RFC 3261 13.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnswerChange {
+    /// It is the answer: the 18x only previewed one. Carriers mean it so.
+    #[default]
+    Follow,
+    /// The first description is the answer, and every later one is ignored, to the letter.
+    Ignore,
+}
+
+impl AnswerChange {
+    /// Returns the name used in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AnswerChange::Follow => "follow",
+            AnswerChange::Ignore => "ignore",
+        }
+    }
+}
+
+/// How a call is held (RFC 3264 8.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldForm {
+    /// `sendonly`: music may be played.
+    #[default]
+    SendOnly,
+    /// `inactive`.
+    Inactive,
+}
+
+impl HoldForm {
+    /// Returns the name used in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HoldForm::SendOnly => "sendonly",
+            HoldForm::Inactive => "inactive",
+        }
+    }
+}
+
+/// How a trunk group is stamped on a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupForm {
+    /// `tgrp` and `trunk-context` in Contact (RFC 4904 5).
+    #[default]
+    Contact,
+    /// `otg` in From, as some carriers want it.
+    Otg,
 }

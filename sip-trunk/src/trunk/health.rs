@@ -6,6 +6,7 @@ use std::time::Duration;
 use call_model::TrunkName;
 
 use super::TrunkConfig;
+use super::registration::RegistrationStatus;
 use crate::auth::ClientAuth;
 use crate::dialog::{Dialog, host_of, without_port};
 use crate::endpoint::api::Event;
@@ -45,12 +46,14 @@ pub struct TrunkStatus {
     pub name: TrunkName,
     /// Where its requests go.
     pub target: SocketAddr,
-    /// Whether that lives.
+    /// Whether that lives, and knows us where the trunk insists on its registration.
     pub state: TrunkState,
     /// The last answer to OPTIONS; `None` if there was none.
     pub last_status: Option<u16>,
     /// Calls now, both ways.
     pub calls: usize,
+    /// Its registration, if it registers.
+    pub registration: Option<RegistrationStatus>,
 }
 
 /// The OPTIONS machine of one trunk.
@@ -183,7 +186,8 @@ pub(crate) fn on_outcome(core: &mut Core, index: usize, outcome: Outcome) {
     if changed {
         health.streak = 0;
         health.state = if lives { TrunkState::Up } else { TrunkState::Down };
-        core.events.push_back(Event::TrunkHealth { trunk: config.name.clone(), up: lives, detail });
+        let up = lives && trunk.registered_if_required();
+        core.events.push_back(Event::TrunkHealth { trunk: trunk.config.name.clone(), up, detail });
     }
 }
 

@@ -1,19 +1,28 @@
 //! Trunks: configuration, number rules, caller identity, health, and which trunk a source is.
 
 mod config;
+pub mod details;
+pub mod diversion;
 pub(crate) mod health;
 pub mod identity;
 pub mod numbers;
+pub mod parameters;
+pub mod profile;
+pub(crate) mod registration;
+pub mod retry;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
-pub use config::{LargeRequests, Reliable, TrunkConfig};
+pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
+pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
-use crate::endpoint::Transport;
+use crate::dialog::{host_of, without_port};
+use crate::endpoint::io::{Path, contact};
+use crate::endpoint::{ConnectionId, Transport};
 use crate::sdp::MediaPolicy;
 
 /// A trunk at work.
@@ -23,13 +32,18 @@ pub(crate) struct Trunk {
     pub(crate) policy: MediaPolicy,
     pub(crate) calls: usize,
     pub(crate) health: health::Health,
+    /// Of a trunk that registers.
+    pub(crate) registrar: Option<registration::Registrar>,
 }
 
 impl Trunk {
     pub(crate) fn new(config: TrunkConfig) -> Self {
         let mut policy = MediaPolicy::new(config.codecs.clone(), config.packet_time_ms);
         policy.tolerant = config.tolerance.sdp;
-        Self { policy, calls: 0, health: health::Health::new(&config), config }
+        policy.telephone_event = config.telephone_events;
+        let health = health::Health::new(&config);
+        let registrar = registration::Registrar::new(&config);
+        Self { policy, calls: 0, health, registrar, config }
     }
 
     /// Says whether large requests may change to TCP.
@@ -41,8 +55,66 @@ impl Trunk {
     pub(crate) fn owns(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.config.target.ip().to_canonical() == address
+            || self.registrar.as_ref().is_some_and(|r| r.remote().ip().to_canonical() == address)
             || self.config.sources.iter().any(|s| s.to_canonical() == address)
     }
+}
+
+impl Trunk {
+    /// Says whether nothing is known that speaks against placing calls.
+    pub(crate) fn usable(&self) -> bool {
+        self.health.state != TrunkState::Down && self.registered_if_required()
+    }
+
+    /// Says whether the trunk is registered, or does not insist on it.
+    pub(crate) fn registered_if_required(&self) -> bool {
+        let registered = |r: &registration::Registrar| r.state() == RegistrationState::Registered;
+        self.registrar.as_ref().is_none_or(|r| !r.config().required || registered(r))
+    }
+
+    /// Returns the state that counts: of OPTIONS, and of the registration.
+    pub(crate) fn state(&self) -> TrunkState {
+        let registered = self.registrar.as_ref().map(registration::Registrar::state);
+        match (self.health.state, registered) {
+            _ if !self.usable() && registered != Some(RegistrationState::Registering) => TrunkState::Down,
+            (TrunkState::Unknown, Some(RegistrationState::Registered)) => TrunkState::Up,
+            (state, _) => state,
+        }
+    }
+
+    /// Returns the registered flow, if requests outside dialogs go the same way (RFC 5626 4.3).
+    pub(crate) fn flow(&self) -> Option<Path> {
+        self.registrar.as_ref()?.flow().filter(|path| path.remote == self.config.target)
+    }
+
+    /// Returns the host of identities of ours: that of the account, where there is one.
+    pub(crate) fn own_host(&self, path: &Path) -> String {
+        match &self.registrar {
+            Some(registrar) => without_port(&registrar.config().domain).to_owned(),
+            None => host_of(path.local),
+        }
+    }
+
+    /// Writes the Contact of a request that goes by `path`.
+    pub(crate) fn contact(&self, path: &Path) -> String {
+        self.registrar.as_ref().map_or_else(|| contact(path), |r| r.dialog_contact(path))
+    }
+}
+
+/// Finds the trunk whose registration a new request came by: its Contact is the request URI, or its
+/// connection brought it. Several accounts may share one registrar's address.
+pub(crate) fn by_registration(
+    trunks: &[Trunk],
+    source: SocketAddr,
+    connection: Option<ConnectionId>,
+    uri: &str,
+) -> Option<usize> {
+    let registered = |t: &&Trunk| t.registrar.is_some() && t.owns(source.ip());
+    trunks.iter().find(registered)?;
+    let named = |t: &Trunk| t.registrar.as_ref().is_some_and(|r| r.is_contact(uri));
+    let flow = |t: &Trunk| t.registrar.as_ref()?.flow()?.connection;
+    let of = |fits: &dyn Fn(&Trunk) -> bool| trunks.iter().position(|t| t.owns(source.ip()) && fits(t));
+    of(&named).or_else(|| connection.and_then(|c| of(&|t| flow(t) == Some(c))))
 }
 
 /// Tells trunks by the source of what they send. Built once: the table an attacker's packet meets
@@ -57,7 +129,9 @@ impl Sources {
     pub(crate) fn new(trunks: &[Trunk]) -> Self {
         let mut by_address: HashMap<IpAddr, Vec<usize>> = HashMap::new();
         for (index, trunk) in trunks.iter().enumerate() {
-            for address in trunk.config.sources.iter().copied().chain([trunk.config.target.ip()]) {
+            let registrar = trunk.registrar.as_ref().map(|r| r.remote().ip());
+            let own = [trunk.config.target.ip()].into_iter().chain(registrar);
+            for address in trunk.config.sources.iter().copied().chain(own) {
                 let entry = by_address.entry(address.to_canonical()).or_default();
                 if !entry.contains(&index) {
                     entry.push(index);

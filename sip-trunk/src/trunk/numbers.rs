@@ -16,6 +16,17 @@ pub enum NumberFormat {
     National,
 }
 
+impl NumberFormat {
+    /// Returns the name used in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NumberFormat::E164Plus => "+E.164",
+            NumberFormat::E164NoPlus => "E.164 without +",
+            NumberFormat::National => "national",
+        }
+    }
+}
+
 /// The number rules of one trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumberRules {
@@ -167,7 +178,7 @@ pub fn user_part(uri: &str) -> Option<String> {
 }
 
 /// The user part with its parameters. A `tel:` URI is all user part.
-fn raw_user(uri: &str) -> Option<&str> {
+pub(crate) fn raw_user(uri: &str) -> Option<&str> {
     let uri = uri.trim();
     let (scheme, rest) = uri.split_once(':')?;
     if scheme.eq_ignore_ascii_case("tel") {

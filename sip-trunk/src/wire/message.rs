@@ -235,9 +235,9 @@ impl Head {
         self.headers.get_all(name).map(|h| String::from_utf8_lossy(&h.value()).into_owned()).collect()
     }
 
-    /// Returns every line of a header this crate's message library has no name for.
-    pub(crate) fn texts_of(&self, name: &'static str) -> Vec<String> {
-        self.texts(&Name::Other(Bytes::from_static(name.as_bytes())))
+    /// Returns every line of a header, whether the message library has a name for it or not.
+    pub(crate) fn texts_named(&self, name: &'static str) -> Vec<String> {
+        self.texts(&Name::parse(&Bytes::from_static(name.as_bytes())))
     }
 
     /// Returns the comma-separated values of a header, over all its lines.

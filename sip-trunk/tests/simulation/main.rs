@@ -9,9 +9,14 @@
 
 mod calls;
 mod dialogs;
+mod flows;
+mod identity;
 mod model;
 mod net;
+mod numbers;
+mod profiles;
 mod raw;
+mod registration;
 mod reliable;
 mod reliable_in;
 mod resilience;

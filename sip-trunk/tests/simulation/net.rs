@@ -72,6 +72,8 @@ pub struct Net {
     pub filter: Option<Filter>,
     /// Every message sent: when, from, to, text. Stream writes included.
     pub log: Vec<(Duration, SocketAddr, SocketAddr, String)>,
+    /// Every datagram sent that is no text: when, from, to.
+    pub binary: Vec<(Duration, SocketAddr, SocketAddr, Vec<u8>)>,
     /// TCP connections to these addresses fail.
     pub closed_ports: Vec<SocketAddr>,
     flights: BTreeMap<(Instant, u64), Flight>,
@@ -97,6 +99,7 @@ impl Net {
             dice: Dice::new(seed),
             filter: None,
             log: Vec::new(),
+            binary: Vec::new(),
             closed_ports: Vec::new(),
             flights: BTreeMap::new(),
             serial: 0,
@@ -227,6 +230,9 @@ impl Net {
                 match transmit {
                     Transmit::Datagram { local, remote, bytes } => {
                         let text = String::from_utf8_lossy(&bytes).into_owned();
+                        if std::str::from_utf8(&bytes).is_err() {
+                            self.binary.push((self.now - self.start, local, remote, bytes.to_vec()));
+                        }
                         self.log.push((self.now - self.start, local, remote, text.clone()));
                         let dropped = self.filter.as_mut().is_some_and(|f| f(local, &text));
                         if dropped || self.dice.chance(self.weather.loss_percent) {

@@ -8,7 +8,7 @@ use crate::net::{A_RTP, B_RTP, Pair, address, ended, media};
 use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, sdp, status};
 
 /// The lines of a reliable provisional response.
-fn rel(rseq: u32) -> String {
+pub fn rel(rseq: u32) -> String {
     format!("{CONTACT}Require: 100rel\r\nRSeq: {rseq}\r\n")
 }
 

@@ -35,13 +35,22 @@ pub struct AsteriskOptions {
     pub codecs: &'static str,
     /// Digest credentials the gateway must show: user name and password.
     pub credentials: Option<(String, String)>,
+    /// An account that may be registered: user name and password.
+    pub account: Option<(String, String)>,
 }
 
 impl AsteriskOptions {
     /// An instance on an address of its own with A-law before mu-law and no authentication.
     #[must_use]
     pub fn new(gateway: SocketAddrV4) -> Self {
-        Self { address: ports::address(), gateway, transport: "udp", codecs: "alaw,ulaw", credentials: None }
+        Self {
+            address: ports::address(),
+            gateway,
+            transport: "udp",
+            codecs: "alaw,ulaw",
+            credentials: None,
+            account: None,
+        }
     }
 }
 
@@ -85,6 +94,10 @@ impl Asterisk {
         if let Some((user, password)) = &options.credentials {
             environment.push(("TRUNK_USER", user.clone()));
             environment.push(("TRUNK_PASSWORD", password.clone()));
+        }
+        if let Some((user, password)) = &options.account {
+            environment.push(("ACCOUNT_USER", user.clone()));
+            environment.push(("ACCOUNT_PASSWORD", password.clone()));
         }
         // Fetching may take minutes; only starting is held to a time.
         let install = script("install", None, &environment).output().context("asterisk.sh")?;

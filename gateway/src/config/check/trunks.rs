@@ -41,6 +41,13 @@ impl Check<'_> {
                 let remedy = "add one, or change the target's transport or address";
                 return self.error(format!("{at}.target"), problem, remedy);
             }
+            if let Some(listener) = trunk.listener
+                && !listeners.contains(&(trunk.transport, listener))
+            {
+                let problem = format!("{}:{listener} is not in sip.listen", trunk.transport.as_str());
+                let remedy = "write the address of one of sip.listen with the transport of the target";
+                return self.error(format!("{at}.listener"), problem, remedy);
+            }
             for source in &trunk.sources {
                 if let Some(other) = sources.insert(*source, trunk.name.clone()) {
                     let problem = format!("{source} is a source of trunk \"{other}\" already");
@@ -112,7 +119,6 @@ impl Check<'_> {
             name,
             transport,
             target,
-            host,
             sources,
             codecs,
             packet_time_ms: packet_time_ms as u16,
@@ -143,7 +149,20 @@ impl Check<'_> {
                     return self.error(key("large_requests"), format!("\"{other}\" is no choice"), remedy);
                 }
             },
+            listener: raw
+                .listener
+                .as_deref()
+                .map(|text| {
+                    let remedy = "write an address and port of sip.listen, such as \"192.0.2.1:5060\"";
+                    self.parsed::<SocketAddr>(&key("listener"), text, remedy)
+                })
+                .transpose()?,
             default_caller,
+            registration: raw
+                .register
+                .map(|register| self.registration(&key("register"), register, &host))
+                .transpose()?,
+            host,
         })
     }
 
