@@ -214,6 +214,36 @@ fn a16_torture_messages_on_a_stream_are_survived() {
     }
 }
 
+/// RFC 3261 18.3, 20.14: on a stream Content-Length alone frames, and what cannot be framed ends the
+/// connection after its answer, because nobody knows where the next message begins.
+#[test]
+fn a16_framing_faults_end_a_stream() {
+    let options = b"OPTIONS sip:10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.2;branch=z9hG4bKafter\r\n\
+        From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: after\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    // The answers to the message with an OPTIONS behind it.
+    let table: [(&str, &[u16]); 8] = [
+        ("ncl", &[400]),
+        ("mcl01", &[400]),
+        ("inv2543", &[400]),
+        ("badvers", &[505]),
+        // 9999 bytes were promised: the OPTIONS is among them.
+        ("clerr", &[]),
+        // Faults behind the framing cost the message alone.
+        ("scalar02", &[400, 200]),
+        ("semiuri", &[200, 200]),
+        // What a datagram ends with is noise; on a stream it is the next message: an INVITE without
+        // Contact, whose length is less than its body.
+        ("dblreq", &[405, 400]),
+    ];
+    for (name, expected) in table {
+        let mut rig = Rig::new(V4);
+        let bytes = [vector(name).bytes, options].concat();
+        let statuses: Vec<u16> = rig.stream(&bytes, 100).iter().map(|m| rig::status(m)).collect();
+        assert_eq!(statuses, expected, "{name}");
+        rig.rest();
+    }
+}
+
 fn vector(name: &str) -> &'static Vector {
     RFC4475.iter().find(|v| v.name == name).unwrap()
 }
