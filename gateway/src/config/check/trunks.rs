@@ -119,7 +119,6 @@ impl Check<'_> {
             user_phone: raw
                 .user_phone
                 .unwrap_or_else(|| profile.as_ref().is_some_and(|profile| profile.user_phone)),
-            ..NumberRules::default()
         };
         let numbers = self.number_rules(at, raw.number_format.as_deref(), rules)?;
         let trusted = raw.trusted.unwrap_or(false);
