@@ -509,7 +509,11 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         large_requests: trunk.large_requests,
         local: trunk.listener,
         registration: trunk.registration.clone(),
-        ..TrunkConfig::new(trunk.name.clone(), trunk.target)
+        retry_statuses: trunk.retry_statuses.clone(),
+        ..match &trunk.profile {
+            Some(profile) => TrunkConfig::new(trunk.name.clone(), trunk.target).with_profile(profile),
+            None => TrunkConfig::new(trunk.name.clone(), trunk.target),
+        }
     });
     let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
     let mut endpoint = EndpointConfig::new(listeners, trunks.collect());

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use admin_api::Cursor;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use call_model::{Address, CallId, TrunkName};
 use clap::{Args, Parser, Subcommand};
+use sip_trunk::trunk::profile::Profile;
 
 use crate::config::Config;
 use crate::lifecycle::Identity;
@@ -62,6 +63,9 @@ enum Command {
     Call(CallCommand),
     /// List the trunks and how they are.
     Trunks,
+    /// What trunks can be told.
+    #[command(subcommand)]
+    Trunk(TrunkCommand),
     /// Routes.
     #[command(subcommand)]
     Route(RouteCommand),
@@ -109,9 +113,32 @@ enum RouteCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum TrunkCommand {
+    /// Explain the interop profiles, switch by switch. No daemon is asked.
+    Profiles {
+        /// One of them; all where it is left out.
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Make a token: the token goes to standard output, its digest belongs into the configuration.
     New,
+}
+
+fn profiles(name: Option<&str>) -> Result<String> {
+    let all = Profile::all();
+    let chosen: Vec<String> = all
+        .iter()
+        .filter(|profile| name.is_none_or(|name| profile.name == name))
+        .map(|profile| profile.explain().to_string())
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = all.iter().map(|profile| profile.name).collect();
+        bail!("no profile has that name; there are {}", names.join(", "));
+    }
+    Ok(chosen.join("\n"))
 }
 
 /// Runs the command line.
@@ -155,6 +182,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let trunks = client()?.get("/v1/trunks")?;
             if json { trunks.pretty() } else { show::trunks(&trunks.read()?) }
         }
+        Command::Trunk(TrunkCommand::Profiles { name }) => profiles(name.as_deref())?,
         Command::Route(RouteCommand::Test { to, from, trunk }) => {
             let mut path = format!("/v1/routes/test?to={}", client::escape(&to.to_string()));
             if let Some(from) = from {

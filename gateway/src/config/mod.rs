@@ -18,6 +18,7 @@ use sip_trunk::auth::Credentials;
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
+use sip_trunk::trunk::profile::Profile;
 use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{Registration, Transport, UnknownSource};
 
@@ -171,6 +172,10 @@ pub struct Trunk {
     pub listener: Option<SocketAddr>,
     /// How it registers with the trunk; `None`: it does not.
     pub registration: Option<Registration>,
+    /// The interop profile that what is not written is taken from.
+    pub profile: Option<Profile>,
+    /// SIP statuses after which a call may be tried on the next trunk of its route.
+    pub retry_statuses: Vec<u16>,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
 }

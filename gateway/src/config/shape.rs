@@ -75,6 +75,8 @@ pub(super) struct Media {
 pub(super) struct Trunk {
     pub(super) name: String,
     pub(super) target: String,
+    pub(super) profile: Option<String>,
+    pub(super) retry_statuses: Option<Vec<i64>>,
     pub(super) sources: Option<Vec<String>>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,

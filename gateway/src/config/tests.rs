@@ -192,6 +192,34 @@ large_requests = "udp""#;
     assert_eq!(trunk.large_requests, LargeRequests::AllowUdp);
 }
 
+#[test]
+fn a_profile_is_taken_where_nothing_is_written() {
+    let with = |lines: &str| {
+        let lines = format!("target = \"udp:127.0.0.10\"\n{lines}");
+        parse(&GOOD.replacen("target = \"udp:127.0.0.10\"", &lines, 1)).map(|config| config.trunks[0].clone())
+    };
+    for profile in sip_trunk::trunk::profile::Profile::all() {
+        let trunk = with(&format!(
+            "profile = {:?}\ncountry_code = \"44\"\ninternational_prefix = \"00\"",
+            profile.name
+        ));
+        let trunk = trunk.unwrap_or_else(|error| panic!("{}: {error}", profile.name));
+        assert_eq!(trunk.identity, profile.identity, "{}", profile.name);
+        assert_eq!(trunk.packet_time_ms, profile.packet_time_ms);
+        assert_eq!(
+            (trunk.options_interval, trunk.retry_statuses),
+            (profile.options_interval, profile.retry.to_vec())
+        );
+    }
+    let own = with("profile = \"teams\"\npacket_time_ms = 40\nretry_statuses = [503]").unwrap();
+    assert_eq!((own.packet_time_ms, own.retry_statuses), (40, vec![503]));
+    let said = with("profile = \"other\"").unwrap_err().to_string();
+    assert!(said.contains("trunks[0].profile: \"other\" is no profile; write one of \"asterisk\""), "{said}");
+    // RFC 3261 21.4.20: busy is the callee's word.
+    let said = with("retry_statuses = [486]").unwrap_err().to_string();
+    assert!(said.contains("trunks[0].retry_statuses: a call is not tried again after 486"), "{said}");
+}
+
 // RFC 3261 10, RFC 6140, RFC 5626.
 #[test]
 fn a_trunk_may_register() {

@@ -8,6 +8,7 @@ use call_model::{
 };
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, VerifiedCaller};
+use sip_trunk::trunk::retry::{DEFAULT_RETRY, may_try_elsewhere};
 use sip_trunk::{Command, Event, LocalMedia};
 
 use super::call::{Call, Leg};
@@ -248,9 +249,15 @@ impl Switch {
                     };
                     let rule = format!("trunks.{trunk}");
                     live.record.decide(Gate::FarAnswer, Verdict::Refuse, &rule, answer);
-                    // RFC 3261 21.5.4, RFC 3263 4.3: these say "elsewhere, perhaps"; any other final
-                    // answer is the callee's word and is not tried again.
-                    let elsewhere = matches!(status, None | Some(408 | 503 | 504));
+                    // RFC 3261 21.5.4, RFC 3263 4.3: some answers say "elsewhere, perhaps"; any other
+                    // is the callee's word and is not tried again.
+                    let chosen = self
+                        .config
+                        .trunks
+                        .iter()
+                        .find(|known| Some(&known.name) == live.record.trunk.as_ref());
+                    let chosen = chosen.map_or(DEFAULT_RETRY, |known| &known.retry_statuses);
+                    let elsewhere = may_try_elsewhere(status, chosen);
                     let nothing_heard = live.record.phase == Phase::Setup;
                     if elsewhere && nothing_heard && !live.trunks_left.is_empty() {
                         return self.try_next_trunk(now, call);

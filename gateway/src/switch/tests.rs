@@ -45,6 +45,8 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         large_requests: Default::default(),
         listener: None,
         registration: None,
+        profile: None,
+        retry_statuses: vec![408, 503, 504],
         default_caller: Some("+15559999".parse().unwrap()),
     }
 }

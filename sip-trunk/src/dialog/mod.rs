@@ -85,7 +85,7 @@ impl Dialog {
             remote_tag: head.from.tag.clone().unwrap_or_default(),
             cseq: 0,
             remote_cseq: Some(head.cseq),
-            target: head.contact_uri()?,
+            target: head.invite_target()?,
             routes,
             fallback,
         })

@@ -106,7 +106,9 @@ impl Endpoint {
     }
 
     fn receive_response(&mut self, response: Response, source: SocketAddr) {
-        if !self.core.clients.on_response(&mut self.core.io, response, source) {
+        // RFC 3261 8.1.3.3: with another Via beneath ours it went astray.
+        let ours = response.head.has_one_via();
+        if !ours || !self.core.clients.on_response(&mut self.core.io, response, source) {
             self.core.io.counters.refuse("stray_response");
         }
     }
@@ -246,6 +248,11 @@ impl Endpoint {
         if self.core.servers.is_merged(request) {
             return Err((482, Vec::new()));
         }
+        // RFC 3261 21.4.7, RFC 4475 3.3.15: the answer to an INVITE is a session description.
+        if !request.head.accepts_sdp() {
+            let warning = "399 causeway \"Only application/sdp can be sent\"".to_owned();
+            return Err((406, vec![("Warning", warning)]));
+        }
         if self.core.draining || !self.has_channel(trunk) || !self.core.servers.room(source.ip(), false) {
             return Err(self.busy());
         }
@@ -273,6 +280,7 @@ fn refusal_label(status: u16) -> &'static str {
     match status {
         400 => "bad_request",
         405 => "method_not_allowed",
+        406 => "no_sdp_accepted",
         415 => "unsupported_media_type",
         416 => "unsupported_scheme",
         420 => "bad_extension",

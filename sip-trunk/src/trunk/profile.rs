@@ -15,7 +15,7 @@ use super::config::{AnswerChange, HoldForm};
 use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberFormat;
-use super::retry::{DEFAULT_RETRY, is_last_word};
+use super::retry::is_last_word;
 
 /// Off, if the peer wants it, or nothing without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,8 +203,6 @@ impl Profile {
             Modify::ReInvite => "re-INVITE",
             Modify::Update => "UPDATE",
         };
-        // The switch tries again after these; other lists wait for it to ask `may_try_elsewhere`.
-        let usual_retry = self.retry == DEFAULT_RETRY;
         let rows = [
             ("identity header", self.identity.as_str().to_owned(), true),
             ("privacy", self.privacy.as_str().to_owned(), true),
@@ -223,7 +221,7 @@ impl Profile {
             ("codecs", codecs.join(", "), true),
             ("packet time", format!("{} ms", self.packet_time_ms), true),
             ("OPTIONS", options, true),
-            ("retry after", retry.join(", "), usual_retry),
+            ("retry after", retry.join(", "), true),
             ("largest datagram", format!("{} bytes", self.largest_datagram), true),
             ("T.38", yes_no(self.t38), !self.t38),
             ("REFER", yes_no(self.refer), !self.refer),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use sipx_sip::headers::Address as NameAddr;
-use sipx_sip::{CSeq, Headers, Host, Limits, Uri as ParsedUri, Via as ParsedVia, validate};
+use sipx_sip::{CSeq, Finding, Headers, Host, Limits, Uri as ParsedUri, Via as ParsedVia, validate};
 
 use super::limits::MessageLimits;
 use super::tolerance::stamp_via;
@@ -170,7 +170,11 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
     let message = sipx_sip::parse_datagram(bytes, &limits).map_err(|_| SYNTAX)?;
     // A missing Max-Forwards is repaired by taking it as 70: old user agents do not send it.
     if let Some(finding) = validate(&message).iter().find(|f| !f.is_repairable()) {
-        return Err(Fault { status: finding.status(), reason: "invalid" });
+        // RFC 4475 3.1.2.18: of a method nobody knows, that it is unknown is the better answer.
+        let unknown =
+            matches!(&message, sipx_sip::Message::Request(r) if Method::of(&r.method) == Method::Other);
+        let status = if unknown && *finding == Finding::CSeqMethodMismatch { 501 } else { finding.status() };
+        return Err(Fault { status, reason: "invalid" });
     }
     match message {
         sipx_sip::Message::Request(request) => {
@@ -208,12 +212,18 @@ impl Head {
             let tag = parsed.tag().map(|t| String::from_utf8_lossy(t).into_owned());
             Ok(Party { value: String::from_utf8_lossy(&value).into_owned(), tag })
         };
+        let branch = via.branch().unwrap_or_default();
+        // No response can be sent to port 0.
+        if via.port == Some(0) {
+            return Err(SYNTAX);
+        }
         Ok(Self {
             via: Via {
                 host: via.host.to_bytes(),
                 port: via.port,
-                branch: Bytes::copy_from_slice(via.branch().unwrap_or_default()),
-                cookie: via.has_rfc3261_branch(),
+                branch: Bytes::copy_from_slice(branch),
+                // RFC 4475 3.2.1: the cookie alone names nothing.
+                cookie: via.has_rfc3261_branch() && branch.len() > COOKIE.len(),
                 rport: via.rport().is_some(),
             },
             from: party(&Name::From)?,
@@ -258,14 +268,45 @@ impl Head {
         })
     }
 
+    /// Says whether the topmost Via is the only one.
+    pub(crate) fn has_one_via(&self) -> bool {
+        let values = |value: &[u8]| text::split(&String::from_utf8_lossy(value), ',').count();
+        let mut lines = self.headers.get_all(&Name::Via);
+        lines.next().is_some_and(|line| values(&line.value()) == 1) && lines.next().is_none()
+    }
+
     /// Returns Max-Forwards; 70 where the sender left it out.
     pub(crate) fn max_forwards(&self) -> u32 {
         self.text(&Name::MaxForwards).and_then(|v| v.trim().parse().ok()).unwrap_or(70)
     }
 
-    /// Returns the URI of the first Contact.
+    /// Returns the URI of the first Contact, if it is one that requests of a dialog can be sent to:
+    /// SIP or SIPS (RFC 3261 8.1.1.8).
     pub(crate) fn contact_uri(&self) -> Option<String> {
-        self.list(&Name::Contact).first().and_then(|c| addr_uri(c)).map(str::to_owned)
+        let sip = |uri: &&str| {
+            let scheme = uri.split_once(':').filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme);
+            scheme.is_some_and(|s| s.eq_ignore_ascii_case("sip") || s.eq_ignore_ascii_case("sips"))
+        };
+        self.list(&Name::Contact).first().and_then(|c| addr_uri(c)).filter(sip).map(str::to_owned)
+    }
+
+    /// Returns where requests go in the dialog that this INVITE begins: its Contact (RFC 3261
+    /// 12.1.1). Only a user agent of RFC 2543, known by its branch, may leave that out and is
+    /// reached at its From then (RFC 4475 3.4.1, RFC 2543 6.13).
+    pub(crate) fn invite_target(&self) -> Option<String> {
+        let from = || addr_uri(&self.from.value).filter(|_| !self.via.cookie).map(str::to_owned);
+        self.contact_uri().or_else(from)
+    }
+
+    /// Says whether the sender takes a session description in a response. Without Accept it does;
+    /// an empty one takes nothing (RFC 3261 20.1).
+    pub(crate) fn accepts_sdp(&self) -> bool {
+        const RANGES: [&str; 3] = ["application/sdp", "application/*", "*/*"];
+        let takes = |range: &String| {
+            let range = range.split(';').next().unwrap_or_default().trim();
+            RANGES.iter().any(|known| range.eq_ignore_ascii_case(known))
+        };
+        self.text(&Name::Accept).is_none() || self.list(&Name::Accept).iter().any(takes)
     }
 
     /// Returns the Reason values (RFC 3326), unsplit.

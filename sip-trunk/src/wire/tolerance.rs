@@ -547,9 +547,10 @@ fn escape_hashes(line: &[u8], out: &mut Vec<u8>) {
 
 /// Builds the answer to a request that was refused, straight from its bytes and without state:
 /// the Via fields (with `received` and `rport` in the topmost, RFC 3261 18.2.1, RFC 3581 4), From,
-/// To with `to_tag`, Call-ID and CSeq are copied (RFC 3261 8.2.6.2).
+/// To with `to_tag`, Call-ID and CSeq are copied (RFC 3261 8.2.6.2). A sender that forgot From, To
+/// or Call-ID is told all the same (RFC 4475 3.3.1): it knows its request by Via and CSeq (17.1.3).
 ///
-/// Returns `None` for a response, an ACK, or a message that lacks one of these fields.
+/// Returns `None` for a response, an ACK, or a message without a Via and a CSeq.
 pub fn refusal_answer(
     raw: &[u8],
     status: u16,
@@ -601,13 +602,15 @@ pub fn refusal_answer(
             slot = Some(Slot::Single(n));
         }
     }
-    let [Some(from), Some(mut to), Some(call_id), Some(cseq)] = single else { return None };
-    let top = via.first_mut()?;
+    let [from, mut to, call_id, Some(cseq)] = single else { return None };
+    let top = via.first_mut().filter(|via| !via.is_empty())?;
     *top = stamp_via(top, remote);
-    if cseq.trim_ascii_end().to_ascii_uppercase().ends_with(b"ACK") {
+    if cseq.is_empty() || cseq.trim_ascii_end().to_ascii_uppercase().ends_with(b"ACK") {
         return None;
     }
-    if !to.to_ascii_lowercase().windows(5).any(|w| w == b";tag=") {
+    if let Some(to) = &mut to
+        && !to.to_ascii_lowercase().windows(5).any(|w| w == b";tag=")
+    {
         to.extend_from_slice(b";tag=");
         to.extend_from_slice(to_tag.as_bytes());
     }
@@ -619,10 +622,11 @@ pub fn refusal_answer(
         out.extend_from_slice(b"\r\n");
     };
     via.iter().for_each(|value| field("Via", value));
-    field("From", &from);
-    field("To", &to);
-    field("Call-ID", &call_id);
-    field("CSeq", &cseq);
+    for (name, value) in [("From", from), ("To", to), ("Call-ID", call_id), ("CSeq", Some(cseq))] {
+        if let Some(value) = value {
+            field(name, &value);
+        }
+    }
     field("Content-Length", b"0");
     out.extend_from_slice(b"\r\n");
     Some(out)

@@ -158,7 +158,7 @@ fn broken_messages_are_answered_or_dropped() {
         ("3.1.2.16 unknown version", invite("SIP/2.0\r\nVia", "SIP/7.0\r\nVia"), Answered(505)),
         ("3.1.2.17 methods differ", invite("CSeq: 2 INVITE", "CSeq: 2 OPTIONS"), Answered(400)),
         ("3.1.2.19 overlarge status", ok("200 OK", "4294967301 better not break"), Dropped),
-        ("3.3.1 no Call-ID", invite("Call-ID", "X-Call-ID"), Dropped),
+        ("3.3.1 no Call-ID", invite("Call-ID", "X-Call-ID"), Answered(400)),
         ("3.3.8 two From", invite("To:", "From: <sip:x@y>;tag=1\r\nTo:"), Answered(400)),
         ("3.3.9 two Content-Length", invite("Content-Length: 0", "Content-Length: 0\r\nl: 0"), Answered(400)),
         ("two Content-Length in a response", ok("Content-Length: 0", "Content-Length: 0\r\nl: 0"), Dropped),
@@ -169,7 +169,8 @@ fn broken_messages_are_answered_or_dropped() {
             Answered(400),
         ),
         ("bare CR", invite("To:", "X: a\rb\r\nTo:"), Answered(400)),
-        ("no From", invite("From", "X-From"), Dropped),
+        ("no From", invite("From", "X-From"), Answered(400)),
+        ("no CSeq", invite("CSeq", "X-CSeq"), Dropped),
         (
             "STUN",
             b"\x00\x01\x00\x00\x21\x12\xa4\x42\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec(),

@@ -10,6 +10,8 @@ use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::{NumberFormat, NumberRules, NumberRulesError};
+use sip_trunk::trunk::profile::Profile;
+use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
 
 use super::{Check, Checked};
@@ -64,6 +66,7 @@ impl Check<'_> {
         let key = |name: &str| format!("{at}.{name}");
         let name: TrunkName =
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
+        let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
         let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
         let (target, host) = self.target(&key("target"), host_port)?;
         let sources = match raw.sources {
@@ -73,8 +76,10 @@ impl Check<'_> {
                 .map(|text| self.parsed(&key("sources"), text, "write IP addresses"))
                 .collect::<Checked<Vec<IpAddr>>>()?,
         };
-        let mut codecs = Vec::new();
-        for text in raw.codecs.unwrap_or_else(|| vec!["PCMA".into(), "PCMU".into()]) {
+        let usual = profile.as_ref().map_or(&[Codec::Pcma, Codec::Pcmu][..], |profile| profile.codecs);
+        let written = raw.codecs.is_some();
+        let mut codecs = if written { Vec::new() } else { usual.to_vec() };
+        for text in raw.codecs.unwrap_or_default() {
             match text.as_str() {
                 "PCMA" => codecs.push(Codec::Pcma),
                 "PCMU" => codecs.push(Codec::Pcmu),
@@ -90,7 +95,12 @@ impl Check<'_> {
         if codecs.is_empty() {
             return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\" or both");
         }
-        let packet_time_ms = self.within(&key("packet_time_ms"), raw.packet_time_ms, 20, 10..=60)?;
+        let packet_time_ms = self.within(
+            &key("packet_time_ms"),
+            raw.packet_time_ms,
+            profile.as_ref().map_or(20, |profile| i64::from(profile.packet_time_ms)),
+            10..=60,
+        )?;
         if packet_time_ms % 10 != 0 {
             return self.error(
                 key("packet_time_ms"),
@@ -98,13 +108,17 @@ impl Check<'_> {
                 "write 10 to 60 in tens",
             );
         }
-        let options = self.within(&key("options_interval_s"), raw.options_interval_s, 60, 0..=86_400)?;
+        let seconds = |interval: Option<Duration>| interval.map_or(0, |interval| interval.as_secs() as i64);
+        let usual = profile.as_ref().map_or(60, |profile| seconds(profile.options_interval));
+        let options = self.within(&key("options_interval_s"), raw.options_interval_s, usual, 0..=86_400)?;
         let rules = NumberRules {
+            format: profile.as_ref().map_or_else(NumberFormat::default, |profile| profile.numbers),
             country_code: raw.country_code,
             national_prefix: raw.national_prefix,
             international_prefix: raw.international_prefix,
-            user_phone: raw.user_phone.unwrap_or(false),
-            ..NumberRules::default()
+            user_phone: raw
+                .user_phone
+                .unwrap_or_else(|| profile.as_ref().is_some_and(|profile| profile.user_phone)),
         };
         let numbers = self.number_rules(at, raw.number_format.as_deref(), rules)?;
         let trusted = raw.trusted.unwrap_or(false);
@@ -132,7 +146,16 @@ impl Check<'_> {
             )?,
             numbers,
             trusted,
-            identity: self.identity(&key("identity"), raw.identity.as_deref(), trusted)?,
+            identity: match (&profile, &raw.identity) {
+                (Some(profile), None) => profile.identity,
+                _ => self.identity(&key("identity"), raw.identity.as_deref(), trusted)?,
+            },
+            retry_statuses: self.retry_statuses(
+                &key("retry_statuses"),
+                raw.retry_statuses,
+                profile.as_ref().map_or(DEFAULT_RETRY, |profile| profile.retry),
+            )?,
+            profile,
             tolerance: match raw.tolerance.as_deref() {
                 None | Some("lenient") => Tolerance::default(),
                 Some("strict") => Tolerance::STRICT,
@@ -164,6 +187,33 @@ impl Check<'_> {
                 .transpose()?,
             host,
         })
+    }
+
+    fn profile(&self, key: &str, text: &str) -> Checked<Profile> {
+        match Profile::by_name(text) {
+            Some(profile) => Ok(profile),
+            None => {
+                let names: Vec<_> =
+                    Profile::all().iter().map(|profile| format!("\"{}\"", profile.name)).collect();
+                let remedy =
+                    format!("write one of {}; `causeway trunk profiles` explains them", names.join(", "));
+                self.error(key, format!("\"{text}\" is no profile"), remedy)
+            }
+        }
+    }
+
+    fn retry_statuses(&self, key: &str, raw: Option<Vec<i64>>, usual: &[u16]) -> Checked<Vec<u16>> {
+        let Some(raw) = raw else { return Ok(usual.to_vec()) };
+        raw.into_iter()
+            .map(|status| match u16::try_from(status) {
+                Ok(status) if (300..700).contains(&status) && !is_last_word(status) => Ok(status),
+                _ => self.error(
+                    key,
+                    format!("a call is not tried again after {status}"),
+                    "write statuses that say \"elsewhere, perhaps\", such as 408, 503, 504",
+                ),
+            })
+            .collect()
     }
 
     /// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Returns the address, and the host as
@@ -209,7 +259,8 @@ impl Check<'_> {
     fn number_rules(&self, at: &str, format: Option<&str>, rules: NumberRules) -> Checked<NumberRules> {
         let key = |name: &str| format!("{at}.{name}");
         let format = match format {
-            None | Some("e164_plus") => NumberFormat::E164Plus,
+            None => rules.format,
+            Some("e164_plus") => NumberFormat::E164Plus,
             Some("e164") => NumberFormat::E164NoPlus,
             Some("national") => NumberFormat::National,
             Some(other) => {
