@@ -22,7 +22,7 @@ use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Config, Role};
+use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
 use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError};
@@ -492,7 +492,24 @@ fn too_few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
 fn endpoint_config(config: &Config) -> EndpointConfig {
     let sip = config.sip.as_ref();
     let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice()).iter();
-    let trunks = config.trunks.iter().map(|trunk| TrunkConfig {
+    let trunks = config.trunks.iter().map(trunk_config);
+    let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
+    let mut endpoint = EndpointConfig::new(listeners, trunks.collect());
+    if let Some(sip) = sip {
+        endpoint.user_agent.clone_from(&sip.user_agent);
+        endpoint.unknown_source = sip.unknown_source;
+    }
+    endpoint.limits.calls = config.limits.calls;
+    endpoint
+}
+
+fn trunk_config(trunk: &Trunk) -> TrunkConfig {
+    let plain = TrunkConfig::new(trunk.name.clone(), trunk.target);
+    let base = match &trunk.profile {
+        Some(profile) => plain.with_profile(profile),
+        None => plain,
+    };
+    TrunkConfig {
         host: trunk.host.clone(),
         transport: trunk.transport,
         sources: trunk.sources.clone(),
@@ -510,19 +527,10 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         local: trunk.listener,
         registration: trunk.registration.clone(),
         retry_statuses: trunk.retry_statuses.clone(),
-        ..match &trunk.profile {
-            Some(profile) => TrunkConfig::new(trunk.name.clone(), trunk.target).with_profile(profile),
-            None => TrunkConfig::new(trunk.name.clone(), trunk.target),
-        }
-    });
-    let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
-    let mut endpoint = EndpointConfig::new(listeners, trunks.collect());
-    if let Some(sip) = sip {
-        endpoint.user_agent.clone_from(&sip.user_agent);
-        endpoint.unknown_source = sip.unknown_source;
+        reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),
+        delayed_offer: trunk.delayed_offer,
+        ..base
     }
-    endpoint.limits.calls = config.limits.calls;
-    endpoint
 }
 
 fn node_config(config: &Config, identity: Identity) -> NodeConfig {

@@ -20,7 +20,7 @@ use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::trunk::profile::Profile;
 use sip_trunk::wire::tolerance::Tolerance;
-use sip_trunk::{Registration, Transport, UnknownSource};
+use sip_trunk::{Registration, Reliable, Transport, UnknownSource};
 
 pub use error::ConfigError;
 
@@ -176,6 +176,10 @@ pub struct Trunk {
     pub profile: Option<Profile>,
     /// SIP statuses after which a call may be tried on the next trunk of its route.
     pub retry_statuses: Vec<u16>,
+    /// What becomes of reliable provisional responses (RFC 3262); `None`: as the profile has it.
+    pub reliable_provisional: Option<Reliable>,
+    /// INVITEs go out without an offer.
+    pub delayed_offer: bool,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
 }

@@ -77,6 +77,8 @@ pub(super) struct Trunk {
     pub(super) target: String,
     pub(super) profile: Option<String>,
     pub(super) retry_statuses: Option<Vec<i64>>,
+    pub(super) reliable_provisional: Option<String>,
+    pub(super) delayed_offer: Option<bool>,
     pub(super) sources: Option<Vec<String>>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,

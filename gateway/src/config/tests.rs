@@ -297,6 +297,10 @@ fn what_a_trunk_cannot_be_names_the_key_and_the_remedy() {
             "listener = \"192.0.2.9:5060\"",
             "listener: UDP:192.0.2.9:5060 is not in sip.listen; write the address of one of sip.listen with the transport of the target",
         ),
+        (
+            "reliable_provisional = \"maybe\"",
+            "reliable_provisional: \"maybe\" is no choice; write \"off\", \"supported\" or \"required\"",
+        ),
         ("ring_timeout_s = 181", "ring_timeout_s: 181 is out of range; write a number from 5 to 180"),
         (
             "realm = \"pbx\"",

@@ -46,6 +46,8 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         listener: None,
         registration: None,
         profile: None,
+        reliable_provisional: None,
+        delayed_offer: false,
         retry_statuses: vec![408, 503, 504],
         default_caller: Some("+15559999".parse().unwrap()),
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use call_model::{Codec, Number, TrunkName};
+use sip_trunk::Reliable;
 use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
@@ -150,6 +151,21 @@ impl Check<'_> {
                 (Some(profile), None) => profile.identity,
                 _ => self.identity(&key("identity"), raw.identity.as_deref(), trusted)?,
             },
+            reliable_provisional: match raw.reliable_provisional.as_deref() {
+                None => None,
+                Some("off") => Some(Reliable::Off),
+                Some("supported") => Some(Reliable::Supported),
+                Some("required") => Some(Reliable::Required),
+                Some(other) => {
+                    let remedy = "write \"off\", \"supported\" or \"required\"";
+                    return self.error(
+                        key("reliable_provisional"),
+                        format!("\"{other}\" is no choice"),
+                        remedy,
+                    );
+                }
+            },
+            delayed_offer: raw.delayed_offer.unwrap_or(false),
             retry_statuses: self.retry_statuses(
                 &key("retry_statuses"),
                 raw.retry_statuses,
