@@ -25,6 +25,9 @@ pub(crate) struct Rtpengine {
     requests: AtomicU64,
 }
 
+/// How often a request is said again; each waits 5 s for its response.
+const REPEATS: usize = 3;
+
 impl Rtpengine {
     /// Starts it through the laboratory's script and waits until it answers.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
@@ -102,8 +105,18 @@ impl Rtpengine {
         dictionary(request).encode(&mut message);
         self.control.send_to(&message, (self.address, 2223))?;
         let mut buffer = [0; 65_536];
+        let mut repeats = 0;
         let response = loop {
-            let length = self.control.recv(&mut buffer).context("rtpengine does not answer")?;
+            let length = match self.control.recv(&mut buffer) {
+                Ok(length) => length,
+                // The control protocol is datagrams: what is lost is said again, with the same cookie.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && repeats < REPEATS => {
+                    repeats += 1;
+                    self.control.send_to(&message, (self.address, 2223))?;
+                    continue;
+                }
+                Err(error) => return Err(error).context("rtpengine does not answer"),
+            };
             // A response to a request that was given up may come now.
             if let Some(response) = buffer[..length].strip_prefix(cookie.as_bytes()) {
                 break response;
