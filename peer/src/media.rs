@@ -347,3 +347,36 @@ impl Task {
         let _ = self.events.send((self.call, event)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use call_model::Side;
+    use transcoder::Port;
+
+    /// The first connectivity check leaves in the same breath as the socket is made.
+    #[tokio::test]
+    async fn a_new_socket_sends_at_once() {
+        let far = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let (events, _kept) = mpsc::channel(1);
+        let settings = MediaSettings {
+            address: "127.0.0.1".parse().unwrap(),
+            sample_rate: 8_000,
+            identity: DtlsIdentity::generate().unwrap(),
+            events,
+        };
+        let (socket, _leg) = open_leg(&settings).await.unwrap();
+        socket.send(&Outgoing {
+            side: Side::Overlay,
+            port: Port::Rtp,
+            local: socket.local,
+            destination: far.local_addr().unwrap(),
+            bytes: b"check",
+        });
+        let mut buffer = [0; 16];
+        let (length, source) = far.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], source), (&b"check"[..], socket.local));
+    }
+}
