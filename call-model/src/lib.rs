@@ -12,6 +12,7 @@ mod id;
 mod ladder;
 mod media;
 mod pii;
+mod srtp;
 mod text;
 
 pub use address::{Address, AddressError, Caller, Handle, Number};
@@ -21,4 +22,5 @@ pub use id::{CallId, IdError, Side, TrunkName};
 pub use ladder::{Actor, Exchange, Protocol};
 pub use media::{Codec, Direction, DtmfDigit, LegMedia, LegQuality, MediaSecurity, TelephoneEvent};
 pub use pii::{Pii, set_redaction};
+pub use srtp::{SrtpKey, SrtpKeys, SrtpSuite};
 pub use text::printable;

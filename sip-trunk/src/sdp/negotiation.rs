@@ -347,6 +347,7 @@ impl OfferAnswer {
             codec,
             send_payload_type: send,
             receive_payload_type: receive,
+            also_receives: Vec::new(),
             telephone_event: offer.event.zip(audio.telephone_event()).map(|(ours, theirs)| TelephoneEvent {
                 send_payload_type: theirs,
                 receive_payload_type: ours,
@@ -448,6 +449,7 @@ impl OfferAnswer {
             codec,
             send_payload_type: number,
             receive_payload_type: number,
+            also_receives: Vec::new(),
             telephone_event: event.map(|number| TelephoneEvent {
                 send_payload_type: number,
                 receive_payload_type: number,
