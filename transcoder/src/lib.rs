@@ -15,6 +15,7 @@ pub mod phone;
 pub mod quality;
 pub mod rtp;
 mod seed;
+pub mod srtp;
 mod stream;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
