@@ -1,5 +1,5 @@
 //! The trunk leg under SRTP whose keys came in session descriptions (RFC 3711, RFC 4568).
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant};
 
