@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use call_model::{Direction, DtmfDigit};
+use call_model::{CallId, Direction, DtmfDigit};
 
 use super::call::{Call, Phase, label};
 use super::session_timer::{Negotiated, SessionTimer};
@@ -27,8 +27,16 @@ impl Call {
             }
     }
 
-    /// Takes in a request that the general checks let pass: not ACK, not CANCEL.
-    pub(crate) fn on_request(&mut self, core: &mut Core, request: &Request, source: SocketAddr, path: Path) {
+    /// Takes in a request that the general checks let pass: not ACK, not CANCEL. `replaced` is the call
+    /// of ours that the Replaces of a REFER means.
+    pub(crate) fn on_request(
+        &mut self,
+        core: &mut Core,
+        request: &Request,
+        source: SocketAddr,
+        path: Path,
+        replaced: Option<CallId>,
+    ) {
         let sdp = matches!(content(&request.head, &request.body), Content::Sdp(_));
         self.note(core, true, label(request.method.as_str(), sdp));
         let server = core.servers.start(request, source, path, Some(self.key));
@@ -53,11 +61,9 @@ impl Call {
             Method::Options => {
                 self.reply(core, server, 200, vec![("Accept", crate::sdp::CONTENT_TYPE.to_owned())])
             }
-            // Transfer is not done here (RFC 3515 2.4.2); the call goes on.
-            Method::Refer => self.reply(core, server, 603, Vec::new()),
+            Method::Refer => self.on_refer(core, request, server, replaced),
             Method::Prack => self.on_prack(core, request, server),
-            // No subscriptions exist.
-            Method::Notify => self.reply(core, server, 481, Vec::new()),
+            Method::Notify => self.on_notify(core, request, server),
             Method::Other => self.reply(core, server, 501, Vec::new()),
             _ => self.reply(core, server, 405, Vec::new()),
         }
@@ -91,6 +97,14 @@ impl Call {
         self.unacked = None;
         self.drop_modify(core);
         self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
+        if let Some(expires) = self.reports_until() {
+            // RFC 5057 3.2: the subscription outlives the call in the same dialog. Its last NOTIFY has
+            // its own end.
+            self.lingers = true;
+            let until = expires + core.config.timers.give_up() * 8;
+            self.phase = Phase::Closing { cause, waits_for_ack: false, until };
+            return;
+        }
         self.finished = true;
     }
 

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod numbers;
 pub mod parameters;
 pub mod profile;
+mod referral;
 pub(crate) mod registration;
 pub mod retry;
 
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use health::{TrunkState, TrunkStatus};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
