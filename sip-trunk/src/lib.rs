@@ -23,9 +23,7 @@ pub use endpoint::{
     Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
-pub use referral::{
-    RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget,
-};
+pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use trunk::details::CallDetails;
 pub use trunk::{
     LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError, RegistrationState,

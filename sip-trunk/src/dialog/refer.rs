@@ -150,7 +150,8 @@ impl Call {
         };
         let (over, before, told) = (refer.over, refer.status, refer.told);
         let kind = head.text(&Name::ContentType).unwrap_or_default();
-        let fragment = kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("message/sipfrag");
+        let fragment =
+            kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("message/sipfrag");
         if !request.body.is_empty() && !fragment {
             return self.reply(core, server, 415, vec![("Accept", SIPFRAG.to_owned())]);
         }

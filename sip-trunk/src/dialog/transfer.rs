@@ -341,8 +341,7 @@ impl Call {
             }
             Outcome::Timeout => None,
         };
-        let challenged =
-            matches!(&upcall.outcome, Outcome::Response(r, _) if matches!(r.status, 401 | 407));
+        let challenged = matches!(&upcall.outcome, Outcome::Response(r, _) if matches!(r.status, 401 | 407));
         let Some(wait) = wait.filter(|_| tries < MAX_TRIES) else { return self.end_transfer() };
         if let Some(transfer) = &mut self.transfer
             && let State::Open(notifier) = &mut transfer.state

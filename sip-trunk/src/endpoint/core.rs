@@ -24,8 +24,7 @@ use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY";
 
 /// The same towards a trunk that may ask for transfers.
-const ALLOW_WITH_REFER: &str =
-    "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY, REFER";
+const ALLOW_WITH_REFER: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY, REFER";
 
 /// User-Agent and Allow: part of most messages.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
-pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use health::{TrunkState, TrunkStatus};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
 use crate::dialog::{host_of, without_port};

@@ -73,7 +73,10 @@ impl Profile {
             redirects: RedirectPolicy::SameHost,
             notes: &[
                 ("Replaces", "res_pjsip_refer answers and sends INVITE with Replaces for attended transfer."),
-                ("redirects", "Transfer() before the answer sends a 302, whose Contact names the PBX itself."),
+                (
+                    "redirects",
+                    "Transfer() before the answer sends a 302, whose Contact names the PBX itself.",
+                ),
                 (
                     "identity header",
                     "pjsip.conf `trust_id_inbound` reads P-Asserted-Identity before Remote-Party-ID.",
@@ -112,7 +115,10 @@ impl Profile {
             codecs: MU_LAW_FIRST,
             notes: &[
                 ("Replaces", "mod_sofia takes INVITE with Replaces for attended transfer and pickup."),
-                ("redirects", "The `redirect` application sends a 302; a contact at the switch itself is its own."),
+                (
+                    "redirects",
+                    "The `redirect` application sends a 302; a contact at the switch itself is its own.",
+                ),
                 ("identity header", "Sofia profile `caller-id-type` is `rpid` by default."),
                 (
                     "caller's number in",
@@ -169,7 +175,10 @@ impl Profile {
             refer: true,
             replacing: Replacing::Accept,
             notes: &[
-                ("Replaces", "Assumed: `supplementary-service sip refer` passes attended transfers of phones on."),
+                (
+                    "Replaces",
+                    "Assumed: `supplementary-service sip refer` passes attended transfers of phones on.",
+                ),
                 ("identity header", "`asserted-id pai` under `voice service voip / sip`."),
                 ("privacy", "`privacy id` is understood beside an anonymous From (RFC 3325 7)."),
                 ("100rel", "`rel1xx supported 100rel` is the default."),
