@@ -13,6 +13,7 @@ use crate::endpoint::api::{EndedBy, Event};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
 use crate::sdp::{Answer, NegotiationError, OfferAnswer, State};
+use crate::trunk::Transfers;
 use crate::wire::message::{Content, Method, Name, Request, content};
 
 impl Call {
@@ -54,7 +55,12 @@ impl Call {
         self.dialog.remote_cseq = Some(request.head.cseq);
         match request.method {
             Method::Bye => self.on_bye(core, request, server),
-            _ if matches!(self.phase, Phase::Closing { .. }) => self.reply(core, server, 481, Vec::new()),
+            // The subscription may have outlived the call.
+            _ if matches!(self.phase, Phase::Closing { .. })
+                && !(self.lingers && request.method == Method::Subscribe) =>
+            {
+                self.reply(core, server, 481, Vec::new());
+            }
             Method::Invite => self.on_reinvite(core, request, server),
             Method::Update => self.on_update(core, request, server),
             Method::Info => self.on_info(core, request, server),
@@ -63,6 +69,9 @@ impl Call {
             }
             Method::Refer => self.on_refer(core, request, server, replaced),
             Method::Prack => self.on_prack(core, request, server),
+            Method::Subscribe if core.transfers(self.trunk) == Transfers::Accept => {
+                self.on_subscribe(core, request, server);
+            }
             Method::Notify => self.on_notify(core, request, server),
             Method::Other => self.reply(core, server, 501, Vec::new()),
             _ => self.reply(core, server, 405, Vec::new()),

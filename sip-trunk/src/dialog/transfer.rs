@@ -233,6 +233,37 @@ impl Call {
         Ok(())
     }
 
+    /// SUBSCRIBE within the subscription that a REFER began (RFC 6665 4.2.1, RFC 3515 2.4.4): it may
+    /// be ended, or asked after; it is not made longer.
+    pub(super) fn on_subscribe(&mut self, core: &mut Core, request: &Request, server: u64) {
+        let head = &request.head;
+        let event = head.text(&Name::Event).unwrap_or_default();
+        if !event.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("refer") {
+            return self.reply(core, server, 489, vec![("Allow-Events", "refer".to_owned())]);
+        }
+        let fits = |t: &&mut Box<Transfer>| {
+            let plain = |text: &str| text.to_ascii_lowercase().replace(' ', "");
+            t.reports && plain(&t.event) == plain(&event)
+        };
+        let Some(transfer) = self.transfer.as_mut().filter(fits) else {
+            return self.reply(core, server, 481, Vec::new());
+        };
+        let State::Open(notifier) = &mut transfer.state else {
+            return self.reply(core, server, 481, Vec::new());
+        };
+        let asked = head.text(&Name::Expires).and_then(|value| value.trim().parse::<u64>().ok());
+        let left = notifier.expires.saturating_duration_since(core.io.now).as_secs();
+        let granted = asked.map_or(left, |asked| asked.min(left));
+        notifier.wanted = true;
+        if granted == 0 {
+            notifier.over.get_or_insert("timeout");
+        } else {
+            notifier.expires = core.io.now + Duration::from_secs(granted);
+        }
+        self.reply(core, server, 200, vec![("Expires", granted.to_string())]);
+        self.run_notify(core);
+    }
+
     /// Returns until when the far side is to hear of its transfer, if it is.
     pub(super) fn reports_until(&self) -> Option<Instant> {
         match &self.transfer.as_ref().filter(|transfer| transfer.reports)?.state {

@@ -23,8 +23,10 @@ use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 /// (RFC 3515 2.4.1).
 const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY";
 
-/// The same towards a trunk that may ask for transfers.
-const ALLOW_WITH_REFER: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY, REFER";
+/// The same towards a trunk that may ask for transfers. SUBSCRIBE comes from whoever wants to hear of
+/// its transfer no longer (RFC 3515 2.4.4).
+const ALLOW_WITH_REFER: &str =
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY, REFER, SUBSCRIBE";
 
 /// User-Agent and Allow: part of most messages.
 #[derive(Debug)]

@@ -82,7 +82,7 @@ fn d15_an_answered_call_is_taken_over() {
         assert!(events.iter().any(|e| matches!(e, Event::Ended { call, .. } if *call == old)));
         release(&mut lab, call);
         assert!(lab.inbox(1)[0].starts_with("BYE "));
-        assert_eq!(lab.try_command(0, Command::Hold { call: old, on: true }).is_err(), true);
+        assert!(lab.try_command(0, Command::Hold { call: old, on: true }).is_err());
     }
 }
 

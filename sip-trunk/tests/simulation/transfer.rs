@@ -261,6 +261,31 @@ fn d12_a_transferor_that_hangs_up_hears_of_its_transfer() {
     lab.assert_empty(0);
 }
 
+// RFC 3515 2.4.4, RFC 6665 4.2.1: whoever wants to hear no more says so.
+#[test]
+fn d12_a_transferor_may_end_its_subscription() {
+    let mut lab = accepting();
+    let (call, ok, first) = transferring(&mut lab);
+    accept(&mut lab, &first);
+    let with = |cseq, event: &str, expires: &str| {
+        Ask::within(&ok, "SUBSCRIBE", cseq).line(event).line(&format!("Expires: {expires}")).text()
+    };
+    assert_eq!(status(&lab.tell(&with(3, "Event: presence", "60"))[0]), 489);
+    assert_eq!(status(&lab.tell(&with(4, "Event: refer;id=7", "60"))[0]), 481);
+    let got = lab.tell(&with(5, "Event: refer", "6000"));
+    assert_eq!((status(&got[0]), header(&got[0], "Expires").as_str()), (200, "179"), "no longer than it was");
+    assert_eq!(body(&got[1]), "SIP/2.0 100 Trying\r\n");
+    accept(&mut lab, &got[1]);
+    let got = lab.tell(&with(6, "Event: refer", "0"));
+    assert_eq!(header(&got[1], "Subscription-State"), "terminated;reason=timeout");
+    accept(&mut lab, &got[1]);
+    assert_eq!(status(&lab.tell(&with(7, "Event: refer", "60"))[0]), 481);
+    let told = lab.try_command(0, Command::ReportTransfer { call, status: 200 });
+    assert_eq!(told, Err(CommandError::WrongState));
+    release(&mut lab, call);
+    assert_clean(&mut lab);
+}
+
 // RFC 3515 2.4.2: by whatever policy, the call is as it was.
 #[test]
 fn d13_a_transfer_is_refused_as_the_policy_says() {
