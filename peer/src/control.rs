@@ -9,6 +9,7 @@
 //! {"command":"answer","echo":true}
 //! {"command":"hold","on":true}
 //! {"command":"policy","mode":"early:2s","early":"please-wait.wav","echo":true}
+//! {"command":"policy","mode":"manual","reject_anonymous":true}
 //! ```
 
 use std::io;
@@ -120,7 +121,8 @@ pub fn parse(line: &str, load: &dyn Fn(&Path) -> Result<Clip, AudioError>) -> Re
             let early = fields.clip("early")?;
             let mode =
                 parse_mode(&mode, early).map_err(|message| Complaint::new("mode", message, MODE_REMEDY))?;
-            Command::Policy(AnswerPolicy { mode, options: fields.options()? })
+            let reject_anonymous = fields.flag("reject_anonymous")?.unwrap_or(false);
+            Command::Policy(AnswerPolicy { mode, options: fields.options()?, reject_anonymous })
         }
         "status" => Command::Status,
         "quit" => Command::Quit,

@@ -4,6 +4,7 @@ pub(crate) mod call;
 mod early;
 mod in_dialog;
 mod modify;
+mod probe;
 mod reliable;
 mod session_timer;
 pub(crate) mod uac;

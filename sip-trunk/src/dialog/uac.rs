@@ -72,9 +72,13 @@ pub(crate) fn place(
         caller.from = format!("{open};otg={}>", group.label);
     }
     let parameters = details.parameters.write(config.portability);
-    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => config.numbers.uri_of(called, host),
+    };
+    let target = with_parameters(&uri(&config.host), &parameters);
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = config.numbers.uri_of(called, without_port(&config.host));
+    let to = uri(without_port(&config.host));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -140,7 +144,8 @@ impl Call {
         lines.extend(outgoing.lines.iter().cloned());
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
-        let extra = Extra { lines, sdp: sdp.as_deref(), ..Extra::default() };
+        let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
+        let extra = Extra { lines, sdp: sdp.as_deref(), hops, ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);

@@ -122,6 +122,7 @@ pub(crate) fn receive(
     call.offer_answer = offer_answer;
     *call.details = details;
     call.learn_methods(head);
+    let details = call.details.clone();
     core.events.push_back(Event::Incoming {
         call: id,
         trunk: trunk_name,
@@ -130,6 +131,7 @@ pub(crate) fn receive(
         caller,
         source,
         has_offer,
+        details,
     });
     call.note(core, true, label("INVITE", has_offer));
     call.respond(core, server, 100, &Extra::default());

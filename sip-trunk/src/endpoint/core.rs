@@ -19,6 +19,9 @@ use crate::trunk::numbers::user_part;
 use crate::trunk::{GroupForm, Reliable, Trunk, parameters};
 use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
+/// How many hops a request of ours may go (RFC 3261 8.1.1.6).
+const MAX_FORWARDS: u8 = 70;
+
 /// What this endpoint can do, for Allow headers.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
@@ -44,6 +47,8 @@ pub(crate) struct Extra<'a> {
     /// Whole lines of a request of ours.
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
+    /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
+    pub(crate) hops: Option<u8>,
 }
 
 impl Core {
@@ -92,7 +97,7 @@ impl Core {
         let name = method.as_str();
         let mut out = Writer::request(name, uri);
         out.line("Via", &via(path, branch));
-        out.line("Max-Forwards", "70");
+        out.line("Max-Forwards", &extra.hops.map_or(MAX_FORWARDS, |hops| hops.min(MAX_FORWARDS)).to_string());
         for route in routes {
             out.line("Route", &route);
         }

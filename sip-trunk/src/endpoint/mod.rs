@@ -181,6 +181,11 @@ impl Endpoint {
                 call.release(core, cause);
                 Ok(())
             }),
+            Command::Reject { call, status, cause } => self.with(call, |call, core| {
+                call.reject(core, status, cause);
+                Ok(())
+            }),
+            Command::Probe { call } => self.with(call, |call, core| call.probe(core)),
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
             Command::Drain { on } => {
                 self.core.draining = on;
@@ -201,14 +206,19 @@ impl Endpoint {
         media: LocalMedia,
         details: CallDetails,
     ) -> Result<(), CommandError> {
-        let index = self.admit(call, trunk)?;
+        let plain = |dialled: &String| dialled.bytes().all(|b| b.is_ascii_digit() || b == b'*');
+        if !details.emergency.as_ref().is_none_or(plain) {
+            return Err(CommandError::Unusable);
+        }
+        let index = self.admit(call, trunk, details.emergency.is_some())?;
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
     }
 
-    fn admit(&self, call: CallId, trunk: &TrunkName) -> Result<usize, CommandError> {
-        if self.core.draining {
+    /// An emergency call is stopped by nothing but the want of memory for it.
+    fn admit(&self, call: CallId, trunk: &TrunkName, emergency: bool) -> Result<usize, CommandError> {
+        if self.core.draining && !emergency {
             return Err(CommandError::Draining);
         }
         if self.ids.contains_key(&call) {
@@ -218,7 +228,9 @@ impl Endpoint {
         if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
             return Err(CommandError::Unusable);
         }
-        if !self.has_channel(index) || self.core.clients.len() >= self.core.config.limits.transactions {
+        if !emergency && !self.has_channel(index)
+            || self.calls.len() >= self.core.config.limits.calls.saturating_mul(2)
+            || self.core.clients.len() >= self.core.config.limits.transactions {
             return Err(CommandError::NoChannel);
         }
         Ok(index)
