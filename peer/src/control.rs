@@ -480,6 +480,8 @@ mod tests {
         let Ok(Command::Answer { call: Some(_), options: Some(options) }) = read(line) else { panic!() };
         assert!(options.echo);
         assert!(matches!(read(r#"{"command":"hold","on":false}"#), Ok(Command::Hold { on: false, .. })));
+        let policy = read(r#"{"command":"policy","mode":"manual","reject_anonymous":true}"#);
+        assert!(matches!(policy, Ok(Command::Policy(AnswerPolicy { reject_anonymous: true, .. }))));
         let policy = read(r#"{"command":"policy","mode":"early:200ms","early":"good.wav"}"#);
         let Ok(Command::Policy(AnswerPolicy { mode: AnswerMode::Early { wait, clip: Some(_) }, .. })) =
             policy

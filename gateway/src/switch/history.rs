@@ -16,6 +16,11 @@ impl History {
         Self { records: VecDeque::new(), limit }
     }
 
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.records.drain(..self.records.len().saturating_sub(limit));
+    }
+
     pub(super) fn push(&mut self, record: CallRecord) {
         if self.limit == 0 {
             return;

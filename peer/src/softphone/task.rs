@@ -197,7 +197,9 @@ impl Task {
         self.report(Event::Calling { call, to: to.to_string() });
         // Numbers are reached through gateways only.
         let through_gateway = matches!(to, Address::Number(_));
-        self.calls.insert(call, Call { through_gateway, ..Call::outgoing(media, options) });
+        let mut outgoing = Call::outgoing(media, options);
+        outgoing.through_gateway = through_gateway;
+        self.calls.insert(call, outgoing);
         if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
             self.end_unsent(call);
         }

@@ -168,6 +168,26 @@ async fn calls_that_are_not_answered_say_why() {
     assert_eq!(field.await.as_deref(), Some("call"), "there is no call to hang up");
 }
 
+/// RFC 5079.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e06_a_user_who_refuses_anonymous_callers_says_433_to_them_alone() {
+    let overlay = Overlay::start().await;
+    let policy = AnswerPolicy { reject_anonymous: true, ..AnswerPolicy::default() };
+    let mut bob = overlay.user("bob", 12, policy).await;
+    let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
+    for hidden in [true, false] {
+        let Command::Call { to, display_name, options, .. } = call("bob", CallOptions::default()) else {
+            unreachable!()
+        };
+        let ring_timeout = Duration::from_secs(2);
+        alice.send(Command::Call { to, display_name, private: hidden, ring_timeout, options }).await;
+        let ended = alice.wait_ended().await;
+        let expected = if hidden { (24, Some(433), "far") } else { (19, ended.sip_status, "timeout") };
+        assert_eq!((ended.cause, ended.sip_status, ended.by), expected, "{ended:?}");
+        bob.wait_ended().await;
+    }
+}
+
 /// Sixty-four calls ring; one more is busy whatever the policy says by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_beyond_the_limit_is_rejected_and_not_answered() {

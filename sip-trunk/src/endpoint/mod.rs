@@ -30,7 +30,7 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
+use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
 use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
@@ -195,6 +195,28 @@ impl Endpoint {
         };
         self.settle();
         done
+    }
+
+    /// Takes another configuration of a trunk. Calls go on; what they do next goes by the new one.
+    ///
+    /// # Errors
+    /// `UnknownTrunk`, or `Unusable` where the trunk would be elsewhere (target, transport, listener,
+    /// sources, registration): that takes another endpoint. Nothing has changed then.
+    pub fn reconfigure_trunk(&mut self, now: Instant, config: TrunkConfig) -> Result<(), CommandError> {
+        self.core.io.now = now;
+        let index = by_name(&self.core.trunks, &config.name).ok_or(CommandError::UnknownTrunk)?;
+        let trunk = self.core.trunks.get_mut(index).ok_or(CommandError::UnknownTrunk)?;
+        let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
+        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
+            return Err(CommandError::Unusable);
+        }
+        let asked = trunk.config.options_interval.is_some();
+        trunk.reconfigure(config);
+        if !asked {
+            health::start(&mut self.core, index);
+        }
+        self.settle();
+        Ok(())
     }
 
     fn invite(

@@ -74,8 +74,8 @@ fn a_closing_that_found_no_room_is_repeated_until_the_ports_come_back() {
     assert!(engine.look_after().is_empty());
     assert_eq!(engine.closes_waiting(), 0);
     while let Some(report) = reports.blocking_recv() {
-        if let Report::PortsFree { overlay, trunk } = report {
-            engine.ports_free(overlay, trunk);
+        if let Report::PortsFree(ports) = report {
+            engine.ports_free(ports);
             break;
         }
     }
