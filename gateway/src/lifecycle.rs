@@ -513,7 +513,9 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         endpoint.user_agent.clone_from(&sip.user_agent);
         endpoint.unknown_source = sip.unknown_source;
     }
-    endpoint.limits.calls = config.limits.calls;
+    // A call between two trunks is two to the endpoint; the switch counts it as one.
+    let transit = config.routes.iter().any(|route| !route.from.is_empty());
+    endpoint.limits.calls = config.limits.calls.saturating_mul(if transit { 2 } else { 1 });
     endpoint
 }
 

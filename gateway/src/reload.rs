@@ -13,7 +13,7 @@ use admin_api::{ReloadFailure, Reloaded};
 use call_model::TrunkName;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::config::{Config, Trunk};
+use crate::config::{Config, Limits, Trunk};
 use crate::driver::Request;
 use crate::lifecycle::Identity;
 
@@ -84,11 +84,12 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
     let same = |left: &dyn std::fmt::Debug, right: &dyn std::fmt::Debug| {
         format!("{left:?}") == format!("{right:?}")
     };
+    let tokens = |config: &Config| config.admin.as_ref().map(|admin| admin.tokens.clone());
     for (key, differs) in [
         ("overlay", !same(&current.overlay, &fresh.overlay)),
         ("sip", !same(&current.sip, &fresh.sip)),
         ("media", !same(&current.media, &fresh.media)),
-        ("admin", !same(&current.admin, &fresh.admin)),
+        ("admin", !same(&current.admin, &fresh.admin) || tokens(current) != tokens(fresh)),
         ("log", !same(&current.log, &fresh.log)),
         ("limits.drain_s", current.limits.drain != fresh.limits.drain),
         // The overlay is told once which numbers are served here.
@@ -123,12 +124,17 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
         emergency = current.emergency.clone();
         restart.push("emergency".to_owned());
     }
+    let limits = Limits {
+        calls: fresh.limits.calls.min(current.limits.calls),
+        drain: current.limits.drain,
+        ..fresh.limits
+    };
     for (key, differs) in [
         ("routes", !same(&current.routes, &routes)),
         ("numbers", current.numbers != fresh.numbers),
         ("policy", !same(&current.policy, &fresh.policy)),
         ("emergency", !same(&current.emergency, &emergency)),
-        ("limits", !same(&current.limits, &fresh.limits)),
+        ("limits", !same(&current.limits, &limits)),
     ] {
         if differs {
             applied.push(key.to_owned());
@@ -142,11 +148,7 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
     if fresh.limits.calls > current.limits.calls {
         restart.push("limits.calls".to_owned());
     }
-    merged.limits = crate::config::Limits {
-        calls: fresh.limits.calls.min(current.limits.calls),
-        drain: current.limits.drain,
-        ..fresh.limits
-    };
+    merged.limits = limits;
     (merged, Reloaded { applied, restart })
 }
 
@@ -157,4 +159,70 @@ fn is_at(current: &Trunk, wanted: &Trunk) -> bool {
         && current.listener == wanted.listener
         && current.sources == wanted.sources
         && current.registration == wanted.registration
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+
+    const FILE: &str = r#"
+[overlay]
+role = "gateway"
+identity_file = "gateway.pem"
+trust_file = "root.pem"
+listen = ["/ip4/127.0.0.1/udp/4001/quic-v1"]
+
+[sip]
+listen = ["udp:127.0.0.1:5060"]
+
+[[trunks]]
+name = "pbx"
+target = "udp:127.0.0.10"
+max_calls = 10
+
+[[routes]]
+prefix = "+44"
+trunks = ["pbx"]
+
+[limits]
+calls = 100
+"#;
+
+    fn merged(from: &str, to: &str) -> (Config, Vec<String>, Vec<String>) {
+        let parse = |text: &str| Config::parse(Path::new("/etc/causeway/causeway.toml"), text).unwrap();
+        assert!(from.is_empty() || FILE.contains(from));
+        let (config, reloaded) = merge(&parse(FILE), &parse(&FILE.replacen(from, to, 1)));
+        (config, reloaded.applied, reloaded.restart)
+    }
+
+    #[test]
+    fn g05_what_can_change_is_told_from_what_needs_a_restart() {
+        let none = Vec::<String>::new();
+        let (_, applied, restart) = merged("", "");
+        assert_eq!((applied, restart), (none.clone(), none.clone()), "the same file changes nothing");
+        let (config, applied, restart) = merged("max_calls = 10", "max_calls = 3");
+        assert_eq!((applied, restart), (vec!["trunks.pbx".to_owned()], none.clone()));
+        assert_eq!(config.trunks[0].max_calls, 3);
+        let (config, applied, restart) = merged("127.0.0.10", "127.0.0.11");
+        assert_eq!((applied, restart), (none.clone(), vec!["trunks.pbx".to_owned()]));
+        assert_eq!(config.trunks[0].target.ip().to_string(), "127.0.0.10", "a trunk is not half moved");
+        let (config, applied, restart) = merged("calls = 100", "calls = 50");
+        assert_eq!((config.limits.calls, applied, restart), (50, vec!["limits".to_owned()], none.clone()));
+        let (config, applied, restart) = merged("calls = 100", "calls = 200");
+        assert_eq!((config.limits.calls, applied, restart), (100, none.clone(), vec!["limits.calls".to_owned()]));
+        let (_, applied, restart) = merged("5060\"]", "5061\"]");
+        assert_eq!((applied, restart), (none, vec!["sip".to_owned()]));
+    }
+
+    #[test]
+    fn a_route_to_a_trunk_that_is_not_there_yet_waits_for_the_restart() {
+        let second = "[[trunks]]\nname = \"new\"\ntarget = \"udp:127.0.0.12\"\n\n[[routes]]\nprefix = \"+1\"\ntrunks = [\"new\", \"pbx\"]\nfrom = [\"new\"]\n\n[[routes]]";
+        let (config, applied, restart) = merged("[[routes]]", second);
+        assert_eq!((applied, restart), (vec!["routes".to_owned()], vec!["trunks.new".to_owned()]));
+        let route = config.routes.iter().find(|route| route.prefix == "1").unwrap();
+        assert_eq!((route.trunks.len(), route.from.len()), (1, 0));
+    }
 }
