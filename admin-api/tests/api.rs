@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use admin_api::{
-    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure, Reloaded, RouteTest, Scope,
-    TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
+    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure,
+    Reloaded, RouteTest, Scope, TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
 };
 use call_model::{Address, CallId, TrunkName};
 

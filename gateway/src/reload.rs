@@ -81,9 +81,8 @@ impl Reloader {
 fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
     let mut merged = current.clone();
     let (mut applied, mut restart) = (Vec::new(), Vec::new());
-    let same = |left: &dyn std::fmt::Debug, right: &dyn std::fmt::Debug| {
-        format!("{left:?}") == format!("{right:?}")
-    };
+    let same =
+        |left: &dyn std::fmt::Debug, right: &dyn std::fmt::Debug| format!("{left:?}") == format!("{right:?}");
     let tokens = |config: &Config| config.admin.as_ref().map(|admin| admin.tokens.clone());
     for (key, differs) in [
         ("overlay", !same(&current.overlay, &fresh.overlay)),
@@ -99,7 +98,8 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
             restart.push(key.to_owned());
         }
     }
-    let names = |config: &Config| config.trunks.iter().map(|t| t.name.clone()).collect::<BTreeSet<TrunkName>>();
+    let names =
+        |config: &Config| config.trunks.iter().map(|t| t.name.clone()).collect::<BTreeSet<TrunkName>>();
     let (before, after) = (names(current), names(fresh));
     restart.extend(before.symmetric_difference(&after).map(|name| format!("trunks.{name}")));
     for trunk in &mut merged.trunks {
@@ -212,7 +212,10 @@ calls = 100
         let (config, applied, restart) = merged("calls = 100", "calls = 50");
         assert_eq!((config.limits.calls, applied, restart), (50, vec!["limits".to_owned()], none.clone()));
         let (config, applied, restart) = merged("calls = 100", "calls = 200");
-        assert_eq!((config.limits.calls, applied, restart), (100, none.clone(), vec!["limits.calls".to_owned()]));
+        assert_eq!(
+            (config.limits.calls, applied, restart),
+            (100, none.clone(), vec!["limits.calls".to_owned()])
+        );
         let (_, applied, restart) = merged("5060\"]", "5061\"]");
         assert_eq!((applied, restart), (none, vec!["sip".to_owned()]));
     }

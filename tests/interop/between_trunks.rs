@@ -146,17 +146,26 @@ fn digits_causes_and_refusals_cross_between_trunks() {
             (call["to"] == to.as_str() && call["outcome"].is_string()).then_some(call)
         })
         .unwrap();
-        assert_eq!((&call["outcome"], &call["cause"]["sip_status"]), (&"upstream".into(), &status.into()), "{call}");
+        assert_eq!(
+            (&call["outcome"], &call["cause"]["sip_status"]),
+            (&"upstream".into(), &status.into()),
+            "{call}"
+        );
         assert!(network.pbx.log().contains(&format!("SIP/2.0 {status}")));
     }
     let ring = Duration::from_secs(2);
     network.pbx.originate(&Originate { to: "+442079460607", caller: PBX, extension: "608", ring }).unwrap();
-    lab::until("the carrier is cancelled", SOON, || network.carrier.log().contains("CANCEL sip:").then_some(()))
-        .unwrap();
+    lab::until("the carrier is cancelled", SOON, || {
+        network.carrier.log().contains("CANCEL sip:").then_some(())
+    })
+    .unwrap();
     let call = network.over();
     assert_eq!((&call["outcome"], &call["released_by"]), (&"client".into(), &"trunk".into()), "{call}");
     // A number that leads nowhere but back, and one that no route is open to.
-    network.carrier.originate(&Originate { to: "+442079460600", caller: PBX, extension: "608", ring }).unwrap();
+    network
+        .carrier
+        .originate(&Originate { to: "+442079460600", caller: PBX, extension: "608", ring })
+        .unwrap();
     let call = lab::until("the call is refused", SOON, || {
         let call = network.gateway.json("/v1/calls?limit=1").ok()?["calls"][0].clone();
         (call["to"] == "+442079460600" && call["outcome"].is_string()).then_some(call)
@@ -196,7 +205,11 @@ fn g05_a_broken_file_changes_nothing_and_a_good_one_applies_to_the_next_call() {
     network.pbx.originate(&Originate { to: "+442079460600", ..live.clone() }).unwrap();
     let call = lab::until("the second call is refused", SOON, || {
         let calls = network.gateway.json("/v1/calls?limit=5").ok()?["calls"].clone();
-        calls.as_array()?.iter().find(|call| call["to"] == "+442079460600" && call["outcome"].is_string()).cloned()
+        calls
+            .as_array()?
+            .iter()
+            .find(|call| call["to"] == "+442079460600" && call["outcome"].is_string())
+            .cloned()
     })
     .unwrap();
     assert_eq!(call["cause"]["q850"], 1, "{call}");

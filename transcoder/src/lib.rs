@@ -22,5 +22,5 @@ pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
 pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
-pub use relay::{Relay, RelayConfig};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};
+pub use relay::{Relay, RelayConfig};

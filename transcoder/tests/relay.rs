@@ -227,10 +227,7 @@ fn a_digit_that_cannot_go_in_rtp_is_left_to_signalling() {
     assert_eq!(out[1].2, out[0].2.wrapping_add(1));
     let digit = DtmfDigit::from_char('#').unwrap();
     let told: Vec<_> = line.events.iter().filter(|event| matches!(event, BridgeEvent::Dtmf { .. })).collect();
-    assert_eq!(
-        told,
-        [&BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms: 100, forwarded: false }]
-    );
+    assert_eq!(told, [&BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms: 100, forwarded: false }]);
     assert!(!line.relay.send_dtmf(line.now, Side::Onward, digit, 100));
 }
 

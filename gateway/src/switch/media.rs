@@ -172,7 +172,8 @@ impl Switch {
                 self.release(now, call, End::gateway(cause));
             }
             MediaEvent::OverlayConnected { call } => {
-                let overlay = self.calls.get(&call).and_then(|live| Some(live.leg(live.role_of(Side::Overlay)?)));
+                let overlay =
+                    self.calls.get(&call).and_then(|live| Some(live.leg(live.role_of(Side::Overlay)?)));
                 if overlay.is_some_and(|leg| leg.is_open()) {
                     self.tell_overlay(call, SessionCommand::MediaUp);
                 }
@@ -197,7 +198,10 @@ impl Switch {
             }
             MediaEvent::FirstPacket { call, side } => self.first_packet(now, call, side),
             MediaEvent::Quality { call, overlay, trunk, onward } => {
-                self.take_figures(call, [(Side::Overlay, overlay), (Side::Trunk, trunk), (Side::Onward, onward)]);
+                self.take_figures(
+                    call,
+                    [(Side::Overlay, overlay), (Side::Trunk, trunk), (Side::Onward, onward)],
+                );
             }
         }
     }

@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use call_model::{
-    Actor, Address, CallId, Caller, Cause, Exchange, Gate, Protocol, Verdict, printable,
-};
+use call_model::{Actor, Address, CallId, Caller, Cause, Exchange, Gate, Protocol, Verdict, printable};
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{NodeEvent, VerifiedCaller};
 

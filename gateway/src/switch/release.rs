@@ -61,7 +61,9 @@ impl Switch {
         }
         let cause = call.record.cause.unwrap_or(end.cause);
         for role in [Role::Caller, Role::Callee] {
-            let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else { continue };
+            let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else {
+                continue;
+            };
             call.leg_mut(role).state = State::Releasing;
             if call.leg(role).is_overlay() {
                 let command = overlay_goodbye(call, role, cause);
@@ -119,9 +121,7 @@ fn overlay_goodbye(call: &Call, role: Role, cause: Cause) -> SessionCommand {
     let text = call.goodbye.clone();
     match (call.is_answered(), role) {
         (true, _) => SessionCommand::Bye { cause, text },
-        (false, Role::Caller) => {
-            SessionCommand::Reject { cause, sip_status: call.record.sip_status, text }
-        }
+        (false, Role::Caller) => SessionCommand::Reject { cause, sip_status: call.record.sip_status, text },
         (false, Role::Callee) => SessionCommand::Cancel { answered_elsewhere: false },
     }
 }
@@ -140,10 +140,7 @@ fn trunk_goodbye(call: &Call, role: Role, cause: Cause) -> Command {
 /// Says whether a status of the far leg says of the callee what the caller is to hear, rather than
 /// something of the way there. A cause alone does not tell these apart (RFC 3398 7.2.4.1).
 fn is_the_callees_word(status: u16) -> bool {
-    matches!(
-        status,
-        403 | 404 | 410 | 433 | 480 | 484 | 485 | 486 | 488 | 600 | 603 | 604 | 606 | 607 | 608
-    )
+    matches!(status, 403 | 404 | 410 | 433 | 480 | 484 | 485 | 486 | 488 | 600 | 603 | 604 | 606 | 607 | 608)
 }
 
 /// Says whose doing the end of a call was.

@@ -61,7 +61,13 @@ impl Switch {
             }
             Event::Alive { call } => self.trunk_alive(now, call),
             Event::Ended { call, cause, status, text, by } => {
-                self.trunk_ended(now, call, End { cause, sip_status: status, by: ReleasedBy::Gateway }, &text, by);
+                self.trunk_ended(
+                    now,
+                    call,
+                    End { cause, sip_status: status, by: ReleasedBy::Gateway },
+                    &text,
+                    by,
+                );
             }
         }
     }

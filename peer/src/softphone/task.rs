@@ -266,7 +266,8 @@ impl Task {
             }
             AnswerMode::Reject if anonymous => {
                 // RFC 5079: the caller may call again and be shown.
-                let (cause, text) = (Cause::ANONYMOUS_CALL_REJECTED, "anonymous calls are refused".to_owned());
+                let (cause, text) =
+                    (Cause::ANONYMOUS_CALL_REJECTED, "anonymous calls are refused".to_owned());
                 self.tell(id, SessionCommand::Reject { cause, sip_status: Some(433), text });
             }
             AnswerMode::Reject => {

@@ -252,7 +252,8 @@ impl Endpoint {
         }
         if !emergency && !self.has_channel(index)
             || self.calls.len() >= self.core.config.limits.calls.saturating_mul(2)
-            || self.core.clients.len() >= self.core.config.limits.transactions {
+            || self.core.clients.len() >= self.core.config.limits.transactions
+        {
             return Err(CommandError::NoChannel);
         }
         Ok(index)

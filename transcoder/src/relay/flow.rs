@@ -103,13 +103,7 @@ impl Flow {
         }
     }
 
-    fn receive_event(
-        &mut self,
-        now: Instant,
-        packet: &RtpPacket<'_>,
-        out: &mut RtpLeg,
-        emit: RtpEmit<'_>,
-    ) {
+    fn receive_event(&mut self, now: Instant, packet: &RtpPacket<'_>, out: &mut RtpLeg, emit: RtpEmit<'_>) {
         let was_active = self.heard.is_active();
         if self.heard.receive(now, packet.timestamp(), packet.marker(), packet.payload()).is_err() {
             self.refused += 1;

@@ -8,11 +8,7 @@ use super::{Check, Checked};
 use crate::config::{Emergency, Trunk, shape};
 
 impl Check<'_> {
-    pub(super) fn emergency(
-        &self,
-        raw: Option<shape::Emergency>,
-        trunks: &[Trunk],
-    ) -> Checked<Emergency> {
+    pub(super) fn emergency(&self, raw: Option<shape::Emergency>, trunks: &[Trunk]) -> Checked<Emergency> {
         let Some(raw) = raw else { return Ok(Emergency::default()) };
         let trunk = raw.trunk.as_deref();
         let trunk = trunk.map(|text| self.trunk_called("emergency.trunk", text, trunks)).transpose()?;
@@ -61,7 +57,8 @@ impl Check<'_> {
         raw: Option<shape::Interconnect>,
     ) -> Checked<Option<Interconnect>> {
         let Some(shape::Interconnect { operator }) = raw else { return Ok(None) };
-        let plain = |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        let plain =
+            |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
         if !operator.as_ref().is_none_or(plain) {
             let remedy = "write the name this network has there, such as \"example.net\"";
             return self.error(format!("{key}.operator"), "no name of a network", remedy);

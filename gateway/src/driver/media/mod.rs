@@ -119,8 +119,11 @@ impl MediaEngine {
             }
             MediaCommand::OpenRelay { call } => {
                 return Some(
-                    self.open_relay(now, call)
-                        .unwrap_or_else(|(cause, detail)| MediaEvent::Refused { call, cause, detail }),
+                    self.open_relay(now, call).unwrap_or_else(|(cause, detail)| MediaEvent::Refused {
+                        call,
+                        cause,
+                        detail,
+                    }),
                 );
             }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
@@ -221,9 +224,8 @@ impl MediaEngine {
         let sockets = self.bind()?;
         let (overlay, trunk_rtp) = (sockets.locals[0], sockets.locals[1]);
         let ports = sockets.ports;
-        let (bridge, overlay_sdp) = self
-            .bridge(now, overlay, trunk_rtp, offer)
-            .inspect_err(|_| self.ports_free(ports))?;
+        let (bridge, overlay_sdp) =
+            self.bridge(now, overlay, trunk_rtp, offer).inspect_err(|_| self.ports_free(ports))?;
         self.place(call, Media::Bridge(Box::new(bridge)), sockets)?;
         Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
     }

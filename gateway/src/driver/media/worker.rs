@@ -337,12 +337,12 @@ impl Loop {
             let now = Instant::now();
             match order {
                 Order::Add { call, media, sockets } => self.add(now, call, media, *sockets),
-                Order::OverlayAnswer { call, sdp } => self.on(now, call, |session| {
-                    session.media.accept_overlay_answer(&sdp, now)
-                }),
-                Order::TrunkMedia { call, side, media } => self.on(now, call, |session| {
-                    session.media.set_trunk_media(side, &media, now)
-                }),
+                Order::OverlayAnswer { call, sdp } => {
+                    self.on(now, call, |session| session.media.accept_overlay_answer(&sdp, now))
+                }
+                Order::TrunkMedia { call, side, media } => {
+                    self.on(now, call, |session| session.media.set_trunk_media(side, &media, now))
+                }
                 Order::OverlayHold { call, on } => self.on(now, call, |session| {
                     session.media.set_overlay_hold(on, now);
                     Ok(())

@@ -120,9 +120,9 @@ fn e06_a_user_who_takes_no_anonymous_calls_is_433_to_the_trunk() {
     bench.opened(call);
     let (cause, text, by) = (Cause::ANONYMOUS_CALL_REJECTED, String::new(), EndedBy::Far);
     bench.overlay(call, SessionEvent::Ended { cause, sip_status: Some(433), text, by });
-    let rejected = bench.actions.iter().any(|action| {
-        matches!(action, Action::Sip(Command::Reject { status: 433, cause: c, .. }) if *c == cause)
-    });
+    let rejected = bench.actions.iter().any(
+        |action| matches!(action, Action::Sip(Command::Reject { status: 433, cause: c, .. }) if *c == cause),
+    );
     assert!(rejected);
 }
 
@@ -187,6 +187,8 @@ fn g05_another_configuration_is_for_the_next_call_and_leaves_live_ones_alone() {
     let unserved = bench.trunk_calls("+15551000");
     assert_eq!(bench.refusal(unserved), (Gate::Route, "numbers".into()));
     bench.overlay_ended(live, Cause::NORMAL_CALL_CLEARING);
-    bench.sip_ended(live, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
+    for call in [live, unserved] {
+        bench.sip_ended(call, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
+    }
     assert_eq!(bench.switch.calls_on(&"first".parse().unwrap()), 0, "what was taken is given back");
 }

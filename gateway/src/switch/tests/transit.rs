@@ -152,11 +152,11 @@ fn the_gates_are_those_of_any_other_call() {
     });
     let call = bench.trunk_calls(FAR);
     bench.relay_opened(call);
-    let full = bench.trunk_calls("+4420");
-    assert_eq!(bench.refusal(full), (Gate::Route, "routes[0]".into()));
     let origin = Origin::Trunk { name: "first".parse().unwrap() };
     let to: Address = "+4420".parse().unwrap();
     let tested = bench.switch.evaluate(&origin, "+4420", Some(&to)).decisions;
+    let full = bench.trunk_calls("+4420");
+    assert_eq!(bench.refusal(full), (Gate::Route, "routes[0]".into()));
     let real = &bench.switch.record(full).unwrap().decisions;
     assert_eq!(tested[..], real[..tested.len()], "a test of the routes decides as a call would");
 }
@@ -204,8 +204,12 @@ fn a_caller_who_gives_up_cancels_the_other_leg() {
     assert_eq!(bench.switch.record(call).unwrap().released_by, Some(ReleasedBy::Trunk));
     // What comes late of the second leg still finds the ladder, under its own name.
     use call_model::{Actor, Exchange, Protocol};
-    let exchange =
-        |label: &str| Exchange { from: Actor::Trunk, to: Actor::Gateway, protocol: Protocol::Sip, label: label.into() };
+    let exchange = |label: &str| Exchange {
+        from: Actor::Trunk,
+        to: Actor::Gateway,
+        protocol: Protocol::Sip,
+        label: label.into(),
+    };
     bench.sip(Event::Exchange { call: onward, exchange: exchange("487") });
     bench.sip(Event::Exchange { call, exchange: exchange("ACK") });
     let record = bench.switch.record(call).unwrap();
@@ -315,10 +319,9 @@ fn g08_a_number_that_comes_back_from_the_trunk_it_was_sent_to_is_a_loop() {
     let mut bench = transit();
     let call = bench.id();
     let mut details = sip_trunk::CallDetails::default();
-    details.diversions.push(sip_trunk::trunk::diversion::Diversion {
-        number: FAR.parse().ok(),
-        ..Default::default()
-    });
+    details
+        .diversions
+        .push(sip_trunk::trunk::diversion::Diversion { number: FAR.parse().ok(), ..Default::default() });
     bench.sip(incoming(call, "first", details));
     assert_eq!(bench.refusal(call), (Gate::Route, "loop".into()));
 }

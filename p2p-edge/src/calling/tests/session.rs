@@ -59,7 +59,8 @@ fn a_call_goes_through_all_its_states() {
     let digit = DtmfDigit::from_char('5').unwrap();
     pair.caller_does(SessionCommand::Dtmf { digit, duration_ms: 100 }).unwrap();
     pair.callee_does(SessionCommand::Message { text: "hello".into() }).unwrap();
-    let party = Caller { address: "+15550001".parse().ok(), display_name: Some("Carol".into()), private: false };
+    let party =
+        Caller { address: "+15550001".parse().ok(), display_name: Some("Carol".into()), private: false };
     pair.callee_does(SessionCommand::Connected { party: party.clone() }).unwrap();
     pair.run_ms(50);
     assert_eq!(pair.caller.session.state(), SessionState::Active);
