@@ -2,12 +2,17 @@
 
 use sip_trunk::CallDetails;
 use sip_trunk::trunk::details::ChargingVector;
-use sip_trunk::trunk::diversion::Diversion;
+use sip_trunk::trunk::diversion::{Diversion, DiversionReason};
 use sip_trunk::trunk::parameters::TrunkGroup;
 
 use super::*;
 
 const FAR: &str = "+442079460018";
+
+pub(super) fn diverted_from(number: &str) -> Diversion {
+    let reason = DiversionReason::Unknown;
+    Diversion { number: number.parse().ok(), reason, counter: 1, privacy: false }
+}
 
 fn from_trunk(bench: &mut Bench, details: CallDetails) -> CallId {
     let call = bench.id();
@@ -47,7 +52,7 @@ fn e09_e10_e11_e18_e20_details_go_from_one_trunk_to_the_other_and_nowhere_else()
     details.parameters.routing_number = Some("+442079460000".into());
     details.parameters.carrier = Some("+441".into());
     details.originating_group = TrunkGroup::new("in", "example.com");
-    details.diversions.push(Diversion { number: "+15550007".parse().ok(), ..Diversion::default() });
+    details.diversions.push(diverted_from("+15550007"));
     details.priorities.push("ets.0".into());
     details.charging = Some(ChargingVector { icid: "1234".into(), ..ChargingVector::default() });
     details.connected = Some(Caller::default());

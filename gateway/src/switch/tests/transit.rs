@@ -319,9 +319,7 @@ fn g08_a_number_that_comes_back_from_the_trunk_it_was_sent_to_is_a_loop() {
     let mut bench = transit();
     let call = bench.id();
     let mut details = sip_trunk::CallDetails::default();
-    details
-        .diversions
-        .push(sip_trunk::trunk::diversion::Diversion { number: FAR.parse().ok(), ..Default::default() });
+    details.diversions.push(details::diverted_from(FAR));
     bench.sip(incoming(call, "first", details));
     assert_eq!(bench.refusal(call), (Gate::Route, "loop".into()));
 }
