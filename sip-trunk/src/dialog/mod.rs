@@ -6,6 +6,7 @@ mod in_dialog;
 mod modify;
 mod redirect;
 mod refer;
+mod probe;
 mod reliable;
 mod session_timer;
 pub(crate) mod transfer;
