@@ -7,7 +7,7 @@ use call_model::{Codec, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSu
 use transcoder::Port;
 use transcoder::leg::PayloadKind;
 use transcoder::leg::rtp::{Received, Refusal, RtpLeg};
-use transcoder::rtp::RtpSender;
+use transcoder::rtp::{Numbering, RtpSender};
 use transcoder::srtp::{MAX_OVERHEAD, SrtpSender};
 
 #[path = "common/mod.rs"]
@@ -254,4 +254,25 @@ fn f16_f19_a_call_to_a_trunk_with_srtp_is_heard_through_a_change_of_keys() {
     let heard = &call.pbx.heard[call.pbx.heard.len() - 16_000..];
     assert!(mean_tone_share(heard, 440.0, 8000.0) > 0.9);
     assert!(call.pbx.timestamps.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)));
+}
+
+// A call from one trunk to another keeps the numbers it came with: what was swapped goes on swapped,
+// what was doubled goes on once, for an index protects one packet (RFC 3711 9.1).
+#[test]
+fn f16_packets_passed_on_out_of_order_are_protected_and_copies_are_not() {
+    let suite = SrtpSuite::AesCm128HmacSha1_80;
+    let mut pair = Pair::new(&key(suite, 1), &key(suite, 2));
+    let mut passed = Vec::new();
+    for sequence in [100u16, 102, 101, 101, 103] {
+        let numbering = Numbering { sequence, timestamp: u32::from(sequence) * 160 };
+        let mut wire = None;
+        let mut emit = |_: Port, _, bytes: &[u8]| wire = Some(bytes.to_vec());
+        assert!(pair.a.forward(pair.now, PayloadKind::Audio, false, numbering, &[1; 160], &mut emit));
+        if let Some(wire) = wire {
+            pair.deliver(&wire).unwrap();
+            passed.push(sequence);
+        }
+    }
+    assert_eq!(passed, [100, 102, 101, 103]);
+    assert_eq!((pair.b.counters().received, pair.a.counters().expired), (4, 0));
 }

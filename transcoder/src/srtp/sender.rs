@@ -3,14 +3,14 @@
 use call_model::SrtpKey;
 
 use super::transform::SessionKeys;
-use super::window::estimate;
+use super::window::{Window, estimate};
 use super::{MAX_PACKET, MAX_RTCP_LIFETIME, MAX_SOURCES, RtpHeader, SrtpError, rtcp_source};
 
 #[derive(Clone, Copy)]
 struct Source {
     ssrc: u32,
-    /// Index of the last RTP packet.
-    last: Option<u64>,
+    /// Indices of the latest RTP packets.
+    used: Option<Window>,
     /// Index of the next RTCP packet: from 0 on (RFC 3711 3.4).
     next_rtcp: u32,
 }
@@ -52,13 +52,13 @@ impl SrtpSender {
     }
 
     /// Protects the RTP packet in the first `length` octets of `buffer`, in place, and returns the
-    /// length of what is to be sent: at most [`MAX_OVERHEAD`](super::MAX_OVERHEAD) more. Each
-    /// source's packets come in order.
+    /// length of what is to be sent: at most [`MAX_OVERHEAD`](super::MAX_OVERHEAD) more. A source's
+    /// packets may come out of order, as far as a receiver would take them.
     ///
     /// # Errors
-    /// [`SrtpError::Replayed`] for a sequence number that was used or passed over, for to encrypt two
-    /// packets with one index would give both away (RFC 3711 9.1); else what [`SrtpError`] says. The
-    /// packet must not be sent then.
+    /// [`SrtpError::Replayed`] for a sequence number that was used, and [`SrtpError::TooOld`] for one of
+    /// which that is not known any more, for to encrypt two packets with one index would give both
+    /// away (RFC 3711 9.1); else what [`SrtpError`] says. The packet must not be sent then.
     pub fn protect_rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, SrtpError> {
         let packet = buffer.get(..length.min(MAX_PACKET)).filter(|packet| packet.len() == length);
         let header = RtpHeader::read(packet.ok_or(SrtpError::TooLong)?)?;
@@ -66,14 +66,18 @@ impl SrtpSender {
             return Err(SrtpError::Expired);
         }
         let source = self.source(header.ssrc)?;
-        let last = self.sources[source].last;
-        let index = last.map_or(u64::from(header.sequence), |last| estimate(last, header.sequence));
-        if last.is_some_and(|last| index <= last) {
-            return Err(SrtpError::Replayed);
+        let used = self.sources[source].used;
+        let sequence = header.sequence;
+        let index = used.map_or(u64::from(sequence), |used| estimate(used.highest(), sequence));
+        if let Some(used) = used {
+            used.check(index)?;
         }
         let place = (length, header.len);
         let length = self.keys.rtp.seal_rtp(buffer, place, (header.ssrc, index), &self.mki)?;
-        self.sources[source].last = Some(index);
+        match &mut self.sources[source].used {
+            Some(used) => used.accept(index),
+            first => *first = Some(Window::new(index)),
+        }
         self.rtp_packets += 1;
         Ok(length)
     }
@@ -100,7 +104,7 @@ impl SrtpSender {
     /// Returns the rollover counter of a source, 0 before its first packet.
     pub fn rollover_counter(&self, ssrc: u32) -> u32 {
         let source = self.sources.iter().find(|source| source.ssrc == ssrc);
-        source.and_then(|source| source.last).map_or(0, |last| (last >> 16) as u32)
+        source.and_then(|source| source.used).map_or(0, |used| (used.highest() >> 16) as u32)
     }
 
     fn source(&mut self, ssrc: u32) -> Result<usize, SrtpError> {
@@ -110,7 +114,7 @@ impl SrtpSender {
         if self.sources.len() >= MAX_SOURCES {
             return Err(SrtpError::TooManySources);
         }
-        self.sources.push(Source { ssrc, last: None, next_rtcp: 0 });
+        self.sources.push(Source { ssrc, used: None, next_rtcp: 0 });
         Ok(self.sources.len() - 1)
     }
 }

@@ -169,14 +169,19 @@ fn f19_sources_have_contexts_of_their_own_and_a_bound() {
     }
 }
 
-// RFC 3711 9.1: one index, one packet.
+// RFC 3711 9.1: one index, one packet; also where packets are passed on out of order.
 #[test]
 fn no_index_is_used_twice() {
-    let (mut sender, _) = pair(SrtpSuite::AeadAes128Gcm);
-    protect(&mut sender, &rtp(SSRC, 10, &[1]));
-    for sequence in [10, 9] {
+    let (mut sender, mut receiver) = pair(SrtpSuite::AeadAes128Gcm);
+    for sequence in [200, 150, 201, 120] {
+        let plain = rtp(SSRC, sequence, &[1]);
+        assert_eq!(unprotect(&mut receiver, &protect(&mut sender, &plain)), Ok(plain));
+    }
+    for (sequence, error) in
+        [(200, SrtpError::Replayed), (120, SrtpError::Replayed), (201 - 128, SrtpError::TooOld)]
+    {
         let mut buffer = [rtp(SSRC, sequence, &[1]), vec![0; MAX_OVERHEAD]].concat();
-        assert_eq!(sender.protect_rtp(&mut buffer, 13), Err(SrtpError::Replayed));
+        assert_eq!(sender.protect_rtp(&mut buffer, 13), Err(error));
     }
 }
 
