@@ -2,7 +2,7 @@
 //! telephone events at 48000 Hz (RFC 4733) on one UDP address.
 //!
 //! Session descriptions, ICE and DTLS are str0m's. RTP and RTCP are not: a voice packet touches
-//! nothing but [`media`], with the keys that [`dtls`] took out of str0m.
+//! nothing but `media`, with the keys that `dtls` took out of str0m.
 //!
 //! str0m negotiates `telephone-event/48000` itself. It knows neither `maxplaybackrate` nor
 //! `sprop-maxcapturerate` (RFC 7587 6.1), so those two are written into, and the first is read
