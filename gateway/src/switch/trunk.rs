@@ -35,6 +35,13 @@ impl Switch {
             }
             Event::Exchange { call, exchange } => self.trunk_exchange(now, call, exchange),
             Event::Trying { .. } => {}
+            // Not before the gates know them: the daemon sets up no trunk that transfers, takes over
+            // or redirects.
+            Event::TransferRequested { .. }
+            | Event::TransferProgress { .. }
+            | Event::TransferEnded { .. }
+            | Event::Replacing { .. }
+            | Event::Redirected { .. } => {}
             Event::Ringing { call } => {
                 if let Some((id, Role::Callee)) = self.locate(call) {
                     self.callee_rings(now, id);

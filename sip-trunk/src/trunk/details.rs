@@ -7,6 +7,7 @@ use super::config::TrunkConfig;
 use super::diversion::{Diversion, read_diversions, write_diversions};
 use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
+use crate::referral::Referral;
 use crate::text;
 use crate::wire::message::{Head, Name};
 
@@ -31,6 +32,8 @@ pub struct CallDetails {
     pub priorities: Vec<String>,
     /// The charging vector (RFC 7315 4.6). Between networks only.
     pub charging: Option<ChargingVector>,
+    /// The transfer that brought the call about.
+    pub referral: Option<Referral>,
     /// How many hops the call may still go (RFC 3261 8.1.1.6). One that came over a trunk leaves by
     /// another with one less, so that a loop through several networks ends (RFC 7332 4).
     pub max_forwards: Option<u8>,
@@ -114,6 +117,7 @@ impl CallDetails {
             parameters: NumberParameters::of_uri(called),
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
+            referral: Referral::of_invite(head),
             max_forwards: Some(u8::try_from(head.max_forwards()).unwrap_or(u8::MAX)),
             ..Self::default()
         };
@@ -154,6 +158,7 @@ impl CallDetails {
             host,
             config.trusted,
         ));
+        lines.extend(self.referral.as_ref().map(Referral::lines).unwrap_or_default());
         // RFC 3261 20.26.
         if self.emergency.is_some() {
             lines.push(("Priority", "emergency".to_owned()));
