@@ -24,6 +24,6 @@ pub use endpoint::{
 };
 pub use trunk::details::CallDetails;
 pub use trunk::{
-    LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
-    Reliable, TrunkConfig, TrunkState, TrunkStatus,
+    InfoDigits, LargeRequests, Outbound, Registration, RegistrationError, RegistrationState,
+    RegistrationStatus, Reliable, TrunkConfig, TrunkState, TrunkStatus,
 };

@@ -1,6 +1,7 @@
 //! Dialogs (RFC 3261 12) and the calls made of them.
 
 pub(crate) mod call;
+mod digits;
 mod early;
 mod in_dialog;
 mod modify;

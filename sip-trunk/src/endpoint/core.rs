@@ -44,6 +44,8 @@ pub(crate) struct Extra<'a> {
     /// Whole lines of a request of ours.
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
+    /// A body that is no session description, with its type.
+    pub(crate) body: Option<(&'static str, &'a [u8])>,
 }
 
 impl Core {
@@ -114,7 +116,7 @@ impl Core {
         for (name, value) in &extra.lines {
             out.line(name, value);
         }
-        out.finish(extra.sdp)
+        out.finish_with(extra.sdp.map(|sdp| (crate::sdp::CONTENT_TYPE, sdp)).or(extra.body))
     }
 
     /// Writes our Contact, with the trunk group that calls of the trunk come over

@@ -181,6 +181,9 @@ impl Endpoint {
                 call.release(core, cause);
                 Ok(())
             }),
+            Command::Dtmf { call, digit, duration_ms } => {
+                self.with(call, |call, core| call.send_digit(core, digit, duration_ms))
+            }
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
             Command::Drain { on } => {
                 self.core.draining = on;

@@ -300,7 +300,7 @@ impl OfferAnswer {
             remote_rtp: audio.rtp,
             // RFC 5761 5.1.1: in an answer it means nothing unless the offer had it.
             remote_rtcp: (!(offer.mux && audio.mux)).then_some(audio.rtcp),
-            direction: both_want(offer.direction, audio.direction.reversed()),
+            direction: offer.direction.restricted_to(audio.direction.reversed()),
             security,
         };
         self.remote = Some(Remote { version: description.version, audio, lines: self.lines.len() });
@@ -372,7 +372,7 @@ impl OfferAnswer {
         let (number, codec) = audio.first_codec(&policy.codecs).ok_or(NegotiationError::NoCommonCodec)?;
         check_family(local, audio.rtp)?;
         let event = audio.telephone_event().filter(|_| policy.telephone_event);
-        let direction = both_want(direction, audio.direction.reversed());
+        let direction = direction.restricted_to(audio.direction.reversed());
         let packet_time_ms = usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms));
         let key = audio.crypto.as_ref().map(|theirs| self.key_against(theirs)).transpose()?;
         let answer = Local {
@@ -499,16 +499,6 @@ impl fmt::Debug for OfferAnswer {
 
 fn sdes(send: SrtpKey, theirs: &Crypto) -> MediaSecurity {
     MediaSecurity::Sdes(SrtpKeys { suite: theirs.suite, send, receive: theirs.keys.clone() })
-}
-
-/// What remains when one side allows one direction and the other side another.
-fn both_want(one: Direction, other: Direction) -> Direction {
-    match (one.sends() && other.sends(), one.receives() && other.receives()) {
-        (true, true) => Direction::SendRecv,
-        (true, false) => Direction::SendOnly,
-        (false, true) => Direction::RecvOnly,
-        (false, false) => Direction::Inactive,
-    }
 }
 
 /// Rounds down to whole frames of 10 ms within what is sent.

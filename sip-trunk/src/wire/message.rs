@@ -489,11 +489,16 @@ impl Writer {
     }
 
     /// Ends the message with a session description, or without a body.
-    pub(crate) fn finish(mut self, sdp: Option<&[u8]>) -> Bytes {
-        let body = sdp.unwrap_or_default();
-        if sdp.is_some() {
-            self.0.extend_from_slice(b"Content-Type: application/sdp\r\n");
+    pub(crate) fn finish(self, sdp: Option<&[u8]>) -> Bytes {
+        self.finish_with(sdp.map(|sdp| ("application/sdp", sdp)))
+    }
+
+    /// Ends the message with a body of some type, or without one.
+    pub(crate) fn finish_with(mut self, body: Option<(&str, &[u8])>) -> Bytes {
+        if let Some((kind, _)) = body {
+            self.line("Content-Type", kind);
         }
+        let body = body.map(|(_, body)| body).unwrap_or_default();
         self.0.extend_from_slice(b"Content-Length: ");
         self.0.extend_from_slice(body.len().to_string().as_bytes());
         self.0.extend_from_slice(b"\r\n\r\n");

@@ -8,7 +8,9 @@
 )]
 
 mod calls;
+mod descriptions;
 mod dialogs;
+mod digits;
 mod flows;
 mod identity;
 mod model;
@@ -20,5 +22,7 @@ mod registration;
 mod reliable;
 mod reliable_in;
 mod resilience;
+mod secure;
+mod sessions;
 mod tcp;
 mod transactions;
