@@ -45,6 +45,7 @@ impl DigitFilter {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use DigitPath::{Media, Signalling};

@@ -357,8 +357,9 @@ impl Call {
         Ok(None)
     }
 
-    /// Sends a PRACK in an early dialog (RFC 3262 4): by its Contact, route set and To tag, and by
-    /// the transport of the INVITE unless they name another.
+    /// Sends a PRACK in an early dialog (RFC 3262 4): by its Contact, route set and To tag, and by the
+    /// transport of the INVITE unless they name another. It may carry an answer, and never an offer,
+    /// though RFC 3262 5 allows one: UPDATE does the same, and no response has to wait for it.
     fn send_prack(&mut self, core: &mut Core, index: usize, mut prack: Prack) {
         let udp_only = self.dialog.udp_only;
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };

@@ -449,7 +449,8 @@ fn d10_their_refresh_changes_nothing() {
     let (a, b) = pair.call();
     pair.command(1, Command::Answer { call: b, media: media(B_RTP) });
     pair.run_ms(100);
-    (pair.take(0), pair.take(1));
+    pair.take(0);
+    pair.take(1);
     pair.run(Duration::from_secs(3600));
     assert!(pair.take(0).is_empty() && pair.take(1).is_empty());
     pair.command(0, Command::Release { call: a, cause: Cause::NORMAL_CALL_CLEARING });
