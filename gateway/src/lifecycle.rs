@@ -18,7 +18,7 @@ use p2p_edge::identity::{
 };
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
-use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
+use sip_trunk::{Endpoint, EndpointConfig, Listener, Redirects, Replacing, Transfers, TrunkConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -529,6 +529,10 @@ fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),
         delayed_offer: trunk.delayed_offer,
+        // The switch has no gates for these: whatever a profile says, they are off.
+        transfers: Transfers::Refuse,
+        replacing: Replacing::Off,
+        redirects: Redirects::default(),
         ..base
     }
 }

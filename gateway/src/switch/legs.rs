@@ -201,6 +201,13 @@ impl Switch {
                 }
             }
             Event::Trying { .. } => {}
+            // Not before the gates know them: the daemon sets up no trunk that transfers, takes over
+            // or redirects.
+            Event::TransferRequested { .. }
+            | Event::TransferProgress { .. }
+            | Event::TransferEnded { .. }
+            | Event::Replacing { .. }
+            | Event::Redirected { .. } => {}
             Event::Ringing { call } => self.trunk_ringing(now, call),
             Event::Media { call, media, early } => {
                 let Some(live) = self.calls.get_mut(&call).filter(|live| live.trunk == Leg::Open) else {

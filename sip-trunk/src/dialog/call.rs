@@ -9,7 +9,9 @@ use call_model::{CallId, Cause, Direction};
 use super::Dialog;
 use super::digits::Digits;
 use super::modify::Modify;
+use super::refer::Refer;
 use super::session_timer::SessionTimer;
+use super::transfer::Transfer;
 use super::uac::Outgoing;
 use super::uas::Incoming;
 use crate::auth::ClientAuth;
@@ -49,12 +51,21 @@ pub(crate) struct Call {
     pub(super) updates: bool,
     /// What goes out by INFO.
     pub(super) digits: Option<Box<Digits>>,
+    /// The transfer that the far side asked for, and how many it did.
+    pub(super) transfer: Option<Box<Transfer>>,
+    pub(super) refers: u32,
+    /// The transfer that we asked for.
+    pub(super) refer: Option<Box<Refer>>,
+    /// The call (by the number of our tag) that this one takes the place of when it is answered.
+    pub(super) takes_over: Option<u64>,
     /// What else is known of the call.
     pub(crate) details: Box<CallDetails>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
     pub(crate) finished: bool,
+    /// The far side ended the call and still hears of its transfer.
+    pub(super) lingers: bool,
     /// The BYE could not be delivered and went out a second time.
     bye_repeated: bool,
     pub(super) alarm: Alarm,
@@ -111,9 +122,14 @@ impl Call {
             late_prack: None,
             updates: false,
             digits: None,
+            transfer: None,
+            refers: 0,
+            refer: None,
+            takes_over: None,
             details: Box::default(),
             ended: false,
             finished: false,
+            lingers: false,
             bye_repeated: false,
             alarm: Alarm::default(),
         }
@@ -159,6 +175,8 @@ impl Call {
             (_, Method::Info) if self.awaits_info(upcall.key) => self.on_info_outcome(core, &upcall),
             (Phase::Outgoing(_), Method::Prack) => self.on_prack_outcome(core, &upcall),
             (_, Method::Invite) => refuse_fork(core, &upcall),
+            (_, Method::Notify) => self.on_notify_outcome(core, &upcall),
+            (_, Method::Refer) => self.on_refer_outcome(core, &upcall),
             (Phase::Closing { .. }, Method::Bye) => self.on_bye_outcome(core, &upcall),
             _ => {}
         }
@@ -296,6 +314,7 @@ impl Call {
     /// Ends the call by BYE: at once, or after the ACK of our 2xx (RFC 3261 15).
     pub(super) fn hang_up(&mut self, core: &mut Core, cause: Cause) {
         self.session = None;
+        self.conclude_transfer(core);
         if self.unacked.is_some() {
             self.drop_modify(core);
             let until = core.io.now + core.config.timers.give_up() * 2;
@@ -333,6 +352,8 @@ impl Call {
         if self.ended {
             return;
         }
+        self.drop_transfer(core);
+        self.drop_refer(core);
         self.ended = true;
         if let Some(trunk) = core.trunks.get_mut(self.trunk) {
             trunk.calls = trunk.calls.saturating_sub(1);
@@ -404,6 +425,8 @@ impl Call {
                 unacked.next = now + unacked.interval;
             }
         }
+        self.on_transfer_timer(core);
+        self.on_refer_timer(core);
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
@@ -442,8 +465,9 @@ impl Call {
             Phase::Closing { until, .. } => Some(*until),
         };
         let unacked = self.unacked.as_ref().map(|u| u.next.min(u.expires));
-        let retry = self.modify.retry_at;
-        let at = if self.finished { None } else { phase.into_iter().chain(unacked).chain(retry).min() };
+        let transfers = self.transfer_next().into_iter().chain(self.refer_next());
+        let others = unacked.into_iter().chain(self.modify.retry_at).chain(transfers);
+        let at = if self.finished { None } else { phase.into_iter().chain(others).min() };
         self.alarm.set(&mut core.io.timers, Due::Call(self.key), at);
     }
 }

@@ -5,8 +5,11 @@ mod digits;
 mod early;
 mod in_dialog;
 mod modify;
+mod redirect;
+mod refer;
 mod reliable;
 mod session_timer;
+pub(crate) mod transfer;
 pub(crate) mod uac;
 pub(crate) mod uas;
 

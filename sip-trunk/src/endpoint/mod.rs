@@ -10,6 +10,7 @@ pub(crate) mod core;
 mod counters;
 mod inbound;
 pub(crate) mod io;
+mod replaces;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -32,10 +33,9 @@ use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
 use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
-use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
 
-use self::core::{ALLOW, Core};
+use self::core::{CommonLines, Core};
 use self::io::Io;
 
 /// SIP towards all trunks of a gateway.
@@ -44,6 +44,8 @@ pub struct Endpoint {
     core: Core,
     calls: HashMap<u64, Call>,
     ids: HashMap<CallId, u64>,
+    /// Calls whose far side may still be told of its transfer.
+    reports: HashMap<CallId, u64>,
     sources: Sources,
     started: Instant,
     unix_ms: u64,
@@ -63,8 +65,6 @@ impl Endpoint {
         check(&config)?;
         let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
         let sources = Sources::new(&trunks);
-        let mut common = Writer::fragment();
-        common.line("User-Agent", &config.user_agent).line("Allow", ALLOW);
         let mut core = Core {
             io: Io::new(&config, seed, now),
             clients: Clients::new(config.timers, config.limits),
@@ -72,15 +72,17 @@ impl Endpoint {
             trunks,
             events: VecDeque::new(),
             strays: Vec::new(),
+            replaced: Vec::new(),
             draining: false,
-            common: common.into_lines(),
+            common: CommonLines::new(&config.user_agent),
             config,
         };
         for index in 0..core.trunks.len() {
             health::start(&mut core, index);
             registration::start(&mut core, index);
         }
-        Ok(Self { core, calls: HashMap::new(), ids: HashMap::new(), sources, started: now, unix_ms })
+        let (calls, ids, reports) = Default::default();
+        Ok(Self { core, calls, ids, reports, sources, started: now, unix_ms })
     }
 
     /// Takes in one datagram that came to `local` from `remote`.
@@ -185,6 +187,15 @@ impl Endpoint {
                 self.with(call, |call, core| call.send_digit(core, digit, duration_ms))
             }
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
+            Command::AcceptTransfer { call } => self.accept_transfer(call),
+            Command::RefuseTransfer { call, status } => {
+                self.with(call, |call, core| call.refuse_transfer(core, status))
+            }
+            Command::ReportTransfer { call, status } => self.report_transfer(call, status),
+            Command::Transfer { call, to, referred_by } => self.transfer(call, &to, referred_by.as_ref()),
+            Command::FollowRedirect { call, contact } => {
+                self.with(call, |call, core| call.follow_redirect(core, contact))
+            }
             Command::Drain { on } => {
                 self.core.draining = on;
                 (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));
@@ -214,7 +225,7 @@ impl Endpoint {
         if self.core.draining {
             return Err(CommandError::Draining);
         }
-        if self.ids.contains_key(&call) {
+        if self.ids.contains_key(&call) || self.reports.contains_key(&call) {
             return Err(CommandError::DuplicateCall);
         }
         let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
@@ -229,7 +240,11 @@ impl Endpoint {
 
     fn has_channel(&self, trunk: usize) -> bool {
         let free = self.core.trunks.get(trunk).is_some_and(|t| t.calls < t.config.max_calls);
-        free && self.ids.len() < self.core.config.limits.calls
+        free && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.ids.len() < self.core.config.limits.calls
             // What lingers after calls is bounded too.
             && self.calls.len() < self.core.config.limits.calls.saturating_mul(2)
     }
@@ -261,6 +276,7 @@ impl Endpoint {
             self.ids.remove(&call.id);
         }
         if call.finished {
+            self.reports.remove(&call.id);
             self.calls.remove(&key);
         }
     }
@@ -310,6 +326,7 @@ impl Endpoint {
                 self.calls.insert(stray.key, stray);
             }
         }
+        self.end_replaced();
         if self.core.draining {
             // The last call of a trunk may just have ended.
             (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));

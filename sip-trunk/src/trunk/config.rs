@@ -9,6 +9,7 @@ use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
 use super::profile::{Dtmf, Level, Modify, Profile, Refresher};
+use super::referral::{Redirects, Replacing, Transfers};
 use super::registration::Registration;
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
@@ -109,6 +110,12 @@ pub struct TrunkConfig {
     pub telephone_events: bool,
     /// Digits are sent by INFO, in this form; `None`: they go with the media.
     pub info_digits: Option<InfoDigits>,
+    /// What becomes of the transfers it asks for.
+    pub transfers: Transfers,
+    /// What is done with Replaces.
+    pub replacing: Replacing,
+    /// Which redirections of it are followed.
+    pub redirects: Redirects,
     /// Final answers after which another trunk may be tried; see [`retry`](super::retry).
     pub retry_statuses: Vec<u16>,
 }
@@ -158,6 +165,9 @@ impl TrunkConfig {
             srtp_suites: Srtp::DEFAULT_SUITES.to_vec(),
             telephone_events: true,
             info_digits: None,
+            transfers: Transfers::default(),
+            replacing: Replacing::default(),
+            redirects: Redirects::default(),
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
     }
@@ -190,6 +200,9 @@ impl TrunkConfig {
         };
         self.telephone_events = profile.dtmf == Dtmf::Events;
         self.info_digits = (profile.dtmf == Dtmf::Info).then_some(InfoDigits::Relay);
+        self.transfers = if profile.refer { Transfers::Accept } else { Transfers::Refuse };
+        self.replacing = profile.replacing;
+        self.redirects.policy = profile.redirects;
         self.answer_change = profile.answer_change;
         self.codecs = profile.codecs.to_vec();
         self.packet_time_ms = profile.packet_time_ms;
@@ -222,11 +235,18 @@ pub enum Reliable {
 }
 
 impl Reliable {
-    /// Returns the value of Supported headers.
-    pub(crate) fn supported(self) -> &'static str {
-        match self {
-            Reliable::Off => "timer",
-            Reliable::Supported | Reliable::Required => "timer, 100rel",
+    /// Returns the value of Supported headers, with what else is supported from a trunk.
+    pub(crate) fn supported(self, transfers: Transfers, replacing: Replacing) -> &'static str {
+        let transfers = transfers == Transfers::Accept;
+        match (self != Reliable::Off, replacing.accepts(), transfers) {
+            (false, false, false) => "timer",
+            (false, false, true) => "timer, norefersub",
+            (false, true, false) => "timer, replaces",
+            (false, true, true) => "timer, replaces, norefersub",
+            (true, false, false) => "timer, 100rel",
+            (true, false, true) => "timer, 100rel, norefersub",
+            (true, true, false) => "timer, 100rel, replaces",
+            (true, true, true) => "timer, 100rel, replaces, norefersub",
         }
     }
 }

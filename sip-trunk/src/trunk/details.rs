@@ -7,6 +7,7 @@ use super::config::TrunkConfig;
 use super::diversion::{Diversion, read_diversions, write_diversions};
 use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
+use crate::referral::Referral;
 use crate::text;
 use crate::wire::message::{Head, Name};
 
@@ -31,6 +32,8 @@ pub struct CallDetails {
     pub priorities: Vec<String>,
     /// The charging vector (RFC 7315 4.6). Between networks only.
     pub charging: Option<ChargingVector>,
+    /// The transfer that brought the call about.
+    pub referral: Option<Referral>,
     /// Who is connected, where the far side said so since (RFC 4916, RFC 5876). From trusted
     /// trunks only.
     pub connected: Option<Caller>,
@@ -108,6 +111,7 @@ impl CallDetails {
             parameters: NumberParameters::of_uri(called),
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
+            referral: Referral::of_invite(head),
             ..Self::default()
         };
         if config.trusted {
@@ -147,6 +151,7 @@ impl CallDetails {
             host,
             config.trusted,
         ));
+        lines.extend(self.referral.as_ref().map(Referral::lines).unwrap_or_default());
         // RFC 4412 3.1: a priority counts for those who trust each other.
         let priorities: Vec<_> =
             self.priorities.iter().filter(|p| is_priority(p)).take(PRIORITIES_MAX).collect();

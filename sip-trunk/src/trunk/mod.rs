@@ -8,6 +8,7 @@ pub mod identity;
 pub mod numbers;
 pub mod parameters;
 pub mod profile;
+mod referral;
 pub(crate) mod registration;
 pub mod retry;
 
@@ -18,6 +19,7 @@ use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, InfoDigits, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
 use crate::dialog::{host_of, without_port};
