@@ -47,6 +47,8 @@ pub(crate) struct Call {
     /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
     /// may still come (RFC 3262 3).
     pub(super) late_prack: Option<(u32, u32)>,
+    /// The OPTIONS that asks whether the far side still knows the call.
+    pub(super) probe: Option<ClientKey>,
     /// The far side listed UPDATE in its last Allow.
     pub(super) updates: bool,
     /// What goes out by INFO.
@@ -130,6 +132,7 @@ impl Call {
             ended: false,
             finished: false,
             lingers: false,
+            probe: None,
             bye_repeated: false,
             alarm: Alarm::default(),
         }
@@ -149,11 +152,13 @@ impl Call {
     }
 
     /// Takes note of who is connected now, if the far side says so (RFC 4916, RFC 5876).
-    pub(super) fn note_connected(&mut self, core: &Core, head: &Head) {
+    pub(super) fn note_connected(&mut self, core: &mut Core, head: &Head) {
         if let Some(at) = core.trunks.get(self.trunk)
-            && let Some(caller) = connected(head, &at.config)
+            && let Some(party) = connected(head, &at.config)
+            && self.details.connected.as_ref() != Some(&party)
         {
-            self.details.connected = Some(caller);
+            self.details.connected = Some(party.clone());
+            core.events.push_back(Event::Connected { call: self.id, party });
         }
     }
 
@@ -177,6 +182,9 @@ impl Call {
             (_, Method::Invite) => refuse_fork(core, &upcall),
             (_, Method::Notify) => self.on_notify_outcome(core, &upcall),
             (_, Method::Refer) => self.on_refer_outcome(core, &upcall),
+            (Phase::Confirmed, Method::Options) if self.probe == Some(upcall.key) => {
+                self.on_probe_outcome(core, &upcall);
+            }
             (Phase::Closing { .. }, Method::Bye) => self.on_bye_outcome(core, &upcall),
             _ => {}
         }
@@ -323,6 +331,16 @@ impl Call {
             self.challenges = 0;
             self.send_bye(core, cause);
         }
+    }
+
+    /// Carries out `Reject`.
+    pub(crate) fn reject(&mut self, core: &mut Core, status: u16, cause: Cause) {
+        if !matches!(self.phase, Phase::Incoming(_)) || !(400..700).contains(&status) {
+            return self.release(core, cause);
+        }
+        self.refuse(core, status, vec![("Reason", reason_value(cause))]);
+        self.end(core, cause, Some(status), cause.to_string(), EndedBy::Local);
+        self.arm(core);
     }
 
     /// Carries out `Release`.

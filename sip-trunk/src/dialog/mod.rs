@@ -5,6 +5,7 @@ mod digits;
 mod early;
 mod in_dialog;
 mod modify;
+mod probe;
 mod redirect;
 mod refer;
 mod reliable;

@@ -99,10 +99,14 @@ pub(crate) fn place(
     }
     let sip = |uri: &&String| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
     let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
-    let by_number = || with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => config.numbers.uri_of(called, host),
+    };
+    let by_number = || with_parameters(&uri(&config.host), &parameters);
     let target = named.clone().unwrap_or_else(by_number);
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = named.unwrap_or_else(|| config.numbers.uri_of(called, without_port(&config.host)));
+    let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -188,7 +192,8 @@ impl Call {
         lines.extend(min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
-        let extra = Extra { lines, sdp: sdp.as_deref(), ..Extra::default() };
+        let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
+        let extra = Extra { lines, sdp: sdp.as_deref(), hops, ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);

@@ -139,11 +139,12 @@ pub(crate) fn receive(
     call.learn_methods(head);
     call.takes_over = takeover.map(|takeover| takeover.key);
     let trunk = trunk_name;
+    let details = call.details.clone();
     core.events.push_back(match takeover {
         Some(Takeover { call: replaced, early, .. }) => {
             Event::Replacing { call: id, replaced, early, trunk, caller, source, has_offer }
         }
-        None => Event::Incoming { call: id, trunk, called_user, called, caller, source, has_offer },
+        None => Event::Incoming { call: id, trunk, called_user, called, caller, source, has_offer, details },
     });
     call.note(core, true, label("INVITE", has_offer));
     call.respond(core, server, 100, &Extra::default());

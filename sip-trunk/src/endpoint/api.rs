@@ -156,6 +156,23 @@ pub enum Command {
         /// Our media.
         media: LocalMedia,
     },
+    /// Refuses a call with a status that says it better than its cause does: 400 to 699. A call that
+    /// cannot be refused any more is released.
+    Reject {
+        /// An incoming call.
+        call: CallId,
+        /// The status; any other becomes the one of the cause.
+        status: u16,
+        /// Why; goes out in a Reason header (RFC 3326).
+        cause: Cause,
+    },
+    /// Asks the far side of an answered call for a sign of life: OPTIONS within the dialog
+    /// (RFC 3261 11, 12.2). [`Event::Alive`] follows, or the end of the call by BYE where the far
+    /// side does not know it, or does not answer at all.
+    Probe {
+        /// An answered call.
+        call: CallId,
+    },
     /// Ends the call: CANCEL, final error response or BYE, whichever its state asks for.
     Release {
         /// Any call.
@@ -302,6 +319,8 @@ pub enum Event {
         source: SocketAddr,
         /// The INVITE carried an SDP offer.
         has_offer: bool,
+        /// What else it said of the call.
+        details: Box<CallDetails>,
     },
     /// The trunk works on our INVITE: 100 or any other provisional response, once.
     Trying {
@@ -325,6 +344,19 @@ pub enum Event {
     /// The far side answered our INVITE. Not sent for incoming calls: those are answered by us.
     Answered {
         /// An outgoing call.
+        call: CallId,
+    },
+    /// The far side is connected to another party than before, or says for the first time to whom
+    /// (RFC 4916, RFC 5876). Trusted trunks only.
+    Connected {
+        /// Any call.
+        call: CallId,
+        /// The party.
+        party: Caller,
+    },
+    /// The far side answered a [`Command::Probe`].
+    Alive {
+        /// An answered call.
         call: CallId,
     },
     /// The far side signalled a digit by INFO (`application/dtmf-relay` or `application/dtmf`).

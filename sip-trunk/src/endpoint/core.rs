@@ -19,6 +19,9 @@ use crate::trunk::numbers::user_part;
 use crate::trunk::{GroupForm, Reliable, Transfers, Trunk, parameters};
 use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
+/// How many hops a request of ours may go (RFC 3261 8.1.1.6).
+const MAX_FORWARDS: u8 = 70;
+
 /// What this endpoint can do, for Allow headers. NOTIFY comes in answer to a REFER of ours
 /// (RFC 3515 2.4.1).
 const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY";
@@ -80,6 +83,8 @@ pub(crate) struct Extra<'a> {
     pub(crate) body: Option<(&'static str, &'a [u8])>,
     /// Instead of a description: how far another call is (RFC 3420).
     pub(crate) sipfrag: Option<&'a str>,
+    /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
+    pub(crate) hops: Option<u8>,
 }
 
 impl Extra<'_> {
@@ -141,7 +146,7 @@ impl Core {
         let name = method.as_str();
         let mut out = Writer::request(name, uri);
         out.line("Via", &via(path, branch));
-        out.line("Max-Forwards", "70");
+        out.line("Max-Forwards", &extra.hops.map_or(MAX_FORWARDS, |hops| hops.min(MAX_FORWARDS)).to_string());
         for route in routes {
             out.line("Route", &route);
         }

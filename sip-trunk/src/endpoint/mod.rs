@@ -31,7 +31,7 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
+use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
 use crate::wire::tolerance::refusal_answer;
 
@@ -186,6 +186,11 @@ impl Endpoint {
             Command::Dtmf { call, digit, duration_ms } => {
                 self.with(call, |call, core| call.send_digit(core, digit, duration_ms))
             }
+            Command::Reject { call, status, cause } => self.with(call, |call, core| {
+                call.reject(core, status, cause);
+                Ok(())
+            }),
+            Command::Probe { call } => self.with(call, |call, core| call.probe(core)),
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
             Command::AcceptTransfer { call } => self.accept_transfer(call),
             Command::RefuseTransfer { call, status } => {
@@ -206,6 +211,28 @@ impl Endpoint {
         done
     }
 
+    /// Takes another configuration of a trunk. Calls go on; what they do next goes by the new one.
+    ///
+    /// # Errors
+    /// `UnknownTrunk`, or `Unusable` where the trunk would be elsewhere (target, transport, listener,
+    /// sources, registration): that takes another endpoint. Nothing has changed then.
+    pub fn reconfigure_trunk(&mut self, now: Instant, config: TrunkConfig) -> Result<(), CommandError> {
+        self.core.io.now = now;
+        let index = by_name(&self.core.trunks, &config.name).ok_or(CommandError::UnknownTrunk)?;
+        let trunk = self.core.trunks.get_mut(index).ok_or(CommandError::UnknownTrunk)?;
+        let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
+        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
+            return Err(CommandError::Unusable);
+        }
+        let asked = trunk.config.options_interval.is_some();
+        trunk.reconfigure(config);
+        if !asked {
+            health::start(&mut self.core, index);
+        }
+        self.settle();
+        Ok(())
+    }
+
     fn invite(
         &mut self,
         call: CallId,
@@ -215,14 +242,19 @@ impl Endpoint {
         media: LocalMedia,
         details: CallDetails,
     ) -> Result<(), CommandError> {
-        let index = self.admit(call, trunk)?;
+        let plain = |dialled: &String| dialled.bytes().all(|b| b.is_ascii_digit() || b == b'*');
+        if !details.emergency.as_ref().is_none_or(plain) {
+            return Err(CommandError::Unusable);
+        }
+        let index = self.admit(call, trunk, details.emergency.is_some())?;
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
     }
 
-    fn admit(&self, call: CallId, trunk: &TrunkName) -> Result<usize, CommandError> {
-        if self.core.draining {
+    /// An emergency call is stopped by nothing but the want of memory for it.
+    fn admit(&self, call: CallId, trunk: &TrunkName, emergency: bool) -> Result<usize, CommandError> {
+        if self.core.draining && !emergency {
             return Err(CommandError::Draining);
         }
         if self.ids.contains_key(&call) || self.reports.contains_key(&call) {
@@ -232,7 +264,10 @@ impl Endpoint {
         if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
             return Err(CommandError::Unusable);
         }
-        if !self.has_channel(index) || self.core.clients.len() >= self.core.config.limits.transactions {
+        if !emergency && !self.has_channel(index)
+            || self.calls.len() >= self.core.config.limits.calls.saturating_mul(2)
+            || self.core.clients.len() >= self.core.config.limits.transactions
+        {
             return Err(CommandError::NoChannel);
         }
         Ok(index)

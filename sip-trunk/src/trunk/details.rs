@@ -34,6 +34,12 @@ pub struct CallDetails {
     pub charging: Option<ChargingVector>,
     /// The transfer that brought the call about.
     pub referral: Option<Referral>,
+    /// How many hops the call may still go (RFC 3261 8.1.1.6). One that came over a trunk leaves by
+    /// another with one less, so that a loop through several networks ends (RFC 7332 4).
+    pub max_forwards: Option<u8>,
+    /// The emergency number that was dialled. It is written as it was dialled, for it has no global
+    /// form, and neither limits of the trunk nor draining stop the call.
+    pub emergency: Option<String>,
     /// Who is connected, where the far side said so since (RFC 4916, RFC 5876). From trusted
     /// trunks only.
     pub connected: Option<Caller>,
@@ -112,6 +118,7 @@ impl CallDetails {
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
             referral: Referral::of_invite(head),
+            max_forwards: Some(u8::try_from(head.max_forwards()).unwrap_or(u8::MAX)),
             ..Self::default()
         };
         if config.trusted {
@@ -152,6 +159,10 @@ impl CallDetails {
             config.trusted,
         ));
         lines.extend(self.referral.as_ref().map(Referral::lines).unwrap_or_default());
+        // RFC 3261 20.26.
+        if self.emergency.is_some() {
+            lines.push(("Priority", "emergency".to_owned()));
+        }
         // RFC 4412 3.1: a priority counts for those who trust each other.
         let priorities: Vec<_> =
             self.priorities.iter().filter(|p| is_priority(p)).take(PRIORITIES_MAX).collect();

@@ -50,6 +50,31 @@ impl Trunk {
         Self { policy, calls: 0, health, registrar, config }
     }
 
+    /// Takes another configuration for the same trunk at the same place. Calls, health and
+    /// registration stay as they are; credentials are shown when they are asked for next.
+    pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
+        let credentials = self.config.credentials != config.credentials;
+        let Self { policy, health, registrar, config, .. } = Self::new(config);
+        (self.policy, self.config) = (policy, config);
+        if credentials {
+            self.health.auth = health.auth;
+            if let (Some(known), Some(fresh)) = (&mut self.registrar, registrar) {
+                known.auth = fresh.auth;
+            }
+        }
+    }
+
+    /// Says whether another configuration is for a trunk at the same place, known by the same
+    /// sources and registered in the same way.
+    pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
+        let config = &self.config;
+        config.target == other.target
+            && config.transport == other.transport
+            && config.local == other.local
+            && config.sources == other.sources
+            && config.registration == other.registration
+    }
+
     /// Says whether large requests may change to TCP.
     pub(crate) fn may_use_tcp(&self) -> bool {
         self.config.large_requests == LargeRequests::PreferTcp

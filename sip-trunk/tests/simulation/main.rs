@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod between_trunks;
 mod calls;
 mod descriptions;
 mod dialogs;

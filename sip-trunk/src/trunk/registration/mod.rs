@@ -55,7 +55,7 @@ pub(crate) struct Registrar {
     call_id: String,
     tag: String,
     cseq: u32,
-    auth: Option<ClientAuth>,
+    pub(super) auth: Option<ClientAuth>,
     /// Challenges the try under way has met.
     challenges: u8,
     repeats: u8,
