@@ -26,6 +26,7 @@ pub use endpoint::{
 pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use trunk::details::CallDetails;
 pub use trunk::{
-    LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError, RegistrationState,
-    RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState, TrunkStatus,
+    InfoDigits, LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError,
+    RegistrationState, RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState,
+    TrunkStatus,
 };

@@ -67,6 +67,7 @@ fn prepare(
         codec: Codec::Pcma,
         send_payload_type: 8,
         receive_payload_type: 8,
+        also_receives: Vec::new(),
         telephone_event: None,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),

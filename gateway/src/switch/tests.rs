@@ -213,6 +213,7 @@ fn leg_media(direction: Direction) -> LegMedia {
         codec: Codec::Pcma,
         send_payload_type: 8,
         receive_payload_type: 8,
+        also_receives: Vec::new(),
         telephone_event: None,
         packet_time_ms: 20,
         remote_rtp: "127.0.0.10:30000".parse().unwrap(),

@@ -1,12 +1,13 @@
 //! Dialogs (RFC 3261 12) and the calls made of them.
 
 pub(crate) mod call;
+mod digits;
 mod early;
 mod in_dialog;
 mod modify;
+mod probe;
 mod redirect;
 mod refer;
-mod probe;
 mod reliable;
 mod session_timer;
 pub(crate) mod transfer;

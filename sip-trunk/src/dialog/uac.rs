@@ -9,7 +9,7 @@ use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
 use super::in_dialog::take_offer;
 use super::redirect::Redirection;
-use super::session_timer::SessionTimer;
+use super::session_timer::{SessionTimer, min_se};
 use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
@@ -17,6 +17,7 @@ use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::referral::plain_uri;
 use crate::sdp::{Answer, Negotiated, NegotiationError};
+use crate::sdp::{OfferAnswer, Srtp};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
 use crate::trunk::identity::{IdentityStyle, write_caller};
@@ -41,7 +42,14 @@ pub(crate) struct Outgoing {
     pub(super) delayed: bool,
     /// How many reliable responses were acknowledged.
     pub(super) pracks: u8,
+    /// The session interval asked for, in seconds.
+    session_expires: Option<u32>,
+    /// How often a larger one was demanded.
+    enlarged: u8,
 }
+
+/// How often an INVITE is sent again with a larger session interval.
+const MAX_ENLARGED: u8 = 4;
 
 impl Outgoing {
     /// Says whether one of the early dialogs has a tag.
@@ -118,7 +126,12 @@ pub(crate) fn place(
     if config.reliable_provisional == Reliable::Required {
         lines.push(("Require", "100rel".to_owned()));
     }
+    if config.p_early_media {
+        // RFC 5009 8: without, nothing is to be said of early media to us.
+        lines.push(("P-Early-Media", "supported".to_owned()));
+    }
     let delayed = config.delayed_offer;
+    let secure = config.srtp != Srtp::Never;
     let redirection = Redirection::new(at, called, &dialog.target);
     let outgoing = Outgoing {
         key: None,
@@ -130,15 +143,25 @@ pub(crate) fn place(
         ringing: false,
         delayed,
         pracks: 0,
+        session_expires: None,
+        enlarged: 0,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
     *call.details = details;
     call.modify.owns_call_id = true;
+    if secure {
+        call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.seed());
+    }
+    let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     if !delayed {
         call.offer_answer
             .make_offer(media.rtp, &at.policy, Direction::SendRecv)
             .map_err(|_| CommandError::Unusable)?;
+    }
+    let interval = call.timer_wish(core).seconds;
+    if let Phase::Outgoing(outgoing) = &mut call.phase {
+        outgoing.session_expires = interval;
     }
     call.send_invite(core);
     call.arm(core);
@@ -162,8 +185,11 @@ impl Call {
         self.dialog.cseq += 1;
         let sdp = self.offer_answer.local_body().map(Bytes::copy_from_slice);
         let mut lines = self.credentials(core, Method::Invite, sdp.as_deref().unwrap_or_default());
+        let (wish, min_se) = (self.timer_wish(core), self.modify.min_se);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         lines.extend(outgoing.lines.iter().cloned());
+        lines.extend(outgoing.session_expires.map(|seconds| wish.request_line(seconds)));
+        lines.extend(min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
         let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
@@ -180,6 +206,7 @@ impl Call {
                 ..200 => self.on_provisional(core, response, upcall.path),
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
+                422 if self.enlarge_interval(response) => self.send_invite(core),
                 _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
@@ -195,6 +222,18 @@ impl Call {
             }
             Outcome::TransportError => self.on_transport_error(core, &upcall),
         }
+    }
+
+    /// Takes the least interval that a 422 demands (RFC 4028 7.3). Says whether to try again with it.
+    fn enlarge_interval(&mut self, response: &Response) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(least) = min_se(&response.head).filter(|_| outgoing.enlarged < MAX_ENLARGED) else {
+            return false;
+        };
+        outgoing.enlarged += 1;
+        outgoing.session_expires = outgoing.session_expires.max(Some(least));
+        self.modify.min_se = self.modify.min_se.max(Some(least));
+        true
     }
 
     /// RFC 3261 18.1.1: a large request that TCP did not deliver is tried on UDP. After a
@@ -213,6 +252,7 @@ impl Call {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return refuse_fork(core, upcall) };
         let tag = response.head.to.tag.as_deref().unwrap_or_default();
         let (mut forks, delayed) = (std::mem::take(&mut outgoing.forks), outgoing.delayed);
+        let interval = outgoing.session_expires;
         forks.retain(|fork| !fork.gone || fork.ended.is_some());
         let (cseq, udp_only) = (self.dialog.cseq, self.dialog.udp_only);
         self.phase = Phase::Confirmed;
@@ -220,9 +260,14 @@ impl Call {
         (self.dialog.cseq, self.dialog.udp_only) = (cseq, udp_only);
         self.challenges = 0;
         self.learn_methods(&response.head);
+        self.leave_early_modify(core, tag);
         let own = forks.iter().rposition(|fork| fork.tag == tag);
         let ended = own.and_then(|index| forks.get(index)).and_then(|fork| fork.ended);
         let (answer, outcome) = self.conclude(core, response, forks, own, delayed);
+        if self.modify.pending_key().is_none() {
+            // The UPDATE with it went to another early dialog.
+            self.offer_answer.withdraw_offer();
+        }
         // RFC 3261 13.2.2.4: the CSeq of the INVITE, whatever was sent in the early dialog.
         acknowledge(core, upcall.key, &Dialog { cseq, ..self.dialog.clone() }, answer.as_deref());
         self.note(core, false, label("ACK", answer.is_some()));
@@ -237,7 +282,7 @@ impl Call {
                 core.events.push_back(Event::Media { call, media, early: false });
                 self.note_connected(core, &response.head);
                 core.events.push_back(Event::Answered { call });
-                self.session = SessionTimer::of_response(&response.head, core.io.now);
+                self.session = SessionTimer::of_response(&response.head, core.io.now, interval);
                 self.run_modify(core);
             }
             Err(cause) => {
@@ -337,6 +382,7 @@ impl Call {
 
     /// Gives the INVITE up: CANCEL, once there was a provisional response.
     pub(super) fn send_cancel(&mut self, core: &mut Core, cause: Cause) {
+        self.drop_modify(core);
         let Phase::Outgoing(outgoing) = &self.phase else { return };
         let reason = Some(reason_value(cause));
         if outgoing.key.is_some_and(|key| core.clients.cancel(&mut core.io, key, reason)) {

@@ -180,13 +180,25 @@ pub enum Command {
         /// Why; goes out in a Reason header (RFC 3326).
         cause: Cause,
     },
-    /// Holds or resumes: re-INVITE with `sendonly` or `sendrecv`. Waits for a re-INVITE under way
-    /// and for the answer. [`Event::Media`] follows, with the old direction if the far side refuses.
+    /// Holds or resumes: re-INVITE, or UPDATE where the trunk is configured so, with `sendonly` or
+    /// `sendrecv`. Waits for one under way, and for the answer; where offer and answer have passed
+    /// reliably and the far side takes UPDATE, it does not wait for the answer (RFC 3311 5.1). [`Event::Media`] follows, with the old direction if the far side refuses.
     Hold {
         /// Any call.
         call: CallId,
         /// Hold, or resume.
         on: bool,
+    },
+    /// Sends a digit by INFO, after those before it. For trunks that take digits so
+    /// ([`TrunkConfig::info_digits`](crate::TrunkConfig)) and answered calls; else
+    /// [`CommandError::WrongState`], as over 32 digits that wait.
+    Dtmf {
+        /// An answered call.
+        call: CallId,
+        /// The digit.
+        digit: DtmfDigit,
+        /// How long, in milliseconds.
+        duration_ms: u16,
     },
     /// Takes the transfer that [`Event::TransferRequested`] asked for: 202, and a first NOTIFY
     /// (RFC 3515 2.4.4). Then the target is called, and [`Command::ReportTransfer`] tells of it.

@@ -79,6 +79,8 @@ pub(crate) struct Extra<'a> {
     /// Whole lines of a request of ours.
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
+    /// A body that is no session description, with its type.
+    pub(crate) body: Option<(&'static str, &'a [u8])>,
     /// Instead of a description: how far another call is (RFC 3420).
     pub(crate) sipfrag: Option<&'a str>,
     /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
@@ -87,9 +89,10 @@ pub(crate) struct Extra<'a> {
 
 impl Extra<'_> {
     fn finish(&self, out: Writer) -> Bytes {
-        match self.sipfrag {
-            Some(fragment) => out.finish_with(SIPFRAG, fragment.as_bytes()),
-            None => out.finish(self.sdp),
+        match (self.sipfrag, self.body) {
+            (Some(fragment), _) => out.finish_with(SIPFRAG, fragment.as_bytes()),
+            (None, Some((kind, body))) => out.finish_with(kind, body),
+            (None, None) => out.finish(self.sdp),
         }
     }
 }

@@ -137,6 +137,12 @@ impl Random {
         self.buffer.get(self.left).copied().unwrap_or_default()
     }
 
+    pub(crate) fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.number().to_be_bytes()));
+        seed
+    }
+
     /// Returns a number of `from` to `to` inclusive.
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.number() % (to.saturating_sub(from) + 1)

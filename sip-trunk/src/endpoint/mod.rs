@@ -183,6 +183,9 @@ impl Endpoint {
                 call.release(core, cause);
                 Ok(())
             }),
+            Command::Dtmf { call, digit, duration_ms } => {
+                self.with(call, |call, core| call.send_digit(core, digit, duration_ms))
+            }
             Command::Reject { call, status, cause } => self.with(call, |call, core| {
                 call.reject(core, status, cause);
                 Ok(())

@@ -1,20 +1,24 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use call_model::{Codec, TrunkName};
+use call_model::{Codec, SrtpSuite, TrunkName};
 
 use super::details::Interconnect;
 use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
-use super::profile::{Level, Profile};
+use super::profile::{Dtmf, Level, Modify, Profile, Refresher};
 use super::referral::{Redirects, Replacing, Transfers};
 use super::registration::Registration;
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
+use crate::sdp::Srtp;
 use crate::wire::tolerance::Tolerance;
+
+/// The session interval that RFC 4028 4 recommends, in seconds.
+const USUAL_INTERVAL: u32 = 1800;
 
 /// A trunk as its owner configured it.
 #[derive(Clone, Debug)]
@@ -86,8 +90,26 @@ pub struct TrunkConfig {
     pub answer_change: AnswerChange,
     /// How a call is held.
     pub hold: HoldForm,
+    /// The method that changes a session.
+    pub modify: Modify,
+    /// The session interval that is asked for, in seconds, 90 to 86,400 (RFC 4028 4); `None`: we ask
+    /// for no timer, and honour what the far side asks for. A far side that knows no timers is
+    /// refreshed by us, and not given up because an interval has passed.
+    pub session_expires: Option<u32>,
+    /// Who shall refresh sessions where we may say so.
+    pub refresher: Refresher,
+    /// Early media is let through only as P-Early-Media of the far side allows (RFC 5009). For trunks
+    /// between networks.
+    pub p_early_media: bool,
+    /// Whether media is protected by SRTP with keys in the session description (RFC 4568). Such keys
+    /// are safe only where the signalling is.
+    pub srtp: Srtp,
+    /// The suites of SRTP that are offered and taken, in order of preference.
+    pub srtp_suites: Vec<SrtpSuite>,
     /// Telephone events (RFC 4733) are offered and accepted.
     pub telephone_events: bool,
+    /// Digits are sent by INFO, in this form; `None`: they go with the media.
+    pub info_digits: Option<InfoDigits>,
     /// What becomes of the transfers it asks for.
     pub transfers: Transfers,
     /// What is done with Replaces.
@@ -135,7 +157,14 @@ impl TrunkConfig {
             interconnect: None,
             answer_change: AnswerChange::default(),
             hold: HoldForm::default(),
+            modify: Modify::default(),
+            session_expires: None,
+            refresher: Refresher::default(),
+            p_early_media: false,
+            srtp: Srtp::default(),
+            srtp_suites: Srtp::DEFAULT_SUITES.to_vec(),
             telephone_events: true,
+            info_digits: None,
             transfers: Transfers::default(),
             replacing: Replacing::default(),
             redirects: Redirects::default(),
@@ -159,10 +188,21 @@ impl TrunkConfig {
             Level::Required => Reliable::Required,
         };
         self.hold = profile.hold;
+        self.modify = profile.modify;
+        self.refresher = profile.refresher;
+        if profile.refresher != Refresher::AsAsked {
+            self.session_expires = self.session_expires.or(Some(USUAL_INTERVAL));
+        }
+        self.srtp = match profile.srtp {
+            Level::Off => Srtp::Never,
+            Level::Preferred => Srtp::Preferred,
+            Level::Required => Srtp::Required,
+        };
+        self.telephone_events = profile.dtmf == Dtmf::Events;
+        self.info_digits = (profile.dtmf == Dtmf::Info).then_some(InfoDigits::Relay);
         self.transfers = if profile.refer { Transfers::Accept } else { Transfers::Refuse };
         self.replacing = profile.replacing;
         self.redirects.policy = profile.redirects;
-        self.telephone_events = profile.dtmf == super::profile::Dtmf::Events;
         self.answer_change = profile.answer_change;
         self.codecs = profile.codecs.to_vec();
         self.packet_time_ms = profile.packet_time_ms;
@@ -260,6 +300,16 @@ impl HoldForm {
             HoldForm::Inactive => "inactive",
         }
     }
+}
+
+/// The body of an INFO with a digit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InfoDigits {
+    /// `application/dtmf-relay`: `Signal=5` and `Duration=160`.
+    #[default]
+    Relay,
+    /// `application/dtmf`: the digit alone.
+    Plain,
 }
 
 /// How a trunk group is stamped on a call.

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
-pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
+pub use config::{AnswerChange, GroupForm, HoldForm, InfoDigits, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
@@ -43,6 +43,8 @@ impl Trunk {
         let mut policy = MediaPolicy::new(config.codecs.clone(), config.packet_time_ms);
         policy.tolerant = config.tolerance.sdp;
         policy.telephone_event = config.telephone_events;
+        policy.srtp = config.srtp;
+        policy.srtp_suites = config.srtp_suites.clone();
         let health = health::Health::new(&config);
         let registrar = registration::Registrar::new(&config);
         Self { policy, calls: 0, health, registrar, config }

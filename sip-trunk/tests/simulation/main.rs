@@ -9,7 +9,9 @@
 
 mod between_trunks;
 mod calls;
+mod descriptions;
 mod dialogs;
+mod digits;
 mod flows;
 mod identity;
 mod model;
@@ -23,6 +25,8 @@ mod reliable;
 mod reliable_in;
 mod replaces;
 mod resilience;
+mod secure;
+mod sessions;
 mod tcp;
 mod transactions;
 mod transfer;

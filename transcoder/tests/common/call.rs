@@ -28,6 +28,7 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
         codec,
         send_payload_type: payload_type,
         receive_payload_type: payload_type,
+        also_receives: Vec::new(),
         telephone_event: Some(TelephoneEvent {
             send_payload_type: 101,
             receive_payload_type: 96,

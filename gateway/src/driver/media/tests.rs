@@ -120,6 +120,7 @@ fn a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back() {
             codec,
             send_payload_type: payload_type,
             receive_payload_type: payload_type,
+            also_receives: Vec::new(),
             telephone_event: None,
             packet_time_ms: 20,
             remote_rtp: socket.local_addr().unwrap(),
