@@ -9,6 +9,7 @@ pub mod numbers;
 pub mod parameters;
 pub mod profile;
 pub(crate) mod registration;
+pub mod resolve;
 pub mod retry;
 
 use std::collections::HashMap;
