@@ -25,5 +25,5 @@ pub use endpoint::{
 pub use trunk::details::CallDetails;
 pub use trunk::{
     LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
-    Reliable, TrunkConfig, TrunkState, TrunkStatus,
+    Reliable, TargetState, TargetStatus, TrunkConfig, TrunkState, TrunkStatus,
 };

@@ -8,12 +8,13 @@ pub(crate) mod config;
 mod connection;
 pub(crate) mod core;
 mod counters;
+mod held;
 mod inbound;
 pub(crate) mod io;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, TrunkName};
@@ -30,7 +31,9 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
+use crate::trunk::overload::Controller;
+use crate::trunk::resolve::{Failure, Query, Record, Resolver, ResolverLimits};
+use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration, targets};
 use crate::wire::framer::Framed;
 use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
@@ -73,10 +76,15 @@ impl Endpoint {
             events: VecDeque::new(),
             strays: Vec::new(),
             draining: false,
+            resolver: Resolver::new(ResolverLimits::default()),
+            held: held::Held::default(),
+            overload: Controller::new(now, unix_ms),
+            sources_changed: false,
             common: common.into_lines(),
             config,
         };
         for index in 0..core.trunks.len() {
+            targets::resolve(&mut core, index);
             health::start(&mut core, index);
             registration::start(&mut core, index);
         }
@@ -202,6 +210,11 @@ impl Endpoint {
         details: CallDetails,
     ) -> Result<(), CommandError> {
         let index = self.admit(call, trunk)?;
+        let urgent = uac::is_urgent(&self.core, called, &details);
+        if !self.core.within_rate(index) && !urgent {
+            self.core.io.counters.refuse("call_rate");
+            return Err(CommandError::TooFast);
+        }
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
@@ -270,6 +283,8 @@ impl Endpoint {
                 Due::Client(key) => self.core.clients.on_timer(&mut self.core.io, key, at),
                 Due::Server(id) => self.core.servers.on_timer(&mut self.core.io, id, at),
                 Due::Trunk(index) => health::on_timer(&mut self.core, index, at),
+                Due::Targets(index) => targets::on_timer(&mut self.core, index, at),
+                Due::Held => self.core.on_held_timer(at),
                 Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
@@ -297,15 +312,19 @@ impl Endpoint {
                 registration::on_connection_lost(&mut self.core, connection);
             }
             let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
+            targets::observe(&mut self.core, &upcall);
             match upcall.owner {
                 Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
-                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
+                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, &upcall),
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
             for stray in self.core.strays.drain(..) {
                 self.calls.insert(stray.key, stray);
             }
+        }
+        if std::mem::take(&mut self.core.sources_changed) {
+            self.sources = Sources::new(&self.core.trunks);
         }
         if self.core.draining {
             // The last call of a trunk may just have ended.
@@ -321,6 +340,31 @@ impl Endpoint {
             }
             None => refuse_fork(&mut self.core, &upcall),
         }
+    }
+
+    /// Returns the next question to DNS. Each is to be answered by [`Self::handle_answer`], if only by
+    /// a failure.
+    #[must_use]
+    pub fn poll_query(&mut self) -> Option<Query> {
+        self.core.resolver.poll_query()
+    }
+
+    /// Takes in the answer to a question.
+    pub fn handle_answer(&mut self, now: Instant, id: u64, answer: Result<Vec<Record>, Failure>) {
+        self.core.io.now = now;
+        if !self.core.resolver.handle_answer(now, id, answer) {
+            self.core.io.counters.refuse("stray_dns_answer");
+            return;
+        }
+        (0..self.core.trunks.len()).for_each(|index| targets::resolve(&mut self.core, index));
+        self.core.release_held();
+        self.settle();
+    }
+
+    /// Takes in how late something was done: a datagram read, a timer served. New calls are refused,
+    /// and peers asked to hold back, by that (RFC 7339). 50 ms are aimed at.
+    pub fn handle_load(&mut self, now: Instant, delay: Duration) {
+        self.core.overload.load(now, delay);
     }
 
     /// Returns the next thing to send.
@@ -358,6 +402,9 @@ impl Endpoint {
         counters.client_transactions = self.core.clients.len();
         counters.server_transactions = self.core.servers.len();
         counters.connections = self.core.io.pool.len();
+        if self.core.resolver.refused() > 0 {
+            counters.refused.insert("dns", self.core.resolver.refused());
+        }
         counters
     }
 
@@ -366,9 +413,10 @@ impl Endpoint {
     pub fn trunk_status(&self) -> Vec<TrunkStatus> {
         let status = |trunk: &Trunk| TrunkStatus {
             name: trunk.config.name.clone(),
-            target: trunk.config.target,
+            target: trunk.targets.iter().next().map_or(trunk.config.target, |t| t.address),
+            targets: trunk.targets.status(self.core.io.now),
             state: trunk.state(),
-            last_status: trunk.health.last_status,
+            last_status: trunk.targets.iter().find_map(|t| t.last_status),
             calls: trunk.calls,
             registration: trunk.registrar.as_ref().map(registration::Registrar::status),
         };
@@ -390,9 +438,13 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
             return Err(ConfigError::DuplicateTrunk(name));
         }
+        if trunk.destination.is_some() && !config.dns {
+            return Err(ConfigError::NoDns(name));
+        }
+        let named = trunk.destination.is_some();
         let fits = |l: &Listener| {
             l.transport == trunk.transport
-                && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+                && (named || l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4())
                 && trunk.local.is_none_or(|local| local == l.local)
         };
         if !config.listeners.iter().any(fits) {
@@ -404,7 +456,7 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };
             registration.check().map_err(|error| detail(error.to_string()))?;
-            let same = |at: std::net::SocketAddr| at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
+            let same = |at: std::net::SocketAddr| named || at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
             if !registration.registrar.is_none_or(same) {
                 return Err(detail("registrar and target are of different address families".to_owned()));
             }

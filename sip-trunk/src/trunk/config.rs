@@ -10,6 +10,7 @@ use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
 use super::profile::{Level, Profile};
 use super::registration::Registration;
+use super::resolve::{Destination, Host};
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
@@ -20,8 +21,17 @@ use crate::wire::tolerance::Tolerance;
 pub struct TrunkConfig {
     /// Its name.
     pub name: TrunkName,
-    /// Where requests go.
+    /// Where requests go, unless [`Self::destination`] says.
     pub target: SocketAddr,
+    /// Further targets, tried in order after the first (RFC 3263 4.3).
+    pub backups: Vec<SocketAddr>,
+    /// The target as a name, instead of [`Self::target`] and [`Self::backups`]: it leads to the targets
+    /// by DNS (RFC 3263). The endpoint must be set up for DNS.
+    pub destination: Option<Destination>,
+    /// How long one target may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// How long a call looks for a target that is not silent, all together.
+    pub failover_limit: Duration,
     /// The host part of request URIs, with a port if that belongs there.
     pub host: String,
     /// The listener requests leave by, with the address it advertises; `None`: the first that fits.
@@ -48,6 +58,11 @@ pub struct TrunkConfig {
     pub options_successes: u32,
     /// How many calls it may carry, both ways together.
     pub max_calls: usize,
+    /// How many new calls it may carry a second, both ways together, and as many at once; `None`: any
+    /// number.
+    pub max_call_rate: Option<u32>,
+    /// Its overload control is taken part in (RFC 7339): it may ask to be spared a part of the calls.
+    pub overload_control: bool,
     /// How long an outgoing call may ring.
     pub ring_timeout: Duration,
     /// How long an incoming call may go unanswered; `None`: [`Timers::incoming`](crate::Timers).
@@ -97,6 +112,10 @@ impl TrunkConfig {
         Self {
             name,
             target,
+            backups: Vec::new(),
+            destination: None,
+            target_timeout: Duration::from_secs(8),
+            failover_limit: Duration::from_secs(40),
             host: target.ip().to_canonical().to_string(),
             local: None,
             transport: Transport::Udp,
@@ -110,6 +129,8 @@ impl TrunkConfig {
             options_failures: 3,
             options_successes: 2,
             max_calls: 1000,
+            max_call_rate: None,
+            overload_control: true,
             ring_timeout: Duration::from_secs(120),
             answer_timeout: None,
             tolerance: Tolerance::default(),
@@ -131,6 +152,19 @@ impl TrunkConfig {
             telephone_events: true,
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
+    }
+
+    /// Builds a trunk as [`Self::new`] does, whose targets are where a name leads. The transport of
+    /// `destination` is its transport; UDP if it names none.
+    pub fn named(name: TrunkName, destination: Destination) -> Self {
+        let host = match &destination.host {
+            Host::Name(host) => host.to_string(),
+            Host::Address(address @ IpAddr::V6(_)) => format!("[{address}]"),
+            Host::Address(address) => address.to_string(),
+        };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], destination.port.unwrap_or(5060)));
+        let transport = destination.service.and_then(Transport::of).unwrap_or(Transport::Udp);
+        Self { host, transport, destination: Some(destination), ..Self::new(name, nowhere) }
     }
 
     /// Takes over every switch of an interop profile that has a place here;
