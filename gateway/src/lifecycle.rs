@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
-use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
+use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError};
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
@@ -331,8 +331,11 @@ impl Daemon {
             limits: config.limits,
         };
         let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics)));
+        let (dns, dns_answers) = Asker::new(&config.dns);
         let signalling = Signalling {
             endpoint,
+            dns,
+            dns_answers,
             switch: Switch::new(switch_config, now, unix),
             media,
             node: node.clone(),
@@ -500,11 +503,15 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         endpoint.unknown_source = sip.unknown_source;
     }
     endpoint.limits.calls = config.limits.calls;
+    endpoint.dns = true;
     endpoint
 }
 
 fn trunk_config(trunk: &Trunk) -> TrunkConfig {
-    let plain = TrunkConfig::new(trunk.name.clone(), trunk.target);
+    let plain = match &trunk.destination {
+        Some(name) => TrunkConfig::named(trunk.name.clone(), name.clone()),
+        None => TrunkConfig::new(trunk.name.clone(), trunk.target),
+    };
     let base = match &trunk.profile {
         Some(profile) => plain.with_profile(profile),
         None => plain,
@@ -525,6 +532,11 @@ fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
         local: trunk.listener,
+        backups: trunk.backups.clone(),
+        target_timeout: trunk.target_timeout,
+        failover_limit: trunk.failover_limit,
+        max_call_rate: trunk.max_call_rate,
+        overload_control: trunk.overload_control,
         registration: trunk.registration.clone(),
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),

@@ -193,6 +193,8 @@ impl Switch {
                 }
                 self.trunk_details.insert(trunk, printable(&detail, MAX_TEXT));
             }
+            // The endpoint knows what to make of it; the trunk stands as long as one target does.
+            Event::TargetHealth { .. } => {}
             Event::Exchange { call, exchange } => {
                 if let Some(call) = self.calls.get_mut(&call) {
                     call.record.exchange(now, exchange);

@@ -291,7 +291,7 @@ impl Endpoint {
     /// second.
     fn admit_load(&mut self, trunk: usize, request: &Request) -> Result<(), uas::Refused> {
         let takes_part = request.head.text(&Name::Via).is_some_and(|via| overload::is_asked(&via));
-        let (now, lot) = (self.core.io.now, self.core.io.random.between(0, 999));
+        let (now, lot) = (self.core.io.now, self.core.io.random.between(0, 999_999));
         if self.core.overload.sheds(now, takes_part, lot) {
             self.core.io.counters.refuse("overload");
             return Err(self.limited(call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION, "Overloaded"));

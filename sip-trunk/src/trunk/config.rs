@@ -130,7 +130,7 @@ impl TrunkConfig {
             options_successes: 2,
             max_calls: 1000,
             max_call_rate: None,
-            overload_control: true,
+            overload_control: false,
             ring_timeout: Duration::from_secs(120),
             answer_timeout: None,
             tolerance: Tolerance::default(),
@@ -189,6 +189,8 @@ impl TrunkConfig {
         self.packet_time_ms = profile.packet_time_ms;
         self.options_interval = profile.options_interval;
         self.retry_statuses = profile.retry.to_vec();
+        self.target_timeout = profile.target_timeout;
+        self.overload_control = profile.overload_control;
         self.largest_datagram = profile.largest_datagram;
         self
     }

@@ -101,11 +101,12 @@ pub(crate) fn answer(via: &str, ours: &str) -> String {
     format!("{};{ours}{rest}", kept.join(";"))
 }
 
-/// What is asked of those who have calls for us, by how late we are.
+/// What is asked of those who have calls for us, by how late we are: the controller of RFC 8033 4.2,
+/// with calls in place of packets.
 #[derive(Debug)]
 pub(crate) struct Controller {
-    /// The part of new calls that is taken, in thousandths.
-    accept: u32,
+    /// The part of new calls that is refused, in millionths.
+    refuse: i64,
     /// The worst since the last look.
     worst: Duration,
     /// How late it was at the last look.
@@ -120,14 +121,16 @@ pub(crate) struct Controller {
 const AIM: Duration = Duration::from_millis(50);
 /// How often the part is adapted.
 const TURN: Duration = Duration::from_millis(100);
-/// In thousandths: the least that is taken, and by how much more each turn.
-const LEAST: u32 = 50;
-const MORE: u32 = 25;
+/// In millionths: the most that is refused, the most that this changes by in a turn, and by how much it
+/// falls in a turn without delay.
+const MOST: i64 = 980_000;
+const STEP: i64 = 100_000;
+const FALL: i64 = 25_000;
 
 impl Controller {
     pub(crate) fn new(now: Instant, unix_ms: u64) -> Self {
         let (worst, last) = (Duration::ZERO, Duration::ZERO);
-        Self { accept: 1000, worst, last, looked: now, started: now, unix_ms, told: 0 }
+        Self { refuse: 0, worst, last, looked: now, started: now, unix_ms, told: 0 }
     }
 
     /// Takes in how late something was done.
@@ -141,32 +144,32 @@ impl Controller {
         if turns == 0 {
             return;
         }
-        if self.worst > AIM {
-            // The later, the fewer; never less than three quarters of before.
-            let share = AIM.as_micros() * 1000 / self.worst.as_micros().max(1);
-            let share = (share as u32).clamp(750, 970);
-            self.accept = (self.accept * share / 1000).max(LEAST);
-        } else if self.worst * 2 <= AIM {
-            let turns = u32::try_from(turns).unwrap_or(40).min(40);
-            self.accept = (self.accept + MORE * turns).min(1000);
+        if self.worst * 2 <= AIM {
+            self.refuse -= FALL * i64::try_from(turns).unwrap_or(i64::MAX).min(40);
+        } else {
+            // By a quarter of how far it is from the aim, in seconds, and by how fast it moves.
+            let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX).min(60_000_000);
+            let (worst, last) = (micros(self.worst), micros(self.last));
+            self.refuse += ((worst - micros(AIM)) / 4 + (worst - last)).clamp(-STEP, STEP);
         }
+        self.refuse = self.refuse.clamp(0, MOST);
         (self.last, self.worst, self.looked) = (self.worst, Duration::ZERO, now);
     }
 
-    /// Says whether a new call is to be refused; `lot` is 0 to 999. Who takes part is trusted to hold
+    /// Says whether a new call is to be refused; `lot` is 0 to 999999. Who takes part is trusted to hold
     /// back by itself until it is very late.
     pub(crate) fn sheds(&mut self, now: Instant, takes_part: bool, lot: u64) -> bool {
         self.turn(now);
         if takes_part && self.last < AIM * 4 {
             return false;
         }
-        lot >= u64::from(self.accept)
+        lot < self.refuse.unsigned_abs()
     }
 
     /// Writes the parameters for the Via of a response (RFC 7339 4).
     pub(crate) fn parameters(&mut self, now: Instant) -> String {
         self.turn(now);
-        let percent = (1000 - self.accept).div_ceil(10);
+        let percent = (self.refuse + 9999) / 10_000;
         let validity = if percent == 0 { 0 } else { VALIDITY_MS };
         let elapsed = now.saturating_duration_since(self.started).as_micros() as u64 / 10;
         // RFC 7339 4.4: each is larger than the one before.
@@ -246,7 +249,7 @@ mod tests {
         );
     }
 
-    /// A server that does 100 calls a second, a queue, and callers who do not hold back.
+    /// A server that does 1000 calls a second, a queue, and callers who do not hold back.
     #[test]
     fn three_times_the_load_keeps_the_server_busy_and_ends_soon() {
         let start = now();
@@ -256,26 +259,28 @@ mod tests {
         let mut accepted_after = 0;
         for step in 0..90_000u64 {
             let now = start + Duration::from_millis(step);
-            // 60 s of 300 a second, then 50 a second.
-            let offered = if step < 60_000 { step % 10 < 3 } else { step % 20 == 0 };
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if offered && !controller.sheds(now, false, (state >> 33) % 1000) {
-                queue += 1.0;
-                accepted_after += u32::from(step >= 65_000);
+            // 60 s of 3000 a second, then 500 a second.
+            let offered = if step < 60_000 { 3 } else { step % 2 };
+            for _ in 0..offered {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if !controller.sheds(now, false, (state >> 33) % 1_000_000) {
+                    queue += 1.0;
+                    accepted_after += u32::from(step >= 65_000);
+                }
             }
-            let work = queue.min(0.1);
+            let work = queue.min(1.0);
             queue -= work;
             done += if step < 60_000 { work } else { 0.0 };
             if step % 10 == 0 {
-                let delay = Duration::from_secs_f64(queue / 100.0);
+                let delay = Duration::from_secs_f64(queue / 1000.0);
                 controller.load(now, delay);
                 late.push(delay);
             }
         }
-        assert!(done > 0.9 * 6000.0, "{done} of 6000");
-        late.drain(..500);
+        assert!(done > 0.95 * 60_000.0, "{done} of 60000");
+        late.drain(..1000);
         let worst = late.iter().max().unwrap();
-        assert!(*worst < Duration::from_millis(400), "{worst:?}");
-        assert_eq!(accepted_after, 25 * 50, "nothing is refused five seconds later");
+        assert!(*worst < Duration::from_millis(250), "{worst:?}");
+        assert_eq!(accepted_after, 25 * 500, "nothing is refused five seconds later");
     }
 }

@@ -17,8 +17,9 @@ use crate::transaction::client::{ClientKey, Outcome, Upcall};
 use crate::transaction::timer::{Alarm, Due};
 use crate::wire::message::Name;
 
-/// How long a target that did not answer is tried after the others.
-const SUSPECT: Duration = Duration::from_secs(30);
+/// How long a target that did not answer is tried after the others: doubled each time in a row.
+const SUSPECT: Duration = Duration::from_secs(60);
+const SUSPECT_MAX: Duration = Duration::from_secs(600);
 /// The longest that Retry-After of a call's 503 is obeyed.
 const RETRY_AFTER_MAX: u64 = 600;
 /// Addresses that were targets before the name led elsewhere, and whose calls go on.
@@ -79,6 +80,8 @@ pub(crate) struct Target {
     pub(super) proved: bool,
     pub(super) demoted: bool,
     suspect_until: Option<Instant>,
+    /// Requests in a row that came to nothing.
+    strikes: u32,
     barred_until: Option<Instant>,
     pub(crate) last_status: Option<u16>,
     /// Failures in a row while not demoted, successes in a row while demoted.
@@ -101,6 +104,7 @@ impl Target {
             proved: false,
             demoted: false,
             suspect_until: None,
+            strikes: 0,
             barred_until: None,
             last_status: None,
             streak: 0,
@@ -108,6 +112,21 @@ impl Target {
             probe: None,
             challenges: 0,
             feedback: Feedback::default(),
+        }
+    }
+
+    /// A request came to nothing, or was answered.
+    fn strike(&mut self, now: Instant, failed: bool) {
+        let wait = SUSPECT.saturating_mul(1 << self.strikes.min(8)).min(SUSPECT_MAX);
+        // Several requests that fail together are one failure.
+        let again = self.suspect_until.is_none_or(|until| until <= now);
+        match failed {
+            true if again => {
+                self.suspect_until = Some(now + wait);
+                self.strikes = self.strikes.saturating_add(1);
+            }
+            true => {}
+            false => (self.suspect_until, self.strikes) = (None, 0),
         }
     }
 
@@ -326,7 +345,7 @@ pub(crate) fn observe(core: &mut Core, upcall: &Upcall) {
     let detail = if suspect { detail } else { "it answers".to_owned() };
     change(core, upcall.trunk, &detail, |set, _| {
         for target in set.list.iter_mut().filter(|t| fits(t)) {
-            target.suspect_until = suspect.then(|| now + SUSPECT);
+            target.strike(now, suspect);
             target.barred_until = target.barred_until.max(bar);
         }
     });
@@ -337,7 +356,7 @@ pub(crate) fn suspect(core: &mut Core, index: usize, remote: SocketAddr) {
     let now = core.io.now;
     change(core, index, "no answer to INVITE", |set, _| {
         for target in set.list.iter_mut().filter(|t| t.address == remote) {
-            target.suspect_until = Some(now + SUSPECT);
+            target.strike(now, true);
         }
     });
 }
