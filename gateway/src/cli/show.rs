@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use admin_api::{CallList, CallView, DecisionView, Health, LegView, RouteTest, TargetView, TrunkView, WhyView};
+use admin_api::{
+    CallList, CallView, DecisionView, Health, LegView, RouteTest, TargetView, TrunkView, WhyView,
+};
 use serde::Deserialize;
 
 /// Lays rows out in columns as wide as their widest cell.

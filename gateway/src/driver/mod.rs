@@ -7,6 +7,6 @@ mod streams;
 
 pub use media::MediaStartError;
 pub(crate) use media::{MediaEngine, PublishedCounters, Report};
-pub use signalling::SipBindError;
 pub(crate) use resolve::Asker;
+pub use signalling::SipBindError;
 pub(crate) use signalling::{LoopError, Request, Signalling, SipSockets};

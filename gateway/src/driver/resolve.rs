@@ -108,7 +108,9 @@ async fn look_up(resolver: &TokioResolver, query: &Query) -> Result<Vec<Record>,
     match resolver.lookup(name, wanted).await {
         Ok(found) => Ok(found.answers().iter().filter_map(record).collect()),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NXDomain | ResponseCode::NoError => Err(Failure::Nothing { ttl: none.negative_ttl }),
+            ResponseCode::NXDomain | ResponseCode::NoError => {
+                Err(Failure::Nothing { ttl: none.negative_ttl })
+            }
             _ => Err(Failure::Unavailable),
         },
         Err(_) => Err(Failure::Unavailable),

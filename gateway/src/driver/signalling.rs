@@ -333,7 +333,9 @@ impl Signalling {
         if let Some(call) = inviting {
             let cause = match error {
                 CommandError::NoChannel => Cause::NO_CIRCUIT_AVAILABLE,
-                CommandError::Draining | CommandError::TooFast | CommandError::Overloaded => Cause::SWITCHING_EQUIPMENT_CONGESTION,
+                CommandError::Draining | CommandError::TooFast | CommandError::Overloaded => {
+                    Cause::SWITCHING_EQUIPMENT_CONGESTION
+                }
                 _ => Cause::TEMPORARY_FAILURE,
             };
             let (text, by) = (error.to_string(), sip_trunk::EndedBy::Local);

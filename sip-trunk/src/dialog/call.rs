@@ -389,7 +389,9 @@ impl Call {
         }
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
-            Phase::Outgoing(outgoing) if outgoing.switch_at.is_some_and(|at| at <= now) => self.on_silence(core),
+            Phase::Outgoing(outgoing) if outgoing.switch_at.is_some_and(|at| at <= now) => {
+                self.on_silence(core)
+            }
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
             Phase::Incoming(_) => self.on_provisional_timer(core),
             Phase::Closing { until, .. } if *until <= now => self.finished = true,

@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, Direction};
 
-pub(crate) use super::failover::{has_emergency_priority, is_urgent};
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
+pub(crate) use super::failover::{has_emergency_priority, is_urgent};
 use super::in_dialog::take_offer;
 use super::session_timer::SessionTimer;
 use super::{Dialog, without_port};
@@ -67,12 +67,15 @@ pub(crate) fn place(
         return Err(CommandError::Overloaded);
     }
     let flow = at.flow().filter(|flow| at.targets.is_good(flow.remote, now));
-    targets.retain(|(transport, remote)| flow.is_none_or(|flow| (flow.transport, flow.remote) != (*transport, *remote)));
+    targets.retain(|(transport, remote)| {
+        flow.is_none_or(|flow| (flow.transport, flow.remote) != (*transport, *remote))
+    });
     let mut next = || {
         let (transport, remote) = targets.pop_front()?;
         Some(core.io.path(transport, remote, config.local))
     };
-    let path = flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
+    let path =
+        flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
     let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);

@@ -161,7 +161,8 @@ impl Core {
     ) -> Bytes {
         let Some(head) = self.servers.head(server) else { return Bytes::new() };
         let ours = head.asks_for_overload.then(|| self.overload.parameters(self.io.now));
-        let mut out = head.begin(ours.as_deref(), status, reason_phrase(status), (status > 100).then_some(tag));
+        let mut out =
+            head.begin(ours.as_deref(), status, reason_phrase(status), (status > 100).then_some(tag));
         if status > 100 {
             if status < 300
                 && let Some(path) = self.servers.path(server)

@@ -72,7 +72,13 @@ impl Core {
     }
 
     /// Sends the ACK of a 2xx, or lets it wait for its way.
-    pub(crate) fn acknowledge(&mut self, dialog: &Dialog, key: ClientKey, bytes: bytes::Bytes, mut path: Path) {
+    pub(crate) fn acknowledge(
+        &mut self,
+        dialog: &Dialog,
+        key: ClientKey,
+        bytes: bytes::Bytes,
+        mut path: Path,
+    ) {
         let mut wait = None;
         if let Some(destination) = dialog.named_hop(path.transport).filter(|_| self.config.dns) {
             match self.way(&destination, path) {
@@ -110,8 +116,10 @@ impl Core {
                     return Way::Found(path);
                 }
                 let random = &mut self.io.random;
-                let drawn = draw(&candidates, |c| (c.rank, c.weight, c.group), |limit| random.between(0, limit));
-                let found = drawn.first().and_then(|c| self.io.path(path.transport, c.address, Some(path.local)));
+                let drawn =
+                    draw(&candidates, |c| (c.rank, c.weight, c.group), |limit| random.between(0, limit));
+                let found =
+                    drawn.first().and_then(|c| self.io.path(path.transport, c.address, Some(path.local)));
                 Way::Found(found.unwrap_or(path))
             }
             Located::Pending { .. } => Way::Wait,

@@ -283,8 +283,7 @@ impl Endpoint {
         };
         let trusted = self.core.trunks.get(trunk).is_some_and(|t| t.config.trusted);
         // RFC 4412 3.1: a priority counts for those who trust each other.
-        named()
-            || trusted && uac::has_emergency_priority(&request.head.texts_named("Resource-Priority"))
+        named() || trusted && uac::has_emergency_priority(&request.head.texts_named("Resource-Priority"))
     }
 
     /// Refuses a new call while there is too much to do, or where its trunk has sent its share of the

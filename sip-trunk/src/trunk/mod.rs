@@ -21,12 +21,12 @@ use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
-pub use targets::{TargetState, TargetStatus};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
+pub use targets::{TargetState, TargetStatus};
 
 use crate::dialog::{host_of, without_port};
-use crate::endpoint::io::{Path, contact};
 use crate::endpoint::ConnectionId;
+use crate::endpoint::io::{Path, contact};
 use crate::sdp::MediaPolicy;
 
 /// A trunk at work.

@@ -20,7 +20,8 @@ pub(crate) struct Feedback {
 impl Feedback {
     /// Takes the parameters of a response's Via in.
     pub(crate) fn take(&mut self, via: &str, now: Instant) {
-        let Some(percent) = parameter(via, "oc").and_then(|v| v.parse::<u8>().ok()).filter(|p| *p <= 100) else {
+        let Some(percent) = parameter(via, "oc").and_then(|v| v.parse::<u8>().ok()).filter(|p| *p <= 100)
+        else {
             return;
         };
         if parameter(via, "oc-algo").is_some_and(|v| !v.trim_matches('"').eq_ignore_ascii_case("loss")) {
@@ -221,7 +222,9 @@ mod tests {
     #[test]
     fn a_peer_is_spared_as_it_asked_and_no_longer() {
         let (mut feedback, now) = (Feedback::default(), now());
-        let via = |text: &str| format!("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx;oc-x=\"a;oc=99\";{text}, SIP/2.0/UDP b;oc=77");
+        let via = |text: &str| {
+            format!("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx;oc-x=\"a;oc=99\";{text}, SIP/2.0/UDP b;oc=77")
+        };
         feedback.take(&via("oc=20;oc-algo=\"loss\";oc-validity=1000;oc-seq=1282321615.782"), now);
         assert_eq!(feedback.percent(now), 20);
         feedback.take(&via("oc=90;oc-algo=\"loss\";oc-seq=1282321615.781"), now);
@@ -242,11 +245,10 @@ mod tests {
     fn our_answer_takes_the_place_of_the_question() {
         let via = "SIP/2.0/UDP a;branch=z9hG4bK1;oc;oc-algo=\"loss,A\";rport=5, SIP/2.0/UDP b;oc";
         assert!(is_asked(via));
-        assert!(!is_asked("SIP/2.0/UDP a;oc;oc-algo=\"rate\"") && !is_asked("SIP/2.0/UDP a;oc-algo=\"loss\""));
-        assert_eq!(
-            answer(via, "oc=1"),
-            "SIP/2.0/UDP a;branch=z9hG4bK1;rport=5;oc=1, SIP/2.0/UDP b;oc"
+        assert!(
+            !is_asked("SIP/2.0/UDP a;oc;oc-algo=\"rate\"") && !is_asked("SIP/2.0/UDP a;oc-algo=\"loss\"")
         );
+        assert_eq!(answer(via, "oc=1"), "SIP/2.0/UDP a;branch=z9hG4bK1;rport=5;oc=1, SIP/2.0/UDP b;oc");
     }
 
     /// A server that does 1000 calls a second, a queue, and callers who do not hold back.

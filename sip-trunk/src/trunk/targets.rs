@@ -215,11 +215,16 @@ impl TargetSet {
 
     /// Returns the targets in the order in which a call tries them (RFC 3263 4.3, RFC 2782): those out
     /// of favour later, those that are to be left alone not at all. `urgent` calls spare nobody.
-    pub(crate) fn order(&self, now: Instant, random: &mut Random, urgent: bool) -> Vec<(Transport, SocketAddr)> {
+    pub(crate) fn order(
+        &self,
+        now: Instant,
+        random: &mut Random,
+        urgent: bool,
+    ) -> Vec<(Transport, SocketAddr)> {
         let mut open = Vec::new();
         for target in &self.list {
-            let spared = !urgent
-                && (target.is_barred(now) || target.feedback.spares(now, random.between(0, 99)));
+            let spared =
+                !urgent && (target.is_barred(now) || target.feedback.spares(now, random.between(0, 99)));
             if !spared {
                 let rank = (target.class(now) << 30).saturating_add(target.rank);
                 open.push((rank, target.weight, target.group, target.transport, target.address));
@@ -284,7 +289,12 @@ impl TargetSet {
 }
 
 /// Runs a change to the targets of a trunk, and tells of what it means.
-pub(super) fn change(core: &mut Core, index: usize, detail: &str, act: impl FnOnce(&mut TargetSet, &TrunkConfig)) {
+pub(super) fn change(
+    core: &mut Core,
+    index: usize,
+    detail: &str,
+    act: impl FnOnce(&mut TargetSet, &TrunkConfig),
+) {
     let now = core.io.now;
     let Some(trunk) = core.trunks.get_mut(index) else { return };
     let several = trunk.targets.list.len() > 1;
@@ -321,14 +331,18 @@ pub(crate) fn observe(core: &mut Core, upcall: &Upcall) {
         Outcome::Response(response, _) => {
             if trunk.config.overload_control
                 && let Some(via) = response.head.text(&Name::Via)
-                && let Some(target) = core.trunks.get_mut(upcall.trunk).and_then(|t| t.targets.list.iter_mut().find(|t| fits(t)))
+                && let Some(target) = core
+                    .trunks
+                    .get_mut(upcall.trunk)
+                    .and_then(|t| t.targets.list.iter_mut().find(|t| fits(t)))
             {
                 target.feedback.take(&via, now);
             }
             match response.status {
                 // RFC 3261 21.5.4: nothing more goes there for the time it names.
                 503 => {
-                    let after = response.head.text(&Name::RetryAfter).and_then(|text| registration::seconds(&text));
+                    let after =
+                        response.head.text(&Name::RetryAfter).and_then(|text| registration::seconds(&text));
                     let wait = after.map(|s| Duration::from_secs(u64::from(s).min(RETRY_AFTER_MAX)));
                     (wait.map(|wait| now + wait), true, "503".to_owned())
                 }
@@ -336,7 +350,8 @@ pub(crate) fn observe(core: &mut Core, upcall: &Upcall) {
             }
         }
     };
-    let Some(target) = core.trunks.get(upcall.trunk).and_then(|t| t.targets.list.iter().find(|t| fits(t))) else {
+    let Some(target) = core.trunks.get(upcall.trunk).and_then(|t| t.targets.list.iter().find(|t| fits(t)))
+    else {
         return;
     };
     if !suspect && target.suspect_until.is_none() {

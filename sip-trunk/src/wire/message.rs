@@ -562,7 +562,13 @@ impl ReplyHead {
 
     /// Begins a response; `tag` goes into To if the request had none there, and the parameters of
     /// overload control into the top Via.
-    pub(crate) fn begin(&self, overload: Option<&str>, status: u16, phrase: &str, tag: Option<&str>) -> Writer {
+    pub(crate) fn begin(
+        &self,
+        overload: Option<&str>,
+        status: u16,
+        phrase: &str,
+        tag: Option<&str>,
+    ) -> Writer {
         let mut out = Writer::response(status, phrase);
         let end = overload.and_then(|_| find(&self.lines, b"\r\n", 0));
         match (overload, end.and_then(|end| self.lines.split_at_checked(end))) {

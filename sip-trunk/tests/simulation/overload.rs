@@ -39,7 +39,10 @@ fn g02_a_peer_that_takes_part_is_told_how_much_to_hold_back() {
     let got = lab.tell(&ask(1).text());
     assert_eq!(status(&got[0]), 100);
     let idle = parameters(&got[0]);
-    assert_eq!((idle["oc"].as_str(), idle["oc-algo"].as_str(), idle["oc-validity"].as_str()), ("0", "loss", "0"));
+    assert_eq!(
+        (idle["oc"].as_str(), idle["oc-algo"].as_str(), idle["oc-validity"].as_str()),
+        ("0", "loss", "0")
+    );
     assert!(header(&got[0], "Via").contains("branch=z9hG4bKoc1;"));
     load(&mut lab, 2, 150);
     let got = lab.tell(&ask(2).text());

@@ -321,7 +321,10 @@ fn a24_whoever_wakes_up_late_is_told_to_stop() {
     let contact = "Contact: <sip:one@10.0.0.11:5060>\r\n";
     farm.say(1, &reply(&first, 200, "one", contact, SDP));
     let late = farm.inbox(1);
-    assert!(late.iter().any(|m| m.starts_with("ACK ")) && late.iter().any(|m| m.starts_with("BYE ")), "{late:?}");
+    assert!(
+        late.iter().any(|m| m.starts_with("ACK ")) && late.iter().any(|m| m.starts_with("BYE ")),
+        "{late:?}"
+    );
     let events = farm.take(0);
     assert!(!events.iter().any(|e| matches!(e, Event::Answered { .. } | Event::Ended { .. })), "{events:?}");
     farm.say(2, &reply(&second, 200, "two", "Contact: <sip:two@10.0.0.12:5060>\r\n", SDP));
@@ -372,7 +375,10 @@ fn a27_no_other_target_after_the_word_of_the_user_or_a_ring() {
 #[test]
 fn a25_srv_comes_before_the_address_of_the_name_itself() {
     let mut farm = Farm::named(|_| {});
-    assert!(farm.asked.contains(&("carrier.example".to_owned(), RecordType::Naptr)) || farm.asked.contains(&("_sip._udp.carrier.example".to_owned(), RecordType::Srv)));
+    assert!(
+        farm.asked.contains(&("carrier.example".to_owned(), RecordType::Naptr))
+            || farm.asked.contains(&("_sip._udp.carrier.example".to_owned(), RecordType::Srv))
+    );
     let (node, invite) = farm.call();
     assert_eq!(node, 1);
     assert!(invite.starts_with("INVITE sip:+442079460018@carrier.example SIP/2.0"), "{invite}");
@@ -569,7 +575,9 @@ fn a22_a_request_that_times_out_makes_its_target_suspect_and_no_408_is_sent() {
     farm.invited();
     assert_eq!(farm.call().0, 2);
     // A request of theirs is answered at once, and never with 408, early or late.
-    for (n, method) in ["OPTIONS", "BYE", "INFO", "UPDATE", "PRACK", "NOTIFY", "MESSAGE", "FOO"].iter().enumerate() {
+    for (n, method) in
+        ["OPTIONS", "BYE", "INFO", "UPDATE", "PRACK", "NOTIFY", "MESSAGE", "FOO"].iter().enumerate()
+    {
         let mut ask = Ask::new(method).branch(&format!("late{n}"));
         ask.via = ask.via.replace("10.0.0.2", "10.0.0.13").replace(":5060", ":5070");
         ask.call_id = format!("late{n}");

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use call_model::{Codec, Number, TrunkName};
-use sip_trunk::{Reliable, Transport};
 use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
@@ -15,6 +14,7 @@ use sip_trunk::trunk::profile::Profile;
 use sip_trunk::trunk::resolve::{Destination, Domain, Host};
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
+use sip_trunk::{Reliable, Transport};
 
 use super::{Check, Checked};
 use crate::config::{Sip, Trunk, shape};
@@ -165,7 +165,9 @@ impl Check<'_> {
             target_timeout: self.seconds(
                 &key("target_timeout_s"),
                 raw.target_timeout_s,
-                seconds(profile.as_ref().map(|profile| profile.target_timeout).or(Some(Duration::from_secs(8)))),
+                seconds(
+                    profile.as_ref().map(|profile| profile.target_timeout).or(Some(Duration::from_secs(8))),
+                ),
                 1..=32,
             )?,
             failover_limit: self.seconds(&key("failover_limit_s"), raw.failover_limit_s, 40, 1..=120)?,

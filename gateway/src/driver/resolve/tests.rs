@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode};
-use hickory_resolver::proto::rr::rdata::{A, CNAME, NAPTR, SRV};
 use hickory_resolver::proto::rr::Record as Answered;
+use hickory_resolver::proto::rr::rdata::{A, CNAME, NAPTR, SRV};
 use sip_trunk::trunk::resolve::{Destination, Families, Located, Resolver, ResolverLimits, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -66,8 +66,7 @@ fn respond(question: &Message, over_tcp: bool) -> Option<Vec<u8>> {
     match (text.as_str(), over_tcp) {
         ("silent.test.", _) => return None,
         ("id.test.", _) => id = id.wrapping_add(1),
-        ("question.test.", _) => asked.set_name(name("other.test."))
-            ,
+        ("question.test.", _) => asked.set_name(name("other.test.")),
         _ => {}
     };
     let mut answer = Message::new(id, MessageType::Response, OpCode::Query);

@@ -290,7 +290,8 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: Instant) {
 pub(crate) fn target_found(core: &mut Core, index: usize) {
     let Some(registrar) = registrar(&mut core.trunks, index) else { return };
     if registrar.pending.is_none() && !registrar.answered && registrar.next.is_some() {
-        registrar.next = Some(core.io.now + Duration::from_millis(core.io.random.between(0, NEXT_TARGET_MS.1)));
+        registrar.next =
+            Some(core.io.now + Duration::from_millis(core.io.random.between(0, NEXT_TARGET_MS.1)));
         registrar.arm(&mut core.io.timers, index);
     }
 }

@@ -98,8 +98,7 @@ impl Entry {
             None if self.known.is_some() => self.refresh_at.max(self.retry_at),
             None => self.retry_at,
         };
-        let usable = now < self.fresh_until
-            || (self.failures > 0 && now < self.fresh_until + limits.stale);
+        let usable = now < self.fresh_until || (self.failures > 0 && now < self.fresh_until + limits.stale);
         match &self.known {
             Some(known) if usable => Found::Known { known: known.clone(), again },
             _ if self.failures > 0 => Found::Failed { again },
@@ -110,7 +109,11 @@ impl Entry {
 
 /// Reads an answer: what it says of the name that was asked for, by way of the aliases within it.
 /// Whatever else it holds is not believed.
-pub(super) fn read(key: &Key, mut records: Vec<Record>, limits: &ResolverLimits) -> Option<(Known, Duration)> {
+pub(super) fn read(
+    key: &Key,
+    mut records: Vec<Record>,
+    limits: &ResolverLimits,
+) -> Option<(Known, Duration)> {
     records.truncate(limits.records);
     let records: Vec<(Domain, Record)> =
         records.into_iter().filter_map(|r| Some((r.name.parse().ok()?, r))).collect();

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::Resolver;
 use super::cache::{ALIASES_MAX, Found, Known, Naptr, Srv};
 use super::types::{Destination, Domain, Host, RecordType, Service};
-use super::Resolver;
 
 /// The address families that can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Located {
     Known {
         /// At least one.
         candidates: Vec<Candidate>,
-        /// No answer is missing that could add to them.
+        /// No answer is under way that could add to them.
         complete: bool,
         /// When to look again.
         again: Instant,
@@ -124,7 +124,7 @@ impl Resolver {
         });
         candidates.truncate(candidates_max);
         match (candidates.is_empty(), pending, failed) {
-            (false, ..) => Located::Known { candidates, complete: !pending && !failed, again },
+            (false, ..) => Located::Known { candidates, complete: !pending, again },
             (true, true, _) => Located::Pending { again },
             (true, false, true) => Located::Unavailable { again },
             (true, false, false) => Located::Nowhere { again },

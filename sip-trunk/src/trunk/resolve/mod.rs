@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 pub use locate::{Candidate, Families, Located};
 pub(crate) use order::draw;
-pub use types::{Destination, Domain, DomainError, Failure, Host, Query, Record, RecordData, RecordType, Service};
+pub use types::{
+    Destination, Domain, DomainError, Failure, Host, Query, Record, RecordData, RecordType, Service,
+};
 
 use self::cache::{Entry, Known};
 
@@ -118,7 +120,9 @@ impl Resolver {
         entry.asked = None;
         match answer {
             Ok(records) => match cache::read(&key, records, &limits) {
-                Some((known, ttl)) => entry.learn(now, known, ttl.clamp(limits.ttl_floor, limits.ttl_ceiling)),
+                Some((known, ttl)) => {
+                    entry.learn(now, known, ttl.clamp(limits.ttl_floor, limits.ttl_ceiling))
+                }
                 // What answers another question, or nothing that was asked for.
                 None => entry.learn(now, Known::Nothing, limits.negative_ttl),
             },

@@ -85,10 +85,9 @@ impl Bench {
 
     fn addresses(&mut self, destination: &Destination, offered: &[(Service, Families)]) -> Vec<String> {
         match self.look(destination, offered) {
-            Located::Known { candidates, .. } => candidates
-                .iter()
-                .map(|c| format!("{:?} {}", c.service, c.address))
-                .collect(),
+            Located::Known { candidates, .. } => {
+                candidates.iter().map(|c| format!("{:?} {}", c.service, c.address)).collect()
+            }
             other => vec![format!("{other:?}").split(' ').next().unwrap_or_default().to_owned()],
         }
     }
@@ -213,6 +212,36 @@ fn an_answer_holds_for_its_time_is_refreshed_ahead_and_outlives_dns() {
 }
 
 #[test]
+fn a_host_that_fails_does_not_hold_up_the_others() {
+    let zone = [
+        srv("_sip._udp.example.com", 10, 0, 5060, "a.example.com"),
+        srv("_sip._udp.example.com", 20, 0, 5060, "broken.example.com"),
+    ];
+    let udp = Destination { service: Some(Service::Udp), ..name("example.com") };
+    let mut resolver = Resolver::new(ResolverLimits::default());
+    let now = Bench::new(Vec::new()).now;
+    let mut last = None;
+    for _ in 0..3 {
+        last = Some(resolver.locate(now, &udp, UDP));
+        while let Some(query) = resolver.poll_query() {
+            let answer = match (query.record, query.name.as_str()) {
+                (RecordType::Srv, _) => Ok(zone.to_vec()),
+                (_, "a.example.com") => Ok(vec![a("a.example.com", 1)]),
+                _ => Err(Failure::Unavailable),
+            };
+            resolver.handle_answer(now, query.id, answer);
+        }
+    }
+    match last {
+        Some(Located::Known { candidates, complete, again }) => {
+            assert_eq!((candidates.len(), complete), (1, true));
+            assert!(again <= now + Duration::from_secs(2), "the other is asked again soon");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn circles_lies_and_floods_end() {
     let udp = Destination { port: Some(5060), ..name("a.example.com") };
     let circle = vec![cname("a.example.com", "b.example.com"), cname("b.example.com", "a.example.com")];
@@ -247,10 +276,7 @@ fn circles_lies_and_floods_end() {
     // A question nobody answers is given up, and asked again later.
     let mut resolver = Resolver::new(ResolverLimits::default());
     resolver.locate(now, &udp, UDP);
-    assert!(matches!(
-        resolver.locate(now + Duration::from_secs(16), &udp, UDP),
-        Located::Unavailable { .. }
-    ));
+    assert!(matches!(resolver.locate(now + Duration::from_secs(16), &udp, UDP), Located::Unavailable { .. }));
     for bad in ["", "a..b", "-_.1", "ex ample.com", "1.2.3.4", &"a.".repeat(130)] {
         assert!(bad.parse::<Domain>().is_err(), "{bad}");
     }
