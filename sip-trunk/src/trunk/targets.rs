@@ -258,10 +258,12 @@ impl TargetSet {
         self.list.iter().map(status).collect()
     }
 
-    /// Takes over where the name leads now. What is known of addresses that stay is kept.
+    /// Takes over where the name leads now. What is known of addresses that stay is kept. Says whether
+    /// requests come from other addresses now.
     fn update(&mut self, config: &TrunkConfig, candidates: &[Candidate], in_use: bool) -> bool {
         let mut old = std::mem::take(&mut self.list);
         let before: Vec<_> = old.iter().map(|t| (t.address, t.transport)).collect();
+        let former = self.former.clone();
         for candidate in candidates {
             let Some(transport) = Transport::of(candidate.service) else { continue };
             let known = old.iter().position(|t| (t.address, t.transport) == (candidate.address, transport));
@@ -284,7 +286,8 @@ impl TargetSet {
         self.former.dedup();
         let excess = self.former.len().saturating_sub(FORMER_MAX);
         self.former.drain(..excess);
-        before != self.list.iter().map(|t| (t.address, t.transport)).collect::<Vec<_>>()
+        let after = self.list.iter().map(|t| (t.address, t.transport));
+        former != self.former || before != after.collect::<Vec<_>>()
     }
 }
 
@@ -310,8 +313,9 @@ pub(super) fn change(
         }
     }
     let after = trunk.targets.state();
-    if before != after && after != TrunkState::Unknown {
-        let up = after == TrunkState::Up && trunk.registered_if_required();
+    // A name that leads somewhere again: nothing speaks against the trunk any more.
+    if before != after && (after != TrunkState::Unknown || before == TrunkState::Down) {
+        let up = after != TrunkState::Down && trunk.registered_if_required();
         let detail = detail.to_owned();
         core.events.push_back(Event::TrunkHealth { trunk: name.clone(), up, detail });
     }

@@ -83,6 +83,8 @@ impl Farm {
     }
 
     fn with(trunk: TrunkConfig, zone: Vec<Record>, change: impl FnOnce(&mut EndpointConfig)) -> Self {
+        // A name without a zone: DNS is away.
+        let away = trunk.destination.is_some() && zone.is_empty();
         let mut net = Net::new(5);
         let listeners =
             [Transport::Udp, Transport::Tcp].map(|transport| Listener { transport, local: address(A) });
@@ -93,8 +95,7 @@ impl Farm {
         for target in [T1, T2, T3] {
             net.add_raw(address(target));
         }
-        let mut farm =
-            Self { net, zone, away: false, mute: false, asked: Vec::new(), calls: 0, seen: Vec::new() };
+        let mut farm = Self { net, zone, away, mute: false, asked: Vec::new(), calls: 0, seen: Vec::new() };
         farm.step(1);
         farm
     }
@@ -434,6 +435,27 @@ fn a25_an_answer_ends_with_its_time_and_outlives_dns() {
     assert!(targets(&mut farm).is_empty());
     assert_eq!(farm.endpoint(0).trunk_status()[0].state, TrunkState::Down);
     assert_eq!(farm.try_call(), Err(CommandError::Unusable));
+}
+
+#[test]
+fn a25_a_trunk_whose_name_cannot_be_asked_for_is_down_until_it_can() {
+    let destination = Destination::of("carrier.example".parse().unwrap());
+    let trunk = TrunkConfig::named(trunk_name("far"), destination);
+    let mut farm = Farm::with(trunk, Vec::new(), |_| {});
+    let health = |farm: &mut Farm| -> Vec<bool> {
+        let up = |e: &Event| match e {
+            Event::TrunkHealth { up, .. } => Some(*up),
+            _ => None,
+        };
+        farm.take(0).iter().filter_map(up).collect()
+    };
+    farm.step(3000);
+    assert_eq!(health(&mut farm), [false]);
+    assert_eq!(farm.try_call(), Err(CommandError::Unusable));
+    (farm.zone, farm.away) = (vec![a("carrier.example", T1)], false);
+    farm.step(65_000);
+    assert_eq!(health(&mut farm), [true]);
+    assert_eq!(farm.call().0, 1);
 }
 
 // RFC 3263 4: the route set and the remote target are followed by name too.
