@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use admin_api::{
-    CallList, CallView, DecisionView, Health, LegView, RouteTest, TargetView, TrunkView, WhyView,
+    CallList, CallView, DecisionView, Health, LegView, Reloaded, RouteTest, TargetView, TrunkView, WhyView,
 };
 use serde::Deserialize;
 
@@ -91,6 +91,12 @@ pub(super) fn call(call: &CallView) -> String {
     if let Some(trunk) = &call.trunk {
         let _ = write!(text, " by trunk {trunk}");
     }
+    if let Some(onward) = &call.onward {
+        let _ = write!(text, " and trunk {onward}");
+    }
+    if let Some(connected) = &call.connected {
+        let _ = write!(text, ", connected to {connected}");
+    }
     let _ = write!(
         text,
         "\n  started {}; ringing or early media after {}; answered after {}; {} DTMF digits\n",
@@ -99,8 +105,16 @@ pub(super) fn call(call: &CallView) -> String {
         milliseconds(call.setup_ms),
         call.dtmf_digits
     );
-    text += &leg("overlay", &call.overlay);
-    text += &leg("trunk", &call.trunk_leg);
+    match &call.onward_leg {
+        Some(onward) => {
+            text += &leg("trunk it came by", &call.trunk_leg);
+            text += &leg("trunk it went on by", onward);
+        }
+        None => {
+            text += &leg("overlay", &call.overlay);
+            text += &leg("trunk", &call.trunk_leg);
+        }
+    }
     if let Some(cause) = &call.cause {
         let by = call.released_by.as_deref().unwrap_or("nobody known");
         let _ = writeln!(text, "  ended by {by}: {} (Q.850 {})", cause.text, cause.q850);
@@ -182,6 +196,15 @@ pub(super) fn health(health: &Health) -> String {
     );
     for address in &health.overlay_addresses {
         let _ = writeln!(text, "  {address}");
+    }
+    text
+}
+
+pub(super) fn reloaded(reloaded: &Reloaded) -> String {
+    let listed = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+    let mut text = format!("applied: {}\n", listed(&reloaded.applied));
+    if !reloaded.restart.is_empty() {
+        let _ = writeln!(text, "needs a restart: {}", listed(&reloaded.restart));
     }
     text
 }

@@ -13,7 +13,9 @@ use crate::trunk::targets;
 pub(crate) fn is_urgent(core: &Core, called: &Address, details: &CallDetails) -> bool {
     let called = called.to_string();
     let called = called.trim_start_matches('+');
-    core.config.emergency.iter().any(|number| number == called) || has_emergency_priority(&details.priorities)
+    details.emergency.is_some()
+        || core.config.emergency.iter().any(|number| number == called)
+        || has_emergency_priority(&details.priorities)
 }
 
 /// Says whether values of Resource-Priority are of the namespace of emergency calls (RFC 7135).

@@ -5,8 +5,12 @@ mod early;
 mod failover;
 mod in_dialog;
 mod modify;
+mod probe;
+mod redirect;
+mod refer;
 mod reliable;
 mod session_timer;
+pub(crate) mod transfer;
 pub(crate) mod uac;
 pub(crate) mod uas;
 

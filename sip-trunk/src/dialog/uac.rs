@@ -11,12 +11,14 @@ use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
 pub(crate) use super::failover::{has_emergency_priority, is_urgent};
 use super::in_dialog::take_offer;
+use super::redirect::Redirection;
 use super::session_timer::SessionTimer;
 use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
+use crate::referral::plain_uri;
 use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
@@ -31,13 +33,15 @@ use crate::wire::tolerance::Repairs;
 pub(crate) struct Outgoing {
     pub(super) key: Option<ClientKey>,
     pub(super) deadline: Instant,
-    lines: Vec<(&'static str, String)>,
+    pub(super) lines: Vec<(&'static str, String)>,
     /// The targets not tried yet.
     pub(super) targets: VecDeque<(Transport, SocketAddr)>,
     /// When the next is tried, if this one has said nothing until then.
     pub(super) switch_at: Option<Instant>,
     /// How long targets are looked for.
     pub(super) search_until: Instant,
+    /// Of a trunk that may redirect.
+    pub(super) redirection: Option<Box<Redirection>>,
     /// The early dialogs: one per To tag (RFC 3261 12.1, 13.2.2.4).
     pub(super) forks: Vec<Fork>,
     pub(super) trying: bool,
@@ -46,6 +50,14 @@ pub(crate) struct Outgoing {
     pub(super) delayed: bool,
     /// How many reliable responses were acknowledged.
     pub(super) pracks: u8,
+}
+
+impl Outgoing {
+    /// Says whether one of the early dialogs has a tag.
+    pub(crate) fn has_fork(&self, tag: &str) -> bool {
+        let lives = |fork: &Fork| fork.dialog.is_some() && !fork.gone && fork.ended.is_none();
+        self.forks.iter().any(|fork| fork.tag == tag && lives(fork))
+    }
 }
 
 /// Sends the INVITE of a new call.
@@ -95,9 +107,21 @@ pub(crate) fn place(
         caller.from = format!("{open};otg={}>", group.label);
     }
     let parameters = details.parameters.write(config.portability);
-    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
+    let referral = details.referral.as_ref();
+    // Without Replaces the call would be another one: it would ring.
+    if referral.is_some_and(|r| r.replaces.is_some()) && !config.replacing.sends() {
+        return Err(CommandError::Unusable);
+    }
+    let sip = |uri: &&String| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
+    let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => config.numbers.uri_of(called, host),
+    };
+    let by_number = || with_parameters(&uri(&config.host), &parameters);
+    let target = named.clone().unwrap_or_else(by_number);
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = config.numbers.uri_of(called, without_port(&config.host));
+    let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -118,6 +142,7 @@ pub(crate) fn place(
         lines.push(("Require", "100rel".to_owned()));
     }
     let delayed = config.delayed_offer;
+    let redirection = Redirection::new(at, called, &dialog.target);
     let outgoing = Outgoing {
         key: None,
         deadline,
@@ -125,6 +150,7 @@ pub(crate) fn place(
         targets,
         switch_at: None,
         search_until: now + config.failover_limit,
+        redirection,
         forks: Vec::new(),
         trying: false,
         ringing: false,
@@ -166,7 +192,8 @@ impl Call {
         lines.extend(outgoing.lines.iter().cloned());
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
-        let extra = Extra { lines, sdp: sdp.as_deref(), ..Extra::default() };
+        let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
+        let extra = Extra { lines, sdp: sdp.as_deref(), hops, ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
@@ -184,6 +211,7 @@ impl Call {
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
                 // RFC 3263 4.3; the transaction has acknowledged it.
                 408 | 503 if self.try_next_target(core) => {}
+                _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
                     let cause = cause_of_response(status, reasons.iter().map(String::as_str));

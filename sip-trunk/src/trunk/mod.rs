@@ -9,6 +9,7 @@ pub mod numbers;
 pub(crate) mod overload;
 pub mod parameters;
 pub mod profile;
+mod referral;
 pub(crate) mod registration;
 pub mod resolve;
 pub mod retry;
@@ -21,9 +22,11 @@ use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 pub use targets::{TargetState, TargetStatus};
 
+use crate::auth::ClientAuth;
 use crate::dialog::{host_of, without_port};
 use crate::endpoint::ConnectionId;
 use crate::endpoint::io::{Path, contact};
@@ -52,6 +55,39 @@ impl Trunk {
         let rate = config.max_call_rate.map(overload::RateLimit::new);
         let registrar = registration::Registrar::new(&config);
         Self { policy, calls: 0, health, targets, rate, registrar, config }
+    }
+
+    /// Takes another configuration for the same trunk at the same place. Calls, health and
+    /// registration stay as they are; credentials are shown when they are asked for next.
+    pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
+        let credentials = self.config.credentials != config.credentials;
+        let rated = self.config.max_call_rate != config.max_call_rate;
+        let Self { policy, rate, registrar, config, .. } = Self::new(config);
+        (self.policy, self.config) = (policy, config);
+        if rated {
+            self.rate = rate;
+        }
+        if credentials {
+            for target in self.targets.iter_mut() {
+                target.auth = self.config.credentials.clone().map(ClientAuth::new);
+            }
+            if let (Some(known), Some(fresh)) = (&mut self.registrar, registrar) {
+                known.auth = fresh.auth;
+            }
+        }
+    }
+
+    /// Says whether another configuration is for a trunk at the same place, known by the same
+    /// sources and registered in the same way.
+    pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
+        let config = &self.config;
+        config.target == other.target
+            && config.backups == other.backups
+            && config.destination == other.destination
+            && config.transport == other.transport
+            && config.local == other.local
+            && config.sources == other.sources
+            && config.registration == other.registration
     }
 
     /// Says whether large requests may change to TCP.

@@ -15,6 +15,7 @@ use super::config::{AnswerChange, HoldForm};
 use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberFormat;
+use super::referral::{RedirectPolicy, Replacing};
 use super::retry::is_last_word;
 
 /// Off, if the peer wants it, or nothing without it.
@@ -138,6 +139,10 @@ pub struct Profile {
     pub t38: bool,
     /// Transfers it asks for by REFER are carried out.
     pub refer: bool,
+    /// What is done with Replaces.
+    pub replacing: Replacing,
+    /// Which of its redirections are followed.
+    pub redirects: RedirectPolicy,
     /// Why a switch is not as usual: its name, and a sentence with its source.
     notes: &'static [(&'static str, &'static str)],
 }
@@ -230,7 +235,9 @@ impl Profile {
             ("overload control", yes_no(self.overload_control), true),
             ("largest datagram", format!("{} bytes", self.largest_datagram), true),
             ("T.38", yes_no(self.t38), !self.t38),
-            ("REFER", yes_no(self.refer), !self.refer),
+            ("REFER", yes_no(self.refer), true),
+            ("Replaces", self.replacing.as_str().to_owned(), true),
+            ("redirects", self.redirects.as_str().to_owned(), true),
         ];
         let switches = rows.into_iter().map(|(switch, value, honoured)| {
             let own = self.notes.iter().find(|(name, _)| *name == switch).map(|(_, why)| *why);
@@ -282,6 +289,8 @@ fn usual(switch: &str) -> &'static str {
         "largest datagram" => "RFC 3261 18.1.1: larger requests go by TCP.",
         "T.38" => "G.711 carries fax; an image line is refused and the audio goes on (RFC 3264 6).",
         "REFER" => "RFC 3515 2.4.2: a transfer is refused by policy and the call goes on.",
+        "Replaces" => "RFC 3891 5: who may take over calls is a matter of trust.",
+        "redirects" => "RFC 3261 8.1.3.4: where a call goes is ours to decide; a 302 ends it with its cause.",
         _ => "",
     }
 }

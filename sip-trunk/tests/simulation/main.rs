@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod between_trunks;
 mod calls;
 mod dialogs;
 mod flows;
@@ -17,10 +18,13 @@ mod numbers;
 mod overload;
 mod profiles;
 mod raw;
+mod redirect;
 mod registration;
 mod reliable;
 mod reliable_in;
+mod replaces;
 mod resilience;
 mod targets;
 mod tcp;
 mod transactions;
+mod transfer;
