@@ -307,7 +307,7 @@ mod tests {
             assert!(profile.is_sound(), "{}", profile.name);
             assert_eq!(Profile::by_name(profile.name).as_ref(), Some(profile));
             let explained = profile.explain();
-            assert_eq!(explained.switches.len(), 23);
+            assert_eq!(explained.switches.len(), 25);
             assert!(explained.switches.iter().all(|s| s.why.len() > 20), "{explained}");
             // A note about a switch that does not exist would never be read.
             let known = |name: &str| explained.switches.iter().any(|s| s.switch == name);

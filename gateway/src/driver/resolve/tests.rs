@@ -66,7 +66,9 @@ fn respond(question: &Message, over_tcp: bool) -> Option<Vec<u8>> {
     match (text.as_str(), over_tcp) {
         ("silent.test.", _) => return None,
         ("id.test.", _) => id = id.wrapping_add(1),
-        ("question.test.", _) => asked.set_name(name("other.test.")),
+        ("question.test.", _) => {
+            asked.set_name(name("other.test."));
+        }
         _ => {}
     };
     let mut answer = Message::new(id, MessageType::Response, OpCode::Query);
