@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
-use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
+use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError};
 use crate::reload::Reloader;
 use crate::switch::{Switch, SwitchConfig};
@@ -329,8 +329,11 @@ impl Daemon {
         let drain = config.limits.drain;
         let switch_config = switch_config(&config);
         let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics)));
+        let (dns, dns_answers) = Asker::new(&config.dns);
         let signalling = Signalling {
             endpoint,
+            dns,
+            dns_answers,
             switch: Switch::new(switch_config, now, unix),
             media,
             node: node.clone(),
@@ -516,12 +519,16 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
     // A call between two trunks is two to the endpoint; the switch counts it as one.
     let transit = config.routes.iter().any(|route| !route.from.is_empty());
     endpoint.limits.calls = config.limits.calls.saturating_mul(if transit { 2 } else { 1 });
+    endpoint.dns = true;
     endpoint
 }
 
 /// What the SIP endpoint is told of a trunk.
 pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
-    let plain = TrunkConfig::new(trunk.name.clone(), trunk.target);
+    let plain = match &trunk.destination {
+        Some(name) => TrunkConfig::named(trunk.name.clone(), name.clone()),
+        None => TrunkConfig::new(trunk.name.clone(), trunk.target),
+    };
     let base = match &trunk.profile {
         Some(profile) => plain.with_profile(profile),
         None => plain,
@@ -542,6 +549,11 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
         local: trunk.listener,
+        backups: trunk.backups.clone(),
+        target_timeout: trunk.target_timeout,
+        failover_limit: trunk.failover_limit,
+        max_call_rate: trunk.max_call_rate,
+        overload_control: trunk.overload_control,
         registration: trunk.registration.clone(),
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),

@@ -27,6 +27,6 @@ pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, Transfe
 pub use trunk::details::CallDetails;
 pub use trunk::{
     InfoDigits, LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError,
-    RegistrationState, RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState,
-    TrunkStatus,
+    RegistrationState, RegistrationStatus, Reliable, Replacing, TargetState, TargetStatus, Transfers,
+    TrunkConfig, TrunkState, TrunkStatus,
 };

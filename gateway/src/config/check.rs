@@ -6,7 +6,7 @@ mod register;
 mod trunks;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use sip_trunk::{Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Config, ConfigError, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape,
+    Admin, Config, ConfigError, Dns, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape,
 };
 
 /// Reads, then checks from top to bottom.
@@ -95,6 +95,7 @@ impl Check<'_> {
     fn config(&self, file: shape::File) -> Checked<Config> {
         let overlay = self.overlay(file.overlay)?;
         let sip = file.sip.map(|sip| self.sip(sip)).transpose()?;
+        let dns = self.dns(&file.dns)?;
         let media = self.media(file.media, overlay.role, sip.as_ref())?;
         let trunks = self.trunks(file.trunks, sip.as_ref())?;
         let routes = self.routes(file.routes, &trunks)?;
@@ -128,6 +129,7 @@ impl Check<'_> {
             limits: self.limits(&file.limits, overlay.role, &media)?,
             overlay,
             sip,
+            dns,
             media,
             trunks,
             routes,
@@ -236,6 +238,17 @@ impl Check<'_> {
             return self.error("sip.user_agent", "not printable ASCII", "leave it out or write plain text");
         }
         Ok(Sip { listen, unknown_source, user_agent })
+    }
+
+    fn dns(&self, raw: &shape::Dns) -> Checked<Dns> {
+        let remedy = "write the address of a server, such as \"192.0.2.53\", with a port if it is not 53";
+        let server = |text: &String| match text.parse::<IpAddr>() {
+            Ok(address) => Ok(SocketAddr::new(address, 53)),
+            Err(_) => self.parsed::<SocketAddr>("dns.servers", text, remedy),
+        };
+        let servers = raw.servers.iter().flatten().map(server).collect::<Checked<_>>()?;
+        let timeout = self.within("dns.timeout_ms", raw.timeout_ms, 2000, 100..=10_000)?;
+        Ok(Dns { servers, timeout: Duration::from_millis(timeout as u64) })
     }
 
     fn transport<'t>(&self, key: &str, text: &'t str) -> Checked<(Transport, &'t str)> {

@@ -20,6 +20,7 @@ use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::trunk::parameters::TrunkGroup;
 use sip_trunk::trunk::profile::Profile;
+use sip_trunk::trunk::resolve::Destination;
 use sip_trunk::trunk::{GroupForm, LargeRequests};
 use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{Registration, Reliable, Transport, UnknownSource};
@@ -35,6 +36,8 @@ pub struct Config {
     pub overlay: Overlay,
     /// SIP listeners; `None` for a supernode without trunks.
     pub sip: Option<Sip>,
+    /// Whom names are asked of.
+    pub dns: Dns,
     /// Media ports, threads and codec settings.
     pub media: Media,
     /// Trunks in the order of the file.
@@ -112,6 +115,15 @@ pub struct Sip {
     pub user_agent: String,
 }
 
+/// The `[dns]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers; none: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// How long one of them may take.
+    pub timeout: Duration,
+}
+
 /// The `[media]` table.
 #[derive(Clone, Debug)]
 pub struct Media {
@@ -144,8 +156,20 @@ pub struct Trunk {
     pub name: TrunkName,
     /// Transport towards it.
     pub transport: Transport,
-    /// Where requests go.
+    /// Where requests go; of no meaning where `destination` says.
     pub target: SocketAddr,
+    /// The target as a name, which DNS leads on (RFC 3263).
+    pub destination: Option<Destination>,
+    /// Addresses that are tried after the target.
+    pub backups: Vec<SocketAddr>,
+    /// How long one target may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// How long a call looks for a target, all together.
+    pub failover_limit: Duration,
+    /// New calls it may carry a second; `None`: any number.
+    pub max_call_rate: Option<u32>,
+    /// Whether it may ask to be spared a part of the calls (RFC 7339).
+    pub overload_control: bool,
     /// Host part of the request URI.
     pub host: String,
     /// Addresses from which its requests come.

@@ -11,6 +11,8 @@ pub(super) struct File {
     pub(super) overlay: Overlay,
     pub(super) sip: Option<Sip>,
     #[serde(default)]
+    pub(super) dns: Dns,
+    #[serde(default)]
     pub(super) media: Media,
     #[serde(default)]
     pub(super) trunks: Vec<Trunk>,
@@ -58,6 +60,13 @@ pub(super) struct Sip {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Dns {
+    pub(super) servers: Option<Vec<String>>,
+    pub(super) timeout_ms: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Media {
     pub(super) trunk_address: Option<String>,
     pub(super) trunk_ports: Option<String>,
@@ -76,6 +85,11 @@ pub(super) struct Media {
 pub(super) struct Trunk {
     pub(super) name: String,
     pub(super) target: String,
+    pub(super) backup_targets: Option<Vec<String>>,
+    pub(super) target_timeout_s: Option<i64>,
+    pub(super) failover_limit_s: Option<i64>,
+    pub(super) max_calls_per_second: Option<i64>,
+    pub(super) overload_control: Option<bool>,
     pub(super) profile: Option<String>,
     pub(super) retry_statuses: Option<Vec<i64>>,
     pub(super) reliable_provisional: Option<String>,

@@ -340,6 +340,54 @@ fn targets_are_read_in_either_family() {
     assert!(said.contains("\"127.0.0.9:0\" is no reachable host"), "{said}");
 }
 
+// RFC 3263 4: what is a name is asked of DNS while the daemon works, not when it starts.
+#[test]
+fn a25_targets_may_be_names() {
+    let trunk = |lines: &str| {
+        let text = GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1);
+        parse(&text).map(|config| config.trunks[0].clone())
+    };
+    let cases = [
+        ("tcp:sip.carrier.example", Some(sip_trunk::trunk::resolve::Service::Tcp), None),
+        ("udp:sip.carrier.example:5070", Some(sip_trunk::trunk::resolve::Service::Udp), Some(5070)),
+        ("sip:sip.carrier.example", None, None),
+    ];
+    for (target, service, port) in cases {
+        let trunk = trunk(&format!("target = \"{target}\"")).unwrap();
+        let named = trunk.destination.unwrap();
+        assert_eq!((named.service, named.port, trunk.host.as_str()), (service, port, "sip.carrier.example"));
+        assert!(trunk.sources.is_empty(), "where the name leads is a source");
+    }
+    let fixed = trunk(
+        "target = \"udp:127.0.0.10\"\nbackup_targets = [\"127.0.0.11:5070\"]\nmax_calls_per_second = 20",
+    )
+    .unwrap();
+    assert_eq!(fixed.backups, ["127.0.0.11:5070".parse().unwrap()]);
+    assert_eq!(fixed.sources.len(), 2);
+    assert_eq!(fixed.max_call_rate, Some(20));
+    let said = |lines: &str| trunk(lines).unwrap_err().to_string();
+    assert!(
+        said("target = \"udp:bad_name..x\"")
+            .contains("\"bad_name..x\" is no reachable host; write TRANSPORT:HOST:PORT")
+    );
+    assert!(
+        said("target = \"udp:a.example\"\nbackup_targets = [\"127.0.0.11:5070\"]")
+            .contains("causeway.toml:20: trunks[0].backup_targets: the target is a name")
+    );
+    assert!(
+        said("target = \"udp:127.0.0.10\"\nmax_calls_per_second = 0")
+            .contains("max_calls_per_second: 0 is out of range")
+    );
+    let dns = |lines: &str| parse(&GOOD.replacen("[media]", &format!("[dns]\n{lines}\n\n[media]"), 1));
+    let config = dns("servers = [\"127.0.0.53\", \"[::1]:5353\"]\ntimeout_ms = 500").unwrap();
+    assert_eq!(config.dns.servers, ["127.0.0.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    let said = dns("servers = [\"dns.example\"]").unwrap_err().to_string();
+    assert!(
+        said.contains("dns.servers: \"dns.example\"") && said.contains("write the address of a server"),
+        "{said}"
+    );
+}
+
 /// What passes the check must start: the SIP endpoint refuses these.
 #[test]
 fn what_cannot_start_is_refused_before() {

@@ -447,6 +447,9 @@ impl Call {
         self.on_refer_timer(core);
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
+            Phase::Outgoing(outgoing) if outgoing.switch_at.is_some_and(|at| at <= now) => {
+                self.on_silence(core)
+            }
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
             Phase::Incoming(_) => {
                 self.on_provisional_timer(core);
@@ -477,7 +480,9 @@ impl Call {
     /// Sets the alarm to the next deadline of any part.
     pub(super) fn arm(&mut self, core: &mut Core) {
         let phase = match &self.phase {
-            Phase::Outgoing(outgoing) => Some(outgoing.deadline),
+            Phase::Outgoing(outgoing) => {
+                Some(outgoing.switch_at.map_or(outgoing.deadline, |at| at.min(outgoing.deadline)))
+            }
             Phase::Incoming(incoming) => Some(incoming.next()),
             Phase::Confirmed => self.session.as_ref().map(SessionTimer::next),
             Phase::Closing { until, .. } => Some(*until),
@@ -520,7 +525,7 @@ pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, sdp:
     let branch = core.io.random.number();
     let extra = Extra { copied: core.clients.credentials(key), sdp, ..Extra::default() };
     let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, &extra);
-    core.clients.acknowledge(&mut core.io, key, &dialog.remote_tag, bytes, path);
+    core.acknowledge(dialog, key, bytes, path);
 }
 
 /// Writes the label of a message for a ladder: at most 64 characters.

@@ -127,6 +127,7 @@ impl Call {
     pub(super) fn on_provisional(&mut self, core: &mut Core, response: &Response, path: Path) {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         let call = self.id;
+        outgoing.switch_at = None;
         if !outgoing.trying {
             outgoing.trying = true;
             core.events.push_back(Event::Trying { call });

@@ -1,5 +1,7 @@
 //! Calls we place (RFC 3261 13.2).
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,12 +9,13 @@ use call_model::{Address, CallId, Caller, Cause, Direction};
 
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
+pub(crate) use super::failover::{has_emergency_priority, is_urgent};
 use super::in_dialog::take_offer;
 use super::redirect::Redirection;
 use super::session_timer::{SessionTimer, min_se};
 use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
-use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
+use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::referral::plain_uri;
@@ -32,6 +35,12 @@ pub(crate) struct Outgoing {
     pub(super) key: Option<ClientKey>,
     pub(super) deadline: Instant,
     pub(super) lines: Vec<(&'static str, String)>,
+    /// The targets not tried yet.
+    pub(super) targets: VecDeque<(Transport, SocketAddr)>,
+    /// When the next is tried, if this one has said nothing until then.
+    pub(super) switch_at: Option<Instant>,
+    /// How long targets are looked for.
+    pub(super) search_until: Instant,
     /// Of a trunk that may redirect.
     pub(super) redirection: Option<Box<Redirection>>,
     /// The early dialogs: one per To tag (RFC 3261 12.1, 13.2.2.4).
@@ -71,8 +80,22 @@ pub(crate) fn place(
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
     // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
-    let to_target = || core.io.path(config.transport, config.target, config.local);
-    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
+    let (now, urgent) = (core.io.now, is_urgent(core, called, &details));
+    let mut targets: VecDeque<_> = at.targets.order(now, &mut core.io.random, urgent).into();
+    if targets.is_empty() && at.targets.len() > 0 {
+        core.io.counters.refuse("far_side_overloaded");
+        return Err(CommandError::Overloaded);
+    }
+    let flow = at.flow().filter(|flow| at.targets.is_good(flow.remote, now));
+    targets.retain(|(transport, remote)| {
+        flow.is_none_or(|flow| (flow.transport, flow.remote) != (*transport, *remote))
+    });
+    let mut next = || {
+        let (transport, remote) = targets.pop_front()?;
+        Some(core.io.path(transport, remote, config.local))
+    };
+    let path =
+        flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
     let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);
@@ -137,6 +160,9 @@ pub(crate) fn place(
         key: None,
         deadline,
         lines,
+        targets,
+        switch_at: None,
+        search_until: now + config.failover_limit,
         redirection,
         forks: Vec::new(),
         trying: false,
@@ -197,6 +223,9 @@ impl Call {
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
+        let timeout = core.trunks.get(self.trunk).map(|t| t.config.target_timeout).unwrap_or_default();
+        let next = (!outgoing.targets.is_empty()).then(|| core.io.now + timeout);
+        outgoing.switch_at = Some(next.map_or(outgoing.search_until, |at| at.min(outgoing.search_until)));
         self.note(core, false, label("INVITE", sdp.is_some()));
     }
 
@@ -207,6 +236,8 @@ impl Call {
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
                 422 if self.enlarge_interval(response) => self.send_invite(core),
+                // RFC 3263 4.3; the transaction has acknowledged it.
+                408 | 503 if self.try_next_target(core) => {}
                 _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
@@ -215,6 +246,7 @@ impl Call {
                     self.finished = true;
                 }
             },
+            Outcome::Timeout if self.try_next_target(core) => {}
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 self.end(core, cause, None, "no answer to INVITE".to_owned(), EndedBy::Timeout);
@@ -241,6 +273,9 @@ impl Call {
     fn on_transport_error(&mut self, core: &mut Core, upcall: &Upcall) {
         if self.leave_tcp(core, &upcall.path) {
             self.send_invite(core);
+            return;
+        }
+        if self.try_next_target(core) {
             return;
         }
         let cause = Cause::NETWORK_OUT_OF_ORDER;

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
+use crate::trunk::TargetState;
 use crate::trunk::details::CallDetails;
+use crate::trunk::resolve::Service;
 
 /// A transport of SIP (RFC 3261 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +20,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Returns the transport of a service, where this crate speaks it.
+    pub(crate) fn of(service: Service) -> Option<Self> {
+        match service {
+            Service::Udp => Some(Transport::Udp),
+            Service::Tcp => Some(Transport::Tcp),
+            Service::Tls => None,
+        }
+    }
+
     /// Returns the name as a Via spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -263,6 +274,13 @@ pub enum CommandError {
     /// The trunk or the endpoint carries as many calls as it may.
     #[error("no free channel")]
     NoChannel,
+    /// The trunk may carry no more new calls this second.
+    #[error("call rate of the trunk exceeded")]
+    TooFast,
+    /// Every target asked to be left alone for now: by Retry-After (RFC 3261 21.5.4), or by overload
+    /// control (RFC 7339).
+    #[error("the far side is overloaded")]
+    Overloaded,
     /// The endpoint refuses new calls.
     #[error("draining")]
     Draining,
@@ -442,6 +460,17 @@ pub enum Event {
         call: CallId,
         /// What passed.
         exchange: Exchange,
+    },
+    /// One of several targets of a trunk came into favour, or fell out of it.
+    TargetHealth {
+        /// The trunk.
+        trunk: TrunkName,
+        /// Which of its targets.
+        target: SocketAddr,
+        /// What is known of it now.
+        state: TargetState,
+        /// What decided.
+        detail: String,
     },
     /// A trunk became reachable or ceased to be, or its registration changed.
     TrunkHealth {

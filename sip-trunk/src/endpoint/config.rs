@@ -18,6 +18,11 @@ pub struct EndpointConfig {
     pub user_agent: String,
     /// What a request from an address of no trunk gets.
     pub unknown_source: UnknownSource,
+    /// Questions of [`Endpoint::poll_query`](crate::Endpoint::poll_query) are answered. Without, names
+    /// in Contact and Record-Route lead back to where a message came from.
+    pub dns: bool,
+    /// User parts of request URIs that are never refused for load or rate, such as `112`.
+    pub emergency: Vec<String>,
     /// The timers.
     pub timers: Timers,
     /// The bounds.
@@ -32,6 +37,8 @@ impl EndpointConfig {
             trunks,
             user_agent: "causeway".to_owned(),
             unknown_source: UnknownSource::Forbid,
+            dns: false,
+            emergency: Vec::new(),
             timers: Timers::default(),
             limits: Limits::default(),
         }
@@ -149,6 +156,9 @@ pub enum ConfigError {
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]
     NoCodec(String),
+    /// The trunk's target is a name, and the endpoint is not set up for DNS.
+    #[error("trunk {0}: its target is a name, which needs DNS")]
+    NoDns(String),
     /// The trunk's registration cannot be written into a request.
     #[error("trunk {trunk}: {detail}")]
     Registration {

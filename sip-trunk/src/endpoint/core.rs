@@ -9,6 +9,7 @@ use call_model::{Actor, CallId, Exchange, Protocol};
 
 use super::api::{Event, Transport};
 use super::config::EndpointConfig;
+use super::held::Held;
 use super::io::{Io, Path, contact, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
@@ -16,6 +17,8 @@ use crate::dialog::call::Call;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::numbers::user_part;
+use crate::trunk::overload::Controller;
+use crate::trunk::resolve::Resolver;
 use crate::trunk::{GroupForm, Reliable, Transfers, Trunk, parameters};
 use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
@@ -69,6 +72,12 @@ pub(crate) struct Core {
     /// Calls (by the number of our tag) whose dialog another has taken the place of, to be ended.
     pub(crate) replaced: Vec<u64>,
     pub(crate) draining: bool,
+    pub(crate) resolver: Resolver,
+    /// Requests that wait for their way.
+    pub(crate) held: Held,
+    pub(crate) overload: Controller,
+    /// The targets of a trunk have changed.
+    pub(crate) sources_changed: bool,
     pub(crate) common: CommonLines,
 }
 
@@ -129,7 +138,7 @@ impl Core {
         }
         let (cseq, in_dialog, patience) = (dialog.cseq, dialog.established, None);
         let request = NewRequest { branch, method, cseq, bytes, path, owner, trunk, in_dialog, patience };
-        self.clients.start(&mut self.io, request)
+        self.start(dialog, request)
     }
 
     /// Writes a request of a dialog.
@@ -145,7 +154,12 @@ impl Core {
         let (uri, routes) = dialog.uri_and_routes();
         let name = method.as_str();
         let mut out = Writer::request(name, uri);
-        out.line("Via", &via(path, branch));
+        let mut via = via(path, branch);
+        if self.trunks.get(dialog.trunk).is_some_and(|t| t.config.overload_control) {
+            // RFC 7339 5.1.
+            via.push_str(";oc;oc-algo=\"loss\"");
+        }
+        out.line("Via", &via);
         out.line("Max-Forwards", &extra.hops.map_or(MAX_FORWARDS, |hops| hops.min(MAX_FORWARDS)).to_string());
         for route in routes {
             out.line("Route", &route);
@@ -201,7 +215,9 @@ impl Core {
         extra: &Extra<'_>,
     ) -> Bytes {
         let Some(head) = self.servers.head(server) else { return Bytes::new() };
-        let mut out = head.begin(status, reason_phrase(status), (status > 100).then_some(tag));
+        let ours = head.asks_for_overload.then(|| self.overload.parameters(self.io.now));
+        let mut out =
+            head.begin(ours.as_deref(), status, reason_phrase(status), (status > 100).then_some(tag));
         if status > 100 {
             if status < 300
                 && let Some(path) = self.servers.path(server)
@@ -235,13 +251,20 @@ impl Core {
         }
         let head = ReplyHead::of(request, source);
         let tag = tag.unwrap_or_else(|| stateless_tag(request));
-        let mut out = head.begin(status, reason_phrase(status), Some(&tag));
+        let ours = head.asks_for_overload.then(|| self.overload.parameters(self.io.now));
+        let mut out = head.begin(ours.as_deref(), status, reason_phrase(status), Some(&tag));
         out.lines(self.common_lines(trunk));
         for (name, value) in lines {
             out.line(name, value);
         }
         self.io.count_response(status);
         self.io.send(&mut path, out.finish(None));
+    }
+
+    /// Takes a new call of a trunk into its count of the second. Says whether it fits.
+    pub(crate) fn within_rate(&mut self, trunk: usize) -> bool {
+        let now = self.io.now;
+        self.trunks.get_mut(trunk).and_then(|t| t.rate.as_mut()).is_none_or(|rate| rate.take(now))
     }
 
     /// Returns the option tags this endpoint understands from a trunk, for Supported headers.

@@ -17,6 +17,8 @@ pub struct Counters {
     pub repaired: BTreeMap<&'static str, u64>,
     /// Messages we sent again.
     pub retransmitted: u64,
+    /// Calls that were tried on another target of the same trunk.
+    pub failovers: u64,
     /// Messages the far side sent again.
     pub duplicates: u64,
     /// Calls now open, both ways.

@@ -11,9 +11,10 @@ use super::counters::class;
 use super::io::{Path, hex};
 use super::{Endpoint, Io};
 use crate::cause::reason_phrase;
-use crate::dialog::uas;
+use crate::dialog::{uac, uas};
 use crate::transaction::server::Match;
-use crate::trunk::{by_registration, registration};
+use crate::trunk::numbers::user_part;
+use crate::trunk::{by_registration, overload, registration};
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
@@ -261,11 +262,18 @@ impl Endpoint {
             let warning = "399 causeway \"Only application/sdp can be sent\"".to_owned();
             return Err((406, vec![("Warning", warning)]));
         }
+        let urgent = self.is_urgent(trunk, request);
+        if !urgent {
+            self.admit_load(trunk, request)?;
+        }
         // What takes the place of a call needs no channel of its own for long.
         let replaced = self.replaced_by(trunk, request)?;
-        let room = if replaced.is_some() { self.has_room() } else { self.has_channel(trunk) };
-        if self.core.draining || !room || !self.core.servers.room(source.ip(), false) {
+        if self.core.draining || !self.has_room() || !self.core.servers.room(source.ip(), false) {
             return Err(self.busy());
+        }
+        if replaced.is_none() && !self.has_channel(trunk) {
+            self.core.io.counters.refuse("channels");
+            return Err(self.limited(call_model::Cause::NO_CIRCUIT_AVAILABLE, "All channels are in use"));
         }
         let Io { now, random, .. } = &mut self.core.io;
         let elapsed = now.saturating_duration_since(self.started).as_millis() as u64;
@@ -275,6 +283,43 @@ impl Endpoint {
         let call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id, replaced)?;
         self.insert(call);
         Ok(())
+    }
+
+    /// Says whether a call is not to be refused for load (RFC 7339 5.10.1).
+    fn is_urgent(&self, trunk: usize, request: &Request) -> bool {
+        let named = || {
+            let user = user_part(&request.uri).unwrap_or_default();
+            self.core.config.emergency.iter().any(|number| number == user.trim_start_matches('+'))
+        };
+        let trusted = self.core.trunks.get(trunk).is_some_and(|t| t.config.trusted);
+        // RFC 4412 3.1: a priority counts for those who trust each other.
+        named() || trusted && uac::has_emergency_priority(&request.head.texts_named("Resource-Priority"))
+    }
+
+    /// Refuses a new call while there is too much to do, or where its trunk has sent its share of the
+    /// second.
+    fn admit_load(&mut self, trunk: usize, request: &Request) -> Result<(), uas::Refused> {
+        let takes_part = request.head.text(&Name::Via).is_some_and(|via| overload::is_asked(&via));
+        let (now, lot) = (self.core.io.now, self.core.io.random.between(0, 999_999));
+        if self.core.overload.sheds(now, takes_part, lot) {
+            self.core.io.counters.refuse("overload");
+            return Err(self.limited(call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION, "Overloaded"));
+        }
+        if !self.core.within_rate(trunk) {
+            self.core.io.counters.refuse("call_rate");
+            let cause = call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION;
+            return Err(self.limited(cause, "Too many calls a second"));
+        }
+        Ok(())
+    }
+
+    /// As [`Self::busy`], with the limit that was met named in words.
+    fn limited(&mut self, cause: call_model::Cause, limit: &str) -> uas::Refused {
+        let (status, mut lines) = self.busy();
+        lines.retain(|(name, _)| *name != "Reason");
+        lines.push(("Reason", crate::cause::reason_value(cause)));
+        lines.push(("Warning", format!("399 causeway \"{limit}\"")));
+        (status, lines)
     }
 
     /// 503 with a Retry-After that spreads the clients.

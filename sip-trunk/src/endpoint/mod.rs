@@ -8,13 +8,14 @@ pub(crate) mod config;
 mod connection;
 pub(crate) mod core;
 mod counters;
+mod held;
 mod inbound;
 pub(crate) mod io;
 mod replaces;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, TrunkName};
@@ -31,7 +32,9 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration};
+use crate::trunk::overload::Controller;
+use crate::trunk::resolve::{Failure, Query, Record, Resolver, ResolverLimits};
+use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration, targets};
 use crate::wire::framer::Framed;
 use crate::wire::tolerance::refusal_answer;
 
@@ -74,10 +77,15 @@ impl Endpoint {
             strays: Vec::new(),
             replaced: Vec::new(),
             draining: false,
+            resolver: Resolver::new(ResolverLimits::default()),
+            held: held::Held::default(),
+            overload: Controller::new(now, unix_ms),
+            sources_changed: false,
             common: CommonLines::new(&config.user_agent),
             config,
         };
         for index in 0..core.trunks.len() {
+            targets::resolve(&mut core, index);
             health::start(&mut core, index);
             registration::start(&mut core, index);
         }
@@ -247,6 +255,10 @@ impl Endpoint {
             return Err(CommandError::Unusable);
         }
         let index = self.admit(call, trunk, details.emergency.is_some())?;
+        if !uac::is_urgent(&self.core, called, &details) && !self.core.within_rate(index) {
+            self.core.io.counters.refuse("call_rate");
+            return Err(CommandError::TooFast);
+        }
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
@@ -324,6 +336,8 @@ impl Endpoint {
                 Due::Client(key) => self.core.clients.on_timer(&mut self.core.io, key, at),
                 Due::Server(id) => self.core.servers.on_timer(&mut self.core.io, id, at),
                 Due::Trunk(index) => health::on_timer(&mut self.core, index, at),
+                Due::Targets(index) => targets::on_timer(&mut self.core, index, at),
+                Due::Held => self.core.on_held_timer(at),
                 Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
@@ -351,15 +365,19 @@ impl Endpoint {
                 registration::on_connection_lost(&mut self.core, connection);
             }
             let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
+            targets::observe(&mut self.core, &upcall);
             match upcall.owner {
                 Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
-                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
+                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, &upcall),
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
             for stray in self.core.strays.drain(..) {
                 self.calls.insert(stray.key, stray);
             }
+        }
+        if std::mem::take(&mut self.core.sources_changed) {
+            self.sources = Sources::new(&self.core.trunks);
         }
         self.end_replaced();
         if self.core.draining {
@@ -376,6 +394,31 @@ impl Endpoint {
             }
             None => refuse_fork(&mut self.core, &upcall),
         }
+    }
+
+    /// Returns the next question to DNS. Each is to be answered by [`Self::handle_answer`], if only by
+    /// a failure.
+    #[must_use]
+    pub fn poll_query(&mut self) -> Option<Query> {
+        self.core.resolver.poll_query()
+    }
+
+    /// Takes in the answer to a question.
+    pub fn handle_answer(&mut self, now: Instant, id: u64, answer: Result<Vec<Record>, Failure>) {
+        self.core.io.now = now;
+        if !self.core.resolver.handle_answer(now, id, answer) {
+            self.core.io.counters.refuse("stray_dns_answer");
+            return;
+        }
+        (0..self.core.trunks.len()).for_each(|index| targets::resolve(&mut self.core, index));
+        self.core.release_held();
+        self.settle();
+    }
+
+    /// Takes in how late something was done: a datagram read, a timer served. New calls are refused,
+    /// and peers asked to hold back, by that (RFC 7339). 50 ms are aimed at.
+    pub fn handle_load(&mut self, now: Instant, delay: Duration) {
+        self.core.overload.load(now, delay);
     }
 
     /// Returns the next thing to send.
@@ -413,6 +456,9 @@ impl Endpoint {
         counters.client_transactions = self.core.clients.len();
         counters.server_transactions = self.core.servers.len();
         counters.connections = self.core.io.pool.len();
+        if self.core.resolver.refused() > 0 {
+            counters.refused.insert("dns", self.core.resolver.refused());
+        }
         counters
     }
 
@@ -421,9 +467,10 @@ impl Endpoint {
     pub fn trunk_status(&self) -> Vec<TrunkStatus> {
         let status = |trunk: &Trunk| TrunkStatus {
             name: trunk.config.name.clone(),
-            target: trunk.config.target,
+            target: trunk.targets.iter().next().map_or(trunk.config.target, |t| t.address),
+            targets: trunk.targets.status(self.core.io.now),
             state: trunk.state(),
-            last_status: trunk.health.last_status,
+            last_status: trunk.targets.iter().find_map(|t| t.last_status),
             calls: trunk.calls,
             registration: trunk.registrar.as_ref().map(registration::Registrar::status),
         };
@@ -445,9 +492,13 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
             return Err(ConfigError::DuplicateTrunk(name));
         }
+        if trunk.destination.is_some() && !config.dns {
+            return Err(ConfigError::NoDns(name));
+        }
+        let named = trunk.destination.is_some();
         let fits = |l: &Listener| {
             l.transport == trunk.transport
-                && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+                && (named || l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4())
                 && trunk.local.is_none_or(|local| local == l.local)
         };
         if !config.listeners.iter().any(fits) {
@@ -459,7 +510,7 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };
             registration.check().map_err(|error| detail(error.to_string()))?;
-            let same = |at: std::net::SocketAddr| at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
+            let same = |at: std::net::SocketAddr| named || at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
             if !registration.registrar.is_none_or(same) {
                 return Err(detail("registrar and target are of different address families".to_owned()));
             }

@@ -16,6 +16,8 @@ pub(crate) enum Due {
     Trunk(usize),
     Connection(u64),
     Registration(usize),
+    Targets(usize),
+    Held,
 }
 
 /// The heap.

@@ -11,6 +11,7 @@ use super::parameters::TrunkGroup;
 use super::profile::{Dtmf, Level, Modify, Profile, Refresher};
 use super::referral::{Redirects, Replacing, Transfers};
 use super::registration::Registration;
+use super::resolve::{Destination, Host};
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
@@ -25,8 +26,17 @@ const USUAL_INTERVAL: u32 = 1800;
 pub struct TrunkConfig {
     /// Its name.
     pub name: TrunkName,
-    /// Where requests go.
+    /// Where requests go, unless [`Self::destination`] says.
     pub target: SocketAddr,
+    /// Further targets, tried in order after the first (RFC 3263 4.3).
+    pub backups: Vec<SocketAddr>,
+    /// The target as a name, instead of [`Self::target`] and [`Self::backups`]: it leads to the targets
+    /// by DNS (RFC 3263). The endpoint must be set up for DNS.
+    pub destination: Option<Destination>,
+    /// How long one target may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// How long a call looks for a target that is not silent, all together.
+    pub failover_limit: Duration,
     /// The host part of request URIs, with a port if that belongs there.
     pub host: String,
     /// The listener requests leave by, with the address it advertises; `None`: the first that fits.
@@ -53,6 +63,11 @@ pub struct TrunkConfig {
     pub options_successes: u32,
     /// How many calls it may carry, both ways together.
     pub max_calls: usize,
+    /// How many new calls it may carry a second, both ways together, and as many at once; `None`: any
+    /// number.
+    pub max_call_rate: Option<u32>,
+    /// Its overload control is taken part in (RFC 7339): it may ask to be spared a part of the calls.
+    pub overload_control: bool,
     /// How long an outgoing call may ring.
     pub ring_timeout: Duration,
     /// How long an incoming call may go unanswered; `None`: [`Timers::incoming`](crate::Timers).
@@ -126,6 +141,10 @@ impl TrunkConfig {
         Self {
             name,
             target,
+            backups: Vec::new(),
+            destination: None,
+            target_timeout: Duration::from_secs(8),
+            failover_limit: Duration::from_secs(40),
             host: target.ip().to_canonical().to_string(),
             local: None,
             transport: Transport::Udp,
@@ -139,6 +158,8 @@ impl TrunkConfig {
             options_failures: 3,
             options_successes: 2,
             max_calls: 1000,
+            max_call_rate: None,
+            overload_control: false,
             ring_timeout: Duration::from_secs(120),
             answer_timeout: None,
             tolerance: Tolerance::default(),
@@ -170,6 +191,19 @@ impl TrunkConfig {
             redirects: Redirects::default(),
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
+    }
+
+    /// Builds a trunk as [`Self::new`] does, whose targets are where a name leads. The transport of
+    /// `destination` is its transport; UDP if it names none.
+    pub fn named(name: TrunkName, destination: Destination) -> Self {
+        let host = match &destination.host {
+            Host::Name(host) => host.to_string(),
+            Host::Address(address @ IpAddr::V6(_)) => format!("[{address}]"),
+            Host::Address(address) => address.to_string(),
+        };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], destination.port.unwrap_or(5060)));
+        let transport = destination.service.and_then(Transport::of).unwrap_or(Transport::Udp);
+        Self { host, transport, destination: Some(destination), ..Self::new(name, nowhere) }
     }
 
     /// Takes over every switch of an interop profile that has a place here;
@@ -208,6 +242,8 @@ impl TrunkConfig {
         self.packet_time_ms = profile.packet_time_ms;
         self.options_interval = profile.options_interval;
         self.retry_statuses = profile.retry.to_vec();
+        self.target_timeout = profile.target_timeout;
+        self.overload_control = profile.overload_control;
         self.largest_datagram = profile.largest_datagram;
         self
     }
