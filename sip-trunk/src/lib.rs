@@ -12,6 +12,7 @@ pub mod auth;
 pub mod cause;
 mod dialog;
 mod endpoint;
+mod registrar;
 pub mod sdp;
 mod text;
 mod transaction;
@@ -19,8 +20,11 @@ pub mod trunk;
 pub mod wire;
 
 pub use endpoint::{
-    Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
-    Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
+    AccessList, AccessRule, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
+    Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers, Transmit, Transport, UnknownSource,
+};
+pub use registrar::{
+    AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,
 };
 pub use trunk::details::CallDetails;
 pub use trunk::{

@@ -1,5 +1,6 @@
 //! Calls we place (RFC 3261 13.2).
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
+use crate::registrar::{Reach, contacts, escaped_user};
 use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
@@ -37,7 +39,13 @@ pub(crate) struct Outgoing {
     pub(super) delayed: bool,
     /// How many reliable responses were acknowledged.
     pub(super) pracks: u8,
+    /// The contacts of an account that were not tried yet.
+    others: VecDeque<Reach>,
 }
+
+/// Answers that say no more than that a contact was not reached: another may be tried (RFC 5626 5.3 has
+/// 430).
+const NOT_REACHED: [u16; 6] = [404, 408, 410, 430, 480, 503];
 
 /// Sends the INVITE of a new call.
 pub(crate) fn place(
@@ -52,8 +60,27 @@ pub(crate) fn place(
     let config = &at.config;
     // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
     let to_target = || core.io.path(config.transport, config.target, config.local);
-    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
-    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
+    let called_user = details.called_user.as_deref().map(escaped_user);
+    let in_user = |uri: String| match (&called_user, uri.split_once('@')) {
+        (Some(user), Some((_, host))) => {
+            format!("sip:{user}@{}", host.split(';').next().unwrap_or(host))
+        }
+        _ => uri,
+    };
+    let plain = in_user(config.numbers.uri_of(called, &config.host));
+    let mut others = VecDeque::new();
+    let mut reach = None;
+    if at.account.is_some() {
+        let user = plain.split_once(':').and_then(|(_, rest)| rest.split_once('@')).map_or("", |(user, _)| user);
+        others.extend(contacts(core, trunk, user));
+        reach = Some(others.pop_front().ok_or(CommandError::NotRegistered)?);
+    }
+    let flow = reach.as_ref().map(|reach| reach.path).or_else(|| at.flow());
+    let path = flow.or_else(to_target).ok_or(CommandError::Unusable)?;
+    let routes = match &reach {
+        Some(reach) => reach.routes.clone(),
+        None => at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default(),
+    };
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);
     let preferred = preferred_identity(at, caller);
@@ -72,9 +99,12 @@ pub(crate) fn place(
         caller.from = format!("{open};otg={}>", group.label);
     }
     let parameters = details.parameters.write(config.portability);
-    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
+    let target = match reach {
+        Some(reach) => reach.uri,
+        None => with_parameters(&plain, &parameters),
+    };
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = config.numbers.uri_of(called, without_port(&config.host));
+    let to = in_user(config.numbers.uri_of(called, without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -104,6 +134,7 @@ pub(crate) fn place(
         ringing: false,
         delayed,
         pracks: 0,
+        others,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
@@ -153,6 +184,7 @@ impl Call {
                 ..200 => self.on_provisional(core, response, upcall.path),
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
+                status if NOT_REACHED.contains(&status) && self.try_next_contact(core) => {}
                 status => {
                     let reasons = response.head.reasons();
                     let cause = cause_of_response(status, reasons.iter().map(String::as_str));
@@ -160,6 +192,7 @@ impl Call {
                     self.finished = true;
                 }
             },
+            Outcome::Timeout if self.try_next_contact(core) => {}
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 self.end(core, cause, None, "no answer to INVITE".to_owned(), EndedBy::Timeout);
@@ -176,9 +209,23 @@ impl Call {
             self.send_invite(core);
             return;
         }
+        if self.try_next_contact(core) {
+            return;
+        }
         let cause = Cause::NETWORK_OUT_OF_ORDER;
         self.end(core, cause, None, "transport error".to_owned(), EndedBy::Transport);
         self.finished = true;
+    }
+
+    /// Tries the next contact of an account, one after another. Says whether there is one.
+    fn try_next_contact(&mut self, core: &mut Core) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(reach) = outgoing.others.pop_front() else { return false };
+        (self.dialog.target, self.dialog.routes) = (reach.uri, reach.routes);
+        self.dialog.fallback = reach.path;
+        self.challenges = 0;
+        self.send_invite(core);
+        true
     }
 
     fn on_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {

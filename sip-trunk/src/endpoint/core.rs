@@ -13,6 +13,7 @@ use super::io::{Io, Path, contact, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
 use crate::dialog::call::Call;
+use crate::registrar::Accounts;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::numbers::user_part;
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) clients: Clients,
     pub(crate) servers: Servers,
     pub(crate) trunks: Vec<Trunk>,
+    pub(crate) accounts: Accounts,
     pub(crate) events: VecDeque<Event>,
     /// Dialogs nobody wants, to be kept until their BYE is answered.
     pub(crate) strays: Vec<Call>,

@@ -16,6 +16,7 @@ pub(crate) enum Due {
     Trunk(usize),
     Connection(u64),
     Registration(usize),
+    Account(usize),
 }
 
 /// The heap.

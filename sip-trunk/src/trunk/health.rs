@@ -12,6 +12,7 @@ use crate::dialog::{Dialog, host_of, without_port};
 use crate::endpoint::api::Event;
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
+use crate::registrar::AccountStatus;
 use crate::transaction::client::{NewRequest, Outcome, Owner};
 use crate::transaction::timer::{Alarm, Due};
 use crate::wire::message::{Method, Name, Response};
@@ -54,6 +55,8 @@ pub struct TrunkStatus {
     pub calls: usize,
     /// Its registration, if it registers.
     pub registration: Option<RegistrationStatus>,
+    /// Its contacts, if it registers with us.
+    pub account: Option<AccountStatus>,
 }
 
 /// The OPTIONS machine of one trunk.

@@ -23,6 +23,7 @@ pub use registration::{Outbound, Registration, RegistrationError, RegistrationSt
 use crate::dialog::{host_of, without_port};
 use crate::endpoint::io::{Path, contact};
 use crate::endpoint::{ConnectionId, Transport};
+use crate::registrar::{Account, AccountConfig};
 use crate::sdp::MediaPolicy;
 
 /// A trunk at work.
@@ -34,6 +35,8 @@ pub(crate) struct Trunk {
     pub(crate) health: health::Health,
     /// Of a trunk that registers.
     pub(crate) registrar: Option<registration::Registrar>,
+    /// Of a trunk that registers with us.
+    pub(crate) account: Option<Account>,
 }
 
 impl Trunk {
@@ -43,7 +46,12 @@ impl Trunk {
         policy.telephone_event = config.telephone_events;
         let health = health::Health::new(&config);
         let registrar = registration::Registrar::new(&config);
-        Self { policy, calls: 0, health, registrar, config }
+        Self { policy, calls: 0, health, registrar, account: None, config }
+    }
+
+    /// Makes the trunk that an account is while it is registered.
+    pub(crate) fn of_account(config: AccountConfig) -> Self {
+        Self { account: Some(Account::new(config.clone())), ..Self::new(config.carried()) }
     }
 
     /// Says whether large requests may change to TCP.
@@ -54,6 +62,9 @@ impl Trunk {
     /// Says whether an address belongs to this trunk.
     pub(crate) fn owns(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
+        if let Some(account) = &self.account {
+            return account.is_at(address);
+        }
         self.config.target.ip().to_canonical() == address
             || self.registrar.as_ref().is_some_and(|r| r.remote().ip().to_canonical() == address)
             || self.config.sources.iter().any(|s| s.to_canonical() == address)
@@ -74,6 +85,9 @@ impl Trunk {
 
     /// Returns the state that counts: of OPTIONS, and of the registration.
     pub(crate) fn state(&self) -> TrunkState {
+        if let Some(account) = &self.account {
+            return if account.is_registered() { TrunkState::Up } else { TrunkState::Down };
+        }
         let registered = self.registrar.as_ref().map(registration::Registrar::state);
         match (self.health.state, registered) {
             _ if !self.usable() && registered != Some(RegistrationState::Registering) => TrunkState::Down,
@@ -128,7 +142,8 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn new(trunks: &[Trunk]) -> Self {
         let mut by_address: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-        for (index, trunk) in trunks.iter().enumerate() {
+        // Accounts are known by what they send.
+        for (index, trunk) in trunks.iter().enumerate().filter(|(_, t)| t.account.is_none()) {
             let registrar = trunk.registrar.as_ref().map(|r| r.remote().ip());
             let own = [trunk.config.target.ip()].into_iter().chain(registrar);
             for address in trunk.config.sources.iter().copied().chain(own) {
