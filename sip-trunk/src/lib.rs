@@ -20,8 +20,9 @@ pub mod trunk;
 pub mod wire;
 
 pub use endpoint::{
-    AccessList, AccessRule, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
-    Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers, Transmit, Transport, UnknownSource,
+    AccessList, AccessRule, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint,
+    EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers,
+    Transmit, Transport, UnknownSource,
 };
 pub use registrar::{
     AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,

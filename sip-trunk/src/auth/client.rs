@@ -40,12 +40,7 @@ pub fn respond(
     let response = digest(&Input {
         algorithm: challenge.algorithm,
         qop: challenge.qop,
-        key: &user_hash(
-            challenge.algorithm,
-            &credentials.username,
-            &challenge.realm,
-            &credentials.password,
-        ),
+        key: &user_hash(challenge.algorithm, &credentials.username, &challenge.realm, &credentials.password),
         nonce: &challenge.nonce,
         nonce_count: &count,
         cnonce,

@@ -133,8 +133,7 @@ fn a_server_needs_no_password() {
     assert_eq!(Ha1::new(Some(&Secret::new("7ec2")), None), None);
     assert_eq!(Ha1::new(None, None), None);
     let alice = Ha1::of_password("alice", "gw", &Secret::new("secret"));
-    let mut server =
-        Authenticator::new("gw".into(), [7; 32], Duration::from_secs(300)).offering(true, false);
+    let mut server = Authenticator::new("gw".into(), [7; 32], Duration::from_secs(300)).offering(true, false);
     let source = IpAddr::from([192, 0, 2, 1]);
     let values = server.challenge(1000, source, false);
     let [value] = &values[..] else { panic!("MD5 alone: {values:?}") };

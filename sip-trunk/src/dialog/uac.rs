@@ -71,7 +71,8 @@ pub(crate) fn place(
     let mut others = VecDeque::new();
     let mut reach = None;
     if at.account.is_some() {
-        let user = plain.split_once(':').and_then(|(_, rest)| rest.split_once('@')).map_or("", |(user, _)| user);
+        let user =
+            plain.split_once(':').and_then(|(_, rest)| rest.split_once('@')).map_or("", |(user, _)| user);
         others.extend(contacts(core, trunk, user));
         reach = Some(others.pop_front().ok_or(CommandError::NotRegistered)?);
     }

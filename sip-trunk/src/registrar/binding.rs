@@ -250,7 +250,8 @@ mod tests {
         assert_eq!(Contact::parse(&written).unwrap(), Contact { expires: Some(33), ..contact });
         let bare = Contact::parse("sip:a@10.0.0.9;expires=x").unwrap();
         assert_eq!((bare.uri.as_str(), bare.expires, bare.q), ("sip:a@10.0.0.9", Some(3600), 1000));
-        for broken in ["*", "", "<mailto:a@b>", "<tel:+1>", "<sip:a@>", "<sip:a@b>;q=2", "<sip:a@b>;q=0.1234"] {
+        for broken in ["*", "", "<mailto:a@b>", "<tel:+1>", "<sip:a@>", "<sip:a@b>;q=2", "<sip:a@b>;q=0.1234"]
+        {
             assert_eq!(Contact::parse(broken), None, "{broken}");
         }
     }

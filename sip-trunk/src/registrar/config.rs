@@ -45,7 +45,12 @@ pub struct AccountConfig {
 impl AccountConfig {
     /// Builds an account of up to 10 contacts over UDP and TCP, 60 s to an hour each, that is reached
     /// where it registered from and asked every 25 s whether it lives.
-    pub fn new(user: impl Into<String>, realm: impl Into<String>, secret: AccountSecret, name: TrunkName) -> Self {
+    pub fn new(
+        user: impl Into<String>,
+        realm: impl Into<String>,
+        secret: AccountSecret,
+        name: TrunkName,
+    ) -> Self {
         let mut trunk = TrunkConfig::new(name, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         // A phone says of itself what it likes.
         trunk.trusted = false;

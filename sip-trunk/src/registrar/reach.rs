@@ -60,7 +60,9 @@ pub(super) fn path_to(io: &Io, binding: &Binding, symmetric: bool) -> Path {
         None => &binding.contact.uri,
     };
     let Some(target) = uri_target(uri) else { return flow };
-    let Some(address) = target.address.filter(|a| !a.is_unspecified() && !a.is_multicast()) else { return flow };
+    let Some(address) = target.address.filter(|a| !a.is_unspecified() && !a.is_multicast()) else {
+        return flow;
+    };
     let remote = std::net::SocketAddr::new(address, target.port.unwrap_or(5060));
     io.path(target.transport.unwrap_or(flow.transport), remote, Some(flow.local)).unwrap_or(flow)
 }

@@ -177,7 +177,8 @@ impl Asked<'_> {
         let mut left = bindings.to_vec();
         let mut contacts = Vec::new();
         for value in values {
-            let contact = Contact::parse(value).ok_or_else(|| refused(400, "no request can be sent there"))?;
+            let contact =
+                Contact::parse(value).ok_or_else(|| refused(400, "no request can be sent there"))?;
             contacts.push((self.granted(&contact)?, contact));
         }
         let outbound = self.outbound(&contacts, &path)?;

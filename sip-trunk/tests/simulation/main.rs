@@ -7,6 +7,8 @@
     unreachable_pub
 )]
 
+mod accounts;
+mod authentication;
 mod calls;
 mod dialogs;
 mod flows;
@@ -16,6 +18,7 @@ mod net;
 mod numbers;
 mod profiles;
 mod raw;
+mod registrar;
 mod registration;
 mod reliable;
 mod reliable_in;
