@@ -52,6 +52,12 @@ pub(super) struct Overlay {
 pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     pub(super) unknown_source: Option<String>,
+    #[serde(default)]
+    pub(super) allow: Vec<String>,
+    #[serde(default)]
+    pub(super) deny: Vec<String>,
+    pub(super) ban_after: Option<i64>,
+    pub(super) ban_s: Option<i64>,
     pub(super) user_agent: Option<String>,
 }
 
@@ -74,7 +80,8 @@ pub(super) struct Media {
 #[serde(deny_unknown_fields)]
 pub(super) struct Trunk {
     pub(super) name: String,
-    pub(super) target: String,
+    pub(super) target: Option<String>,
+    pub(super) account: Option<Account>,
     pub(super) profile: Option<String>,
     pub(super) retry_statuses: Option<Vec<i64>>,
     pub(super) reliable_provisional: Option<String>,
@@ -100,6 +107,23 @@ pub(super) struct Trunk {
     pub(super) listener: Option<String>,
     pub(super) default_caller: Option<String>,
     pub(super) register: Option<Register>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    pub(super) user: String,
+    pub(super) realm: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) ha1_file: Option<PathBuf>,
+    pub(super) transports: Option<Vec<String>>,
+    pub(super) max_contacts: Option<i64>,
+    pub(super) when_full: Option<String>,
+    pub(super) min_expires_s: Option<i64>,
+    pub(super) max_expires_s: Option<i64>,
+    pub(super) symmetric: Option<bool>,
+    pub(super) keep_alive_s: Option<i64>,
+    pub(super) many_users: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

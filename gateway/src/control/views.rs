@@ -140,7 +140,10 @@ pub(crate) fn trunks(switch: &Switch, configured: &[Trunk]) -> Vec<TrunkView> {
         let health = switch.trunk_health(&trunk.name);
         TrunkView {
             name: trunk.name.to_string(),
-            target: format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            target: match &trunk.account {
+                Some(account) => format!("account {}", account.user),
+                None => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            },
             state: match health {
                 None => "unknown",
                 Some((true, _)) => "up",

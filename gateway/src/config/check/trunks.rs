@@ -1,12 +1,11 @@
 //! The `[[trunks]]` entries.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use call_model::{Codec, Number, TrunkName};
-use sip_trunk::Reliable;
 use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
@@ -14,6 +13,7 @@ use sip_trunk::trunk::numbers::{NumberFormat, NumberRules, NumberRulesError};
 use sip_trunk::trunk::profile::Profile;
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
+use sip_trunk::{Reliable, Transport};
 
 use super::{Check, Checked};
 use crate::config::{Sip, Trunk, shape};
@@ -34,9 +34,11 @@ impl Check<'_> {
                 return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
             }
             let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice());
-            let reachable = listeners.iter().any(|(transport, listener)| {
-                *transport == trunk.transport && listener.is_ipv4() == trunk.target.is_ipv4()
-            });
+            self.account_fits(&format!("{at}.account"), &trunk, &trunks, sip)?;
+            let reachable = trunk.account.is_some()
+                || listeners.iter().any(|(transport, listener)| {
+                    *transport == trunk.transport && listener.is_ipv4() == trunk.target.is_ipv4()
+                });
             if !reachable {
                 let family = if trunk.target.is_ipv4() { "IPv4" } else { "IPv6" };
                 let problem =
@@ -68,9 +70,40 @@ impl Check<'_> {
         let name: TrunkName =
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
-        let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
-        let (target, host) = self.target(&key("target"), host_port)?;
+        let account = raw.account.map(|raw| self.account(&key("account"), raw, &name)).transpose()?;
+        let (transport, target, host) = match (&account, &raw.target) {
+            (None, Some(text)) => {
+                let (transport, host_port) = self.transport(&key("target"), text)?;
+                let (target, host) = self.target(&key("target"), host_port)?;
+                (transport, target, host)
+            }
+            // Where it registers from is not known before.
+            (Some(account), None) => {
+                let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+                let transport = account.transports.first().copied().unwrap_or(Transport::Udp);
+                (transport, nowhere, account.realm.clone())
+            }
+            (None, None) => {
+                let remedy =
+                    "add target = \"udp:HOST:PORT\", or account = { ... } for one that registers here";
+                return self.error(key("name"), "no target", remedy);
+            }
+            (Some(_), Some(_)) => {
+                let remedy = "leave it out: the trunk is where it registered from";
+                return self.error(key("target"), "an account beside it", remedy);
+            }
+        };
+        let written = [
+            ("sources", raw.sources.is_some()),
+            ("register", raw.register.is_some()),
+            ("listener", raw.listener.is_some()),
+        ];
+        if let Some((name, _)) = written.into_iter().find(|(_, written)| account.is_some() && *written) {
+            let remedy = "leave it out: the trunk is where it registered from";
+            return self.error(key(name), "an account beside it", remedy);
+        }
         let sources = match raw.sources {
+            None if account.is_some() => Vec::new(),
             None => vec![target.ip()],
             Some(list) => list
                 .iter()
@@ -132,6 +165,7 @@ impl Check<'_> {
         Ok(Trunk {
             credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
             name,
+            account,
             transport,
             target,
             sources,
