@@ -76,6 +76,10 @@ impl Contact {
     /// Reads a value. `None` if no request can be sent there.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let uri = addr_uri(value)?;
+        // Headers have no place in a request URI (RFC 3261 19.1.1); a user part may hold the mark too.
+        let host = uri.find('@').map_or(0, |at| at + 1);
+        let end = uri.get(host..)?.find('?').map_or(uri.len(), |at| host + at);
+        let uri = uri.get(..end)?;
         let parts = Parts::of(uri)?;
         if uri.len() > MAX_URI || parts.host.is_empty() {
             return None;
@@ -250,6 +254,8 @@ mod tests {
         assert_eq!(Contact::parse(&written).unwrap(), Contact { expires: Some(33), ..contact });
         let bare = Contact::parse("sip:a@10.0.0.9;expires=x").unwrap();
         assert_eq!((bare.uri.as_str(), bare.expires, bare.q), ("sip:a@10.0.0.9", Some(3600), 1000));
+        let headers = Contact::parse("<sip:a?b@10.0.0.9;x=y?Subject=z>").unwrap();
+        assert_eq!(headers.uri, "sip:a?b@10.0.0.9;x=y");
         for broken in ["*", "", "<mailto:a@b>", "<tel:+1>", "<sip:a@>", "<sip:a@b>;q=2", "<sip:a@b>;q=0.1234"]
         {
             assert_eq!(Contact::parse(broken), None, "{broken}");
