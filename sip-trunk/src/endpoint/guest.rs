@@ -47,6 +47,11 @@ impl Endpoint {
         full.then_some("connections")
     }
 
+    /// Says whether the far side may hear what is wrong with its message.
+    pub(super) fn may_hear(&self, trunk: Option<usize>) -> bool {
+        trunk.is_some() || self.core.config.unknown_source == UnknownSource::Forbid
+    }
+
     /// Answers a stranger as the configuration says.
     pub(super) fn refuse_stranger(&mut self, path: Path, source: SocketAddr, bytes: &[u8]) {
         self.core.io.counters.refuse("unknown_source");

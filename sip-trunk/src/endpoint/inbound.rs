@@ -66,7 +66,7 @@ impl Endpoint {
             Err(Refusal::KeepAlive) => return,
             Err(refusal) => {
                 self.core.io.counters.refuse(refusal.as_str());
-                if let Some(status) = refusal.status() {
+                if let Some(status) = refusal.status().filter(|_| self.may_hear(trunk)) {
                     self.refuse_raw(path, source, bytes, status);
                 }
                 return;
@@ -93,7 +93,9 @@ impl Endpoint {
             }
             Err(fault) => {
                 self.core.io.counters.refuse(fault.reason);
-                self.refuse_raw(path, source, &tolerated.bytes, fault.status);
+                if self.may_hear(trunk) {
+                    self.refuse_raw(path, source, &tolerated.bytes, fault.status);
+                }
             }
         }
     }

@@ -175,6 +175,12 @@ fn b09_a_stranger_without_credentials_is_routed_nowhere() {
             assert!(got.iter().all(|m| status(m) == 403), "{method} {got:?}");
         }
         assert!(send(&mut lab, 2, &Ask { method: "ACK".to_owned(), ..invite() }).is_empty());
+        // Nor does it learn from what cannot be read that somebody is here.
+        let broken = invite().text().replace("CSeq: 1 INVITE", "CSeq: one INVITE");
+        let to = lab.gateway;
+        lab.say(2, to, &broken);
+        lab.run_ms(20);
+        assert_eq!(lab.inbox(2).len(), answers);
         assert!(lab.take(0).is_empty(), "nothing was dispatched");
         assert_eq!(refused(&mut lab, "unknown_source"), 9);
         lab.assert_empty(0);
