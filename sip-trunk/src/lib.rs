@@ -12,6 +12,7 @@ pub mod auth;
 pub mod cause;
 mod dialog;
 mod endpoint;
+pub mod referral;
 mod registrar;
 pub mod sdp;
 mod text;
@@ -24,11 +25,12 @@ pub use endpoint::{
     EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers,
     Transmit, Transport, UnknownSource,
 };
+pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use registrar::{
     AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,
 };
 pub use trunk::details::CallDetails;
 pub use trunk::{
-    LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
-    Reliable, TrunkConfig, TrunkState, TrunkStatus,
+    LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError, RegistrationState,
+    RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState, TrunkStatus,
 };

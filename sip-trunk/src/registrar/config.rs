@@ -71,8 +71,8 @@ impl AccountConfig {
         }
     }
 
-    /// Returns the trunk as the endpoint carries it.
-    pub(crate) fn carried(&self) -> TrunkConfig {
+    /// Returns a trunk as the endpoint carries it for this account.
+    pub(crate) fn carry(&self, trunk: TrunkConfig) -> TrunkConfig {
         TrunkConfig {
             host: self.realm.clone(),
             target: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -81,7 +81,7 @@ impl AccountConfig {
             options_interval: None,
             // A flow is not left for the size of a request.
             large_requests: LargeRequests::AllowUdp,
-            ..self.trunk.clone()
+            ..trunk
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn on_register(
     let tag = core.io.random.hex();
     let Some(reply) = core.servers.head(server) else { return Ok(()) };
     let mut out = reply.begin(status, reason_phrase(status), Some(&tag));
-    out.lines(&core.common);
+    out.lines(core.common_lines(index));
     out.line("Supported", "path, outbound, gin");
     for (name, value) in &lines {
         out.line(name, value);

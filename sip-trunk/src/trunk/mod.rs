@@ -8,6 +8,7 @@ pub mod identity;
 pub mod numbers;
 pub mod parameters;
 pub mod profile;
+mod referral;
 pub(crate) mod registration;
 pub mod retry;
 
@@ -18,6 +19,7 @@ use call_model::TrunkName;
 
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
 use crate::dialog::{host_of, without_port};
@@ -51,7 +53,32 @@ impl Trunk {
 
     /// Makes the trunk that an account is while it is registered.
     pub(crate) fn of_account(config: AccountConfig) -> Self {
-        Self { account: Some(Account::new(config.clone())), ..Self::new(config.carried()) }
+        Self { account: Some(Account::new(config.clone())), ..Self::new(config.carry(config.trunk.clone())) }
+    }
+
+    /// Takes another configuration for the same trunk at the same place. Calls, health and
+    /// registration stay as they are; credentials are shown when they are asked for next.
+    pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
+        let credentials = self.config.credentials != config.credentials;
+        let Self { policy, health, registrar, config, .. } = Self::new(config);
+        (self.policy, self.config) = (policy, config);
+        if credentials {
+            self.health.auth = health.auth;
+            if let (Some(known), Some(fresh)) = (&mut self.registrar, registrar) {
+                known.auth = fresh.auth;
+            }
+        }
+    }
+
+    /// Says whether another configuration is for a trunk at the same place, known by the same
+    /// sources and registered in the same way.
+    pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
+        let config = &self.config;
+        config.target == other.target
+            && config.transport == other.transport
+            && config.local == other.local
+            && config.sources == other.sources
+            && config.registration == other.registration
     }
 
     /// Says whether large requests may change to TCP.

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod authentication;
+mod between_trunks;
 mod calls;
 mod dialogs;
 mod flows;
@@ -18,10 +19,13 @@ mod net;
 mod numbers;
 mod profiles;
 mod raw;
+mod redirect;
 mod registrar;
 mod registration;
 mod reliable;
 mod reliable_in;
+mod replaces;
 mod resilience;
 mod tcp;
 mod transactions;
+mod transfer;
