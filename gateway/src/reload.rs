@@ -161,6 +161,7 @@ fn is_at(current: &Trunk, wanted: &Trunk) -> bool {
         && current.listener == wanted.listener
         && current.sources == wanted.sources
         && current.registration == wanted.registration
+        && current.account == wanted.account
 }
 
 #[cfg(test)]

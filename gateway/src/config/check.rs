@@ -1,5 +1,6 @@
 //! From the file as written to the configuration as used.
 
+mod accounts;
 mod emergency;
 mod media;
 mod register;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
 use call_model::{Handle, Number, TrunkName};
-use sip_trunk::{Transport, UnknownSource};
+use sip_trunk::{AccessList, Authentication, Network, Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -237,7 +238,30 @@ impl Check<'_> {
         if user_agent.chars().any(|c| c.is_control() || !c.is_ascii()) {
             return self.error("sip.user_agent", "not printable ASCII", "leave it out or write plain text");
         }
-        Ok(Sip { listen, unknown_source, user_agent })
+        let access = AccessList {
+            allow: self.networks("sip.allow", &raw.allow)?,
+            deny: self.networks("sip.deny", &raw.deny)?,
+        };
+        let usual = Authentication::default();
+        let authentication = Authentication {
+            source_failures: self.within(
+                "sip.ban_after",
+                raw.ban_after,
+                i64::from(usual.source_failures),
+                1..=1000,
+            )? as u32,
+            ban: self.seconds("sip.ban_s", raw.ban_s, usual.ban.as_secs() as i64, 1..=86_400)?,
+            ..usual
+        };
+        Ok(Sip { listen, unknown_source, access, authentication, user_agent })
+    }
+
+    fn networks(&self, key: &str, list: &[String]) -> Checked<Vec<Network>> {
+        let network = |(index, text): (usize, &String)| {
+            let remedy = "write networks such as \"192.0.2.0/24\" or \"2001:db8::/32\", or addresses";
+            self.parsed(&format!("{key}[{index}]"), text, remedy)
+        };
+        list.iter().enumerate().map(network).collect()
     }
 
     fn dns(&self, raw: &shape::Dns) -> Checked<Dns> {

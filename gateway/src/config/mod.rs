@@ -23,7 +23,9 @@ use sip_trunk::trunk::profile::Profile;
 use sip_trunk::trunk::resolve::Destination;
 use sip_trunk::trunk::{GroupForm, LargeRequests};
 use sip_trunk::wire::tolerance::Tolerance;
-use sip_trunk::{Registration, Reliable, Transport, UnknownSource};
+use sip_trunk::{
+    AccessList, AccountSecret, Authentication, Registration, Reliable, Transport, UnknownSource,
+};
 
 pub use error::ConfigError;
 
@@ -111,6 +113,10 @@ pub struct Sip {
     pub listen: Vec<(Transport, SocketAddr)>,
     /// What a request from an address of no trunk gets.
     pub unknown_source: UnknownSource,
+    /// Whose messages are read.
+    pub access: AccessList,
+    /// How those are dealt with who try passwords of accounts.
+    pub authentication: Authentication,
     /// The `User-Agent` and `Server` header.
     pub user_agent: String,
 }
@@ -198,6 +204,8 @@ pub struct Trunk {
     pub large_requests: LargeRequests,
     /// The listener of `sip.listen` that requests leave by; `None`: the first that fits.
     pub listener: Option<SocketAddr>,
+    /// How it registers here; `None`: it is where its target is.
+    pub account: Option<Account>,
     /// How it registers with the trunk; `None`: it does not.
     pub registration: Option<Registration>,
     /// The interop profile that what is not written is taken from.
@@ -218,6 +226,33 @@ pub struct Trunk {
     pub trunk_group: Option<(TrunkGroup, GroupForm)>,
     /// It leads to another network: charging vectors are kept and made (RFC 7315).
     pub interconnect: Option<Interconnect>,
+}
+
+/// The `account` of a trunk: it registers here, and is where it registered from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// Its user name.
+    pub user: String,
+    /// The protection domain of its credentials.
+    pub realm: String,
+    /// What it proves that it knows.
+    pub secret: AccountSecret,
+    /// The transports it may register over.
+    pub transports: Vec<Transport>,
+    /// How many contacts it may have at once.
+    pub max_contacts: usize,
+    /// A contact beyond that takes the place of the oldest, or is refused.
+    pub replace_oldest: bool,
+    /// The shortest registration.
+    pub min_expires: Duration,
+    /// The longest registration.
+    pub max_expires: Duration,
+    /// Requests go where it registered from, whatever its Contact says.
+    pub symmetric: bool,
+    /// How often a contact over UDP is asked whether it lives; `None`: never.
+    pub keep_alive: Option<Duration>,
+    /// It stands for many users: it is called by the called number.
+    pub many_users: bool,
 }
 
 /// One `[[routes]]` entry.

@@ -151,10 +151,13 @@ pub(crate) fn trunks(switch: &Switch, configured: &[Trunk], status: &[TrunkStatu
         let health = switch.trunk_health(&trunk.name);
         TrunkView {
             name: trunk.name.to_string(),
-            target: match &trunk.destination {
-                Some(name) if name.service.is_none() => format!("sip:{}", trunk.host),
-                Some(_) => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.host),
-                None => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            target: match (&trunk.account, &trunk.destination) {
+                (Some(account), _) => format!("account {}", account.user),
+                (None, Some(name)) if name.service.is_none() => format!("sip:{}", trunk.host),
+                (None, Some(_)) => {
+                    format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.host)
+                }
+                (None, None) => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
             },
             state: match health {
                 None => "unknown",

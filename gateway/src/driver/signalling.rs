@@ -337,6 +337,7 @@ impl Signalling {
         if let Some(call) = inviting {
             let cause = match error {
                 CommandError::NoChannel => Cause::NO_CIRCUIT_AVAILABLE,
+                CommandError::NotRegistered => Cause::SUBSCRIBER_ABSENT,
                 CommandError::Draining | CommandError::TooFast | CommandError::Overloaded => {
                     Cause::SWITCHING_EQUIPMENT_CONGESTION
                 }

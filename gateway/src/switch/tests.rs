@@ -52,6 +52,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         tolerance: Default::default(),
         large_requests: Default::default(),
         listener: None,
+        account: None,
         registration: None,
         profile: None,
         reliable_provisional: None,

@@ -288,7 +288,7 @@ impl Call {
             let mut offer_answer = self.offer_answer.clone();
             if outgoing.delayed && core.trunks.get(self.trunk).is_some_and(|t| t.config.srtp != Srtp::Never) {
                 // RFC 4568 7.3: each answerer of its own key.
-                offer_answer = offer_answer.with_seed(core.io.random.seed());
+                offer_answer = offer_answer.with_seed(core.io.random.key());
             }
             outgoing.forks.push(Fork::new(tag, None, offer_answer));
         }

@@ -123,6 +123,9 @@ impl Dialog {
     }
 
     fn preferred_path(&self, io: &Io) -> Path {
+        if self.routes.is_empty() && io.goes_back(self.trunk, &self.fallback) {
+            return self.fallback;
+        }
         let uri = self.routes.first().and_then(|r| addr_uri(r)).unwrap_or(&self.target);
         let Some(target) = uri_target(uri) else { return self.fallback };
         let Some(address) = target.address else { return self.fallback };

@@ -19,6 +19,7 @@ use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::referral::plain_uri;
+use crate::registrar::{Reach, contacts, escaped_user};
 use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::sdp::{OfferAnswer, Srtp};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
@@ -55,10 +56,16 @@ pub(crate) struct Outgoing {
     session_expires: Option<u32>,
     /// How often a larger one was demanded.
     enlarged: u8,
+    /// The contacts of an account that were not tried yet.
+    others: VecDeque<Reach>,
 }
 
 /// How often an INVITE is sent again with a larger session interval.
 const MAX_ENLARGED: u8 = 4;
+
+/// Answers that say no more than that a contact was not reached: another may be tried (RFC 5626 5.3 has
+/// 430).
+const NOT_REACHED: [u16; 6] = [404, 408, 410, 430, 480, 503];
 
 impl Outgoing {
     /// Says whether one of the early dialogs has a tag.
@@ -80,13 +87,37 @@ pub(crate) fn place(
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
     // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
-    let (now, urgent) = (core.io.now, is_urgent(core, called, &details));
-    let mut targets: VecDeque<_> = at.targets.order(now, &mut core.io.random, urgent).into();
-    if targets.is_empty() && at.targets.len() > 0 {
-        core.io.counters.refuse("far_side_overloaded");
-        return Err(CommandError::Overloaded);
+    let called_user = details.called_user.as_deref().map(escaped_user);
+    let in_user = |uri: String| match (&called_user, uri.split_once('@')) {
+        (Some(user), Some((_, host))) => {
+            format!("sip:{user}@{}", host.split(';').next().unwrap_or(host))
+        }
+        _ => uri,
+    };
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => in_user(config.numbers.uri_of(called, host)),
+    };
+    let plain = uri(&config.host);
+    let mut others = VecDeque::new();
+    let mut reach = None;
+    if at.account.is_some() {
+        let user =
+            plain.split_once(':').and_then(|(_, rest)| rest.split_once('@')).map_or("", |(user, _)| user);
+        others.extend(contacts(core, trunk, user));
+        reach = Some(others.pop_front().ok_or(CommandError::NotRegistered)?);
     }
-    let flow = at.flow().filter(|flow| at.targets.is_good(flow.remote, now));
+    let (now, urgent) = (core.io.now, is_urgent(core, called, &details));
+    let mut targets = VecDeque::new();
+    if at.account.is_none() {
+        targets.extend(at.targets.order(now, &mut core.io.random, urgent));
+        if targets.is_empty() && at.targets.len() > 0 {
+            core.io.counters.refuse("far_side_overloaded");
+            return Err(CommandError::Overloaded);
+        }
+    }
+    let registered = || at.flow().filter(|flow| at.targets.is_good(flow.remote, now));
+    let flow = reach.as_ref().map(|reach| reach.path).or_else(registered);
     targets.retain(|(transport, remote)| {
         flow.is_none_or(|flow| (flow.transport, flow.remote) != (*transport, *remote))
     });
@@ -96,7 +127,10 @@ pub(crate) fn place(
     };
     let path =
         flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
-    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
+    let routes = match &reach {
+        Some(reach) => reach.routes.clone(),
+        None => at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default(),
+    };
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);
     let preferred = preferred_identity(at, caller);
@@ -122,12 +156,9 @@ pub(crate) fn place(
     }
     let sip = |uri: &&String| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
     let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
-    let uri = |host: &str| match &details.emergency {
-        Some(dialled) => format!("sip:{dialled}@{host}"),
-        None => config.numbers.uri_of(called, host),
-    };
     let by_number = || with_parameters(&uri(&config.host), &parameters);
-    let target = named.clone().unwrap_or_else(by_number);
+    // A contact is reached by its own URI, whoever is meant.
+    let target = reach.map(|reach| reach.uri).or_else(|| named.clone()).unwrap_or_else(by_number);
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
@@ -171,13 +202,14 @@ pub(crate) fn place(
         pracks: 0,
         session_expires: None,
         enlarged: 0,
+        others,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
     *call.details = details;
     call.modify.owns_call_id = true;
     if secure {
-        call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.seed());
+        call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.key());
     }
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     if !delayed {
@@ -238,6 +270,7 @@ impl Call {
                 422 if self.enlarge_interval(response) => self.send_invite(core),
                 // RFC 3263 4.3; the transaction has acknowledged it.
                 408 | 503 if self.try_next_target(core) => {}
+                status if NOT_REACHED.contains(&status) && self.try_next_contact(core) => {}
                 _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
@@ -246,7 +279,7 @@ impl Call {
                     self.finished = true;
                 }
             },
-            Outcome::Timeout if self.try_next_target(core) => {}
+            Outcome::Timeout if self.try_next_target(core) || self.try_next_contact(core) => {}
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 self.end(core, cause, None, "no answer to INVITE".to_owned(), EndedBy::Timeout);
@@ -275,12 +308,23 @@ impl Call {
             self.send_invite(core);
             return;
         }
-        if self.try_next_target(core) {
+        if self.try_next_target(core) || self.try_next_contact(core) {
             return;
         }
         let cause = Cause::NETWORK_OUT_OF_ORDER;
         self.end(core, cause, None, "transport error".to_owned(), EndedBy::Transport);
         self.finished = true;
+    }
+
+    /// Tries the next contact of an account, one after another. Says whether there is one.
+    fn try_next_contact(&mut self, core: &mut Core) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(reach) = outgoing.others.pop_front() else { return false };
+        (self.dialog.target, self.dialog.routes) = (reach.uri, reach.routes);
+        self.dialog.fallback = reach.path;
+        self.challenges = 0;
+        self.send_invite(core);
+        true
     }
 
     fn on_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {

@@ -90,7 +90,7 @@ pub(crate) fn receive(
     let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let mut offer_answer = OfferAnswer::new(session);
     if at.config.srtp != Srtp::Never {
-        offer_answer = offer_answer.with_seed(core.io.random.seed());
+        offer_answer = offer_answer.with_seed(core.io.random.key());
     }
     let has_offer = match content(head, &request.body) {
         Content::None => false,

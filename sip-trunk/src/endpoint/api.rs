@@ -287,6 +287,9 @@ pub enum CommandError {
     /// The call is not in a state for this.
     #[error("not possible in this state of the call")]
     WrongState,
+    /// The trunk is an account, and nobody is registered for it.
+    #[error("nobody is registered")]
+    NotRegistered,
     /// No listener can reach the trunk, no offer could be made for it, or it is not registered and
     /// insists on that.
     #[error("the trunk cannot be used as configured")]

@@ -14,6 +14,7 @@ use super::io::{Io, Path, contact, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
 use crate::dialog::call::Call;
+use crate::registrar::Accounts;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::numbers::user_part;
@@ -42,10 +43,12 @@ pub(crate) struct CommonLines {
 }
 
 impl CommonLines {
-    pub(crate) fn new(user_agent: &str) -> Self {
+    /// `registrar` says whether anybody may register here.
+    pub(crate) fn new(user_agent: &str, registrar: bool) -> Self {
         let lines = |allow: &str| {
             let mut lines = Writer::fragment();
-            lines.line("User-Agent", user_agent).line("Allow", allow);
+            let allow = if registrar { format!("{allow}, REGISTER") } else { allow.to_owned() };
+            lines.line("User-Agent", user_agent).line("Allow", &allow);
             lines.into_lines()
         };
         Self { plain: lines(ALLOW), with_refer: lines(ALLOW_WITH_REFER) }
@@ -66,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) clients: Clients,
     pub(crate) servers: Servers,
     pub(crate) trunks: Vec<Trunk>,
+    pub(crate) accounts: Accounts,
     pub(crate) events: VecDeque<Event>,
     /// Dialogs nobody wants, to be kept until their BYE is answered.
     pub(crate) strays: Vec<Call>,
@@ -282,7 +286,7 @@ impl Core {
         self.trunks.get(trunk).map(|t| t.config.transfers).unwrap_or_default()
     }
 
-    fn common_lines(&self, trunk: usize) -> &Bytes {
+    pub(crate) fn common_lines(&self, trunk: usize) -> &Bytes {
         self.common.of(self.transfers(trunk))
     }
 

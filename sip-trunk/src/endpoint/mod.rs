@@ -3,11 +3,13 @@
 //! Feed it datagrams, stream events, commands and the time; then take transmits, events and the
 //! next deadline until there are none.
 
+mod access;
 pub(crate) mod api;
 pub(crate) mod config;
 mod connection;
 pub(crate) mod core;
 mod counters;
+mod guest;
 mod held;
 mod inbound;
 pub(crate) mod io;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, TrunkName};
 
+pub use access::{AccessList, AccessRule, Network, NetworkError};
 pub use api::{
     Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
 };
@@ -28,6 +31,7 @@ pub use counters::Counters;
 
 use crate::dialog::call::{Call, refuse_fork};
 use crate::dialog::uac;
+use crate::registrar::{self, AccountError, Accounts};
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
@@ -66,10 +70,18 @@ impl Endpoint {
         unix_ms: u64,
     ) -> Result<Self, ConfigError> {
         check(&config)?;
-        let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
+        let accounts = config.accounts.iter().cloned().map(Trunk::of_account);
+        let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).chain(accounts).collect();
         let sources = Sources::new(&trunks);
+        let mut io = Io::new(&config, seed, now);
+        let symmetric = |(index, trunk): (usize, &Trunk)| {
+            trunk.account.as_ref().map(|account| (index, account.config().symmetric))
+        };
+        io.accounts = trunks.iter().enumerate().filter_map(symmetric).collect();
+        let accounts = Accounts::new(&trunks, config.authentication, &mut io.random, now, unix_ms);
         let mut core = Core {
-            io: Io::new(&config, seed, now),
+            io,
+            accounts,
             clients: Clients::new(config.timers, config.limits),
             servers: Servers::new(config.timers, config.limits),
             trunks,
@@ -81,7 +93,7 @@ impl Endpoint {
             held: held::Held::default(),
             overload: Controller::new(now, unix_ms),
             sources_changed: false,
-            common: CommonLines::new(&config.user_agent),
+            common: CommonLines::new(&config.user_agent, !config.accounts.is_empty()),
             config,
         };
         for index in 0..core.trunks.len() {
@@ -105,13 +117,14 @@ impl Endpoint {
         self.core.io.now = now;
         match event {
             StreamEvent::Opened { local, remote, inbound } => {
-                let trunk = self.sources.trunk(remote).and_then(|index| self.core.trunks.get(index));
+                let trunk = self.sources.trunk(remote);
                 // The access list is about who may come to us: where we went ourselves is our choice.
-                if trunk.is_none() && inbound {
-                    self.core.io.counters.refuse("unknown_source");
+                if inbound && let Some(refusal) = self.refuses_connection(trunk, local, remote) {
+                    self.core.io.counters.refuse(refusal);
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                     return;
                 }
+                let trunk = trunk.and_then(|index| self.core.trunks.get(index));
                 let tolerance = trunk.map(|t| t.config.tolerance).unwrap_or_default();
                 let Io { pool, timers, transmits, .. } = &mut self.core.io;
                 if !pool.opened(now, connection, local, remote, inbound, tolerance, timers, transmits) {
@@ -228,6 +241,10 @@ impl Endpoint {
         self.core.io.now = now;
         let index = by_name(&self.core.trunks, &config.name).ok_or(CommandError::UnknownTrunk)?;
         let trunk = self.core.trunks.get_mut(index).ok_or(CommandError::UnknownTrunk)?;
+        let config = match &trunk.account {
+            Some(account) => account.config().carry(config),
+            None => config,
+        };
         let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
         if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
             return Err(CommandError::Unusable);
@@ -273,6 +290,10 @@ impl Endpoint {
             return Err(CommandError::DuplicateCall);
         }
         let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
+        let account = self.core.trunks.get(index).and_then(|trunk| trunk.account.as_ref());
+        if account.is_some_and(|account| !account.is_registered()) {
+            return Err(CommandError::NotRegistered);
+        }
         if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
             return Err(CommandError::Unusable);
         }
@@ -339,6 +360,7 @@ impl Endpoint {
                 Due::Targets(index) => targets::on_timer(&mut self.core, index, at),
                 Due::Held => self.core.on_held_timer(at),
                 Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
+                Due::Account(index) => registrar::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
                         call.on_timer(&mut self.core, at);
@@ -363,12 +385,16 @@ impl Endpoint {
         loop {
             while let Some(connection) = self.core.io.pool.take_lost() {
                 registration::on_connection_lost(&mut self.core, connection);
+                registrar::on_connection_lost(&mut self.core, connection);
             }
             let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
             targets::observe(&mut self.core, &upcall);
             match upcall.owner {
                 Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
                 Owner::Trunk(index) => health::on_outcome(&mut self.core, index, &upcall),
+                Owner::Contact(trunk, serial) => {
+                    registrar::on_outcome(&mut self.core, trunk, serial, &upcall.outcome);
+                }
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
@@ -459,6 +485,9 @@ impl Endpoint {
         if self.core.resolver.refused() > 0 {
             counters.refused.insert("dns", self.core.resolver.refused());
         }
+        counters.banned_sources = self.core.accounts.bans(self.core.io.now);
+        let accounts = self.core.trunks.iter().filter_map(|trunk| trunk.account.as_ref());
+        counters.registered_contacts = accounts.map(registrar::Account::contacts).sum();
         counters
     }
 
@@ -473,12 +502,47 @@ impl Endpoint {
             last_status: trunk.targets.iter().find_map(|t| t.last_status),
             calls: trunk.calls,
             registration: trunk.registrar.as_ref().map(registration::Registrar::status),
+            account: trunk.account.as_ref().map(|account| account.status(self.core.io.now)),
         };
         self.core.trunks.iter().map(status).collect()
     }
 }
 
+fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
+    for (index, account) in config.accounts.iter().enumerate() {
+        let trunk = account.trunk.name.to_string();
+        let wrong = |error| Err(ConfigError::Account { trunk: trunk.clone(), error });
+        let before = config.accounts.iter().take(index);
+        let named = config.trunks.iter().chain(before.clone().map(|a| &a.trunk));
+        if named.clone().any(|t| t.name == account.trunk.name) {
+            return Err(ConfigError::DuplicateTrunk(trunk));
+        }
+        if let Err(error) = account.check() {
+            return wrong(error);
+        }
+        let others = before.filter(|a| a.realm == account.realm);
+        if others.clone().any(|a| a.user == account.user) {
+            return wrong(AccountError::Duplicate);
+        }
+        let (md5, sha256) = others.fold(account.algorithms(), |(md5, sha256), other| {
+            let (theirs_md5, theirs_sha256) = other.algorithms();
+            (md5 && theirs_md5, sha256 && theirs_sha256)
+        });
+        if !md5 && !sha256 {
+            return wrong(AccountError::Algorithms);
+        }
+        if !account.trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
+            return Err(ConfigError::NoCodec(trunk));
+        }
+        if let Err(error) = account.trunk.numbers.check() {
+            return Err(ConfigError::Numbers { trunk, detail: error.to_string() });
+        }
+    }
+    Ok(())
+}
+
 fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
+    check_accounts(config)?;
     if config.listeners.is_empty() {
         return Err(ConfigError::NoListener);
     }

@@ -28,6 +28,8 @@ pub(crate) enum Owner {
     Call(u64),
     Trunk(usize),
     Registration(usize),
+    /// A contact of an account: its trunk, and its serial number there.
+    Contact(usize, u64),
 }
 
 /// What happened to a client transaction.

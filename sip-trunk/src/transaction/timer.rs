@@ -18,6 +18,7 @@ pub(crate) enum Due {
     Registration(usize),
     Targets(usize),
     Held,
+    Account(usize),
 }
 
 /// The heap.

@@ -11,6 +11,7 @@ use crate::dialog::{Dialog, host_of, without_port};
 use crate::endpoint::api::Transport;
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
+use crate::registrar::AccountStatus;
 use crate::transaction::client::{ClientKey, NewRequest, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
 use crate::wire::message::{Method, Name, Response};
@@ -55,6 +56,8 @@ pub struct TrunkStatus {
     pub calls: usize,
     /// Its registration, if it registers.
     pub registration: Option<RegistrationStatus>,
+    /// Its contacts, if it registers with us.
+    pub account: Option<AccountStatus>,
 }
 
 /// The clock of the OPTIONS of one trunk. What they say is kept with each target.

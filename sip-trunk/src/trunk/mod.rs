@@ -30,6 +30,7 @@ use crate::auth::ClientAuth;
 use crate::dialog::{host_of, without_port};
 use crate::endpoint::ConnectionId;
 use crate::endpoint::io::{Path, contact};
+use crate::registrar::{Account, AccountConfig};
 use crate::sdp::MediaPolicy;
 
 /// A trunk at work.
@@ -44,6 +45,8 @@ pub(crate) struct Trunk {
     pub(crate) rate: Option<overload::RateLimit>,
     /// Of a trunk that registers.
     pub(crate) registrar: Option<registration::Registrar>,
+    /// Of a trunk that registers with us.
+    pub(crate) account: Option<Account>,
 }
 
 impl Trunk {
@@ -56,7 +59,12 @@ impl Trunk {
         let (health, targets) = (health::Health::default(), targets::TargetSet::new(&config));
         let rate = config.max_call_rate.map(overload::RateLimit::new);
         let registrar = registration::Registrar::new(&config);
-        Self { policy, calls: 0, health, targets, rate, registrar, config }
+        Self { policy, calls: 0, health, targets, rate, registrar, account: None, config }
+    }
+
+    /// Makes the trunk that an account is while it is registered.
+    pub(crate) fn of_account(config: AccountConfig) -> Self {
+        Self { account: Some(Account::new(config.clone())), ..Self::new(config.carry(config.trunk.clone())) }
     }
 
     /// Takes another configuration for the same trunk at the same place. Calls, health and
@@ -100,6 +108,9 @@ impl Trunk {
     /// Says whether an address belongs to this trunk.
     pub(crate) fn owns(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
+        if let Some(account) = &self.account {
+            return account.is_at(address);
+        }
         self.targets.owns(address)
             || self.registrar.as_ref().is_some_and(|r| r.remote().ip().to_canonical() == address)
             || self.config.sources.iter().any(|s| s.to_canonical() == address)
@@ -120,6 +131,9 @@ impl Trunk {
 
     /// Returns the state that counts: of OPTIONS, and of the registration.
     pub(crate) fn state(&self) -> TrunkState {
+        if let Some(account) = &self.account {
+            return if account.is_registered() { TrunkState::Up } else { TrunkState::Down };
+        }
         let registered = self.registrar.as_ref().map(registration::Registrar::state);
         match (self.targets.state(), registered) {
             _ if !self.usable() && registered != Some(RegistrationState::Registering) => TrunkState::Down,
@@ -176,7 +190,8 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn new(trunks: &[Trunk]) -> Self {
         let mut by_address: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-        for (index, trunk) in trunks.iter().enumerate() {
+        // Accounts are known by what they send.
+        for (index, trunk) in trunks.iter().enumerate().filter(|(_, t)| t.account.is_none()) {
             let registrar = trunk.registrar.as_ref().map(|r| r.remote().ip());
             // Before the name of a trunk has led anywhere, its registrar is nowhere.
             let own = trunk.targets.addresses().chain(registrar.filter(|ip| !ip.is_unspecified()));

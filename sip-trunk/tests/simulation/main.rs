@@ -7,6 +7,8 @@
     unreachable_pub
 )]
 
+mod accounts;
+mod authentication;
 mod between_trunks;
 mod calls;
 mod descriptions;
@@ -21,6 +23,7 @@ mod overload;
 mod profiles;
 mod raw;
 mod redirect;
+mod registrar;
 mod registration;
 mod reliable;
 mod reliable_in;

@@ -1,7 +1,7 @@
 //! The `[[trunks]]` entries.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,8 +43,10 @@ impl Check<'_> {
                 return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
             }
             let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice());
+            self.account_fits(&format!("{at}.account"), &trunk, &trunks, sip)?;
             let targets = || [trunk.target].into_iter().chain(trunk.backups.iter().copied());
             let reachable = match &trunk.destination {
+                _ if trunk.account.is_some() => true,
                 Some(name) => {
                     let service = name.service;
                     listeners.iter().any(|(transport, _)| service.is_none_or(|s| s == (*transport).into()))
@@ -87,11 +89,40 @@ impl Check<'_> {
         let name: TrunkName =
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
-        let Target { transport, target, destination, host } = self.target(&key("target"), &raw.target)?;
+        let account = raw.account.map(|raw| self.account(&key("account"), raw, &name)).transpose()?;
+        let Target { transport, target, destination, host } = match (&account, &raw.target) {
+            (None, Some(text)) => self.target(&key("target"), text)?,
+            // Where it registers from is not known before.
+            (Some(account), None) => Target {
+                transport: account.transports.first().copied().unwrap_or(Transport::Udp),
+                target: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                destination: None,
+                host: account.realm.clone(),
+            },
+            (None, None) => {
+                let remedy =
+                    "add target = \"udp:HOST:PORT\", or account = { ... } for one that registers here";
+                return self.error(key("name"), "no target", remedy);
+            }
+            (Some(_), Some(_)) => {
+                let remedy = "leave it out: the trunk is where it registered from";
+                return self.error(key("target"), "an account beside it", remedy);
+            }
+        };
+        let written = [
+            ("sources", raw.sources.is_some()),
+            ("register", raw.register.is_some()),
+            ("listener", raw.listener.is_some()),
+            ("backup_targets", raw.backup_targets.is_some()),
+        ];
+        if let Some((name, _)) = written.into_iter().find(|(_, written)| account.is_some() && *written) {
+            let remedy = "leave it out: the trunk is where it registered from";
+            return self.error(key(name), "an account beside it", remedy);
+        }
         let backups = self.backups(&key("backup_targets"), raw.backup_targets, destination.is_some())?;
         let sources = match raw.sources {
-            // Where a name leads is known later; the endpoint takes it for a source then.
-            None if destination.is_some() => Vec::new(),
+            // Where a name leads, or who registers, is known later; the endpoint takes it for a source then.
+            None if destination.is_some() || account.is_some() => Vec::new(),
             None => [target].iter().chain(&backups).map(SocketAddr::ip).fold(Vec::new(), |mut known, ip| {
                 if !known.contains(&ip) {
                     known.push(ip);
@@ -158,6 +189,7 @@ impl Check<'_> {
         Ok(Trunk {
             credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
             name,
+            account,
             transport,
             target,
             destination,
