@@ -53,7 +53,8 @@ impl Endpoint {
         }
         if path.transport == Transport::Udp && registration::is_stun(bytes) {
             // RFC 5626 8: who registered may ask whether its flow lives, and no other.
-            if let Some(answer) = trunk.and_then(|_| registrar::stun_answer(bytes, source)) {
+            let flow = self.core.accounts.of_flow(&path);
+            if let Some(answer) = flow.and_then(|_| registrar::stun_answer(bytes, source)) {
                 let datagram = Transmit::Datagram { local: path.local, remote: source, bytes: answer };
                 return self.core.io.transmits.push_back(datagram);
             }
