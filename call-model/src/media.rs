@@ -76,6 +76,17 @@ impl Direction {
         }
     }
 
+    /// Returns what remains of both: each way only where either allows it.
+    #[must_use]
+    pub fn restricted_to(self, other: Self) -> Self {
+        match (self.sends() && other.sends(), self.receives() && other.receives()) {
+            (true, true) => Direction::SendRecv,
+            (true, false) => Direction::SendOnly,
+            (false, true) => Direction::RecvOnly,
+            (false, false) => Direction::Inactive,
+        }
+    }
+
     /// Returns the SDP attribute.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -155,10 +155,13 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
 /// Says whether a trunk is where it was and registers as it did.
 fn is_at(current: &Trunk, wanted: &Trunk) -> bool {
     current.target == wanted.target
+        && current.backups == wanted.backups
+        && current.destination == wanted.destination
         && current.transport == wanted.transport
         && current.listener == wanted.listener
         && current.sources == wanted.sources
         && current.registration == wanted.registration
+        && current.account == wanted.account
 }
 
 #[cfg(test)]

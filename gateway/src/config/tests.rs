@@ -251,6 +251,113 @@ fn a_trunk_may_register() {
     }
 }
 
+// RFC 3261 10.3: a trunk that registers here has an account instead of a target.
+#[test]
+fn a_trunk_may_have_an_account_here() {
+    let folder = std::env::temp_dir().join(format!("causeway-accounts-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let password = file("password", "open sesame\n");
+    let hashes = file("hashes", &format!("{}\n{}\n", "0a".repeat(16), "0B".repeat(32)));
+    let with = |lines: &str| parse(&GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1));
+    let config = with(&format!(
+        "account = {{ user = \"200\", realm = \"gw.example\", password_file = {password:?}, transports = [\"tcp\"],
+        max_contacts = 2, when_full = \"refuse\", min_expires_s = 30, max_expires_s = 600, symmetric = false,
+        keep_alive_s = 0, many_users = true }}"
+    ))
+    .unwrap();
+    let account = config.trunks[0].account.clone().unwrap();
+    assert_eq!((account.user.as_str(), account.realm.as_str()), ("200", "gw.example"));
+    assert_eq!(account.secret, AccountSecret::Password(sip_trunk::auth::Secret::new("open sesame")));
+    assert_eq!((account.transports, account.max_contacts), (vec![Transport::Tcp], 2));
+    assert!(!account.replace_oldest && !account.symmetric && account.many_users);
+    assert_eq!((account.min_expires.as_secs(), account.max_expires.as_secs()), (30, 600));
+    assert_eq!((account.keep_alive, config.trunks[0].sources.len()), (None, 0));
+    let hashed = with(&format!("account = {{ user = \"200\", ha1_file = {hashes:?} }}")).unwrap();
+    let account = hashed.trunks[0].account.clone().unwrap();
+    assert!(matches!(account.secret, AccountSecret::Hashed(_)) && account.keep_alive.is_some());
+    assert!(!format!("{config:?} {hashed:?}").contains("sesame"));
+    let (empty, rubbish) = (file("empty", " \n"), file("rubbish", "secret"));
+    let known = format!("password_file = {password:?}");
+    for (lines, expected) in [
+        ("".to_owned(), "name: no target; add target"),
+        (
+            format!("account = {{ user = \"2\", {known} }}\ntarget = \"udp:127.0.0.1\""),
+            "target: an account beside it",
+        ),
+        (format!("account = {{ user = \"2\", {known} }}\nsources = []"), "sources: an account beside it"),
+        ("account = { user = \"2\" }".to_owned(), "account: an account has one secret; add"),
+        (
+            format!("account = {{ user = \"2\", {known}, ha1_file = {hashes:?} }}"),
+            "account: an account has one",
+        ),
+        (format!("account = {{ user = \"2\", password_file = {empty:?} }}"), "account.password_file: "),
+        (
+            "account = { user = \"2\", password_file = \"/nonexistent\" }".to_owned(),
+            "account.password_file: ",
+        ),
+        (format!("account = {{ user = \"2\", ha1_file = {rubbish:?} }}"), "account.ha1_file: no hash"),
+        (format!("account = {{ user = \"a:b\", {known} }}"), "account.user: "),
+        (format!("account = {{ user = \"2\", realm = \"\", {known} }}"), "account.realm: "),
+        (
+            format!("account = {{ user = \"2\", {known}, transports = [\"sctp\"] }}"),
+            "account.transports: \"sctp\"",
+        ),
+        (
+            format!("account = {{ user = \"2\", {known}, transports = [] }}"),
+            "account.transports: no transport",
+        ),
+        (format!("account = {{ user = \"2\", {known}, max_contacts = 99 }}"), "account.max_contacts: 99"),
+        (format!("account = {{ user = \"2\", {known}, when_full = \"x\" }}"), "account.when_full: \"x\""),
+        (format!("account = {{ user = \"2\", {known}, min_expires_s = 7200 }}"), "account.min_expires_s: "),
+        (format!("account = {{ user = \"2\", {known}, keep_alive_s = 2 }}"), "account.keep_alive_s: "),
+    ] {
+        let said = with(&lines).unwrap_err().to_string();
+        assert!(said.contains(&format!("trunks[0].{expected}")) && said.contains("; "), "{said}");
+        assert!(!said.contains("sesame") && !said.contains("secret into it: secret"), "{said}");
+    }
+    let twice = format!(
+        "account = {{ user = \"2\", {known} }}\n[[trunks]]\nname = \"b\"\naccount = {{ user = \"2\", {known} }}"
+    );
+    let said = with(&twice).unwrap_err().to_string();
+    assert!(said.contains("trunks[1].account.user: \"2\" is the user of trunk \"pbx\" already"), "{said}");
+    let udp_only = GOOD.replace(", \"tcp:127.0.0.1:5060\"", "");
+    let lines = format!("account = {{ user = \"2\", {known} }}");
+    let said = parse(&udp_only.replacen("target = \"udp:127.0.0.10\"", &lines, 1)).unwrap_err().to_string();
+    assert!(said.contains("trunks[0].account.transports: no listener of sip.listen is for TCP"), "{said}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn who_may_send_at_all_is_read() {
+    let with = |lines: &str| {
+        let listen = "listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]";
+        parse(&GOOD.replacen(listen, &format!("{listen}\n{lines}"), 1))
+    };
+    let sip = with(
+        "allow = [\"127.0.0.0/8\", \"2001:db8::1\"]\ndeny = [\"127.0.0.66\"]\nban_after = 3\nban_s = 60",
+    );
+    let sip = sip.unwrap().sip.unwrap();
+    assert!(
+        sip.access.admits("127.0.0.5".parse().unwrap()) && !sip.access.admits("127.0.0.66".parse().unwrap())
+    );
+    assert!(!sip.access.admits("192.0.2.1".parse().unwrap()));
+    assert_eq!((sip.authentication.source_failures, sip.authentication.ban.as_secs()), (3, 60));
+    for (lines, expected) in [
+        ("allow = [\"127.0.0.1/8\"]", "sip.allow[0]: "),
+        ("deny = [\"127.0.0.1\", \"host\"]", "sip.deny[1]: "),
+        ("ban_after = 0", "sip.ban_after: 0 is out of range"),
+        ("ban_s = 0", "sip.ban_s: 0 is out of range"),
+    ] {
+        let said = with(lines).unwrap_err().to_string();
+        assert!(said.contains(expected) && said.contains("; "), "{said}");
+    }
+}
+
 // RFC 3325 7: who is not known to be within the trust domain is outside.
 #[test]
 fn a_trunk_is_not_trusted_unless_it_is_written() {
@@ -338,6 +445,54 @@ fn targets_are_read_in_either_family() {
     }
     let said = target("udp:127.0.0.9:0").unwrap_err().to_string();
     assert!(said.contains("\"127.0.0.9:0\" is no reachable host"), "{said}");
+}
+
+// RFC 3263 4: what is a name is asked of DNS while the daemon works, not when it starts.
+#[test]
+fn a25_targets_may_be_names() {
+    let trunk = |lines: &str| {
+        let text = GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1);
+        parse(&text).map(|config| config.trunks[0].clone())
+    };
+    let cases = [
+        ("tcp:sip.carrier.example", Some(sip_trunk::trunk::resolve::Service::Tcp), None),
+        ("udp:sip.carrier.example:5070", Some(sip_trunk::trunk::resolve::Service::Udp), Some(5070)),
+        ("sip:sip.carrier.example", None, None),
+    ];
+    for (target, service, port) in cases {
+        let trunk = trunk(&format!("target = \"{target}\"")).unwrap();
+        let named = trunk.destination.unwrap();
+        assert_eq!((named.service, named.port, trunk.host.as_str()), (service, port, "sip.carrier.example"));
+        assert!(trunk.sources.is_empty(), "where the name leads is a source");
+    }
+    let fixed = trunk(
+        "target = \"udp:127.0.0.10\"\nbackup_targets = [\"127.0.0.11:5070\"]\nmax_calls_per_second = 20",
+    )
+    .unwrap();
+    assert_eq!(fixed.backups, ["127.0.0.11:5070".parse().unwrap()]);
+    assert_eq!(fixed.sources.len(), 2);
+    assert_eq!(fixed.max_call_rate, Some(20));
+    let said = |lines: &str| trunk(lines).unwrap_err().to_string();
+    assert!(
+        said("target = \"udp:bad_name..x\"")
+            .contains("\"bad_name..x\" is no reachable host; write TRANSPORT:HOST:PORT")
+    );
+    assert!(
+        said("target = \"udp:a.example\"\nbackup_targets = [\"127.0.0.11:5070\"]")
+            .contains("causeway.toml:20: trunks[0].backup_targets: the target is a name")
+    );
+    assert!(
+        said("target = \"udp:127.0.0.10\"\nmax_calls_per_second = 0")
+            .contains("max_calls_per_second: 0 is out of range")
+    );
+    let dns = |lines: &str| parse(&GOOD.replacen("[media]", &format!("[dns]\n{lines}\n\n[media]"), 1));
+    let config = dns("servers = [\"127.0.0.53\", \"[::1]:5353\"]\ntimeout_ms = 500").unwrap();
+    assert_eq!(config.dns.servers, ["127.0.0.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    let said = dns("servers = [\"dns.example\"]").unwrap_err().to_string();
+    assert!(
+        said.contains("dns.servers: \"dns.example\"") && said.contains("write the address of a server"),
+        "{said}"
+    );
 }
 
 /// What passes the check must start: the SIP endpoint refuses these.
