@@ -72,11 +72,8 @@ impl Relay {
     pub fn set_media(&mut self, side: Side, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
         let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
         self.legs[at].set_media(media, now)?;
-        let law = |leg: &RtpLeg| leg.media().and_then(|media| Law::of(media.codec));
-        let laws = [law(&self.legs[0]), law(&self.legs[1])];
-        if let [Some(trunk), Some(onward)] = laws {
-            self.flows[0].set_laws(trunk, onward);
-            self.flows[1].set_laws(onward, trunk);
+        if let Some(law) = Law::of(media.codec) {
+            self.flows[1 - at].set_law(law);
         }
         self.watches[at].deadline = Some(now);
         // A hold ends the wait on either side, and what ends it begins the wait anew.

@@ -568,3 +568,27 @@ fn a_bridge_may_move_between_threads() {
     is_send::<transcoder::Bridge>();
     is_send::<transcoder::Phone>();
 }
+
+// RFC 3264 6.1: whatever both sides agreed on may come at any time, whichever of it we send.
+#[test]
+fn c22_either_law_that_was_agreed_on_is_heard_at_any_time() {
+    for (first, other) in [(Codec::Pcma, Codec::Pcmu), (Codec::Pcmu, Codec::Pcma)] {
+        let mut call = Call::new(&Options { codec: first, ..Options::default() });
+        let mut media = trunk_media(first, 20);
+        media.also_receives = vec![(other.static_payload_type().unwrap(), other)];
+        call.bridge.set_trunk_media(&media, call.net.now).unwrap();
+        call.phone_source = Box::new(tone(440.0, 8000.0));
+        call.pbx.source = Box::new(tone(1000.0, 8000.0));
+        call.run(3 * SECOND);
+        for sends in [Some(other), None, Some(other)] {
+            call.pbx.sends = sends;
+            call.run(2 * SECOND);
+            let to_phone = mean_tone_share(last(&call.phone_heard, 14_000), 1000.0, 8000.0);
+            assert!(to_phone > 0.97, "{sends:?}: {to_phone}");
+            assert!((4_000.0..20_000.0).contains(&rms(last(&call.phone_heard, 8_000))), "{sends:?}");
+            let to_trunk = mean_tone_share(last(&call.pbx.heard, 8_000), 440.0, 8000.0);
+            assert!(to_trunk > 0.97, "we send with the first: {to_trunk}");
+        }
+        assert_eq!(call.bridge.quality(Side::Trunk).packets_refused, 0);
+    }
+}

@@ -348,3 +348,26 @@ fn a_side_that_is_none_of_its_own_is_refused() {
     line.from(Side::Trunk, remote(Side::Trunk), &rtp(8, false, 1, 0, 1, &[1; 160]));
     assert_eq!(line.out(Side::Onward).len(), 1, "what was refused has changed nothing");
 }
+
+// RFC 3264 6.1: whatever both sides agreed on may come at any time, and goes on as the other side has it.
+#[test]
+fn c22_either_law_that_was_agreed_on_goes_on_in_that_of_the_other_side() {
+    let mut line = Line::new(Codec::Pcma, Codec::Pcma);
+    let both = LegMedia { also_receives: vec![(0, Codec::Pcmu)], ..media(Side::Trunk, Codec::Pcma) };
+    line.relay.set_media(Side::Trunk, &both, line.now).unwrap();
+    let codes: Vec<u8> = (0..=159).collect();
+    for (sequence, kind) in [(1, 8), (2, 0), (3, 0), (4, 8)] {
+        line.from(
+            Side::Trunk,
+            remote(Side::Trunk),
+            &rtp(kind, false, sequence, 160 * u32::from(sequence), 9, &codes),
+        );
+    }
+    let made: Vec<u8> = codes.iter().map(|&code| Law::A.encode(Law::Mu.decode(code))).collect();
+    let payloads: Vec<_> = line.out(Side::Onward).into_iter().map(|packet| (packet.0, packet.5)).collect();
+    assert_eq!(payloads, [(8, codes.clone()), (8, made.clone()), (8, made), (8, codes.clone())]);
+    // What was not agreed on is not heard.
+    line.from(Side::Onward, remote(Side::Onward), &rtp(0, false, 1, 160, 7, &codes));
+    assert!(line.out(Side::Trunk).is_empty());
+    assert_eq!(line.relay.quality(Side::Onward).packets_refused, 1);
+}

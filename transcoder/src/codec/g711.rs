@@ -25,6 +25,23 @@ impl Law {
         }
     }
 
+    /// Returns the law that this one is not.
+    pub fn other(self) -> Self {
+        match self {
+            Law::Mu => Law::A,
+            Law::A => Law::Mu,
+        }
+    }
+
+    /// Returns this law's code for each code of the other (ITU-T G.711 tables 3 and 4).
+    pub fn table_from_other(self) -> [u8; 256] {
+        let mut table = [0; 256];
+        for (code, made) in (0..=u8::MAX).zip(table.iter_mut()) {
+            *made = self.encode(self.other().decode(code));
+        }
+        table
+    }
+
     /// Returns the code of a sample of value 0.
     pub fn silence(self) -> u8 {
         self.encode(0)

@@ -130,8 +130,8 @@ impl RtpCounters {
 /// What an accepted datagram of the trunk carries.
 #[derive(Clone, Copy, Debug)]
 pub enum Received<'a> {
-    /// Voice.
-    Audio(RtpPacket<'a>),
+    /// Voice, in the law of its payload type.
+    Audio(RtpPacket<'a>, Law),
     /// Comfort noise (RFC 3389).
     ComfortNoise(RtpPacket<'a>),
     /// A telephone event.
@@ -143,7 +143,7 @@ pub enum Received<'a> {
 /// What [`Received`] will be, while the packet is still being looked at.
 #[derive(Clone, Copy)]
 enum Content {
-    Audio,
+    Audio(Law),
     ComfortNoise,
     TelephoneEvent,
     Nothing,
@@ -278,7 +278,7 @@ impl RtpLeg {
         let packet =
             |leg: &'a Self| RtpPacket::parse(leg.plain(datagram, length)).map_err(|_| Refusal::Malformed);
         Ok(match content {
-            Content::Audio => Received::Audio(packet(self)?),
+            Content::Audio(law) => Received::Audio(packet(self)?, law),
             Content::ComfortNoise => Received::ComfortNoise(packet(self)?),
             Content::TelephoneEvent => Received::TelephoneEvent(packet(self)?),
             Content::Nothing => Received::Nothing,
@@ -317,8 +317,8 @@ impl RtpLeg {
         let packet = RtpPacket::parse(self.plain(datagram, length)).map_err(|_| Refusal::Malformed)?;
         let payload_type = packet.payload_type();
         let event = media.telephone_event.filter(|event| event.clock_rate == CLOCK_RATE);
-        let content = if payload_type == media.receive_payload_type {
-            Content::Audio
+        let content = if let Some(law) = law_of(media, payload_type) {
+            Content::Audio(law)
         } else if event.is_some_and(|event| event.receive_payload_type == payload_type) {
             Content::TelephoneEvent
         } else if payload_type == COMFORT_NOISE_PAYLOAD_TYPE {
@@ -557,6 +557,14 @@ impl RtpLeg {
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
+}
+
+/// Finds the law of a payload type. Whatever both sides agreed on may come at any time, whichever of
+/// them is sent (RFC 3264 6.1).
+fn law_of(media: &LegMedia, payload_type: u8) -> Option<Law> {
+    let first = (media.receive_payload_type, media.codec);
+    let mut known = [first].into_iter().chain(media.also_receives.iter().copied());
+    known.find(|(number, _)| *number == payload_type).and_then(|(_, codec)| Law::of(codec))
 }
 
 fn is_secured(media: &LegMedia) -> bool {

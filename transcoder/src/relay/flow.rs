@@ -40,8 +40,8 @@ struct Sending {
 
 pub(super) struct Flow {
     epoch: Instant,
-    /// The other law's code for each, where the laws differ.
-    table: Option<Box<[u8; 256]>>,
+    /// The law that goes out, with its codes for those of the other law.
+    outgoing: Option<(Law, Box<[u8; 256]>)>,
     payload: [u8; MAX_PAYLOAD],
     anchor: Option<Anchor>,
     /// The source that is passed on, and what its timestamps are moved by.
@@ -60,7 +60,7 @@ impl Flow {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             epoch: now,
-            table: None,
+            outgoing: None,
             payload: [0; MAX_PAYLOAD],
             anchor: None,
             offset: None,
@@ -74,15 +74,11 @@ impl Flow {
         }
     }
 
-    /// Sets the laws that come in and go out (ITU-T G.711 tables 3 and 4 map one code to one).
-    pub(super) fn set_laws(&mut self, incoming: Law, outgoing: Law) {
-        self.table = (incoming != outgoing).then(|| {
-            let mut table = Box::new([0; 256]);
-            for (code, made) in (0..=u8::MAX).zip(table.iter_mut()) {
-                *made = outgoing.encode(incoming.decode(code));
-            }
-            table
-        });
+    /// Sets the law that goes out; what comes in says its own.
+    pub(super) fn set_law(&mut self, outgoing: Law) {
+        if self.outgoing.as_ref().is_none_or(|(law, _)| *law != outgoing) {
+            self.outgoing = Some((outgoing, Box::new(outgoing.table_from_other())));
+        }
     }
 
     pub(super) fn receive(
@@ -94,8 +90,8 @@ impl Flow {
     ) {
         match received {
             // A digit of ours takes the place of what is said (RFC 4733 2.5.1.2).
-            Received::Audio(_) if self.is_sending() => self.anchor = None,
-            Received::Audio(packet) => self.pass(now, &packet, PayloadKind::Audio, out, emit),
+            Received::Audio(..) if self.is_sending() => self.anchor = None,
+            Received::Audio(packet, law) => self.pass(now, &packet, Some(law), out, emit),
             // Nobody has agreed to comfort noise on the other side: a pause says as much.
             Received::ComfortNoise(_) => self.anchor = None,
             Received::TelephoneEvent(packet) => self.receive_event(now, &packet, out, emit),
@@ -114,7 +110,7 @@ impl Flow {
             self.passing = can && !self.is_sending();
         }
         if can && !self.is_sending() {
-            self.pass(now, packet, PayloadKind::TelephoneEvent, out, emit);
+            self.pass(now, packet, None, out, emit);
         } else {
             self.anchor = None;
         }
@@ -137,14 +133,16 @@ impl Flow {
         }
     }
 
+    /// Passes a packet of audio in some law on, or one of a telephone event.
     fn pass(
         &mut self,
         now: Instant,
         packet: &RtpPacket<'_>,
-        kind: PayloadKind,
+        audio: Option<Law>,
         out: &mut RtpLeg,
         emit: RtpEmit<'_>,
     ) {
+        let kind = if audio.is_some() { PayloadKind::Audio } else { PayloadKind::TelephoneEvent };
         let next = out.next_numbering(now);
         let offset = match self.offset {
             Some((ssrc, offset)) if ssrc == packet.ssrc() => offset,
@@ -173,8 +171,8 @@ impl Flow {
             (anchor.from, anchor.to) = (anchor.from.wrapping_add(step), anchor.to.wrapping_add(step));
         }
         let marker = packet.marker() || (resumed && kind == PayloadKind::Audio);
-        let payload = match (&self.table, kind) {
-            (Some(table), PayloadKind::Audio) => {
+        let payload = match (&self.outgoing, audio) {
+            (Some((outgoing, table)), Some(law)) if law != *outgoing => {
                 let length = packet.payload().len().min(MAX_PAYLOAD);
                 for (made, code) in self.payload.iter_mut().zip(packet.payload()) {
                     *made = table[usize::from(*code)];

@@ -23,6 +23,8 @@ const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
+    /// The codes of `law` for those of the other.
+    from_other: [u8; 256],
     jitter: JitterBuffer,
     concealer: Concealer,
     noise: ComfortNoise,
@@ -37,6 +39,7 @@ impl G711Receiver {
     pub(crate) fn new(seed: &mut Seeded) -> Self {
         Self {
             law: Law::A,
+            from_other: Law::A.table_from_other(),
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
             noise: ComfortNoise::new(seed.next_u64()),
@@ -52,8 +55,8 @@ impl G711Receiver {
     pub(crate) fn set_law(&mut self, law: Law) {
         if self.law != law {
             self.reset();
+            (self.law, self.from_other) = (law, law.table_from_other());
         }
-        self.law = law;
     }
 
     /// Forgets the stream before, whose packets must not sound after a change of address.
@@ -65,10 +68,20 @@ impl G711Receiver {
 
     pub(crate) fn receive(&mut self, now: Instant, received: Received<'_>) {
         match received {
-            Received::Audio(packet) => {
-                self.insert(now, &packet, u32::try_from(packet.payload().len()).unwrap_or(0), false);
+            Received::Audio(packet, law) if law == self.law => {
+                let duration = u32::try_from(packet.payload().len()).unwrap_or(0);
+                self.insert(now, &packet, packet.payload(), duration, false);
             }
-            Received::ComfortNoise(packet) => self.insert(now, &packet, 0, true),
+            // RFC 3264 6.1: the other law may come as well; what waits is all in one.
+            Received::Audio(packet, _) => {
+                let mut payload = [0; LONGEST];
+                let length = packet.payload().len().min(LONGEST);
+                for (made, code) in payload.iter_mut().zip(packet.payload()) {
+                    *made = self.from_other[usize::from(*code)];
+                }
+                self.insert(now, &packet, &payload[..length], length as u32, false);
+            }
+            Received::ComfortNoise(packet) => self.insert(now, &packet, packet.payload(), 0, true),
             Received::TelephoneEvent(packet) => {
                 self.jitter.mark(packet.ssrc(), packet.sequence());
                 if self.dtmf.receive(now, packet.timestamp(), packet.marker(), packet.payload()).is_err() {
@@ -79,7 +92,7 @@ impl G711Receiver {
         }
     }
 
-    fn insert(&mut self, now: Instant, packet: &RtpPacket<'_>, duration: u32, silence: bool) {
+    fn insert(&mut self, now: Instant, packet: &RtpPacket<'_>, payload: &[u8], duration: u32, silence: bool) {
         let arrival = Arrival {
             ssrc: packet.ssrc(),
             sequence: packet.sequence(),
@@ -88,7 +101,7 @@ impl G711Receiver {
             duration,
             silence,
         };
-        if matches!(self.jitter.insert(now, arrival, packet.payload()), Inserted::TooLarge) {
+        if matches!(self.jitter.insert(now, arrival, payload), Inserted::TooLarge) {
             self.refused += 1;
         }
     }

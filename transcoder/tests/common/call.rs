@@ -47,6 +47,8 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
 pub struct Pbx {
     pub law: Law,
     pub payload_type: u8,
+    /// The codec it sends with, where that is another than it hears.
+    pub sends: Option<Codec>,
     pub packet_samples: usize,
     pub talks: bool,
     /// Whether audio goes on beside telephone events, as some endpoints do.
@@ -139,10 +141,14 @@ impl Pbx {
         if event.is_none() || self.talks_over_digits {
             let mut packet = vec![0; HEADER_LEN + self.packet_samples];
             let pcm: Vec<i16> = (0..self.packet_samples).map(|_| (self.source)()).collect();
-            self.law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
+            let (law, payload_type) = match self.sends {
+                Some(codec) => (Law::of(codec).unwrap(), codec.static_payload_type().unwrap()),
+                None => (self.law, self.payload_type),
+            };
+            law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
             self.sent.extend(pcm);
             self.sender
-                .write_header(now, self.payload_type, time == 0, time, self.packet_samples, &mut packet)
+                .write_header(now, payload_type, time == 0, time, self.packet_samples, &mut packet)
                 .unwrap();
             packets.push(packet);
         }
@@ -238,6 +244,7 @@ impl Call {
         let pbx = Pbx {
             law: Law::of(options.codec).unwrap(),
             payload_type: options.codec.static_payload_type().unwrap(),
+            sends: None,
             packet_samples: usize::from(options.packet_time_ms) * 8,
             talks: true,
             talks_over_digits: false,
