@@ -19,8 +19,7 @@ use p2p_edge::identity::{
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
 use sip_trunk::{
-    AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Redirects, Replacing, Transfers,
-    TrunkConfig,
+    AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Replacing, Transfers, TrunkConfig,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -523,9 +522,17 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         endpoint.access = vec![AccessRule { listener: None, list: sip.access.clone() }];
     }
     endpoint.accounts = accounts.into_iter().filter_map(account_config).collect();
-    // A call between two trunks is two to the endpoint; the switch counts it as one.
+    // A call between two trunks is two to the endpoint, and one that changes hands is one more for a
+    // while; the switch counts it as one.
     let transit = config.routes.iter().any(|route| !route.from.is_empty());
-    endpoint.limits.calls = config.limits.calls.saturating_mul(if transit { 2 } else { 1 });
+    let changes = |trunk: &TrunkConfig| {
+        trunk.transfers == Transfers::Accept || matches!(trunk.replacing, Replacing::Accept | Replacing::Both)
+    };
+    let registered = endpoint.accounts.iter().map(|account| &account.trunk);
+    let changes = endpoint.trunks.iter().chain(registered).any(changes);
+    let legs = 1 + usize::from(transit) + usize::from(changes);
+    endpoint.limits.calls = config.limits.calls.saturating_mul(legs);
+    endpoint.emergency.clone_from(&config.emergency.numbers);
     endpoint.dns = true;
     endpoint
 }
@@ -557,7 +564,7 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         Some(profile) => plain.with_profile(profile),
         None => plain,
     };
-    TrunkConfig {
+    let mut config = TrunkConfig {
         host: trunk.host.clone(),
         transport: trunk.transport,
         sources: trunk.sources.clone(),
@@ -582,15 +589,13 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),
         delayed_offer: trunk.delayed_offer,
-        // The switch has no gates for these: whatever a profile says, they are off.
-        transfers: Transfers::Refuse,
-        replacing: Replacing::Off,
-        redirects: Redirects::default(),
         portability: trunk.portability.unwrap_or(base.portability),
         trunk_group: trunk.trunk_group.clone(),
         interconnect: trunk.interconnect.clone(),
         ..base
-    }
+    };
+    trunk.sessions.apply(&mut config);
+    config
 }
 
 fn node_config(config: &Config, identity: Identity) -> NodeConfig {

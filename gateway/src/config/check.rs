@@ -4,6 +4,7 @@ mod accounts;
 mod emergency;
 mod media;
 mod register;
+mod sessions;
 mod trunks;
 
 use std::collections::{HashMap, HashSet};

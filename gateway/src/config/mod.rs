@@ -4,6 +4,7 @@
 
 mod check;
 mod error;
+mod sessions;
 mod shape;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use sip_trunk::{
 };
 
 pub use error::ConfigError;
+pub use sessions::{DigitForm, Sessions};
 
 /// Everything the daemon was told, checked.
 #[derive(Clone, Debug)]
@@ -226,6 +228,8 @@ pub struct Trunk {
     pub trunk_group: Option<(TrunkGroup, GroupForm)>,
     /// It leads to another network: charging vectors are kept and made (RFC 7315).
     pub interconnect: Option<Interconnect>,
+    /// What was written of its sessions; the rest is as the profile has it.
+    pub sessions: Sessions,
 }
 
 /// The `account` of a trunk: it registers here, and is where it registered from.

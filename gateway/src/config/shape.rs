@@ -126,6 +126,18 @@ pub(super) struct Trunk {
     pub(super) portability: Option<bool>,
     pub(super) trunk_group: Option<TrunkGroup>,
     pub(super) interconnect: Option<Interconnect>,
+    pub(super) srtp: Option<String>,
+    pub(super) srtp_suites: Option<Vec<String>>,
+    pub(super) session_expires: Option<i64>,
+    pub(super) refresher: Option<String>,
+    pub(super) session_change: Option<String>,
+    pub(super) p_early_media: Option<bool>,
+    pub(super) dtmf: Option<String>,
+    pub(super) transfers: Option<String>,
+    pub(super) replaces: Option<String>,
+    pub(super) redirects: Option<String>,
+    pub(super) redirect_hosts: Option<Vec<String>>,
+    pub(super) redirect_hops: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]

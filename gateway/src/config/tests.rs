@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::*;
 
+mod sessions;
+
 const GOOD: &str = r#"
 [overlay]
 role = "gateway"

@@ -528,6 +528,7 @@ impl Signalling {
     fn reconfigure(&mut self, now: Instant, config: &Config) -> Vec<TrunkName> {
         let mut refused = Vec::new();
         if let Some(endpoint) = &mut self.endpoint {
+            endpoint.set_emergency(config.emergency.numbers.clone());
             for trunk in &config.trunks {
                 if endpoint.reconfigure_trunk(now, trunk_config(trunk)).is_err() {
                     refused.push(trunk.name.clone());

@@ -258,6 +258,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Takes other emergency numbers; see [`EndpointConfig::emergency`].
+    pub fn set_emergency(&mut self, numbers: Vec<String>) {
+        self.core.config.emergency = numbers;
+    }
+
     fn invite(
         &mut self,
         call: CallId,

@@ -89,6 +89,7 @@ impl Check<'_> {
         let name: TrunkName =
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
+        let sessions = self.sessions(at, &raw, profile.as_ref())?;
         let account = raw.account.map(|raw| self.account(&key("account"), raw, &name)).transpose()?;
         let Target { transport, target, destination, host } = match (&account, &raw.target) {
             (None, Some(text)) => self.target(&key("target"), text)?,
@@ -276,6 +277,7 @@ impl Check<'_> {
             default_caller,
             hairpin: raw.hairpin.unwrap_or(false),
             portability: raw.portability,
+            sessions,
             trunk_group: self.trunk_group(&key("trunk_group"), raw.trunk_group)?,
             interconnect: self.interconnect(&key("interconnect"), raw.interconnect)?,
             registration: raw
