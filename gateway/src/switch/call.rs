@@ -2,10 +2,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use call_model::{Address, CallId, Caller, Handle, Side, TrunkName};
+use call_model::{Address, CallId, Caller, DigitFilter, Handle, Side, TrunkName};
 use sip_trunk::CallDetails;
 
 use super::record::{CallRecord, Phase, RouteDirection};
+use super::successor::Successor;
 use call_model::{Gate, Verdict};
 
 /// How far a leg has come.
@@ -57,6 +58,8 @@ pub(super) struct Leg {
     pub(super) holds: bool,
     /// It was silent and is asked whether anybody is there.
     pub(super) probed: bool,
+    /// Tells the digits that come both with media and by signalling.
+    pub(super) digits: DigitFilter,
 }
 
 impl Leg {
@@ -70,6 +73,7 @@ impl Leg {
             held: false,
             holds: false,
             probed: false,
+            digits: DigitFilter::default(),
         }
     }
 
@@ -100,6 +104,10 @@ pub(super) struct Call {
     /// Whom the call goes to, and by which trunks it may still be tried.
     pub(super) called: Option<Address>,
     pub(super) trunks_left: VecDeque<TrunkName>,
+    /// A leg that is to take the place of one of the two.
+    pub(super) successor: Option<Box<Successor>>,
+    /// The call whose media meets this one's instead of a far side, and its leg there.
+    pub(super) joined: Option<(CallId, Role)>,
     /// What a trunk said of the call, for the next.
     pub(super) details: Box<CallDetails>,
     /// Who is connected on the trunk, to be told to the overlay user once the call is answered.
@@ -133,6 +141,8 @@ impl Call {
             media_open: false,
             called: None,
             trunks_left: VecDeque::new(),
+            successor: None,
+            joined: None,
             details: Box::default(),
             connected: None,
             goodbye: String::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use call_model::{CallId, Caller, DtmfDigit, Side};
+use call_model::{CallId, Caller, DigitPath, DtmfDigit, Side, TrunkName};
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
 use sip_trunk::{Command, LocalMedia};
@@ -10,6 +10,7 @@ use sip_trunk::{Command, LocalMedia};
 use super::call::{Call, Role};
 use super::record::Phase;
 use super::{Action, MediaCommand, Switch};
+use crate::config::Trunk;
 
 impl Switch {
     pub(super) fn tell_overlay(&mut self, call: CallId, command: SessionCommand) {
@@ -97,8 +98,13 @@ impl Switch {
     /// The far side of one leg holds, or has taken back: so does the other.
     pub(super) fn hold(&mut self, id: CallId, from: Role, on: bool) {
         let Some(call) = self.calls.get_mut(&id) else { return };
+        let joined = call.joined;
         let leg = call.leg_mut(from.other());
         if !leg.is_open() {
+            // Behind a leg whose far side has left is the other call.
+            if let Some((partner, role)) = joined.filter(|_| !leg.is_overlay()) {
+                self.hold(partner, role, on);
+            }
             return;
         }
         leg.holds = on;
@@ -110,19 +116,52 @@ impl Switch {
         }
     }
 
-    /// A digit came by signalling: it goes on in media, where the other leg takes it there.
-    pub(super) fn digit(&mut self, id: CallId, from: Role, digit: DtmfDigit, duration_ms: u16) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        call.record.dtmf_digits += 1;
-        let side = call.leg(from.other()).side;
+    /// A digit came. One that has come the other way already is not counted again (RFC 4733 and INFO
+    /// at once). Says whether it is new.
+    pub(super) fn take_digit(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        from: Role,
+        path: DigitPath,
+        digit: DtmfDigit,
+    ) -> bool {
+        let Some(call) = self.calls.get_mut(&id) else { return false };
+        let new = call.leg_mut(from).digits.take(now, path, digit);
+        call.record.dtmf_digits += u32::from(new);
+        new
+    }
+
+    /// A digit came by signalling: it goes on in media, unless the other leg takes it by signalling.
+    pub(super) fn digit(&mut self, now: Instant, id: CallId, from: Role, digit: DtmfDigit, duration_ms: u16) {
+        if !self.take_digit(now, id, from, DigitPath::Signalling, digit) {
+            return;
+        }
+        let Some(call) = self.calls.get(&id) else { return };
+        let leg = call.leg(from.other());
+        if leg.is_open() && self.takes_info(leg.trunk.as_ref()) {
+            return self.digit_by_signalling(id, from, digit, duration_ms);
+        }
+        let side = leg.side;
         self.tell_media(MediaCommand::SendDtmf { call: id, side, digit, duration_ms });
+    }
+
+    /// Says whether a trunk is sent digits by INFO.
+    fn takes_info(&self, trunk: Option<&TrunkName>) -> bool {
+        trunk.and_then(|name| self.trunk(name)).is_some_and(Trunk::takes_info)
     }
 
     /// A digit was heard that media does not carry on to the other leg.
     pub(super) fn digit_by_signalling(&mut self, id: CallId, from: Role, digit: DtmfDigit, duration_ms: u16) {
         let Some(leg) = self.calls.get(&id).map(|call| call.leg(from.other())) else { return };
-        if leg.is_open() && leg.is_overlay() {
+        if !leg.is_open() {
+            return;
+        }
+        if leg.is_overlay() {
             self.tell_overlay(id, SessionCommand::Dtmf { digit, duration_ms });
+        } else if self.takes_info(leg.trunk.as_ref()) {
+            let call = leg.sip;
+            self.tell_trunk(Command::Dtmf { call, digit, duration_ms });
         }
     }
 
@@ -153,11 +192,10 @@ impl Switch {
 
     /// Finds the call and the leg that the SIP endpoint means.
     pub(super) fn locate(&self, sip: CallId) -> Option<(CallId, Role)> {
-        if let Some(&call) = self.onward.get(&sip) {
-            return Some((call, Role::Callee));
-        }
-        let role = self.calls.get(&sip)?.role_of(Side::Trunk)?;
-        Some((sip, role))
+        let id = self.onward.get(&sip).copied().unwrap_or(sip);
+        let call = self.calls.get(&id)?;
+        let is = |role: &Role| !call.leg(*role).is_overlay() && call.leg(*role).sip == sip;
+        [Role::Caller, Role::Callee].into_iter().find(is).map(|role| (id, role))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use call_model::{Address, CallId, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict, printable};
 
-use sip_trunk::CallDetails;
+use sip_trunk::{CallDetails, TransferRequest};
 
 use super::Switch;
 use super::call::{Call, State};
 use super::record::MAX_TEXT;
-use crate::config::Route;
+use crate::config::{Route, Trunk};
 
 /// The rule by which a user has as many calls as one may have.
 pub(super) const USER_LIMIT: &str = "limits.calls_per_user";
@@ -52,6 +52,16 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    fn new() -> Self {
+        Self {
+            decisions: Vec::with_capacity(7),
+            target: Err(Cause::NORMAL_UNSPECIFIED),
+            sip_status: None,
+            text: None,
+            emergency: None,
+        }
+    }
+
     fn step(&mut self, gate: Gate, verdict: Verdict, rule: impl Into<String>, detail: impl Into<String>) {
         self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail: detail.into() });
     }
@@ -84,6 +94,8 @@ impl Evaluation {
 enum From<'a> {
     User(Option<&'a Handle>),
     Trunk(&'a TrunkName),
+    /// By a transfer, for the far side of a call of its own.
+    Transfer(&'a TrunkName),
 }
 
 impl Switch {
@@ -101,13 +113,7 @@ impl Switch {
         to: Option<&Address>,
         details: Option<&CallDetails>,
     ) -> Evaluation {
-        let mut evaluation = Evaluation {
-            decisions: Vec::with_capacity(7),
-            target: Err(Cause::NORMAL_UNSPECIFIED),
-            sip_status: None,
-            text: None,
-            emergency: None,
-        };
+        let mut evaluation = Evaluation::new();
         let dialled = printable(dialled, MAX_TEXT);
         if let (Origin::Overlay { .. }, Some(Address::Number(number))) = (origin, to)
             && self.config.emergency.numbers.iter().any(|known| known == number.digits())
@@ -183,6 +189,55 @@ impl Switch {
         evaluation
     }
 
+    /// Runs the gates over the call that a trunk asks for by a transfer: those of a new call of that
+    /// trunk (RFC 3515 2.4.2), but that it may name itself. What is no number is a name within the
+    /// trunk, and so is the far side of a dialog that it wants taken over.
+    pub(super) fn evaluate_transfer(&self, name: &TrunkName, request: &TransferRequest) -> Evaluation {
+        let mut evaluation = Evaluation::new();
+        let rule = format!("trunks.{name}");
+        let Some(known) = self.trunk(name) else {
+            let detail = format!("no trunk is called {name}");
+            return evaluation.refuse(Gate::Identity, Cause::CALL_REJECTED, "trunks", detail);
+        };
+        evaluation.pass(Gate::Identity, format!("{rule}.transfers"), "the trunk asks for it in its own call");
+        let whom = printable(&request.target_user, MAX_TEXT);
+        let Some(target) = &request.target else {
+            let detail = format!("\"{whom}\" is neither a number nor a handle");
+            return evaluation.refuse(Gate::Normalisation, Cause::INVALID_NUMBER_FORMAT, "numbers", detail);
+        };
+        evaluation.pass(Gate::Normalisation, "numbers", format!("{whom} means {target}"));
+        let number = match target {
+            Address::Number(number) if request.replaces.is_none() => number,
+            _ => return self.within_trunk(evaluation, known),
+        };
+        let open = |route: &Route| route.from.contains(name) || route.trunks.contains(name);
+        if self.config.numbers.contains_key(number) || !self.route_of(number).is_some_and(open) {
+            let detail = format!("no route of {number} leads to {name} or is open to calls from it");
+            return evaluation.refuse(Gate::Route, Cause::NO_ROUTE_TO_DESTINATION, "routes", detail);
+        }
+        self.towards_trunk(evaluation, From::Transfer(name), number, None)
+    }
+
+    /// The gates of a call to a name that is the trunk's own.
+    fn within_trunk(&self, mut evaluation: Evaluation, trunk: &Trunk) -> Evaluation {
+        let name = &trunk.name;
+        let rule = format!("trunks.{name}");
+        evaluation.pass(Gate::Policy, rule.clone(), "a name within the trunk");
+        evaluation.step(Gate::Credit, Verdict::Skip, "none", "calls are not charged on this gateway");
+        let evaluation = self.admit(evaluation, None, Cause::SWITCHING_EQUIPMENT_CONGESTION);
+        let mut evaluation = match evaluation {
+            Ok(evaluation) => evaluation,
+            Err(refused) => return refused,
+        };
+        if self.calls_on(name) >= trunk.max_calls {
+            let detail = "the trunk carries as many calls as it may";
+            return evaluation.refuse(Gate::Route, Cause::NO_CIRCUIT_AVAILABLE, rule, detail);
+        }
+        evaluation.pass(Gate::Route, rule, format!("names of {name} go to {name}"));
+        evaluation.target = Ok(Target::Trunks(vec![name.clone()]));
+        evaluation
+    }
+
     /// Finds the route of a number.
     fn route_of(&self, number: &Number) -> Option<&Route> {
         self.config.routes.iter().find(|route| number.has_prefix(&route.prefix))
@@ -227,7 +282,7 @@ impl Switch {
         evaluation.step(Gate::Credit, Verdict::Skip, "none", "calls are not charged on this gateway");
         let (user, busy) = match from {
             From::User(user) => (user, Cause::RESOURCE_UNAVAILABLE),
-            From::Trunk(_) => (None, Cause::SWITCHING_EQUIPMENT_CONGESTION),
+            From::Trunk(_) | From::Transfer(_) => (None, Cause::SWITCHING_EQUIPMENT_CONGESTION),
         };
         let evaluation = match self.admit(evaluation, user, busy) {
             Ok(evaluation) => evaluation,
@@ -250,6 +305,12 @@ impl Switch {
     ) -> Evaluation {
         let rule = format!("routes[{}]", route.index);
         let mut wanted: Vec<&TrunkName> = route.trunks.iter().collect();
+        // A trunk may always have its own call sent to a number of its own; elsewhere only where it may call.
+        if let From::Transfer(origin) = from
+            && !route.from.contains(origin)
+        {
+            wanted.retain(|trunk| *trunk == origin);
+        }
         if let From::Trunk(origin) = from {
             let diverted = |details: &CallDetails| details.is_loop(&Address::Number(number.clone()));
             if details.is_some_and(diverted) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Cause, Codec, DtmfDigit, Gate, LegMedia, LegQuality, Side, Verdict};
+use call_model::{CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Side, Verdict};
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
 
@@ -142,6 +142,17 @@ pub enum MediaEvent {
         /// Whether it went on to the other leg in media.
         forwarded: bool,
     },
+    /// A digit that came by signalling cannot go out in media.
+    DtmfUnsent {
+        /// The call.
+        call: CallId,
+        /// The leg it was to go out on.
+        side: Side,
+        /// The digit.
+        digit: DtmfDigit,
+        /// Milliseconds.
+        duration_ms: u16,
+    },
     /// Figures of both legs, about once a second and once at the end. What a call does not have stays
     /// at nought.
     Quality {
@@ -189,12 +200,15 @@ impl Switch {
             }
             MediaEvent::Silent { call, side } => self.silent(now, call, side),
             MediaEvent::Dtmf { call, side, digit, duration_ms, forwarded } => {
-                let Some(live) = self.calls.get_mut(&call) else { return };
-                live.record.dtmf_digits += 1;
-                let role = live.role_of(side);
-                if let Some(role) = role.filter(|_| !forwarded) {
+                let Some(role) = self.calls.get(&call).and_then(|live| live.role_of(side)) else { return };
+                let new = self.take_digit(now, call, role, DigitPath::Media, digit);
+                if new && !forwarded {
                     self.digit_by_signalling(call, role, digit, duration_ms);
                 }
+            }
+            MediaEvent::DtmfUnsent { call, side, digit, duration_ms } => {
+                let Some(role) = self.calls.get(&call).and_then(|live| live.role_of(side)) else { return };
+                self.digit_by_signalling(call, role.other(), digit, duration_ms);
             }
             MediaEvent::FirstPacket { call, side } => self.first_packet(now, call, side),
             MediaEvent::Quality { call, overlay, trunk, onward } => {

@@ -16,7 +16,9 @@ mod history;
 mod media;
 mod overlay;
 mod record;
+mod redirect;
 mod release;
+mod successor;
 mod trunk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -111,7 +113,8 @@ impl TrunkCalls {
 pub struct Switch {
     config: SwitchConfig,
     calls: HashMap<CallId, Call>,
-    /// The second SIP legs of calls between trunks, and whose they are.
+    /// The SIP legs that have another id than their call, and whose they are: the second ones of calls
+    /// between trunks, and those that follow others.
     onward: HashMap<CallId, CallId>,
     history: History,
     actions: VecDeque<Action>,

@@ -105,7 +105,7 @@ impl Switch {
                 self.hold(id, role, on);
                 self.tell_media(MediaCommand::OverlayHold { call: id, on });
             }
-            SessionEvent::Dtmf { digit, duration_ms } => self.digit(id, role, digit, duration_ms),
+            SessionEvent::Dtmf { digit, duration_ms } => self.digit(now, id, role, digit, duration_ms),
             SessionEvent::Ringing if callee && open => self.callee_rings(now, id),
             SessionEvent::Progress { media } if callee && open => {
                 self.apply_overlay_answer(id, media);

@@ -60,6 +60,7 @@ impl Switch {
             self.releases.insert((drop_at, id));
         }
         let cause = call.record.cause.unwrap_or(end.cause);
+        self.release_company(now, id, cause);
         for role in [Role::Caller, Role::Callee] {
             let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else {
                 continue;
@@ -86,6 +87,7 @@ impl Switch {
         if let Some(until) = call.silent_until {
             self.silences.remove(&(until, id));
         }
+        self.onward.remove(&call.caller.sip);
         self.onward.remove(&call.callee.sip);
         for trunk in [&call.caller.trunk, &call.callee.trunk].into_iter().flatten() {
             self.trunk_calls.give_back(trunk);

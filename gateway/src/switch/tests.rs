@@ -18,7 +18,10 @@ use super::*;
 use crate::config::{Emergency, Limits, Policy, Route, Trunk};
 
 mod details;
+mod digits;
 mod ends;
+mod redirect;
+mod successor;
 mod transit;
 
 const NUMBER: &str = "+442079460018";
@@ -63,6 +66,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         portability: None,
         trunk_group: None,
         interconnect: None,
+        sessions: Default::default(),
     }
 }
 

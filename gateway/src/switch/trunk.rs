@@ -21,6 +21,7 @@ const SILENT_GRACE: Duration = Duration::from_secs(10);
 impl Switch {
     /// Takes an event of the SIP endpoint.
     pub fn handle_sip(&mut self, now: Instant, event: Event) {
+        let Some(event) = self.successor_event(now, event) else { return };
         match event {
             Event::Incoming { call, trunk, called_user, called, caller, details, .. } => {
                 self.trunk_incoming(now, call, trunk, called_user, called.as_ref(), caller, details);
@@ -37,13 +38,13 @@ impl Switch {
             }
             Event::Exchange { call, exchange } => self.trunk_exchange(now, call, exchange),
             Event::Trying { .. } => {}
-            // Not before the gates know them: the daemon sets up no trunk that transfers, takes over
-            // or redirects.
-            Event::TransferRequested { .. }
-            | Event::TransferProgress { .. }
-            | Event::TransferEnded { .. }
-            | Event::Replacing { .. }
-            | Event::Redirected { .. } => {}
+            Event::TransferRequested { call, request } => self.transfer_requested(now, call, &request),
+            // No transfer is asked for here.
+            Event::TransferProgress { .. } | Event::TransferEnded { .. } => {}
+            Event::Replacing { call, replaced, early, trunk, caller, .. } => {
+                self.replacing(call, replaced, early, trunk, caller);
+            }
+            Event::Redirected { call, status, contacts } => self.redirected(now, call, status, &contacts),
             Event::Ringing { call } => {
                 if let Some((id, Role::Callee)) = self.locate(call) {
                     self.callee_rings(now, id);
@@ -60,7 +61,7 @@ impl Switch {
             }
             Event::Dtmf { call, digit, duration_ms } => {
                 if let Some((id, role)) = self.locate(call) {
-                    self.digit(id, role, digit, duration_ms);
+                    self.digit(now, id, role, digit, duration_ms);
                 }
             }
             Event::Connected { call, party } => {
@@ -82,8 +83,7 @@ impl Switch {
     }
 
     fn trunk_exchange(&mut self, now: Instant, sip: CallId, mut exchange: Exchange) {
-        let located = self.locate(sip);
-        let id = located.map_or(sip, |(id, _)| id);
+        let id = self.onward.get(&sip).copied().unwrap_or(sip);
         let live = self.calls.get_mut(&id).map(|live| &mut live.record);
         let Some(record) = live.or_else(|| self.history.get_mut(id)) else { return };
         if record.onward_leg == Some(sip) {
@@ -148,7 +148,7 @@ impl Switch {
     }
 
     /// An id for the second SIP leg of a call, next to the one of the first.
-    fn spare_id(&self, id: CallId) -> CallId {
+    pub(super) fn spare_id(&self, id: CallId) -> CallId {
         let mut number = u128::from_be_bytes(id.to_bytes());
         loop {
             number = number.wrapping_add(1);
@@ -178,7 +178,7 @@ impl Switch {
         }
     }
 
-    fn trunk_media(&mut self, now: Instant, sip: CallId, media: LegMedia, early: bool) {
+    pub(super) fn trunk_media(&mut self, now: Instant, sip: CallId, media: LegMedia, early: bool) {
         let Some((id, role)) = self.locate(sip) else { return };
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else { return };
         match call.leg(role).side {
@@ -189,23 +189,32 @@ impl Switch {
         let leg = call.leg_mut(role);
         // `inactive` is how some trunks are held (RFC 3264 8.4): that was our wish, not theirs.
         let ours = leg.holds && media.direction == Direction::Inactive;
-        let held = !media.direction.sends() && !ours;
+        // What is not let through ahead of the answer is no hold, and no tone to wait for either
+        // (RFC 5009 8): the caller goes on hearing a tone of its own.
+        let held = !early && !media.direction.sends() && !ours;
         let changed = answered && held != leg.held;
         leg.held = held;
-        let side = leg.side;
+        let (side, heard) = (leg.side, media.direction.receives());
         self.tell_media(MediaCommand::TrunkMedia { call: id, side, media });
         if changed {
             self.hold(id, role, held);
-        } else if early && role == Role::Callee {
+        } else if early && heard && role == Role::Callee {
             self.callee_describes_media(now, id);
         }
     }
 
     fn trunk_ended(&mut self, now: Instant, sip: CallId, end: End, text: &str, by: sip_trunk::EndedBy) {
         let Some((id, role)) = self.locate(sip) else { return };
-        let Some(call) = self.calls.get_mut(&id) else { return };
+        // The far side of a leg that was joined to another call had to leave.
+        let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).state != State::Done) else {
+            return;
+        };
+        let followed = Self::is_followed(call, role);
         let leg = call.leg_mut(role);
         leg.state = State::Done;
+        if followed {
+            return;
+        }
         let trunk = leg.trunk.clone();
         let side = leg.side;
         if !call.is_answered() && call.record.phase < Phase::Releasing && role == Role::Callee {
@@ -242,12 +251,7 @@ impl Switch {
         else {
             return self.release(now, id, End::gateway(Cause::NO_ROUTE_TO_DESTINATION));
         };
-        let mut caller = call.record.from.clone();
-        let configured = self.config.trunks.iter().find(|known| known.name == trunk);
-        let default = configured.and_then(|known| known.default_caller.clone());
-        if let (Some(Address::Handle(_)) | None, Some(number)) = (&caller.address, default) {
-            caller.address = Some(Address::Number(number));
-        }
+        let caller = call.record.from.clone();
         match call.callee.side {
             Side::Onward => call.record.onward = Some(trunk.clone()),
             _ => call.record.trunk = Some(trunk.clone()),
@@ -259,7 +263,17 @@ impl Switch {
             self.trunk_calls.give_back(&earlier);
         }
         self.trunk_calls.take(&trunk);
+        let caller = self.shown_to_trunk(&trunk, caller);
         self.tell_trunk(Command::InviteWith { call: sip, trunk, called, caller, media, details });
+    }
+
+    /// What a trunk is told of a caller: one without a number has the trunk's own.
+    pub(super) fn shown_to_trunk(&self, trunk: &TrunkName, mut caller: Caller) -> Caller {
+        let default = self.trunk(trunk).and_then(|known| known.default_caller.clone());
+        if let (Some(Address::Handle(_)) | None, Some(number)) = (&caller.address, default) {
+            caller.address = Some(Address::Number(number));
+        }
+        caller
     }
 
     /// A leg has been silent for too long. A trunk is asked whether it is there before the call is
@@ -267,6 +281,10 @@ impl Switch {
     pub(super) fn silent(&mut self, now: Instant, id: CallId, side: Side) {
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.is_answered()) else { return };
         let Some(role) = call.role_of(side) else { return };
+        // Of two calls that are joined, each watches over its own far side.
+        if call.joined.is_some() && !call.leg(role).is_open() {
+            return;
+        }
         let detail = format!("no media came from the {side} side for too long");
         let leg = call.leg_mut(role);
         if !leg.is_overlay() && leg.is_open() && !leg.probed {

@@ -65,11 +65,6 @@ impl Media {
         }
     }
 
-    /// Returns the side across from one.
-    pub(super) fn across(&self, side: Side) -> Side {
-        if side == Side::Trunk { self.first_side() } else { Side::Trunk }
-    }
-
     // One argument per fact of a datagram, as the bridge has it.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn handle_datagram(

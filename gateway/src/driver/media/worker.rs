@@ -371,14 +371,13 @@ impl Loop {
 
     /// A digit that RTP does not carry on its side comes back, so that signalling may.
     fn send_dtmf(&mut self, now: Instant, call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16) {
-        let mut unsent = None;
+        let mut unsent = false;
         self.on(now, call, |session| {
-            let sent = session.media.send_dtmf(now, side, digit, duration_ms);
-            unsent = (!sent).then(|| session.media.across(side));
+            unsent = !session.media.send_dtmf(now, side, digit, duration_ms);
             Ok(())
         });
-        if let Some(from) = unsent {
-            self.report(MediaEvent::Dtmf { call, side: from, digit, duration_ms, forwarded: false });
+        if unsent {
+            self.report(MediaEvent::DtmfUnsent { call, side, digit, duration_ms });
         }
     }
 
