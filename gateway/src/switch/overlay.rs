@@ -101,7 +101,7 @@ impl Switch {
                 let by = if far { ReleasedBy::Overlay } else { ReleasedBy::Gateway };
                 self.release(now, id, End { cause, sip_status, by });
             }
-            SessionEvent::Hold { on } if open => {
+            SessionEvent::Hold { on } if open || call.joined.is_some() => {
                 self.hold(id, role, on);
                 self.tell_media(MediaCommand::OverlayHold { call: id, on });
             }

@@ -130,6 +130,7 @@ fn d12_the_transferor_may_leave_early() {
     assert_eq!((bench.calls_on("first"), bench.calls_on("second")), (0, 1));
     bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
     assert_eq!(bench.told(), ["release"]);
+    bench.sip_ended(target, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
     // Where nobody is reached, the user is told.
     let call = answered_outgoing(&mut bench);
     bench.asks(call, request(TARGET));
@@ -138,6 +139,8 @@ fn d12_the_transferor_may_leave_early() {
     bench.actions.clear();
     bench.sip_ended(target, Some(486), Cause::USER_BUSY, sip_trunk::EndedBy::Far);
     assert_eq!(bench.told(), ["report 486", "Bye"]);
+    bench.overlay_ended(call, Cause::USER_BUSY);
+    assert_eq!(bench.switch.live(), 0);
     // A user who leaves takes the call to the target along.
     let call = answered_outgoing(&mut bench);
     bench.asks(call, request(TARGET));
