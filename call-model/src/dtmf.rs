@@ -45,8 +45,9 @@ impl DigitFilter {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)]
 mod tests {
+    #![allow(clippy::disallowed_methods)]
+
     use super::*;
     use DigitPath::{Media, Signalling};
 

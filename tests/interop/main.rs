@@ -31,11 +31,20 @@ struct Shape {
     gateway_knows: Option<&'static str>,
     /// Registers as `trunk1` with the password that the gateway knows.
     registers: bool,
+    /// `log.filter` of the gateway.
+    log: &'static str,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { transport: "udp", codecs: "alaw,ulaw", pbx_asks: None, gateway_knows: None, registers: false }
+        Self {
+            transport: "udp",
+            codecs: "alaw,ulaw",
+            pbx_asks: None,
+            gateway_knows: None,
+            registers: false,
+            log: "info",
+        }
     }
 }
 
@@ -54,6 +63,7 @@ fn network(shape: &Shape) -> Network {
     };
     let pbx = Asterisk::start(&folder.path().join("asterisk"), &pbx).unwrap();
     pbx.trace_sip().unwrap();
+    options.log = shape.log.to_owned();
     options.offers = vec!["+1555".to_owned()];
     options.trunks = vec![TrunkOptions {
         transport: shape.transport,
@@ -195,6 +205,61 @@ fn a_pbx_that_asks_for_credentials_is_shown_them() {
     assert!(log.contains("SIP/2.0 401 Unauthorized") && log.contains("Authorization: Digest"), "{log}");
     // RFC 3261 22: the password itself is in no log.
     assert!(!network.gateway.log().contains("sesame"));
+}
+
+/// Everything the daemon says of itself, with everything it can say switched on, while it calls, is called, is asked for
+/// credentials and carries digits.
+#[test]
+fn g10_no_secret_leaves_the_daemon_and_no_number_stands_in_its_log() {
+    let shape = Shape {
+        pbx_asks: Some("open sesame"),
+        gateway_knows: Some("open sesame"),
+        log: "trace,quinn=info,libp2p=info",
+        ..Shape::default()
+    };
+    let mut network = network(&shape);
+    network.answered("604");
+    network.press("4711");
+    network.alice.hang_up().unwrap();
+    network.over();
+    network.rings_at_alice(ALICE, SOON);
+    network.alice.answer(None).unwrap();
+    network.alice.wait_for("media_up", SOON).unwrap();
+    network.alice.hang_up().unwrap();
+    let call = network.over();
+    let id = call["id"].as_str().unwrap();
+
+    let trace = network.pbx.log();
+    let digest = |name: &str| {
+        let values = trace.split(&format!("{name}=\"")).skip(1).filter_map(|rest| rest.split('"').next());
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let answers = digest("response");
+    assert!(!answers.is_empty(), "the PBX was shown no credentials: {trace}");
+    let token = std::fs::read_to_string(network.gateway.token_file()).unwrap().trim().to_owned();
+    let secrets = answers.into_iter().chain(["open sesame".to_owned(), token]).collect::<Vec<_>>();
+
+    let log = network.gateway.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "nothing but the usual was logged");
+    let mut said = vec![("the log".to_owned(), log.clone())];
+    for path in ["/metrics", "/v1/trunks", "/v1/health", "/v1/calls", &format!("/v1/calls/{id}")] {
+        said.push((path.to_owned(), network.gateway.get(path).unwrap().1));
+    }
+    for command in [&["trunks"][..], &["call", "why", id], &["call", "ladder", id]] {
+        said.push((command.join(" "), network.gateway.causeway(command).unwrap_or_default()));
+    }
+    for (place, text) in &said {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{place} tells a secret");
+        }
+    }
+    // Numbers and handles are masked in the log: who may read it may not know who called whom.
+    for private in [ALICE, PBX, &Asterisk::number("604")] {
+        let line = log.lines().find(|line| line.contains(private));
+        assert!(line.is_none(), "{line:?}");
+    }
+    // A digit may be part of a secret.
+    assert!(!log.contains("4711"));
 }
 
 #[test]

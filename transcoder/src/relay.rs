@@ -123,13 +123,14 @@ impl Relay {
 
     /// Does what is due: RTCP, digits of ours, the watch over silence.
     pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
-        for at in 0..2 {
-            let mut out = leg_emit(SIDES[at], &self.locals[at], &mut *emit);
-            self.legs[at].handle_timeout(now, &mut out);
-            // What goes out on this leg came in on the other.
-            let flow = &mut self.flows[1 - at];
-            flow.handle_timeout(now, &mut self.legs[at], &mut out);
-            Self::take_digits(flow, SIDES[1 - at], &mut self.events);
+        // What goes out on a leg came in on the other.
+        let flows = self.flows.iter_mut().zip(SIDES).rev();
+        let legs = self.legs.iter_mut().zip(SIDES.into_iter().zip(&self.locals));
+        for ((leg, (side, local)), (flow, from)) in legs.zip(flows) {
+            let mut out = leg_emit(side, local, &mut *emit);
+            leg.handle_timeout(now, &mut out);
+            flow.handle_timeout(now, leg, &mut out);
+            Self::take_digits(flow, from, &mut self.events);
         }
         let held = self.legs.iter().any(RtpLeg::is_held);
         for (watch, side) in self.watches.iter_mut().zip(SIDES) {
@@ -163,9 +164,11 @@ impl Relay {
 
     /// Ends the media with an RTCP BYE to both sides. Nothing is sent after.
     pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
-        for at in 0..2 {
-            self.legs[at].stop(now, &mut leg_emit(SIDES[at], &self.locals[at], &mut *emit));
-            self.watches[at].deadline = None;
+        for ((leg, watch), (side, local)) in
+            self.legs.iter_mut().zip(&mut self.watches).zip(SIDES.into_iter().zip(&self.locals))
+        {
+            leg.stop(now, &mut leg_emit(side, local, &mut *emit));
+            watch.deadline = None;
         }
     }
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use transcoder::codec::opus::{Encoder, EncoderConfig, MAX_PACKET};
 use transcoder::leg::PayloadKind;
 use transcoder::leg::webrtc::{LegEvent, LegFailure};
 use transcoder::{DtlsIdentity, MediaError, WebRtcConfig, WebRtcLeg};
@@ -424,5 +425,44 @@ fn legs_connect_within_a_few_round_trips() {
         let took = net.now - began;
         println!("{offerer_lite} {answerer_lite}: {took:?}");
         assert!(took <= Duration::from_millis(250), "lite {offerer_lite} {answerer_lite}: {took:?}");
+    }
+}
+
+/// RFC 7587 7: the rtpmap is `opus/48000/2` whatever is coded; RFC 7587 6.1: the hints say what is played and captured, and
+/// the voice sent is mono (RFC 6716 3.1: bit 2 of the first octet tells stereo).
+#[test]
+fn f04_opus_is_48000_with_two_channels_and_hints_and_the_voice_is_mono() {
+    let net = Network::new(4);
+    let identity = DtlsIdentity::generate().unwrap();
+    let mut gateway = End::new(&net, &identity, "192.0.2.1:4000", true);
+    let offer = gateway.leg.create_offer().unwrap();
+    let mut user = End::new(&net, &identity, "192.0.2.2:5000", false);
+    let answer = user.leg.accept_offer(&offer).unwrap();
+    let hints = |sdp: &str, payload_type: &str| {
+        let line = sdp.lines().find_map(|line| line.strip_prefix(&format!("a=fmtp:{payload_type} ")));
+        line.unwrap_or_default().split(';').map(|hint| hint.trim().to_owned()).collect::<Vec<_>>()
+    };
+    for sdp in [&offer, &answer] {
+        let maps = sdp.lines().filter_map(|line| line.strip_prefix("a=rtpmap:"));
+        let opus: Vec<_> =
+            maps.filter_map(|map| map.split_once(' ')).filter(|(_, e)| e.starts_with("opus")).collect();
+        let [(payload_type, encoding)] = opus[..] else { panic!("{opus:?}") };
+        assert_eq!(encoding, "opus/48000/2");
+        let hints = hints(sdp, payload_type);
+        assert!(hints.contains(&"useinbandfec=1".to_owned()), "{hints:?}");
+        assert!(!hints.iter().any(|hint| hint == "stereo=1" || hint == "sprop-stereo=1"), "{hints:?}");
+        let narrow = ["maxplaybackrate=8000", "sprop-maxcapturerate=8000"];
+        let is_narrow = narrow.iter().all(|hint| hints.iter().any(|given| given == hint));
+        assert_eq!(is_narrow, sdp == &offer, "a telephone is behind the gateway alone: {hints:?}");
+    }
+    user.leg.accept_offer(&offer).unwrap_err();
+    assert_eq!(user.leg.remote_playback_rate(), 8_000);
+
+    let mut encoder = Encoder::new(&EncoderConfig::for_rate(8_000)).unwrap();
+    let mut packet = [0; MAX_PACKET];
+    for at in 0..50_i16 {
+        let length = encoder.encode(&[at * 300; 160], &mut packet).unwrap();
+        assert_eq!(packet[..length][0] & 0b100, 0, "mono");
+        assert!(packet[0] >> 3 < 4, "narrow band, SILK");
     }
 }

@@ -294,6 +294,12 @@ impl Daemon {
         &self.config
     }
 
+    /// The file with the token of its API.
+    #[must_use]
+    pub fn token_file(&self) -> &Path {
+        &self.token
+    }
+
     /// All it logged so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -36,18 +36,19 @@ pub(super) fn correlate<const REGISTERS: usize>(correlation: &mut [f32], window:
     // Lane `n` of step `t` is section `n + 1`, at sample `t - n - 1`.
     for step in 1..window.len() + order {
         let now = end - 1 - step;
-        let inputs = &samples[now..now + 2 + LANES * REGISTERS];
+        let inputs = &samples[now..=now + LANES * REGISTERS];
         let mut carried = _mm256_set1_pd(inputs[1]);
-        for register in 0..REGISTERS {
-            let across = _mm256_permute2f128_pd::<0x21>(carried, out[register]);
-            let shifted = _mm256_shuffle_pd::<0b0101>(across, out[register]);
-            carried = out[register];
-            let kept = _mm256_add_pd(shifted_before[register], _mm256_mul_pd(warping, out[register]));
-            out[register] = _mm256_sub_pd(kept, _mm256_mul_pd(warping, shifted));
-            shifted_before[register] = shifted;
-            let lanes = &inputs[1 + LANES * register..][..LANES];
+        let samples = inputs[1..].chunks_exact(LANES);
+        let state = out.iter_mut().zip(&mut shifted_before).zip(&mut sums);
+        for (((out, shifted_before), sum), lanes) in state.zip(samples) {
+            let across = _mm256_permute2f128_pd::<0x21>(carried, *out);
+            let shifted = _mm256_shuffle_pd::<0b0101>(across, *out);
+            carried = *out;
+            let kept = _mm256_add_pd(*shifted_before, _mm256_mul_pd(warping, *out));
+            *out = _mm256_sub_pd(kept, _mm256_mul_pd(warping, shifted));
+            *shifted_before = shifted;
             let sample = _mm256_set_pd(lanes[3], lanes[2], lanes[1], lanes[0]);
-            sums[register] = _mm256_add_pd(sums[register], _mm256_mul_pd(sample, out[register]));
+            *sum = _mm256_add_pd(*sum, _mm256_mul_pd(sample, *out));
         }
     }
     correlation[0] =

@@ -271,7 +271,7 @@ pub(super) fn quantise<const SHAPING: usize, const PREDICTION: usize>(
     let tilt = set(i32::from(sub.tilt as i16));
     let (low, high) = (set(i32::from(sub.low_frequency as i16)), set(sub.low_frequency >> 16));
     let offset = set(sub.offset);
-    let lambda = set(i32::from(sub.lambda as i16) & 0xffff);
+    let lambda = set(i32::from(sub.lambda as i16));
     let (bottom, top) = (set(-(31 << 10)), set(30 << 10));
     // For a high price of a pulse the bias becomes more than one pulse.
     let bias = (sub.lambda > 2048).then_some(sub.lambda / 2 - 512);
@@ -312,10 +312,10 @@ pub(super) fn quantise<const SHAPING: usize, const PREDICTION: usize>(
         let mut predicted = set(PREDICTION as i32 / 2);
         let mut newer = states.prediction[0].load();
         predicted = mul_add(predicted, newer, predictor[0].load());
-        for j in 1..PREDICTION {
-            let value = origin(states.prediction[j].load(), pending);
-            states.prediction[j].store(std::mem::replace(&mut newer, value));
-            predicted = mul_add(predicted, value, predictor[j].load());
+        for (kept, tap) in states.prediction.iter_mut().zip(&predictor).skip(1) {
+            let value = origin(kept.load(), pending);
+            kept.store(std::mem::replace(&mut newer, value));
+            predicted = mul_add(predicted, value, tap.load());
         }
         let predicted = doubled(_mm_slli_epi32::<4>(predicted));
 
@@ -325,11 +325,11 @@ pub(super) fn quantise<const SHAPING: usize, const PREDICTION: usize>(
         let mut out = mul_add(difference, below, warping);
         states.shaping[0].store(out);
         shaped = mul_add(shaped, out, shaper[0].load());
-        for j in 1..SHAPING {
-            let above = origin(states.shaping[j].load(), pending);
+        for (section, tap) in states.shaping.iter_mut().zip(&shaper).skip(1) {
+            let above = origin(section.load(), pending);
             out = mul_add(below, _mm_sub_epi32(above, out), warping);
-            states.shaping[j].store(out);
-            shaped = mul_add(shaped, out, shaper[j].load());
+            section.store(out);
+            shaped = mul_add(shaped, out, tap.load());
             below = above;
         }
         let shaped = mul_add(_mm_slli_epi32::<1>(shaped), low_frequency, tilt);
