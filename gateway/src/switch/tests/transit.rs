@@ -271,6 +271,8 @@ fn digits_cross_between_trunks() {
         })
         .collect();
     assert_eq!(sides, [Side::Trunk, Side::Onward]);
+    // Another press of the key, and not the same by another way.
+    bench.pass(3_000);
     bench.media(MediaEvent::Dtmf { call, side: Side::Trunk, digit, duration_ms: 100, forwarded: true });
     assert_eq!(bench.switch.record(call).unwrap().dtmf_digits, 3);
 }
