@@ -22,6 +22,7 @@ pub use endpoint::{
     Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
+pub use trunk::certificate::{PeerIdentity, SubjectName};
 pub use trunk::details::CallDetails;
 pub use trunk::{
     LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,

@@ -122,8 +122,12 @@ impl Dialog {
         if address.is_unspecified() || address.is_multicast() {
             return self.fallback;
         }
-        let remote = SocketAddr::new(address, target.port.unwrap_or(5060));
         let transport = target.transport.unwrap_or(self.fallback.transport);
+        // RFC 7118 5.2.2: nobody else leads to a WebSocket client than the connection it opened.
+        if self.fallback.transport.is_web() || transport.is_web() {
+            return self.fallback;
+        }
+        let remote = SocketAddr::new(address, target.port.unwrap_or(transport.default_port()));
         if transport == self.fallback.transport && remote == self.fallback.remote {
             return self.fallback;
         }

@@ -149,6 +149,9 @@ pub enum ConfigError {
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]
     NoCodec(String),
+    /// The trunk would have to be called by WebSocket, which only its clients open (RFC 7118).
+    #[error("trunk {0}: nobody can be called by WebSocket")]
+    WebTarget(String),
     /// The trunk's registration cannot be written into a request.
     #[error("trunk {trunk}: {detail}")]
     Registration {

@@ -35,6 +35,7 @@ use crate::wire::framer::Framed;
 use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
 
+use self::connection::Opened;
 use self::core::{ALLOW, Core};
 use self::io::Io;
 
@@ -90,25 +91,35 @@ impl Endpoint {
         self.settle();
     }
 
-    /// Takes in what happened to a TCP connection.
+    /// Takes in what happened to a connection.
     pub fn handle_stream(&mut self, now: Instant, connection: ConnectionId, event: StreamEvent<'_>) {
         self.core.io.now = now;
         match event {
-            StreamEvent::Opened { local, remote, inbound } => {
-                let trunk = self.sources.trunk(remote).and_then(|index| self.core.trunks.get(index));
+            StreamEvent::Opened { local, remote, inbound, transport, identity } => {
+                let trunk = match inbound {
+                    true => identity
+                        .and_then(|identity| self.sources.of_certificate(identity))
+                        .or_else(|| self.sources.of_source(remote)),
+                    false => self.sources.trunk(remote),
+                };
                 // The access list is about who may come to us: where we went ourselves is our choice.
                 if trunk.is_none() && inbound {
-                    self.core.io.counters.refuse("unknown_source");
+                    let known = identity.is_some() || self.sources.trunk(remote).is_some();
+                    self.core.io.counters.refuse(if known { "certificate" } else { "unknown_source" });
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                     return;
                 }
-                let tolerance = trunk.map(|t| t.config.tolerance).unwrap_or_default();
+                let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
+                let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
+                let certified = identity.is_some();
+                let opened = Opened { local, remote, inbound, transport, trunk, certified };
                 let Io { pool, timers, transmits, .. } = &mut self.core.io;
-                if !pool.opened(now, connection, local, remote, inbound, tolerance, timers, transmits) {
+                if !pool.opened(now, connection, opened, tolerance, timers, transmits) {
                     self.core.io.counters.refuse("connections");
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                 }
             }
+            StreamEvent::Data(bytes) if self.is_web(connection) => self.receive_web(connection, bytes),
             StreamEvent::Data(bytes) => {
                 self.core.io.pool.data(now, connection, bytes);
                 self.drain_stream(connection);
@@ -118,8 +129,35 @@ impl Endpoint {
         self.settle();
     }
 
+    /// Says whether a connection from an address is worth its handshake: it may turn out to be a
+    /// trunk's. Counts it as refused if not.
+    #[must_use]
+    pub fn admits(&mut self, remote: SocketAddr, transport: Transport) -> bool {
+        let by_certificate = transport.is_secure() && self.sources.knows_certificates();
+        let admitted = by_certificate || self.sources.of_source(remote).is_some();
+        if !admitted {
+            self.core.io.counters.refuse("unknown_source");
+        }
+        admitted
+    }
+
+    fn is_web(&self, connection: ConnectionId) -> bool {
+        self.core.io.pool.addresses(connection).is_some_and(|(transport, ..)| transport.is_web())
+    }
+
+    /// Takes in a message of a WebSocket: a SIP message or a keep-alive (RFC 7118 4, 6).
+    fn receive_web(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.core.io.pool.message(self.core.io.now, connection);
+        if bytes == b"\r\n\r\n" {
+            let bytes = Bytes::from_static(b"\r\n");
+            self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
+        } else {
+            self.receive_stream_message(connection, bytes);
+        }
+    }
+
     fn drain_stream(&mut self, connection: ConnectionId) {
-        let Some((local, remote)) = self.core.io.pool.addresses(connection) else { return };
+        let Some((_, _, remote)) = self.core.io.pool.addresses(connection) else { return };
         loop {
             match self.core.io.pool.poll(self.core.io.now, connection) {
                 Ok(None) => return,
@@ -130,7 +168,7 @@ impl Endpoint {
                 }
                 Ok(Some(Framed::Pong)) => {}
                 Ok(Some(Framed::Message(raw))) => {
-                    self.receive_stream_message(connection, local, remote, &raw);
+                    self.receive_stream_message(connection, &raw);
                     self.settle();
                 }
                 Err((refusal, head)) => {
@@ -326,7 +364,12 @@ impl Endpoint {
     /// Returns the next thing to send.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.core.io.transmits.pop_front()
+        let mut transmit = self.core.io.transmits.pop_front()?;
+        if let Transmit::Connect { remote, trunk, .. } = &mut transmit {
+            let index = self.sources.trunk(*remote);
+            *trunk = index.and_then(|i| self.core.trunks.get(i)).map(|t| t.config.name.clone());
+        }
+        Some(transmit)
     }
 
     /// Returns the next event.
@@ -387,6 +430,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
     }
     for (index, trunk) in config.trunks.iter().enumerate() {
         let name = trunk.name.to_string();
+        if trunk.transport.is_web() {
+            return Err(ConfigError::WebTarget(name));
+        }
         if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
             return Err(ConfigError::DuplicateTrunk(name));
         }

@@ -20,5 +20,7 @@ mod registration;
 mod reliable;
 mod reliable_in;
 mod resilience;
+mod secure;
 mod tcp;
 mod transactions;
+mod web;
