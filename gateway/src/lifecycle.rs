@@ -2,8 +2,10 @@
 //!
 //! Start: configuration, identity, then everything is bound, then it is ready. SIGTERM: no new
 //! calls, live ones run on up to `limits.drain_s`, then they are ended with BYE and overlay `bye`.
-//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP changes nothing: the
-//! configuration is read at start only.
+//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP: the files of TLS are read
+//! again; the configuration itself is read at start only.
+
+mod certificates;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,9 +27,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
 use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
-pub use crate::driver::{MediaStartError, SipBindError};
+pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
+use crate::driver::{StreamSettings, TlsStore};
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
+
+use self::certificates::Certificates;
 
 /// Requests of the admin side that may wait.
 const REQUESTS: usize = 256;
@@ -66,6 +71,9 @@ pub enum StartError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// A SIP listener could not be bound.
     #[error(transparent)]
     Sip(#[from] SipBindError),
@@ -94,6 +102,7 @@ impl StartError {
             StartError::Identity { .. }
             | StartError::NotCertified { .. }
             | StartError::Role(_)
+            | StartError::Tls(_)
             | StartError::Endpoint(_) => 78,
             StartError::Sip(_) | StartError::Admin(_) => 69,
             StartError::Overlay(NodeError::Listen { .. }) => 69,
@@ -275,6 +284,7 @@ pub struct Daemon {
     figures: tokio::task::JoinHandle<()>,
     admin: Option<AdminServer>,
     online: watch::Receiver<bool>,
+    certificates: Certificates,
     drain: Duration,
 }
 
@@ -291,7 +301,14 @@ impl Daemon {
         }
         let (now, unix) = (Instant::now(), unix_ms());
         let listeners = config.sip.as_ref().map_or(&[][..], |sip| sip.listen.as_slice());
-        let sockets = SipSockets::bind(listeners).await?;
+        let tls = Arc::new(TlsStore::load(&config)?);
+        let streams = StreamSettings {
+            own: Vec::new(),
+            tls: Arc::clone(&tls),
+            origins: config.sip.as_ref().map(|sip| sip.websocket_origins.clone()).unwrap_or_default(),
+            dscp: config.sip.as_ref().map_or(0, |sip| sip.dscp),
+        };
+        let sockets = SipSockets::bind(listeners, streams.dscp).await?;
         let endpoint = match &config.sip {
             Some(_) => Some(Endpoint::new(endpoint_config(&config), random()?, now, unix)?),
             None => None,
@@ -330,7 +347,9 @@ impl Daemon {
             policy: config.policy,
             limits: config.limits,
         };
-        let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics)));
+        let certificates = Certificates::new(tls, Arc::clone(&metrics));
+        let figures = keep_figures(node.clone(), Arc::clone(&metrics), certificates.clone());
+        let figures = tokio::spawn(figures);
         let signalling = Signalling {
             endpoint,
             switch: Switch::new(switch_config, now, unix),
@@ -340,12 +359,13 @@ impl Daemon {
             media_reports,
             requests: inbox,
             sockets,
+            streams,
             metrics,
             online: online_sender,
             trunks: config.trunks,
         };
         let signalling = tokio::spawn(signalling.run());
-        Ok(Self { requests, node, signalling, figures, admin, online, drain })
+        Ok(Self { requests, node, signalling, figures, admin, online, certificates, drain })
     }
 
     /// Returns where the admin API listens, if it does.
@@ -370,6 +390,7 @@ impl Daemon {
     /// When the signals cannot be had or the signalling loop ended by itself.
     pub async fn run(mut self) -> Result<(), StartError> {
         let mut signals = Signals::new()?;
+        signals.certificates = Some(self.certificates.clone());
         let patient = tokio::select! {
             wish = signals.next() => wish == Wish::Drain,
             ended = &mut self.signalling => return Err(ended_by_itself(&ended)),
@@ -414,12 +435,13 @@ fn ended_by_itself(ended: &Result<Result<(), LoopError>, tokio::task::JoinError>
 }
 
 /// Carries the figures of the node into the metrics, which must not wait for it.
-async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>) {
+async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>, mut certificates: Certificates) {
     let mut tick = tokio::time::interval(NODE_FIGURES);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         metrics.overlay(&node.status().await);
+        certificates.look_at(unix_ms() / 1000);
     }
 }
 
@@ -439,6 +461,8 @@ struct Signals {
     interrupt: Signal,
     quit: Signal,
     hang_up: Signal,
+    /// What is read again on SIGHUP.
+    certificates: Option<Certificates>,
 }
 
 impl Signals {
@@ -450,6 +474,7 @@ impl Signals {
             quit: heed(SignalKind::quit())?,
             // Heeded so that it does not kill the daemon with its calls.
             hang_up: heed(SignalKind::hangup())?,
+            certificates: None,
         })
     }
 
@@ -460,8 +485,9 @@ impl Signals {
                 _ = self.interrupt.recv() => return Wish::Stop,
                 _ = self.quit.recv() => return Wish::Stop,
                 _ = self.hang_up.recv() => {
-                    let said = "SIGHUP: nothing was changed; a new configuration needs a restart";
-                    tracing::warn!("{said}");
+                    if let Some(certificates) = &self.certificates {
+                        certificates.reload();
+                    }
                 }
             }
         }
@@ -513,6 +539,8 @@ fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         host: trunk.host.clone(),
         transport: trunk.transport,
         sources: trunk.sources.clone(),
+        certificate_names: trunk.tls.as_ref().map(|tls| tls.names.clone()).unwrap_or_default(),
+        allow_common_name: trunk.tls.as_ref().is_some_and(|tls| tls.allow_common_name),
         credentials: trunk.credentials.clone(),
         codecs: trunk.codecs.clone(),
         packet_time_ms: trunk.packet_time_ms,

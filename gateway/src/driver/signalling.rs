@@ -1,7 +1,7 @@
 //! The one task that owns the SIP endpoint and the switch. Everything else talks to it by bounded
 //! queues; between endpoint and switch there is none.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use super::media::{MediaEngine, Report};
-use super::streams::{StreamReport, Streams};
+use super::streams::{ConnectFailure, StreamReport, StreamSettings, Streams};
 use crate::control;
 use crate::switch::{Action, MediaEvent, Switch};
 use crate::telemetry::{Deltas, Metrics};
@@ -53,7 +53,8 @@ pub(crate) enum Request {
 #[derive(Debug, Default)]
 pub(crate) struct SipSockets {
     pub(crate) udp: Vec<(UdpSocket, SocketAddr)>,
-    pub(crate) tcp: Vec<tokio::net::TcpListener>,
+    /// Of every transport with connections.
+    pub(crate) tcp: Vec<(Transport, tokio::net::TcpListener)>,
 }
 
 /// A SIP listener could not be bound.
@@ -66,8 +67,8 @@ pub struct SipBindError {
 }
 
 impl SipSockets {
-    /// Binds every listener, or none.
-    pub(crate) async fn bind(listeners: &[(Transport, SocketAddr)]) -> Result<Self, SipBindError> {
+    /// Binds every listener, or none. What is sent is marked with the code point `dscp`.
+    pub(crate) async fn bind(listeners: &[(Transport, SocketAddr)], dscp: u8) -> Result<Self, SipBindError> {
         let mut sockets = Self::default();
         for &(transport, address) in listeners {
             let wrap = |source| SipBindError { transport: transport.as_str(), address, source };
@@ -75,11 +76,16 @@ impl SipSockets {
                 Transport::Udp => {
                     let socket = UdpSocket::bind(address).await.map_err(wrap)?;
                     // A burst of INVITEs must find room while a batch is worked on.
-                    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
+                    let raw = socket2::SockRef::from(&socket);
+                    let _ = raw.set_recv_buffer_size(4 << 20);
+                    super::mark(&raw, address, dscp).map_err(wrap)?;
                     sockets.udp.push((socket, address));
                 }
-                Transport::Tcp => {
-                    sockets.tcp.push(tokio::net::TcpListener::bind(address).await.map_err(wrap)?)
+                Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                    let listener = tokio::net::TcpListener::bind(address).await.map_err(wrap)?;
+                    // What it accepts inherits the mark: the answer to the first packet has it too.
+                    super::mark(&socket2::SockRef::from(&listener), address, dscp).map_err(wrap)?;
+                    sockets.tcp.push((transport, listener));
                 }
             }
         }
@@ -121,6 +127,8 @@ pub(crate) struct Signalling {
     pub(crate) media_reports: mpsc::Receiver<Report>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) sockets: SipSockets,
+    /// What connections need; the addresses in it are filled in from the listeners.
+    pub(crate) streams: StreamSettings,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) online: tokio::sync::watch::Sender<bool>,
     pub(crate) trunks: Vec<crate::config::Trunk>,
@@ -128,6 +136,8 @@ pub(crate) struct Signalling {
 
 struct State {
     streams: Streams,
+    /// Why the last connection to a trunk could not be had, until one can.
+    unreachable: HashMap<TrunkName, ConnectFailure>,
     overlay_backlog: VecDeque<NodeCommand>,
     overlay_dropped: u64,
     deltas: Deltas,
@@ -143,14 +153,16 @@ impl Signalling {
     /// # Errors
     /// When what it cannot do without has ended by itself. The trunks have been told goodbye then.
     pub(crate) async fn run(mut self) -> Result<(), LoopError> {
-        let own = self.sockets.tcp.iter().filter_map(|listener| listener.local_addr().ok());
-        let (streams, mut stream_reports) = Streams::new(own.map(|own| own.ip()).collect());
+        let own = self.sockets.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok());
+        self.streams.own.extend(own.map(|own| own.ip()));
+        let (streams, mut stream_reports) = Streams::new(self.streams.clone());
         let accepting: Vec<_> = std::mem::take(&mut self.sockets.tcp)
             .into_iter()
-            .map(|listener| streams.listen(listener))
+            .map(|(transport, listener)| streams.listen(transport, listener))
             .collect();
         let mut state = State {
             streams,
+            unreachable: HashMap::new(),
             overlay_backlog: VecDeque::new(),
             overlay_dropped: 0,
             deltas: Deltas::default(),
@@ -206,7 +218,7 @@ impl Signalling {
                     None => break Err(LoopError::Node),
                 },
                 () = self.sockets.readable() => self.read_udp(&mut buffer),
-                Some(report) = stream_reports.recv() => self.take_stream(report, &mut state.streams),
+                Some(report) = stream_reports.recv() => self.take_stream(report, &mut state),
                 () = sleep => {
                     let now = Instant::now();
                     if let Some(endpoint) = &mut self.endpoint {
@@ -359,7 +371,9 @@ impl Signalling {
                     tracing::debug!(%error, remote = %Pii(remote), "SIP datagram not sent");
                 }
             }
-            Transmit::Connect { connection, remote } => streams.connect(connection, remote),
+            Transmit::Connect { connection, transport, remote, trunk } => {
+                streams.connect(connection, transport, remote, trunk);
+            }
             Transmit::Stream { connection, bytes } => {
                 if !streams.send(connection, bytes)
                     && let Some(endpoint) = &mut self.endpoint
@@ -387,21 +401,26 @@ impl Signalling {
         }
     }
 
-    fn take_stream(&mut self, report: StreamReport, streams: &mut Streams) {
+    fn take_stream(&mut self, report: StreamReport, state: &mut State) {
+        let streams = &mut state.streams;
         let Some(endpoint) = &mut self.endpoint else { return };
         let now = Instant::now();
         match report {
-            StreamReport::Accepted { stream, local, remote } => {
-                if let Some(connection) = streams.accept(stream, remote) {
-                    endpoint.handle_stream(
-                        now,
-                        connection,
-                        StreamEvent::Opened { local, remote, inbound: true },
-                    );
+            // The access list comes before the work of a handshake.
+            StreamReport::Accepted { transport, stream, local, remote } => {
+                if endpoint.admits(remote, transport) {
+                    let _ = streams.accept(transport, stream, (local, remote));
                 }
             }
-            StreamReport::Opened { connection, local, remote, inbound } => {
-                endpoint.handle_stream(now, connection, StreamEvent::Opened { local, remote, inbound });
+            StreamReport::Opened { connection, local, remote, inbound, transport, identity, trunk } => {
+                if let Some(trunk) = trunk
+                    && state.unreachable.remove(&trunk).is_some()
+                {
+                    tracing::info!(%trunk, "trunk {trunk}: connected again");
+                }
+                let identity = identity.as_ref();
+                let opened = StreamEvent::Opened { local, remote, inbound, transport, identity };
+                endpoint.handle_stream(now, connection, opened);
             }
             StreamReport::Data { connection, bytes } => {
                 endpoint.handle_stream(now, connection, StreamEvent::Data(&bytes));
@@ -410,8 +429,22 @@ impl Signalling {
                 streams.close(connection);
                 endpoint.handle_stream(now, connection, StreamEvent::Closed);
             }
-            StreamReport::ConnectFailed { connection } => {
+            StreamReport::Refused { connection, failure } => {
                 streams.close(connection);
+                // Anybody may cause this.
+                tracing::debug!(reason = failure.as_str(), "SIP connection refused: {failure}");
+                self.metrics.handshake_refused(failure.as_str());
+            }
+            StreamReport::ConnectFailed { connection, trunk, failure } => {
+                streams.close(connection);
+                if let Some(trunk) = trunk {
+                    self.metrics.connect_failed(&trunk, failure.as_str());
+                    // Once, not at every try.
+                    if state.unreachable.get(&trunk) != Some(&failure) {
+                        tracing::warn!(%trunk, reason = failure.as_str(), "trunk {trunk}: {failure}");
+                        state.unreachable.insert(trunk, failure);
+                    }
+                }
                 endpoint.handle_stream(now, connection, StreamEvent::ConnectFailed);
             }
         }
@@ -469,7 +502,10 @@ impl Signalling {
             Request::RouteTest(to, from, trunk, reply) => {
                 drop(reply.send(control::views::route_test(&self.switch, &to, from, trunk)));
             }
-            Request::Trunks(reply) => drop(reply.send(control::views::trunks(&self.switch, &self.trunks))),
+            Request::Trunks(reply) => {
+                let unreachable = |trunk: &TrunkName| state.unreachable.get(trunk).map(ToString::to_string);
+                drop(reply.send(control::views::trunks(&self.switch, &self.trunks, unreachable)));
+            }
             Request::Load(reply) => drop(reply.send((self.switch.live(), self.switch.is_draining()))),
             Request::Drain(reply) => {
                 self.switch.drain(true);

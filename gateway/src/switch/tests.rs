@@ -44,6 +44,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         tolerance: Default::default(),
         large_requests: Default::default(),
         listener: None,
+        tls: None,
         registration: None,
         profile: None,
         reliable_provisional: None,

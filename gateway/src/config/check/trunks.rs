@@ -51,6 +51,12 @@ impl Check<'_> {
                 let remedy = "write the address of one of sip.listen with the transport of the target";
                 return self.error(format!("{at}.listener"), problem, remedy);
             }
+            let knows_clients =
+                sip.and_then(|sip| sip.tls.as_ref()).is_some_and(|tls| tls.client_ca.is_some());
+            if trunk.tls.as_ref().is_some_and(|tls| !tls.names.is_empty()) && !knows_clients {
+                let remedy = "add client_ca = \"PATH\" to [sip.tls]: who may have issued its certificate";
+                return self.error(format!("{at}.auth"), "no certificate of a peer is believed", remedy);
+            }
             for source in &trunk.sources {
                 if let Some(other) = sources.insert(*source, trunk.name.clone()) {
                     let problem = format!("{source} is a source of trunk \"{other}\" already");
@@ -69,8 +75,15 @@ impl Check<'_> {
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
         let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
-        let (target, host) = self.target(&key("target"), host_port)?;
+        if transport.is_web() {
+            let remedy = "only its client opens a WebSocket: write udp:, tcp: or tls:";
+            return self.error(key("target"), "a trunk cannot be called by WebSocket", remedy);
+        }
+        let (target, host) = self.target(&key("target"), host_port, transport.default_port())?;
+        let tls = self.trunk_tls(at, raw.auth.as_deref(), raw.tls, transport, &host)?;
+        let by_certificate = tls.as_ref().is_some_and(|tls| !tls.names.is_empty());
         let sources = match raw.sources {
+            None if by_certificate => Vec::new(),
             None => vec![target.ip()],
             Some(list) => list
                 .iter()
@@ -197,6 +210,7 @@ impl Check<'_> {
                 })
                 .transpose()?,
             default_caller,
+            tls,
             registration: raw
                 .register
                 .map(|register| self.registration(&key("register"), register, &host))
@@ -234,13 +248,13 @@ impl Check<'_> {
 
     /// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Returns the address, and the host as
     /// it stands in a request URI.
-    fn target(&self, key: &str, text: &str) -> Checked<(SocketAddr, String)> {
+    fn target(&self, key: &str, text: &str, port: u16) -> Checked<(SocketAddr, String)> {
         if text.matches(':').count() > 1 && !text.starts_with('[') {
             let remedy = "write an IPv6 address in brackets, such as \"udp:[2001:db8::10]:5060\"";
             return self.error(key, format!("\"{text}\" does not tell address and port apart"), remedy);
         }
         let bare = text.ends_with(']') || !text.contains(':');
-        let with_port = if bare { format!("{text}:5060") } else { text.to_owned() };
+        let with_port = if bare { format!("{text}:{port}") } else { text.to_owned() };
         let resolved = with_port.to_socket_addrs().ok().and_then(|mut found| found.next());
         match (resolved, with_port.rsplit_once(':')) {
             (Some(target), Some((host, _))) if target.port() != 0 => Ok((target, host.to_owned())),

@@ -280,11 +280,12 @@ impl MediaEngine {
             }
         };
         let overlay_ip = self.config.overlay_address;
-        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into())?]));
+        let dscp = self.config.dscp;
+        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into(), dscp)?]));
         let (overlay_port, [overlay]) = overlay.map_err(|error| refused("overlay", error))?;
         let trunk_ip = self.config.trunk_address;
         let trunk = bind_from(&mut self.trunk_ports, |port| {
-            Ok([udp((trunk_ip, port).into())?, udp((trunk_ip, port + 1).into())?])
+            Ok([udp((trunk_ip, port).into(), dscp)?, udp((trunk_ip, port + 1).into(), dscp)?])
         });
         let (trunk_port, [rtp, rtcp]) = match trunk {
             Ok(bound) => bound,
@@ -324,15 +325,11 @@ fn bind_from<const N: usize>(
     Err(None)
 }
 
-fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(address: SocketAddr, dscp: u8) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // DSCP EF (RFC 4594 4.1): voice goes first where the network looks at it.
-    match address {
-        SocketAddr::V4(_) => socket.set_tos_v4(0xb8)?,
-        SocketAddr::V6(_) => socket.set_tclass_v6(0xb8)?,
-    }
+    super::mark(&socket, address, dscp)?;
     socket.bind(&address.into())?;
     Ok(UdpSocket::from_std(socket.into()))
 }

@@ -1,37 +1,101 @@
-//! SIP over TCP: one small task per connection, a bounded queue each way.
+//! SIP over TCP, TLS and WebSocket: one small task per connection, a bounded queue each way.
+
+mod tcp;
+mod tls;
+mod verify;
+mod websocket;
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sip_trunk::ConnectionId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use call_model::TrunkName;
+use sip_trunk::{ConnectionId, PeerIdentity, Transport};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+
+pub use tls::TlsFileError;
+pub(crate) use tls::TlsStore;
+pub(crate) use verify::ConnectFailure;
 
 /// Messages that may wait to be written to one connection.
 const WRITE_QUEUE: usize = 256;
 /// Pieces of data that may wait for the signalling loop.
 const READ_QUEUE: usize = 1024;
-/// Connections in all, and from one address.
+/// Connections in all, and from one address. Those whose handshake is under way count.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_PER_SOURCE: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the handshakes of TLS and WebSocket may take together.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one message may take to go out before its peer counts as one that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the system waits for a peer to acknowledge what was sent (RFC 5482).
-const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What happened on a connection.
 #[derive(Debug)]
 pub(crate) enum StreamReport {
-    Opened { connection: ConnectionId, local: SocketAddr, remote: SocketAddr, inbound: bool },
-    Data { connection: ConnectionId, bytes: Vec<u8> },
-    Closed { connection: ConnectionId },
-    ConnectFailed { connection: ConnectionId },
-    Accepted { stream: TcpStream, local: SocketAddr, remote: SocketAddr },
+    /// A peer came; its handshakes are still to be done.
+    Accepted {
+        transport: Transport,
+        stream: TcpStream,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
+    /// A connection can be used, handshakes done.
+    Opened {
+        connection: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        inbound: bool,
+        transport: Transport,
+        identity: Option<PeerIdentity>,
+        /// Whose it is, if we opened it.
+        trunk: Option<TrunkName>,
+    },
+    Data {
+        connection: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
+    /// We could not open it.
+    ConnectFailed {
+        connection: ConnectionId,
+        trunk: Option<TrunkName>,
+        failure: ConnectFailure,
+    },
+    /// A peer's handshake failed.
+    Refused {
+        connection: ConnectionId,
+        failure: ConnectFailure,
+    },
+}
+
+/// What all connections have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamSettings {
+    /// Where trunks know us, in order of preference: connections are opened from there.
+    pub(crate) own: Vec<IpAddr>,
+    /// Certificates.
+    pub(crate) tls: Arc<TlsStore>,
+    /// Origins whose pages may open WebSockets.
+    pub(crate) origins: Vec<String>,
+    /// The code point of what is sent.
+    pub(crate) dscp: u8,
+}
+
+/// What the task of a connection needs.
+#[derive(Clone, Debug)]
+struct Shared {
+    reports: mpsc::Sender<StreamReport>,
+    tls: Arc<TlsStore>,
+    origins: Arc<[String]>,
+    dscp: u8,
+    write_timeout: Duration,
+    handshake_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -44,35 +108,39 @@ struct Connection {
 #[derive(Debug)]
 pub(crate) struct Streams {
     connections: HashMap<ConnectionId, Connection>,
-    reports: mpsc::Sender<StreamReport>,
     next_inbound: u64,
-    /// Where trunks know us, from which connections are opened too.
     own: Vec<IpAddr>,
-    write_timeout: Duration,
+    shared: Shared,
     /// Connections refused because there were too many.
     pub(crate) refused: u64,
 }
 
 impl Streams {
-    /// `own` are the addresses of the listeners, in order of preference.
-    pub(crate) fn new(own: Vec<IpAddr>) -> (Self, mpsc::Receiver<StreamReport>) {
+    pub(crate) fn new(settings: StreamSettings) -> (Self, mpsc::Receiver<StreamReport>) {
         let (reports, inbox) = mpsc::channel(READ_QUEUE);
+        let shared = Shared {
+            reports,
+            tls: settings.tls,
+            origins: settings.origins.into(),
+            dscp: settings.dscp,
+            write_timeout: WRITE_TIMEOUT,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+        };
         // The top bit tells inbound connections from those that the endpoint numbers.
-        let next_inbound = 1 << 63;
-        let write_timeout = WRITE_TIMEOUT;
-        let connections = HashMap::new();
-        (Self { connections, reports, next_inbound, own, write_timeout, refused: 0 }, inbox)
+        let next_inbound = ConnectionId::INBOUND;
+        (Self { connections: HashMap::new(), next_inbound, own: settings.own, shared, refused: 0 }, inbox)
     }
 
     /// Accepts connections until the task is dropped.
-    pub(crate) fn listen(&self, listener: TcpListener) -> tokio::task::JoinHandle<()> {
-        let reports = self.reports.clone();
+    pub(crate) fn listen(&self, transport: Transport, listener: TcpListener) -> tokio::task::JoinHandle<()> {
+        let reports = self.shared.reports.clone();
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, remote)) => {
                         let Ok(local) = stream.local_addr() else { continue };
-                        if reports.send(StreamReport::Accepted { stream, local, remote }).await.is_err() {
+                        let accepted = StreamReport::Accepted { transport, stream, local, remote };
+                        if reports.send(accepted).await.is_err() {
                             return;
                         }
                     }
@@ -86,44 +154,54 @@ impl Streams {
         })
     }
 
-    /// Takes an accepted connection in, or closes it when there are too many.
-    pub(crate) fn accept(&mut self, stream: TcpStream, remote: SocketAddr) -> Option<ConnectionId> {
+    /// Takes an accepted connection in, or closes it when there are too many. What becomes of its
+    /// handshakes comes as a report.
+    pub(crate) fn accept(
+        &mut self,
+        transport: Transport,
+        stream: TcpStream,
+        (local, remote): (SocketAddr, SocketAddr),
+    ) -> Option<ConnectionId> {
         let of_source = self.connections.values().filter(|known| known.remote == remote.ip()).count();
         if self.connections.len() >= MAX_CONNECTIONS || of_source >= MAX_PER_SOURCE {
             self.refused += 1;
             return None;
         }
         let connection = ConnectionId(self.next_inbound);
-        self.next_inbound = (self.next_inbound + 1) | (1 << 63);
-        let writer = self.writer(connection, remote);
-        tokio::spawn(carry(connection, stream, writer, self.reports.clone(), self.write_timeout));
+        self.next_inbound = (self.next_inbound + 1) | ConnectionId::INBOUND;
+        let outbox = self.outbox(connection, remote);
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            tcp::prepare(&stream, remote, shared.dscp);
+            let opened = Opening { connection, local, remote, inbound: true, transport, trunk: None };
+            if let Err(failure) = receive(&shared, opened, stream, outbox).await {
+                let _ = shared.reports.send(StreamReport::Refused { connection, failure }).await;
+            }
+        });
         Some(connection)
     }
 
-    /// Opens a connection; how it went comes as a report.
-    pub(crate) fn connect(&mut self, connection: ConnectionId, remote: SocketAddr) {
-        let writer = self.writer(connection, remote);
-        let (reports, write_timeout) = (self.reports.clone(), self.write_timeout);
+    /// Opens a connection by TCP or TLS, of a trunk in the latter case; how it went comes as a report.
+    pub(crate) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        transport: Transport,
+        remote: SocketAddr,
+        trunk: Option<TrunkName>,
+    ) {
+        let outbox = self.outbox(connection, remote);
+        let shared = self.shared.clone();
         // A PBX tells its peers by their address, which is not always the one routing would choose.
         let own = self.own.iter().copied().find(|own| own.is_ipv4() == remote.is_ipv4());
         tokio::spawn(async move {
-            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, dial(own, remote)).await;
-            let stream = attempt.ok().and_then(Result::ok);
-            // A connection that is gone again has no address, and never was.
-            let opened = stream.and_then(|stream| stream.local_addr().ok().map(|local| (stream, local)));
-            match opened {
-                Some((stream, local)) => {
-                    let opened = StreamReport::Opened { connection, local, remote, inbound: false };
-                    if reports.send(opened).await.is_ok() {
-                        carry(connection, stream, writer, reports, write_timeout).await;
-                    }
-                }
-                None => drop(reports.send(StreamReport::ConnectFailed { connection }).await),
+            if let Err(failure) = open(&shared, connection, transport, (own, remote), &trunk, outbox).await {
+                let failed = StreamReport::ConnectFailed { connection, trunk, failure };
+                let _ = shared.reports.send(failed).await;
             }
         });
     }
 
-    fn writer(&mut self, connection: ConnectionId, remote: SocketAddr) -> mpsc::Receiver<Bytes> {
+    fn outbox(&mut self, connection: ConnectionId, remote: SocketAddr) -> mpsc::Receiver<Bytes> {
         let (writer, outbox) = mpsc::channel(WRITE_QUEUE);
         self.connections.insert(connection, Connection { writer, remote: remote.ip() });
         outbox
@@ -151,112 +229,102 @@ impl Streams {
     }
 }
 
-async fn dial(own: Option<IpAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(own) = own {
-        socket.bind((own, 0).into())?;
-    }
-    socket.connect(remote).await
+/// A connection that is about to be reported as open.
+#[derive(Debug)]
+struct Opening {
+    connection: ConnectionId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    inbound: bool,
+    transport: Transport,
+    trunk: Option<TrunkName>,
 }
 
-/// Carries one connection until either end closes it.
-async fn carry(
-    connection: ConnectionId,
+impl Opening {
+    /// Tells the loop. False when that has ended.
+    async fn report(self, shared: &Shared, identity: Option<PeerIdentity>) -> bool {
+        let Self { connection, local, remote, inbound, transport, trunk } = self;
+        let opened = StreamReport::Opened { connection, local, remote, inbound, transport, identity, trunk };
+        shared.reports.send(opened).await.is_ok()
+    }
+}
+
+/// Does the handshakes of a connection that a peer opened, and carries it until it ends.
+async fn receive(
+    shared: &Shared,
+    opening: Opening,
     stream: TcpStream,
-    mut outbox: mpsc::Receiver<Bytes>,
-    reports: mpsc::Sender<StreamReport>,
-    write_timeout: Duration,
-) {
-    // SIP messages are whole when written: waiting for more only delays them.
-    let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(ACKNOWLEDGE_TIMEOUT));
-    let (mut reader, mut writer) = stream.into_split();
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        tokio::select! {
-            read = reader.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break,
-                Ok(length) => {
-                    let bytes = buffer[..length].to_vec();
-                    if reports.send(StreamReport::Data { connection, bytes }).await.is_err() {
-                        return;
-                    }
-                }
-            },
-            next = outbox.recv() => match next {
-                Some(bytes) => match tokio::time::timeout(write_timeout, writer.write_all(&bytes)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => break,
-                    Err(_) => {
-                        tracing::warn!("a SIP connection was cut off: its peer does not read");
-                        break;
-                    }
-                },
-                None => {
-                    let _ = writer.shutdown().await;
-                    break;
-                }
-            },
+    outbox: mpsc::Receiver<Bytes>,
+) -> Result<(), ConnectFailure> {
+    let (connection, transport) = (opening.connection, opening.transport);
+    let within = shared.handshake_timeout;
+    let late = |_| ConnectFailure::Timeout;
+    match transport {
+        Transport::Udp | Transport::Tcp => {
+            if opening.report(shared, None).await {
+                tcp::carry(shared, connection, stream, outbox).await;
+            }
+        }
+        Transport::Tls => {
+            let accepted = tokio::time::timeout(within, tls::accept(&shared.tls, stream));
+            let (stream, identity) = accepted.await.map_err(late)??;
+            if opening.report(shared, identity).await {
+                tcp::carry(shared, connection, stream, outbox).await;
+            }
+        }
+        Transport::Ws => {
+            let accepted = tokio::time::timeout(within, websocket::accept(stream, &shared.origins));
+            let web = accepted.await.map_err(late)??;
+            if opening.report(shared, None).await {
+                websocket::carry(shared, connection, web, outbox).await;
+            }
+        }
+        Transport::Wss => {
+            let both = async {
+                let (stream, identity) = tls::accept(&shared.tls, stream).await?;
+                let web = websocket::accept(stream, &shared.origins).await?;
+                Ok::<_, ConnectFailure>((web, identity))
+            };
+            let (web, identity) = tokio::time::timeout(within, both).await.map_err(late)??;
+            if opening.report(shared, identity).await {
+                websocket::carry(shared, connection, web, outbox).await;
+            }
         }
     }
-    let _ = reports.send(StreamReport::Closed { connection }).await;
+    Ok(())
+}
+
+/// Opens a connection and carries it until it ends.
+async fn open(
+    shared: &Shared,
+    connection: ConnectionId,
+    transport: Transport,
+    (own, remote): (Option<IpAddr>, SocketAddr),
+    trunk: &Option<TrunkName>,
+    outbox: mpsc::Receiver<Bytes>,
+) -> Result<(), ConnectFailure> {
+    let dialled = tokio::time::timeout(CONNECT_TIMEOUT, tcp::dial(own, remote, shared.dscp)).await;
+    let stream = dialled.map_err(|_| ConnectFailure::Timeout)??;
+    // A connection that is gone again has no address, and never was.
+    let local = stream.local_addr()?;
+    tcp::prepare(&stream, remote, shared.dscp);
+    let (inbound, trunk) = (false, trunk.clone());
+    if transport == Transport::Tls {
+        let secured = tls::connect(&shared.tls, trunk.as_ref(), stream);
+        let secured = tokio::time::timeout(shared.handshake_timeout, secured).await;
+        let (stream, identity) = secured.map_err(|_| ConnectFailure::Timeout)??;
+        let opening = Opening { connection, local, remote, inbound, transport, trunk };
+        if opening.report(shared, identity).await {
+            tcp::carry(shared, connection, stream, outbox).await;
+        }
+        return Ok(());
+    }
+    let opening = Opening { connection, local, remote, inbound, transport, trunk };
+    if opening.report(shared, None).await {
+        tcp::carry(shared, connection, stream, outbox).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// A connection of ours to a peer that accepts it and never reads.
-    async fn to_one_that_does_not_read(
-        streams: &mut Streams,
-        inbox: &mut mpsc::Receiver<StreamReport>,
-    ) -> (ConnectionId, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = ConnectionId(1);
-        streams.connect(connection, listener.local_addr().unwrap());
-        let (peer, _) = listener.accept().await.unwrap();
-        assert!(matches!(inbox.recv().await, Some(StreamReport::Opened { inbound: false, .. })));
-        (connection, peer)
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_stops_reading_is_reported_as_closed() {
-        let (mut streams, mut inbox) = Streams::new(Vec::new());
-        streams.write_timeout = Duration::from_millis(50);
-        let (connection, _peer) = to_one_that_does_not_read(&mut streams, &mut inbox).await;
-        // More than both ends' buffers take.
-        assert!(streams.send(connection, Bytes::from(vec![0; 64 << 20])));
-        let report = tokio::time::timeout(Duration::from_secs(20), inbox.recv()).await.unwrap();
-        assert!(matches!(report, Some(StreamReport::Closed { connection: ConnectionId(1) })), "{report:?}");
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_is_told_to_whoever_sends() {
-        let (mut streams, mut inbox) = Streams::new(Vec::new());
-        let (connection, _peer) = to_one_that_does_not_read(&mut streams, &mut inbox).await;
-        let big = Bytes::from(vec![0; 1 << 20]);
-        let sent = (0..10_000).take_while(|_| streams.send(connection, big.clone())).count();
-        assert!((WRITE_QUEUE..10_000).contains(&sent), "{sent}");
-        assert_eq!(streams.open(), 0);
-        assert!(!streams.send(connection, big), "and stays gone");
-    }
-
-    #[tokio::test]
-    async fn connections_are_opened_from_the_address_that_trunks_know() {
-        let (mut streams, _inbox) = Streams::new(vec!["::1".parse().unwrap(), "127.0.0.77".parse().unwrap()]);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        streams.connect(ConnectionId(3), listener.local_addr().unwrap());
-        let (_, remote) = listener.accept().await.unwrap();
-        assert_eq!(remote.ip(), "127.0.0.77".parse::<IpAddr>().unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_is_refused_is_told() {
-        let (mut streams, mut inbox) = Streams::new(Vec::new());
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        streams.connect(ConnectionId(2), free);
-        let report = inbox.recv().await;
-        assert!(matches!(report, Some(StreamReport::ConnectFailed { connection: ConnectionId(2) })));
-    }
-}
+mod tests;
