@@ -13,7 +13,7 @@ use admin_api::{CallFilter, CallList, CallView, LadderView, RouteTest, TrunkView
 use call_model::{Address, CallId, Cause, Pii, TrunkName};
 use p2p_edge::calling::{EndedBy, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, NodeHandle, TrySendError};
-use sip_trunk::{Command, CommandError, Endpoint, Event, StreamEvent, Transmit, Transport};
+use sip_trunk::{Command, CommandError, ConnectionId, Endpoint, Event, StreamEvent, Transmit, Transport};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
@@ -138,6 +138,8 @@ struct State {
     streams: Streams,
     /// Why the last connection to a trunk could not be had, until one can.
     unreachable: HashMap<TrunkName, ConnectFailure>,
+    /// Connections to those that opened, but on which nothing has come yet.
+    unproven: HashMap<ConnectionId, TrunkName>,
     overlay_backlog: VecDeque<NodeCommand>,
     overlay_dropped: u64,
     deltas: Deltas,
@@ -163,6 +165,7 @@ impl Signalling {
         let mut state = State {
             streams,
             unreachable: HashMap::new(),
+            unproven: HashMap::new(),
             overlay_backlog: VecDeque::new(),
             overlay_dropped: 0,
             deltas: Deltas::default(),
@@ -413,20 +416,24 @@ impl Signalling {
                 }
             }
             StreamReport::Opened { connection, local, remote, inbound, transport, identity, trunk } => {
-                if let Some(trunk) = trunk
-                    && state.unreachable.remove(&trunk).is_some()
-                {
-                    tracing::info!(%trunk, "trunk {trunk}: connected again");
+                if let Some(trunk) = trunk.filter(|trunk| state.unreachable.contains_key(trunk)) {
+                    state.unproven.insert(connection, trunk);
                 }
                 let identity = identity.as_ref();
                 let opened = StreamEvent::Opened { local, remote, inbound, transport, identity };
                 endpoint.handle_stream(now, connection, opened);
             }
             StreamReport::Data { connection, bytes } => {
+                if let Some(trunk) = state.unproven.remove(&connection)
+                    && state.unreachable.remove(&trunk).is_some()
+                {
+                    tracing::info!(%trunk, "trunk {trunk}: connected again");
+                }
                 endpoint.handle_stream(now, connection, StreamEvent::Data(&bytes));
             }
             StreamReport::Closed { connection } => {
                 streams.close(connection);
+                state.unproven.remove(&connection);
                 endpoint.handle_stream(now, connection, StreamEvent::Closed);
             }
             StreamReport::Refused { connection, failure } => {
@@ -434,9 +441,11 @@ impl Signalling {
                 // Anybody may cause this.
                 tracing::debug!(reason = failure.as_str(), "SIP connection refused: {failure}");
                 self.metrics.handshake_refused(failure.as_str());
+                endpoint.handle_stream(now, connection, StreamEvent::Closed);
             }
             StreamReport::ConnectFailed { connection, trunk, failure } => {
                 streams.close(connection);
+                state.unproven.remove(&connection);
                 if let Some(trunk) = trunk {
                     self.metrics.connect_failed(&trunk, failure.as_str());
                     // Once, not at every try.

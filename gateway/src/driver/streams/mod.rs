@@ -61,13 +61,13 @@ pub(crate) enum StreamReport {
     Closed {
         connection: ConnectionId,
     },
-    /// We could not open it.
+    /// We could not open it, or it was refused as soon as it was open.
     ConnectFailed {
         connection: ConnectionId,
         trunk: Option<TrunkName>,
         failure: ConnectFailure,
     },
-    /// A peer's handshake failed.
+    /// A peer's handshake failed, or it ended its connection with an alert of TLS.
     Refused {
         connection: ConnectionId,
         failure: ConnectFailure,
@@ -262,14 +262,14 @@ async fn receive(
     match transport {
         Transport::Udp | Transport::Tcp => {
             if opening.report(shared, None).await {
-                tcp::carry(shared, connection, stream, outbox).await;
+                tcp::carry(shared, connection, stream, outbox).await?;
             }
         }
         Transport::Tls => {
             let accepted = tokio::time::timeout(within, tls::accept(&shared.tls, stream));
             let (stream, identity) = accepted.await.map_err(late)??;
             if opening.report(shared, identity).await {
-                tcp::carry(shared, connection, stream, outbox).await;
+                tcp::carry(shared, connection, stream, outbox).await?;
             }
         }
         Transport::Ws => {
@@ -315,13 +315,13 @@ async fn open(
         let (stream, identity) = secured.map_err(|_| ConnectFailure::Timeout)??;
         let opening = Opening { connection, local, remote, inbound, transport, trunk };
         if opening.report(shared, identity).await {
-            tcp::carry(shared, connection, stream, outbox).await;
+            tcp::carry(shared, connection, stream, outbox).await?;
         }
         return Ok(());
     }
     let opening = Opening { connection, local, remote, inbound, transport, trunk };
     if opening.report(shared, None).await {
-        tcp::carry(shared, connection, stream, outbox).await;
+        tcp::carry(shared, connection, stream, outbox).await?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
-use super::{Shared, StreamReport};
+use super::{ConnectFailure, Shared, StreamReport};
 
 /// How long the system waits for a peer to acknowledge what was sent (RFC 5482).
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,25 +35,31 @@ pub(super) fn prepare(stream: &TcpStream, remote: SocketAddr, dscp: u8) {
     let _ = crate::driver::mark(&socket, remote, dscp);
 }
 
-/// Carries one connection until either end closes it.
+/// Carries one connection until either end closes it. Fails when the peer ends it with an alert of TLS:
+/// in TLS 1.3 it refuses our certificate only after our handshake is done. That it is closed is then
+/// not reported yet.
 pub(super) async fn carry(
     shared: &Shared,
     connection: ConnectionId,
     stream: impl AsyncRead + AsyncWrite,
     mut outbox: mpsc::Receiver<Bytes>,
-) {
+) -> Result<(), ConnectFailure> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut buffer = vec![0; 16 * 1024];
     loop {
         tokio::select! {
             read = reader.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break,
+                Ok(0) => break,
                 Ok(length) => {
                     let bytes = buffer[..length].to_vec();
                     if shared.reports.send(StreamReport::Data { connection, bytes }).await.is_err() {
-                        return;
+                        return Ok(());
                     }
                 }
+                Err(error) => match ConnectFailure::of_handshake(&error) {
+                    refused @ ConnectFailure::Refused(_) => return Err(refused),
+                    _ => break,
+                },
             },
             next = outbox.recv() => {
                 let Some(bytes) = next else {
@@ -76,4 +82,5 @@ pub(super) async fn carry(
         }
     }
     let _ = shared.reports.send(StreamReport::Closed { connection }).await;
+    Ok(())
 }

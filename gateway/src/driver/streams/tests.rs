@@ -20,10 +20,17 @@ async fn next(inbox: &mut mpsc::Receiver<StreamReport>) -> StreamReport {
     tokio::time::timeout(Duration::from_secs(20), inbox.recv()).await.unwrap().unwrap()
 }
 
-/// Takes in every connection of a listener, as the signalling loop does.
+/// Takes in the next connection of a listener, as the signalling loop does.
 async fn accepted(streams: &mut Streams, inbox: &mut mpsc::Receiver<StreamReport>) -> StreamReport {
-    let StreamReport::Accepted { transport, stream, local, remote } = next(inbox).await else {
-        panic!("nobody came")
+    let (transport, stream, local, remote) = loop {
+        match next(inbox).await {
+            StreamReport::Accepted { transport, stream, local, remote } => {
+                break (transport, stream, local, remote);
+            }
+            // Of those that came before.
+            StreamReport::Closed { connection } => streams.close(connection),
+            other => panic!("{other:?}"),
+        }
     };
     streams.accept(transport, stream, (local, remote)).unwrap();
     next(inbox).await

@@ -104,7 +104,8 @@ impl ConnectFailure {
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
-            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            // An authority of the same name with another key is another authority.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             other => Self::BadCertificate(other.to_string()),
         }
     }
