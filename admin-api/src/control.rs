@@ -31,10 +31,32 @@ pub trait Control: Send + Sync + 'static {
     ) -> impl Future<Output = Result<RouteTest, Unavailable>> + Send;
     /// Lists the trunks.
     fn trunks(&self) -> impl Future<Output = Result<Vec<TrunkView>, Unavailable>> + Send;
+    /// Reads the configuration again and applies what can change.
+    fn reload(&self) -> impl Future<Output = Result<Reloaded, ReloadFailure>> + Send;
     /// Says how the daemon is. Must not wait for the signalling loop longer than a second.
     fn health(&self) -> impl Future<Output = Health> + Send;
     /// Returns the metrics in OpenMetrics text form. Must not wait for the signalling loop.
     fn metrics(&self) -> String;
+}
+
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose change is in force.
+    pub applied: Vec<String>,
+    /// Keys whose change needs a restart.
+    pub restart: Vec<String>,
+}
+
+/// Why the configuration in force stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadFailure {
+    /// The file has a fault: file, line, key, and remedy.
+    #[error("{0}")]
+    Broken(String),
+    /// The daemon did not answer in time.
+    #[error("the daemon did not answer in time: try again")]
+    Unavailable,
 }
 
 /// Narrows a list of calls.
@@ -111,7 +133,7 @@ pub enum CallState {
 pub struct CallView {
     /// The call id, 32 hexadecimal digits.
     pub id: String,
-    /// `overlay_to_trunk` or `trunk_to_overlay`.
+    /// `overlay_to_trunk`, `trunk_to_overlay` or `trunk_to_trunk`.
     pub direction: String,
     /// Where it stands.
     pub state: CallState,
@@ -119,8 +141,14 @@ pub struct CallView {
     pub from: Option<String>,
     /// The called number or handle.
     pub to: String,
-    /// The trunk, once one was chosen.
+    /// The trunk, once one was chosen; of a call between two trunks, the one it came by.
     pub trunk: Option<String>,
+    /// The trunk by which a call from another goes on, once one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onward: Option<String>,
+    /// Who is connected on the trunk, where it said so and that is not the number called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<String>,
     /// When it began, RFC 3339 UTC with milliseconds.
     pub started: String,
     /// Milliseconds from the beginning to the first ringing or early media.
@@ -133,7 +161,7 @@ pub struct CallView {
     pub outcome: Option<String>,
     /// Why it ended; absent while the call is live.
     pub cause: Option<CauseView>,
-    /// Who ended it: `overlay`, `trunk` or `gateway`.
+    /// Who ended it: `overlay`, `trunk`, `onward` or `gateway`.
     pub released_by: Option<String>,
     /// DTMF digits that passed, in each direction.
     pub dtmf_digits: u32,
@@ -141,6 +169,9 @@ pub struct CallView {
     pub overlay: LegView,
     /// Media received from the trunk.
     pub trunk_leg: LegView,
+    /// Media received from the trunk by which a call from another goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onward_leg: Option<LegView>,
 }
 
 /// A Q.850 cause, with the SIP status beside it where there was one.
@@ -204,7 +235,7 @@ pub struct WhyView {
 pub struct ExchangeView {
     /// Milliseconds since the call began.
     pub at_ms: f64,
-    /// Sender: `overlay`, `gateway` or `trunk`.
+    /// Sender: `overlay`, `gateway`, `trunk` or `onward`.
     pub from: String,
     /// Receiver, likewise.
     pub to: String,

@@ -41,6 +41,10 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "Not found", detail)
     }
 
+    pub(crate) fn broken_configuration(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Configuration not taken", detail)
+    }
+
     pub(crate) fn bad_parameter(name: &'static str, detail: impl Into<String>) -> Self {
         Self { pointer: Some(name), ..Self::new(StatusCode::BAD_REQUEST, "Bad parameter", detail) }
     }

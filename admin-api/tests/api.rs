@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use admin_api::{
-    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, RouteTest, Scope,
-    TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
+    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure,
+    Reloaded, RouteTest, Scope, TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
 };
 use call_model::{Address, CallId, TrunkName};
 
@@ -59,6 +59,12 @@ impl Control for Memory {
             overlay_peers: 0,
             reservations: 0,
             records: 0,
+        }
+    }
+    async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
+        match self.answers {
+            true => Ok(Reloaded { applied: vec!["routes".into()], restart: Vec::new() }),
+            false => Err(ReloadFailure::Broken("causeway.toml:7: routes".into())),
         }
     }
     fn metrics(&self) -> String {
@@ -146,6 +152,19 @@ fn a_reader_cannot_hang_up() {
     assert_eq!(ask(server.address(), "DELETE", &path, Some("operator")).0, 202);
     let other = format!("/v1/calls/{}", CallId::new(2, 2));
     assert_eq!(ask(server.address(), "DELETE", &other, Some("operator")).0, 404);
+}
+
+#[test]
+fn g05_a_reload_tells_what_came_of_it_to_operators_only() {
+    let server = start(true);
+    assert_eq!(ask(server.address(), "POST", "/v1/reload", Some("reader")).0, 403);
+    let (status, answer) = ask(server.address(), "POST", "/v1/reload", Some("operator"));
+    assert_eq!(status, 200);
+    assert!(answer.contains(r#""applied":["routes"]"#), "{answer}");
+    let server = start(false);
+    let (status, answer) = ask(server.address(), "POST", "/v1/reload", Some("operator"));
+    assert_eq!(status, 422);
+    assert!(answer.contains("causeway.toml:7: routes"), "{answer}");
 }
 
 #[test]

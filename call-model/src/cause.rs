@@ -35,6 +35,7 @@ causes! {
     21 CALL_REJECTED "call rejected"
     22 NUMBER_CHANGED "number changed"
     23 REDIRECTION_TO_NEW_DESTINATION "redirection to new destination"
+    24 ANONYMOUS_CALL_REJECTED "call rejected due to feature at the destination"
     25 EXCHANGE_ROUTING_ERROR "exchange routing error"
     26 NON_SELECTED_USER_CLEARING "non-selected user clearing"
     27 DESTINATION_OUT_OF_ORDER "destination out of order"

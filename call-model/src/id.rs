@@ -51,24 +51,19 @@ impl FromStr for CallId {
 pub enum Side {
     /// The leg towards the peer-to-peer overlay.
     Overlay,
-    /// The leg towards the PBX or carrier.
+    /// The leg towards the PBX or carrier; of a call between two trunks, the one it came by.
     Trunk,
+    /// The leg towards the trunk by which a call from another trunk goes on.
+    Onward,
 }
 
 impl Side {
-    /// Returns the other leg.
-    pub fn other(self) -> Self {
-        match self {
-            Side::Overlay => Side::Trunk,
-            Side::Trunk => Side::Overlay,
-        }
-    }
-
     /// Returns the name used in metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Side::Overlay => "overlay",
             Side::Trunk => "trunk",
+            Side::Onward => "onward",
         }
     }
 }

@@ -5,8 +5,10 @@ pub enum Actor {
     Overlay,
     /// This gateway.
     Gateway,
-    /// The PBX or carrier.
+    /// The PBX or carrier; of a call between two trunks, the one it came by.
     Trunk,
+    /// The trunk by which a call from another trunk goes on.
+    Onward,
 }
 
 impl Actor {
@@ -16,6 +18,7 @@ impl Actor {
             Actor::Overlay => "overlay",
             Actor::Gateway => "gateway",
             Actor::Trunk => "trunk",
+            Actor::Onward => "onward",
         }
     }
 }

@@ -10,5 +10,6 @@ pub mod config;
 mod control;
 mod driver;
 pub mod lifecycle;
+mod reload;
 pub mod switch;
 mod telemetry;

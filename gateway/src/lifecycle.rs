@@ -2,8 +2,8 @@
 //!
 //! Start: configuration, identity, then everything is bound, then it is ready. SIGTERM: no new
 //! calls, live ones run on up to `limits.drain_s`, then they are ended with BYE and overlay `bye`.
-//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP: the files of TLS are read
-//! again; the configuration itself is read at start only.
+//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP: the configuration and the
+//! files of TLS are read again, as `causeway reload` does.
 
 mod certificates;
 
@@ -20,19 +20,19 @@ use p2p_edge::identity::{
 };
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
-use sip_trunk::{Endpoint, EndpointConfig, Listener, TrunkConfig};
+use sip_trunk::{Endpoint, EndpointConfig, Listener, Redirects, Replacing, Transfers, TrunkConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::certificates::Certificates;
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
 use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
 use crate::driver::{StreamSettings, TlsStore};
+use crate::reload::Reloader;
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
-
-use self::certificates::Certificates;
 
 /// Requests of the admin side that may wait.
 const REQUESTS: usize = 256;
@@ -279,12 +279,12 @@ pub fn main(file: &Path) -> ExitCode {
 #[derive(Debug)]
 pub struct Daemon {
     requests: mpsc::Sender<Request>,
+    reloader: Arc<Reloader>,
     node: NodeHandle,
     signalling: tokio::task::JoinHandle<Result<(), LoopError>>,
     figures: tokio::task::JoinHandle<()>,
     admin: Option<AdminServer>,
     online: watch::Receiver<bool>,
-    certificates: Certificates,
     drain: Duration,
 }
 
@@ -325,11 +325,14 @@ impl Daemon {
         let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
+        let certificates = Certificates::new(tls, Arc::clone(&metrics));
+        let reloader = Reloader::new(config.clone(), requests.clone(), certificates.clone());
         let admin = match &config.admin {
             None => None,
             Some(admin) => {
                 let control = GatewayControl {
                     requests: requests.clone(),
+                    reloader: Arc::clone(&reloader),
                     node: node.clone(),
                     metrics: Arc::clone(&metrics),
                     online: online.clone(),
@@ -340,16 +343,8 @@ impl Daemon {
             }
         };
         let drain = config.limits.drain;
-        let switch_config = SwitchConfig {
-            trunks: config.trunks.clone(),
-            routes: config.routes,
-            numbers: config.numbers,
-            policy: config.policy,
-            limits: config.limits,
-        };
-        let certificates = Certificates::new(tls, Arc::clone(&metrics));
-        let figures = keep_figures(node.clone(), Arc::clone(&metrics), certificates.clone());
-        let figures = tokio::spawn(figures);
+        let switch_config = switch_config(&config);
+        let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics), certificates));
         let signalling = Signalling {
             endpoint,
             switch: Switch::new(switch_config, now, unix),
@@ -365,7 +360,7 @@ impl Daemon {
             trunks: config.trunks,
         };
         let signalling = tokio::spawn(signalling.run());
-        Ok(Self { requests, node, signalling, figures, admin, online, certificates, drain })
+        Ok(Self { requests, reloader, node, signalling, figures, admin, online, drain })
     }
 
     /// Returns where the admin API listens, if it does.
@@ -389,8 +384,7 @@ impl Daemon {
     /// # Errors
     /// When the signals cannot be had or the signalling loop ended by itself.
     pub async fn run(mut self) -> Result<(), StartError> {
-        let mut signals = Signals::new()?;
-        signals.certificates = Some(self.certificates.clone());
+        let mut signals = Signals::new(Arc::clone(&self.reloader))?;
         let patient = tokio::select! {
             wish = signals.next() => wish == Wish::Drain,
             ended = &mut self.signalling => return Err(ended_by_itself(&ended)),
@@ -461,20 +455,18 @@ struct Signals {
     interrupt: Signal,
     quit: Signal,
     hang_up: Signal,
-    /// What is read again on SIGHUP.
-    certificates: Option<Certificates>,
+    reloader: Arc<Reloader>,
 }
 
 impl Signals {
-    fn new() -> Result<Self, StartError> {
+    fn new(reloader: Arc<Reloader>) -> Result<Self, StartError> {
         let heed = |kind| signal(kind).map_err(|error| StartError::System(format!("signals: {error}")));
         Ok(Self {
             terminate: heed(SignalKind::terminate())?,
             interrupt: heed(SignalKind::interrupt())?,
             quit: heed(SignalKind::quit())?,
-            // Heeded so that it does not kill the daemon with its calls.
             hang_up: heed(SignalKind::hangup())?,
-            certificates: None,
+            reloader,
         })
     }
 
@@ -484,13 +476,15 @@ impl Signals {
                 _ = self.terminate.recv() => return Wish::Drain,
                 _ = self.interrupt.recv() => return Wish::Stop,
                 _ = self.quit.recv() => return Wish::Stop,
-                _ = self.hang_up.recv() => {
-                    if let Some(certificates) = &self.certificates {
-                        certificates.reload();
-                    }
-                }
+                _ = self.hang_up.recv() => self.read_again(),
             }
         }
+    }
+
+    /// SIGHUP. In a task of its own: the other signals are heeded meanwhile.
+    fn read_again(&self) {
+        let reloader = Arc::clone(&self.reloader);
+        tokio::spawn(async move { drop(reloader.reload().await) });
     }
 }
 
@@ -502,17 +496,29 @@ fn raise_descriptor_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Every call takes three sockets, which stay open while their ports rest after it; the overlay,
+/// Every call takes up to four sockets, which stay open while their ports rest after it; the overlay,
 /// the trunks and the files take some more.
 fn too_few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
     const SPARE: u64 = 256;
-    let wanted = 3 * config.limits.calls as u64 + SPARE;
+    let wanted = 4 * config.limits.calls as u64 + SPARE;
     let limit = limit.filter(|limit| config.overlay.role == Role::Gateway && *limit < wanted)?;
     let calls = config.limits.calls;
     Some(format!(
         "limits.calls: {calls} calls need {wanted} open files, and the system allows {limit}; \
          raise the limit (LimitNOFILE, ulimit -n) or lower limits.calls"
     ))
+}
+
+/// What the switch is told of a configuration.
+pub(crate) fn switch_config(config: &Config) -> SwitchConfig {
+    SwitchConfig {
+        trunks: config.trunks.clone(),
+        routes: config.routes.clone(),
+        numbers: config.numbers.clone(),
+        policy: config.policy.clone(),
+        limits: config.limits,
+        emergency: config.emergency.clone(),
+    }
 }
 
 fn endpoint_config(config: &Config) -> EndpointConfig {
@@ -525,11 +531,14 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
         endpoint.user_agent.clone_from(&sip.user_agent);
         endpoint.unknown_source = sip.unknown_source;
     }
-    endpoint.limits.calls = config.limits.calls;
+    // A call between two trunks is two to the endpoint; the switch counts it as one.
+    let transit = config.routes.iter().any(|route| !route.from.is_empty());
+    endpoint.limits.calls = config.limits.calls.saturating_mul(if transit { 2 } else { 1 });
     endpoint
 }
 
-fn trunk_config(trunk: &Trunk) -> TrunkConfig {
+/// What the SIP endpoint is told of a trunk.
+pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
     let plain = TrunkConfig::new(trunk.name.clone(), trunk.target);
     let base = match &trunk.profile {
         Some(profile) => plain.with_profile(profile),
@@ -557,6 +566,13 @@ fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),
         delayed_offer: trunk.delayed_offer,
+        // The switch has no gates for these: whatever a profile says, they are off.
+        transfers: Transfers::Refuse,
+        replacing: Replacing::Off,
+        redirects: Redirects::default(),
+        portability: trunk.portability.unwrap_or(base.portability),
+        trunk_group: trunk.trunk_group.clone(),
+        interconnect: trunk.interconnect.clone(),
         ..base
     }
 }

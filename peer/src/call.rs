@@ -29,6 +29,8 @@ pub(crate) struct Call {
     pub(crate) negotiation: Negotiation,
     pub(crate) media: Option<MediaHandle>,
     pub(crate) options: CallOptions,
+    /// The other side is a gateway, whose word for a number counts.
+    pub(crate) through_gateway: bool,
     pub(crate) media_up: bool,
     pub(crate) media_failed: bool,
     pub(crate) held_here: bool,
@@ -54,6 +56,7 @@ impl Call {
             negotiation,
             media,
             options,
+            through_gateway: false,
             media_up: false,
             media_failed: false,
             held_here: false,

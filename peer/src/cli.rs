@@ -164,6 +164,9 @@ pub struct AnswerArguments {
     /// Wav file to play as early media, with early:TIME.
     #[arg(long)]
     pub early: Option<PathBuf>,
+    /// Refuse callers who ask not to be shown.
+    #[arg(long)]
+    pub reject_anonymous: bool,
     /// What to do in the call.
     #[command(flatten)]
     pub script: ScriptArguments,

@@ -9,6 +9,7 @@
 //! {"command":"answer","echo":true}
 //! {"command":"hold","on":true}
 //! {"command":"policy","mode":"early:2s","early":"please-wait.wav","echo":true}
+//! {"command":"policy","mode":"manual","reject_anonymous":true}
 //! ```
 
 use std::io;
@@ -120,7 +121,8 @@ pub fn parse(line: &str, load: &dyn Fn(&Path) -> Result<Clip, AudioError>) -> Re
             let early = fields.clip("early")?;
             let mode =
                 parse_mode(&mode, early).map_err(|message| Complaint::new("mode", message, MODE_REMEDY))?;
-            Command::Policy(AnswerPolicy { mode, options: fields.options()? })
+            let reject_anonymous = fields.flag("reject_anonymous")?.unwrap_or(false);
+            Command::Policy(AnswerPolicy { mode, options: fields.options()?, reject_anonymous })
         }
         "status" => Command::Status,
         "quit" => Command::Quit,
@@ -478,6 +480,8 @@ mod tests {
         let Ok(Command::Answer { call: Some(_), options: Some(options) }) = read(line) else { panic!() };
         assert!(options.echo);
         assert!(matches!(read(r#"{"command":"hold","on":false}"#), Ok(Command::Hold { on: false, .. })));
+        let policy = read(r#"{"command":"policy","mode":"manual","reject_anonymous":true}"#);
+        assert!(matches!(policy, Ok(Command::Policy(AnswerPolicy { reject_anonymous: true, .. }))));
         let policy = read(r#"{"command":"policy","mode":"early:200ms","early":"good.wav"}"#);
         let Ok(Command::Policy(AnswerPolicy { mode: AnswerMode::Early { wait, clip: Some(_) }, .. })) =
             policy

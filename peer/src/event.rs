@@ -121,6 +121,18 @@ pub enum Event {
         /// `local` or `far`.
         by: &'static str,
     },
+    /// Another is connected on the telephone side than before.
+    Connected {
+        /// The call.
+        #[serde(serialize_with = "as_text")]
+        call: CallId,
+        /// Number or handle of the party; absent where it is unknown or private.
+        party: Option<String>,
+        /// Name of the party for display.
+        display_name: Option<String>,
+        /// Whether the party asked not to be shown.
+        private: bool,
+    },
     /// Text from the other user.
     Message {
         /// The call.

@@ -296,7 +296,8 @@ async fn policy(arguments: &AnswerArguments, rate: u32) -> Result<AnswerPolicy, 
     let early = clip(arguments.early.as_deref(), rate).await?;
     let mode =
         parse_mode(&arguments.mode, early).map_err(|message| Failure::Usage(format!("--mode: {message}")))?;
-    Ok(AnswerPolicy { mode, options: options(&arguments.script, rate).await? })
+    let reject_anonymous = arguments.reject_anonymous;
+    Ok(AnswerPolicy { mode, options: options(&arguments.script, rate).await?, reject_anonymous })
 }
 
 async fn options(arguments: &ScriptArguments, rate: u32) -> Result<CallOptions, Failure> {

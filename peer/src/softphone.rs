@@ -45,6 +45,8 @@ pub struct AnswerPolicy {
     pub mode: AnswerMode,
     /// What to do in the call then.
     pub options: CallOptions,
+    /// Refuse callers who ask not to be shown: cause 24, which is SIP 433 (RFC 5079).
+    pub reject_anonymous: bool,
 }
 
 /// When to answer a call.

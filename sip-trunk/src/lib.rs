@@ -12,6 +12,7 @@ pub mod auth;
 pub mod cause;
 mod dialog;
 mod endpoint;
+pub mod referral;
 pub mod sdp;
 mod text;
 mod transaction;
@@ -22,9 +23,10 @@ pub use endpoint::{
     Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
     Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
 };
+pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use trunk::certificate::{PeerIdentity, SubjectName};
 pub use trunk::details::CallDetails;
 pub use trunk::{
-    LargeRequests, Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus,
-    Reliable, TrunkConfig, TrunkState, TrunkStatus,
+    LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError, RegistrationState,
+    RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState, TrunkStatus,
 };

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod between_trunks;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::lab::{
     self, Asterisk, AsteriskOptions, Authority, Baresip, BaresipOptions, Daemon, DaemonOptions, Folder,
-    Originate, Phone, PhoneOptions, Speech, TrunkOptions, ports,
+    Originate, Phone, PhoneOptions, Signal, Speech, TrunkOptions, ports,
 };
 
 const SOON: Duration = Duration::from_secs(20);

@@ -25,11 +25,11 @@ const TICK_SAMPLES: usize = 160;
 /// Most ticks that are caught up after a late wake-up; audio older than that is given up.
 const MAX_CATCH_UP: u32 = 10;
 /// Most events that wait to be polled.
-const MAX_EVENTS: usize = 64;
+pub(crate) const MAX_EVENTS: usize = 64;
 /// A digit is forwarded no shorter than what receivers must detect (ITU-T Q.24) ...
-const MIN_DIGIT_MS: u16 = 40;
+pub(crate) const MIN_DIGIT_MS: u16 = 40;
 /// ... and no longer than this, for it holds the voice up meanwhile.
-const MAX_DIGIT_MS: u16 = 1_000;
+pub(crate) const MAX_DIGIT_MS: u16 = 1_000;
 
 /// Which of the two sockets of a leg is meant. The overlay leg has [`Port::Rtp`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,9 +131,9 @@ pub enum BridgeEvent {
 
 /// When a side was last heard.
 #[derive(Debug, Default)]
-struct Watch {
-    heard: bool,
-    deadline: Option<Instant>,
+pub(crate) struct Watch {
+    pub(crate) heard: bool,
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
@@ -230,11 +230,7 @@ impl Bridge {
 
     /// Says whether either side holds the other: silence is then as it should be.
     fn is_held(&self) -> bool {
-        // `c=0.0.0.0` is the hold of RFC 2543 (RFC 3264 8.4).
-        let trunk_holds = |media: &LegMedia| {
-            media.remote_rtp.ip().is_unspecified() || !(media.direction.sends() && media.direction.receives())
-        };
-        self.overlay_held || self.trunk.media().is_some_and(trunk_holds)
+        self.overlay_held || self.trunk.is_held()
     }
 
     /// Counts the time without media from now on, on the sides that had begun to count.
@@ -252,6 +248,7 @@ impl Bridge {
             && match side {
                 Side::Overlay => self.overlay_out.queue_dtmf(digit, duration_ms),
                 Side::Trunk => self.trunk_out.queue_dtmf(digit, duration_ms),
+                Side::Onward => false,
             }
     }
 
@@ -260,6 +257,7 @@ impl Bridge {
         match side {
             Side::Overlay => self.overlay.has_telephone_event(),
             Side::Trunk => self.trunk.has_telephone_event(),
+            Side::Onward => false,
         }
     }
 
@@ -296,6 +294,7 @@ impl Bridge {
                 self.trunk_in.receive(now, received);
                 self.take_digits();
             }
+            Side::Onward => {}
         }
     }
 
@@ -423,6 +422,7 @@ impl Bridge {
         match side {
             Side::Overlay => self.overlay_in.quality(&self.overlay),
             Side::Trunk => self.trunk_in.quality(&self.trunk),
+            Side::Onward => LegQuality::default(),
         }
     }
 
@@ -476,7 +476,7 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
-fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
+pub(crate) fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
     if events.len() < MAX_EVENTS {
         events.push_back(event);
     }

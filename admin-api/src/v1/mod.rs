@@ -10,11 +10,11 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use crate::auth::{Scope, Tokens};
-use crate::control::{Control, HealthState};
+use crate::control::{Control, HealthState, ReloadFailure, Unavailable};
 use crate::error::Problem;
 
 /// What every handler shares.
@@ -33,6 +33,7 @@ pub(crate) fn router<C: Control>(app: Arc<App<C>>) -> Router {
         .route("/v1/routes/test", get(routes::test::<C>))
         .route("/v1/trunks", get(trunks::list::<C>))
         .route("/v1/trunks/{name}", get(trunks::one::<C>))
+        .route("/v1/reload", post(reload::<C>))
         .route("/v1/health", get(health::<C>))
         .route("/metrics", get(metrics::<C>))
         .fallback(|| async {
@@ -60,6 +61,14 @@ async fn health<C: Control>(State(app): State<Arc<App<C>>>) -> Response {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, Json(health)).into_response()
+}
+
+async fn reload<C: Control>(State(app): State<Arc<App<C>>>) -> Response {
+    match app.control.reload().await {
+        Ok(reloaded) => Json(reloaded).into_response(),
+        Err(ReloadFailure::Broken(problem)) => Problem::broken_configuration(problem).into_response(),
+        Err(ReloadFailure::Unavailable) => Problem::from(Unavailable).into_response(),
+    }
 }
 
 async fn metrics<C: Control>(State(app): State<Arc<App<C>>>) -> Response {

@@ -77,6 +77,15 @@ impl Client {
         self.finish(request.call(), true)
     }
 
+    /// Asks with POST. Returns the answer, and whether it is a refusal of what was asked.
+    pub(super) fn post(&self, path: &str) -> Result<(Answer, bool)> {
+        let request =
+            self.agent.post(format!("{}{path}", self.url)).header("Authorization", self.authorization());
+        let answer = request.send_empty();
+        let refused = answer.as_ref().is_ok_and(|answer| answer.status() == 422);
+        Ok((self.finish(answer, refused)?, refused))
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<Answer> {
         let request =
             self.agent.delete(format!("{}{path}", self.url)).header("Authorization", self.authorization());

@@ -16,10 +16,15 @@ pub(super) fn draw(ladder: &LadderView) -> String {
     };
     let trunk = call.trunk.as_deref().unwrap_or("trunk");
     let mut text = format!("call {} at {}\n\n", call.id, call.started);
-    let heads = [format!("overlay ({left})"), "causeway".to_owned(), format!("{trunk} ({right})")];
+    let heads = match &call.onward {
+        Some(onward) => {
+            [format!("{trunk} ({from})"), "causeway".to_owned(), format!("{onward} ({})", call.to)]
+        }
+        None => [format!("overlay ({left})"), "causeway".to_owned(), format!("{trunk} ({right})")],
+    };
     text += &heading(&heads);
     for exchange in &ladder.exchanges {
-        text += &rung(exchange);
+        text += &rung(exchange, call.onward.is_some());
     }
     text += &format!("{:TIME$}│{:SPAN$}│{:SPAN$}│\n", "", "", "");
     if ladder.dropped > 0 {
@@ -46,16 +51,17 @@ fn heading(heads: &[String; 3]) -> String {
     format!("{}\n", line.into_iter().collect::<String>().trim_end())
 }
 
-fn column(actor: &str) -> usize {
+fn column(actor: &str, between_trunks: bool) -> usize {
     match actor {
         "overlay" => 0,
         "gateway" => 1,
+        "trunk" if between_trunks => 0,
         _ => 2,
     }
 }
 
-fn rung(exchange: &ExchangeView) -> String {
-    let (from, to) = (column(&exchange.from), column(&exchange.to));
+fn rung(exchange: &ExchangeView, between_trunks: bool) -> String {
+    let (from, to) = (column(&exchange.from, between_trunks), column(&exchange.to, between_trunks));
     let label: String = exchange.label.chars().take(SPAN - 6).collect();
     let arrow = format!("─ {label} ─");
     let fill = SPAN.saturating_sub(1 + arrow.chars().count());

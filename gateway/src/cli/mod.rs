@@ -77,6 +77,9 @@ enum Command {
         #[arg(long, default_value = "/etc/causeway/causeway.toml")]
         config: PathBuf,
     },
+    /// Have the daemon read its configuration again. Exits 78 when the file has a fault: then the
+    /// configuration in force stays.
+    Reload,
     /// Tokens for the admin API.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -141,6 +144,12 @@ fn profiles(name: Option<&str>) -> Result<String> {
     Ok(chosen.join("\n"))
 }
 
+/// What the daemon says where it does not do what was asked.
+#[derive(serde::Deserialize)]
+struct Problem {
+    detail: String,
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -201,6 +210,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
             say(&text, false);
             let ready = report.state == admin_api::HealthState::Ready;
             return Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Reload => {
+            let (answer, refused) = client()?.post("/v1/reload")?;
+            if refused {
+                let problem: Problem = answer.read()?;
+                say(&if json { answer.pretty() } else { problem.detail }, true);
+                return Ok(ExitCode::from(78));
+            }
+            if json { answer.pretty() } else { show::reloaded(&answer.read()?) }
         }
         Command::Check { config } => return Ok(check(&config)),
         Command::Token(TokenCommand::New) => new_token()?,

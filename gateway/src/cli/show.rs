@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use admin_api::{CallList, CallView, DecisionView, Health, LegView, RouteTest, TrunkView, WhyView};
+use admin_api::{CallList, CallView, DecisionView, Health, LegView, Reloaded, RouteTest, TrunkView, WhyView};
 use serde::Deserialize;
 
 /// Lays rows out in columns as wide as their widest cell.
@@ -89,6 +89,12 @@ pub(super) fn call(call: &CallView) -> String {
     if let Some(trunk) = &call.trunk {
         let _ = write!(text, " by trunk {trunk}");
     }
+    if let Some(onward) = &call.onward {
+        let _ = write!(text, " and trunk {onward}");
+    }
+    if let Some(connected) = &call.connected {
+        let _ = write!(text, ", connected to {connected}");
+    }
     let _ = write!(
         text,
         "\n  started {}; ringing or early media after {}; answered after {}; {} DTMF digits\n",
@@ -97,8 +103,16 @@ pub(super) fn call(call: &CallView) -> String {
         milliseconds(call.setup_ms),
         call.dtmf_digits
     );
-    text += &leg("overlay", &call.overlay);
-    text += &leg("trunk", &call.trunk_leg);
+    match &call.onward_leg {
+        Some(onward) => {
+            text += &leg("trunk it came by", &call.trunk_leg);
+            text += &leg("trunk it went on by", onward);
+        }
+        None => {
+            text += &leg("overlay", &call.overlay);
+            text += &leg("trunk", &call.trunk_leg);
+        }
+    }
     if let Some(cause) = &call.cause {
         let by = call.released_by.as_deref().unwrap_or("nobody known");
         let _ = writeln!(text, "  ended by {by}: {} (Q.850 {})", cause.text, cause.q850);
@@ -166,6 +180,15 @@ pub(super) fn health(health: &Health) -> String {
     );
     for address in &health.overlay_addresses {
         let _ = writeln!(text, "  {address}");
+    }
+    text
+}
+
+pub(super) fn reloaded(reloaded: &Reloaded) -> String {
+    let listed = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+    let mut text = format!("applied: {}\n", listed(&reloaded.applied));
+    if !reloaded.restart.is_empty() {
+        let _ = writeln!(text, "needs a restart: {}", listed(&reloaded.restart));
     }
     text
 }

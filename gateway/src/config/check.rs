@@ -1,5 +1,6 @@
 //! From the file as written to the configuration as used.
 
+mod emergency;
 mod media;
 mod register;
 mod tls;
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
-use call_model::{Handle, Number};
+use call_model::{Handle, Number, TrunkName};
 use sip_trunk::{Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
@@ -99,6 +100,7 @@ impl Check<'_> {
         let trunks = self.trunks(file.trunks, sip.as_ref())?;
         let routes = self.routes(file.routes, &trunks)?;
         let numbers = self.numbers(file.numbers)?;
+        let emergency = self.emergency(file.emergency, &trunks)?;
         if overlay.role == Role::Supernode {
             let gateways_own = [
                 ("trunks", !trunks.is_empty()),
@@ -132,6 +134,7 @@ impl Check<'_> {
             routes,
             numbers,
             policy: self.policy(file.policy)?,
+            emergency,
             admin,
             log: self.log(file.log)?,
         })
@@ -323,22 +326,27 @@ impl Check<'_> {
             if route.trunks.is_empty() {
                 return self.error(format!("{at}.trunks"), "no trunk", "name at least one");
             }
-            let mut names = Vec::new();
-            for text in &route.trunks {
-                let Some(trunk) = trunks.iter().find(|trunk| trunk.name.as_str() == text) else {
-                    let problem = format!("no trunk is called \"{text}\"");
-                    return self.error(
-                        format!("{at}.trunks"),
-                        problem,
-                        "name a [[trunks]] entry of this file",
-                    );
-                };
-                names.push(trunk.name.clone());
-            }
-            routes.push(Route { index, prefix, trunks: names });
+            let named = |key: &str, texts: &[String]| {
+                texts
+                    .iter()
+                    .map(|text| self.trunk_called(&format!("{at}.{key}"), text, trunks))
+                    .collect::<Checked<Vec<TrunkName>>>()
+            };
+            let (names, from) = (named("trunks", &route.trunks)?, named("from", &route.from)?);
+            routes.push(Route { index, prefix, trunks: names, from });
         }
         routes.sort_by_key(|route| (std::cmp::Reverse(route.prefix.len()), route.index));
         Ok(routes)
+    }
+
+    fn trunk_called(&self, key: &str, text: &str, trunks: &[Trunk]) -> Checked<TrunkName> {
+        match trunks.iter().find(|trunk| trunk.name.as_str() == text) {
+            Some(trunk) => Ok(trunk.name.clone()),
+            None => {
+                let problem = format!("no trunk is called \"{text}\"");
+                self.error(key, problem, "name a [[trunks]] entry of this file")
+            }
+        }
     }
 
     fn numbers(&self, raw: std::collections::BTreeMap<String, String>) -> Checked<HashMap<Number, Handle>> {

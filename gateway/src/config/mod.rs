@@ -15,10 +15,12 @@ use std::time::Duration;
 use admin_api::{Scope, TokenDigest};
 use call_model::{Codec, Handle, Number, TrunkName};
 use sip_trunk::auth::Credentials;
-use sip_trunk::trunk::LargeRequests;
+use sip_trunk::trunk::details::Interconnect;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
+use sip_trunk::trunk::parameters::TrunkGroup;
 use sip_trunk::trunk::profile::Profile;
+use sip_trunk::trunk::{GroupForm, LargeRequests};
 use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{Registration, Reliable, Transport, UnknownSource};
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub numbers: HashMap<Number, Handle>,
     /// What is permitted.
     pub policy: Policy,
+    /// What becomes of emergency calls of overlay users.
+    pub emergency: Emergency,
     /// Bounds on live calls.
     pub limits: Limits,
     /// The admin listener; `None` switches it off.
@@ -130,7 +134,7 @@ pub struct Tls {
 }
 
 /// What is particular about TLS with one trunk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrunkTls {
     /// PEM file of the authorities that may have issued its certificate; `None`: those of the system.
     pub ca: Option<PathBuf>,
@@ -222,6 +226,14 @@ pub struct Trunk {
     pub delayed_offer: bool,
     /// Number shown for callers that have none of their own.
     pub default_caller: Option<Number>,
+    /// A call that came by it may go out by it again.
+    pub hairpin: bool,
+    /// Number portability parameters are passed on to it (RFC 4694); `None`: as the profile has it.
+    pub portability: Option<bool>,
+    /// The trunk group stamped on calls to it, by which calls may also ask for it (RFC 4904).
+    pub trunk_group: Option<(TrunkGroup, GroupForm)>,
+    /// It leads to another network: charging vectors are kept and made (RFC 7315).
+    pub interconnect: Option<Interconnect>,
 }
 
 /// One `[[routes]]` entry.
@@ -233,6 +245,24 @@ pub struct Route {
     pub prefix: String,
     /// Trunks in the order in which they are tried.
     pub trunks: Vec<TrunkName>,
+    /// Trunks that may call by this route too; overlay users always may.
+    pub from: Vec<TrunkName>,
+}
+
+/// The `[emergency]` table.
+#[derive(Clone, Debug)]
+pub struct Emergency {
+    /// The numbers, as they are dialled after the `+`.
+    pub numbers: Vec<String>,
+    /// Where such calls go; `None`: they are refused at once.
+    pub trunk: Option<TrunkName>,
+}
+
+impl Default for Emergency {
+    /// The numbers that telephones know everywhere (3GPP TS 22.101 10.1), refused.
+    fn default() -> Self {
+        Self { numbers: vec!["112".to_owned(), "911".to_owned()], trunk: None }
+    }
 }
 
 /// The `[policy]` table: prefixes without `+`.

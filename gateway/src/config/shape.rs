@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) numbers: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) policy: Policy,
+    pub(super) emergency: Option<Emergency>,
     #[serde(default)]
     pub(super) limits: Limits,
     pub(super) admin: Option<Admin>,
@@ -127,6 +128,24 @@ pub(super) struct Trunk {
     pub(super) register: Option<Register>,
     pub(super) auth: Option<String>,
     pub(super) tls: Option<TrunkTls>,
+    pub(super) hairpin: Option<bool>,
+    pub(super) portability: Option<bool>,
+    pub(super) trunk_group: Option<TrunkGroup>,
+    pub(super) interconnect: Option<Interconnect>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrunkGroup {
+    pub(super) label: String,
+    pub(super) context: String,
+    pub(super) form: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interconnect {
+    pub(super) operator: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,6 +167,17 @@ pub(super) struct Register {
 pub(super) struct Route {
     pub(super) prefix: String,
     pub(super) trunks: Vec<String>,
+    #[serde(default)]
+    pub(super) from: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Emergency {
+    pub(super) numbers: Option<Vec<String>>,
+    pub(super) trunk: Option<String>,
+    #[serde(default)]
+    pub(super) refuse: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -537,3 +537,57 @@ fn the_example_is_good() {
     let config = parse(text).unwrap();
     assert!(config.warnings.is_empty() && config.trunks[0].trusted);
 }
+
+#[test]
+fn what_calls_between_trunks_need_is_read_whole() {
+    let lines = r#"target = "udp:127.0.0.10"
+hairpin = true
+portability = false
+trunk_group = { label = "tg-1", context = "example.com", form = "otg" }
+interconnect = { operator = "example.net" }"#;
+    let text = GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1);
+    let text = text.replacen("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"pbx\"]", 1);
+    let config = parse(&text).unwrap();
+    let trunk = &config.trunks[0];
+    assert!(trunk.hairpin && trunk.portability == Some(false));
+    assert_eq!(
+        trunk.trunk_group,
+        TrunkGroup::new("tg-1", "example.com").map(|group| (group, GroupForm::Otg))
+    );
+    assert_eq!(trunk.interconnect.as_ref().unwrap().operator.as_deref(), Some("example.net"));
+    assert_eq!(config.routes[1].from, [trunk.name.clone()]);
+    assert!(config.routes[0].from.is_empty(), "a route is open to overlay users alone");
+    let said = trunk_with("trunk_group = { label = \"a b\", context = \"x\" }");
+    assert!(
+        said.contains(":20: trunks[0].trunk_group: the label or the context cannot stand in a URI"),
+        "{said}"
+    );
+    let said = trunk_with("trunk_group = { label = \"a\", context = \"x\", form = \"y\" }");
+    assert!(said.contains("trunks[0].trunk_group.form: \"y\" is no form"), "{said}");
+    let said = trunk_with("interconnect = { operator = \"a b\" }");
+    assert!(said.contains("trunks[0].interconnect.operator: no name of a network"), "{said}");
+    let said = broken("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"x\"]");
+    assert!(said.contains(":24: routes[0].from: no trunk is called \"x\""), "{said}");
+}
+
+#[test]
+fn e17_emergency_calls_go_to_a_trunk_or_are_refused() {
+    let with =
+        |lines: &str| parse(&GOOD.replacen("[numbers]", &format!("[emergency]\n{lines}\n[numbers]"), 1));
+    assert_eq!(parse(GOOD).unwrap().emergency.numbers, ["112", "911"], "refused where nothing is written");
+    let emergency = with("numbers = [\"999\"]\ntrunk = \"pbx\"").unwrap().emergency;
+    assert_eq!((emergency.numbers, emergency.trunk.unwrap().as_str()), (vec!["999".to_owned()], "pbx"));
+    assert_eq!(with("refuse = true").unwrap().emergency.trunk, None);
+    for (lines, expected) in [
+        (
+            "numbers = []",
+            "emergency: calls are either sent to a trunk or refused; write trunk = \"NAME\", or refuse = true",
+        ),
+        ("refuse = true\ntrunk = \"pbx\"", "emergency: calls are either sent to a trunk or refused"),
+        ("trunk = \"x\"", "emergency.trunk: no trunk is called \"x\""),
+        ("refuse = true\nnumbers = [\"+112\"]", "emergency.numbers: \"+112\" is no emergency number"),
+    ] {
+        let said = with(lines).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+    }
+}

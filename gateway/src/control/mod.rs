@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, RouteTest, TrunkView,
-    Unavailable, WhyView,
+    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure, Reloaded,
+    RouteTest, TrunkView, Unavailable, WhyView,
 };
 use call_model::{Address, CallId, TrunkName};
 use p2p_edge::node::{NodeHandle, NodeStatus};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Role;
 use crate::driver::Request;
+use crate::reload::Reloader;
 use crate::telemetry::Metrics;
 
 /// How long an answer may take. The loop turns in well under a millisecond unless it is overloaded.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(800);
 #[derive(Debug)]
 pub(crate) struct GatewayControl {
     pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) reloader: Arc<Reloader>,
     pub(crate) node: NodeHandle,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) online: tokio::sync::watch::Receiver<bool>,
@@ -78,6 +80,10 @@ impl Control for GatewayControl {
 
     async fn trunks(&self) -> Result<Vec<TrunkView>, Unavailable> {
         self.ask(Request::Trunks).await
+    }
+
+    async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
+        self.reloader.reload().await
     }
 
     async fn health(&self) -> Health {

@@ -10,7 +10,7 @@ use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
 use p2p_edge::identity::Utc;
 
 use crate::config::Trunk;
-use crate::switch::{CallRecord, Origin, Phase, Switch, Target};
+use crate::switch::{CallRecord, Origin, Phase, RouteDirection, Switch, Target};
 
 pub(crate) fn calls(switch: &Switch, filter: &CallFilter, now: Instant) -> CallList {
     // The live part goes on below the id, whether or not that call still lives. The finished part
@@ -36,6 +36,9 @@ pub(crate) fn calls(switch: &Switch, filter: &CallFilter, now: Instant) -> CallL
 
 pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
     let end = record.ended.unwrap_or_else(|| now.saturating_duration_since(record.started));
+    let between_trunks = record.direction == RouteDirection::TrunkToTrunk;
+    let heard = record.answered.or(record.alerted).filter(|_| !between_trunks);
+    let overlay_codec = heard.map(|_| Codec::Opus);
     CallView {
         id: record.id.to_string(),
         direction: record.direction.as_str().to_owned(),
@@ -50,6 +53,12 @@ pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
         from: record.from.address.as_ref().map(ToString::to_string),
         to: record.to.clone(),
         trunk: record.trunk.as_ref().map(ToString::to_string),
+        onward: record.onward.as_ref().map(ToString::to_string),
+        connected: record
+            .connected
+            .as_ref()
+            .and_then(|party| party.address.as_ref())
+            .map(ToString::to_string),
         started: rfc3339(record.started_unix_ms),
         post_dial_delay_ms: record.alerted.or(record.answered).map(millis),
         setup_ms: record.answered.map(millis),
@@ -62,8 +71,9 @@ pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
         }),
         released_by: record.released_by.map(|by| by.as_str().to_owned()),
         dtmf_digits: record.dtmf_digits,
-        overlay: leg(record.answered.or(record.alerted).map(|_| Codec::Opus), &record.overlay_quality),
+        overlay: leg(overlay_codec, &record.overlay_quality),
         trunk_leg: leg(record.trunk_codec, &record.trunk_quality),
+        onward_leg: between_trunks.then(|| leg(record.onward_codec, &record.onward_quality)),
     }
 }
 

@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::media::{MediaEngine, Report};
 use super::streams::{ConnectFailure, StreamReport, StreamSettings, Streams};
+use crate::config::Config;
 use crate::control;
+use crate::lifecycle::{switch_config, trunk_config};
 use crate::switch::{Action, MediaEvent, Switch};
 use crate::telemetry::{Deltas, Metrics};
 
@@ -40,6 +42,8 @@ pub(crate) enum Request {
     HangUp(CallId, oneshot::Sender<bool>),
     RouteTest(Address, Option<Address>, Option<TrunkName>, oneshot::Sender<RouteTest>),
     Trunks(oneshot::Sender<Vec<TrunkView>>),
+    /// Takes another configuration; answered with the trunks that could not take theirs.
+    Reconfigure(Box<Config>, oneshot::Sender<Vec<TrunkName>>),
     /// Live calls, and whether the daemon drains.
     Load(oneshot::Sender<(usize, bool)>),
     /// Takes no new calls; answered when the last live one is over.
@@ -318,7 +322,7 @@ impl Signalling {
     fn command_endpoint(&mut self, now: Instant, command: Command) {
         let Some(endpoint) = &mut self.endpoint else { return };
         let inviting = match &command {
-            Command::Invite { call, .. } => Some(*call),
+            Command::Invite { call, .. } | Command::InviteWith { call, .. } => Some(*call),
             _ => None,
         };
         let Err(error) = endpoint.handle_command(now, command) else { return };
@@ -467,9 +471,9 @@ impl Signalling {
                 }
                 self.switch.handle_media(Instant::now(), event);
             }
-            Report::PortsFree { overlay, trunk } => {
+            Report::PortsFree(ports) => {
                 if let Some(media) = &mut self.media {
-                    media.ports_free(overlay, trunk);
+                    media.ports_free(ports);
                 }
             }
         }
@@ -515,6 +519,7 @@ impl Signalling {
                 let unreachable = |trunk: &TrunkName| state.unreachable.get(trunk).map(ToString::to_string);
                 drop(reply.send(control::views::trunks(&self.switch, &self.trunks, unreachable)));
             }
+            Request::Reconfigure(config, reply) => drop(reply.send(self.reconfigure(now, &config))),
             Request::Load(reply) => drop(reply.send((self.switch.live(), self.switch.is_draining()))),
             Request::Drain(reply) => {
                 self.switch.drain(true);
@@ -528,6 +533,20 @@ impl Signalling {
             }
             Request::Stop => {}
         }
+    }
+
+    fn reconfigure(&mut self, now: Instant, config: &Config) -> Vec<TrunkName> {
+        let mut refused = Vec::new();
+        if let Some(endpoint) = &mut self.endpoint {
+            for trunk in &config.trunks {
+                if endpoint.reconfigure_trunk(now, trunk_config(trunk)).is_err() {
+                    refused.push(trunk.name.clone());
+                }
+            }
+        }
+        self.switch.reconfigure(switch_config(config));
+        self.trunks.clone_from(&config.trunks);
+        refused
     }
 
     fn publish(&mut self, state: &mut State) {

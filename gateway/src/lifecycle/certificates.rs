@@ -1,4 +1,4 @@
-//! The certificates of TLS while the daemon runs: read again on SIGHUP, and watched for their end.
+//! The certificates of TLS while the daemon runs: read again with the configuration, and watched for their end.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ const TELL_EVERY: u64 = 86_400;
 
 /// The certificates in use, with whom to tell of them.
 #[derive(Clone, Debug)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     store: Arc<TlsStore>,
     metrics: Arc<Metrics>,
     /// When those that end soon were last told of, in seconds since 1970.
@@ -18,22 +18,25 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub(super) fn new(store: Arc<TlsStore>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(store: Arc<TlsStore>, metrics: Arc<Metrics>) -> Self {
         Self { store, metrics, told: None }
     }
 
     /// Reads the files again. Open connections go on; a file that cannot be used changes nothing.
-    pub(super) fn reload(&self) {
+    ///
+    /// # Errors
+    /// With key, file and remedy.
+    pub(crate) fn reload(&self) -> Result<(), String> {
         if self.store.is_empty() {
-            tracing::warn!("SIGHUP: nothing was changed; a new configuration needs a restart");
-            return;
+            return Ok(());
         }
         let reloaded = self.store.reload();
         self.metrics.tls_reloaded(reloaded.is_ok());
-        match reloaded {
-            Ok(()) => tracing::info!("SIGHUP: the files of TLS were read again"),
-            Err(error) => tracing::error!("SIGHUP: the certificates in use stay: {error}"),
+        match &reloaded {
+            Ok(()) => tracing::info!("the files of TLS were read again"),
+            Err(error) => tracing::error!("the certificates in use stay: {error}"),
         }
+        reloaded.map_err(|error| error.to_string())
     }
 
     /// Brings the figures up to date, and warns of what ends soon.

@@ -63,7 +63,11 @@ impl Drop for Site {
 
 #[tokio::test]
 async fn signals_are_heeded_and_hanging_up_is_no_end() {
-    let mut signals = Signals::new().unwrap();
+    let site = Site::new("signals");
+    let config = site.config("", "");
+    let store = Arc::new(TlsStore::load(&config).unwrap());
+    let certificates = Certificates::new(store, Arc::new(Metrics::new(Vec::new(), &[])));
+    let mut signals = Signals::new(Reloader::new(config, mpsc::channel(1).0, certificates)).unwrap();
     let raise = |kind| kill_process(getpid(), kind).unwrap();
     for (kind, wish) in [(Kind::TERM, Wish::Drain), (Kind::QUIT, Wish::Stop), (Kind::INT, Wish::Stop)] {
         raise(Kind::HUP);
@@ -107,9 +111,9 @@ fn too_few_descriptors_are_warned_of() {
     let site = Site::new("descriptors");
     let config = site.config("", "[limits]\ncalls = 1000");
     assert_eq!(too_few_descriptors(&config, None), None);
-    assert_eq!(too_few_descriptors(&config, Some(3256)), None);
+    assert_eq!(too_few_descriptors(&config, Some(4256)), None);
     let warning = too_few_descriptors(&config, Some(1024)).unwrap();
-    assert!(warning.contains("1000 calls need 3256 open files, and the system allows 1024"), "{warning}");
+    assert!(warning.contains("1000 calls need 4256 open files, and the system allows 1024"), "{warning}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

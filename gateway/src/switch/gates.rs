@@ -1,9 +1,13 @@
 //! The gates in their order. The same code decides a real call and a test of the routes.
 
-use call_model::{Address, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict, printable};
+use call_model::{Address, CallId, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict, printable};
+
+use sip_trunk::CallDetails;
 
 use super::Switch;
+use super::call::{Call, State};
 use super::record::MAX_TEXT;
+use crate::config::Route;
 
 /// The rule by which a user has as many calls as one may have.
 pub(super) const USER_LIMIT: &str = "limits.calls_per_user";
@@ -39,6 +43,12 @@ pub struct Evaluation {
     pub decisions: Vec<Decision>,
     /// Where the call goes, or the cause of refusal.
     pub target: Result<Target, Cause>,
+    /// The SIP status that says a refusal better than its cause.
+    pub sip_status: Option<u16>,
+    /// What the caller is told beside the cause of a refusal.
+    pub text: Option<String>,
+    /// The emergency number that was dialled.
+    pub emergency: Option<String>,
 }
 
 impl Evaluation {
@@ -61,15 +71,49 @@ impl Evaluation {
         self.target = Err(cause);
         self
     }
+
+    /// Refuses a call that has been here before: 482 (RFC 3261 21.4.20).
+    fn refuse_loop(mut self, rule: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.sip_status = Some(482);
+        self.refuse(Gate::Route, Cause::EXCHANGE_ROUTING_ERROR, rule, detail)
+    }
+}
+
+/// Who wants to call a number.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    User(Option<&'a Handle>),
+    Trunk(&'a TrunkName),
 }
 
 impl Switch {
     /// Runs the gates over a call: identity, normalisation, policy, credit, admission, route.
     /// `dialled` is what was dialled, `to` what that means (`None`: nothing that could be called).
     pub fn evaluate(&self, origin: &Origin, dialled: &str, to: Option<&Address>) -> Evaluation {
-        let mut evaluation =
-            Evaluation { decisions: Vec::with_capacity(7), target: Err(Cause::NORMAL_UNSPECIFIED) };
+        self.evaluate_with(origin, dialled, to, None)
+    }
+
+    /// As [`Switch::evaluate`], with what else a trunk said of the call.
+    pub fn evaluate_with(
+        &self,
+        origin: &Origin,
+        dialled: &str,
+        to: Option<&Address>,
+        details: Option<&CallDetails>,
+    ) -> Evaluation {
+        let mut evaluation = Evaluation {
+            decisions: Vec::with_capacity(7),
+            target: Err(Cause::NORMAL_UNSPECIFIED),
+            sip_status: None,
+            text: None,
+            emergency: None,
+        };
         let dialled = printable(dialled, MAX_TEXT);
+        if let (Origin::Overlay { .. }, Some(Address::Number(number))) = (origin, to)
+            && self.config.emergency.numbers.iter().any(|known| known == number.digits())
+        {
+            return self.emergency(evaluation, number);
+        }
         match origin {
             Origin::Overlay { handle: Some(_) } => {
                 evaluation.pass(
@@ -103,21 +147,60 @@ impl Switch {
         evaluation.pass(Gate::Normalisation, "numbers", format!("{dialled} means {to}"));
         match (origin, to) {
             (Origin::Overlay { handle }, Address::Number(number)) => {
-                self.towards_trunk(evaluation, handle.as_ref(), number)
+                self.towards_trunk(evaluation, From::User(handle.as_ref()), number, details)
             }
             (Origin::Overlay { .. }, Address::Handle(handle)) => {
                 let detail = format!("{handle} is an overlay user: call it in the overlay");
                 evaluation.refuse(Gate::Route, Cause::NO_ROUTE_TO_DESTINATION, "routes", detail)
             }
+            (Origin::Trunk { name }, Address::Number(number)) if self.is_transit(name, number) => {
+                self.towards_trunk(evaluation, From::Trunk(name), number, details)
+            }
             (Origin::Trunk { name }, to) => self.towards_overlay(evaluation, name, to),
         }
+    }
+
+    /// An emergency call passes no gate that might stop it: it goes out by the trunk that is meant
+    /// for it, or its caller learns at once that it cannot be made here (RFC 6881 ED-7).
+    fn emergency(&self, mut evaluation: Evaluation, number: &Number) -> Evaluation {
+        let unasked = "an emergency call is not asked";
+        evaluation.step(Gate::Identity, Verdict::Skip, "emergency", unasked);
+        let detail = format!("{} is an emergency number", number.digits());
+        evaluation.pass(Gate::Normalisation, "emergency.numbers", detail);
+        for gate in [Gate::Policy, Gate::Credit, Gate::Admission] {
+            evaluation.step(gate, Verdict::Skip, "emergency", unasked);
+        }
+        let Some(trunk) = self.config.emergency.trunk.clone() else {
+            let text = "emergency calls cannot be made here: use a telephone";
+            evaluation.text = Some(text.to_owned());
+            // 380 is what a network says that wants an emergency call made another way (3GPP TS 24.229 5.1.6).
+            evaluation.sip_status = Some(380);
+            return evaluation.refuse(Gate::Route, Cause::SERVICE_NOT_AVAILABLE, "emergency.refuse", text);
+        };
+        evaluation.pass(Gate::Route, "emergency.trunk", format!("emergency calls go to {trunk}"));
+        evaluation.target = Ok(Target::Trunks(vec![trunk]));
+        evaluation.emergency = Some(number.digits().to_owned());
+        evaluation
+    }
+
+    /// Finds the route of a number.
+    fn route_of(&self, number: &Number) -> Option<&Route> {
+        self.config.routes.iter().find(|route| number.has_prefix(&route.prefix))
+    }
+
+    /// Says whether a trunk may call a number through to another trunk: its route says so, and the
+    /// number is no overlay user's.
+    fn is_transit(&self, trunk: &TrunkName, number: &Number) -> bool {
+        let open = |route: &Route| route.from.contains(trunk);
+        !self.config.numbers.contains_key(number) && self.route_of(number).is_some_and(open)
     }
 
     fn towards_trunk(
         &self,
         mut evaluation: Evaluation,
-        user: Option<&Handle>,
+        from: From<'_>,
         number: &Number,
+        details: Option<&CallDetails>,
     ) -> Evaluation {
         let policy = &self.config.policy;
         if let Some(prefix) = policy.deny_prefixes.iter().find(|prefix| number.has_prefix(prefix)) {
@@ -142,18 +225,61 @@ impl Switch {
             }
         }
         evaluation.step(Gate::Credit, Verdict::Skip, "none", "calls are not charged on this gateway");
-        let mut evaluation = match self.admit(evaluation, user, Cause::RESOURCE_UNAVAILABLE) {
+        let (user, busy) = match from {
+            From::User(user) => (user, Cause::RESOURCE_UNAVAILABLE),
+            From::Trunk(_) => (None, Cause::SWITCHING_EQUIPMENT_CONGESTION),
+        };
+        let evaluation = match self.admit(evaluation, user, busy) {
             Ok(evaluation) => evaluation,
             Err(refused) => return refused,
         };
-        let Some(route) = self.config.routes.iter().find(|route| number.has_prefix(&route.prefix)) else {
+        let Some(route) = self.route_of(number) else {
             let detail = format!("no route has a prefix of {number}");
             return evaluation.refuse(Gate::Route, Cause::NO_ROUTE_TO_DESTINATION, "routes", detail);
         };
+        self.choose_trunks(evaluation, route, from, number, details)
+    }
+
+    fn choose_trunks(
+        &self,
+        mut evaluation: Evaluation,
+        route: &Route,
+        from: From<'_>,
+        number: &Number,
+        details: Option<&CallDetails>,
+    ) -> Evaluation {
         let rule = format!("routes[{}]", route.index);
+        let mut wanted: Vec<&TrunkName> = route.trunks.iter().collect();
+        if let From::Trunk(origin) = from {
+            let diverted = |details: &CallDetails| details.is_loop(&Address::Number(number.clone()));
+            if details.is_some_and(diverted) {
+                let detail = format!("the call was diverted from {number} before");
+                return evaluation.refuse_loop("loop", detail);
+            }
+            if let Some(earlier) = self.sent_there(origin, number) {
+                let detail = format!("{origin} sends back call {earlier}, which was sent to it for {number}");
+                return evaluation.refuse_loop("loop", detail);
+            }
+            if !self.trunk(origin).is_some_and(|known| known.hairpin) {
+                wanted.retain(|trunk| *trunk != origin);
+            }
+            if wanted.is_empty() {
+                let detail = format!("the route leads back to {origin} only, by which the call came");
+                return evaluation.refuse_loop(rule, detail);
+            }
+            // RFC 4904 5: a group in the request URI names the way out.
+            let group = details.and_then(|details| details.parameters.trunk_group.as_ref());
+            let of_group = |trunk: &&TrunkName| {
+                let own = self.trunk(trunk).and_then(|known| known.trunk_group.as_ref());
+                group.is_some() && own.map(|(own, _)| own) == group
+            };
+            if wanted.iter().any(of_group) {
+                wanted.retain(of_group);
+            }
+        }
         // A trunk that failed its health check is tried last, not never: the check may be wrong.
         let (up, down): (Vec<&TrunkName>, Vec<&TrunkName>) =
-            route.trunks.iter().partition(|trunk| !self.trunks_down.contains(*trunk));
+            wanted.into_iter().partition(|trunk| !self.trunks_down.contains(*trunk));
         let free = |trunk: &&&TrunkName| {
             let limit = self.trunk(trunk).map_or(0, |known| known.max_calls);
             self.calls_on(trunk) < limit
@@ -169,6 +295,18 @@ impl Switch {
         evaluation.pass(Gate::Route, rule, detail);
         evaluation.target = Ok(Target::Trunks(targets));
         evaluation
+    }
+
+    /// Finds a call that waits for its answer on a trunk, for a number: when the trunk calls that
+    /// number here, it has found nobody but us for it.
+    fn sent_there(&self, trunk: &TrunkName, number: &Number) -> Option<CallId> {
+        let waits = |call: &&Call| {
+            call.callee.state == State::Open
+                && !call.is_answered()
+                && call.callee.trunk.as_ref() == Some(trunk)
+                && matches!(&call.called, Some(Address::Number(called)) if called == number)
+        };
+        self.calls.values().find(waits).map(|call| call.record.id)
     }
 
     fn towards_overlay(&self, mut evaluation: Evaluation, trunk: &TrunkName, to: &Address) -> Evaluation {
@@ -192,7 +330,21 @@ impl Switch {
                 evaluation
             }
             None => {
-                let detail = format!("no overlay user has the number {to}");
+                let mut detail = format!("no overlay user has the number {to}");
+                let number = match to {
+                    Address::Number(number) => Some(number),
+                    Address::Handle(_) => None,
+                };
+                if let Some(earlier) = number.and_then(|number| self.sent_there(trunk, number)) {
+                    detail += &format!(", and call {earlier} was sent to {trunk} for it");
+                    return evaluation.refuse_loop("loop", detail);
+                }
+                if let Some(number) = number
+                    && let Some(route) = self.route_of(number)
+                {
+                    let index = route.index;
+                    detail += &format!(", and routes[{index}] is not open to calls from {trunk}");
+                }
                 evaluation.refuse(Gate::Route, Cause::UNALLOCATED_NUMBER, "numbers", detail)
             }
         }

@@ -16,6 +16,11 @@ impl History {
         Self { records: VecDeque::new(), limit }
     }
 
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.records.drain(..self.records.len().saturating_sub(limit));
+    }
+
     pub(super) fn push(&mut self, record: CallRecord) {
         if self.limit == 0 {
             return;
@@ -34,7 +39,8 @@ impl History {
         self.newest_first().find(|record| record.id == id)
     }
 
+    /// Finds a call by its id, or by what the SIP endpoint knew its second leg as.
     pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut CallRecord> {
-        self.records.iter_mut().rev().find(|record| record.id == id)
+        self.records.iter_mut().rev().find(|record| record.id == id || record.onward_leg == Some(id))
     }
 }

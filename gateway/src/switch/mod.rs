@@ -10,22 +10,25 @@
 //! | media events | commands to the media workers |
 
 mod call;
+mod cross;
 mod gates;
 mod history;
-mod legs;
+mod media;
+mod overlay;
 mod record;
 mod release;
+mod trunk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Cause, DtmfDigit, Handle, LegMedia, LegQuality, Outcome, Side, TrunkName};
+use call_model::{CallId, Cause, Handle, Outcome, TrunkName};
 use p2p_edge::node::NodeCommand;
 
-use crate::config::{Limits, Policy, Route, Trunk};
+use crate::config::{Emergency, Limits, Policy, Route, Trunk};
 
 pub use gates::{Evaluation, Origin, Target};
+pub use media::{MediaCommand, MediaEvent};
 pub use record::{CallRecord, Phase, ReleasedBy, RouteDirection};
 
 use call::Call;
@@ -48,127 +51,8 @@ pub struct SwitchConfig {
     pub policy: Policy,
     /// Bounds.
     pub limits: Limits,
-}
-
-/// What the media workers are asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MediaCommand {
-    /// Take ports and make the two legs. With an offer of the overlay side it is answered;
-    /// without, the gateway makes the offer.
-    Open {
-        /// The call.
-        call: CallId,
-        /// The overlay side's SDP offer.
-        overlay_offer: Option<String>,
-    },
-    /// The overlay side answered the gateway's offer.
-    OverlayAnswer {
-        /// The call.
-        call: CallId,
-        /// SDP answer.
-        sdp: String,
-    },
-    /// The trunk side negotiated, or changed.
-    TrunkMedia {
-        /// The call.
-        call: CallId,
-        /// The result.
-        media: LegMedia,
-    },
-    /// The overlay side holds, or has taken back.
-    OverlayHold {
-        /// The call.
-        call: CallId,
-        /// Whether it holds.
-        on: bool,
-    },
-    /// A digit that came by signalling goes out in media.
-    SendDtmf {
-        /// The call.
-        call: CallId,
-        /// The leg to send on.
-        side: Side,
-        /// The digit.
-        digit: DtmfDigit,
-        /// Milliseconds.
-        duration_ms: u16,
-    },
-    /// Give everything back.
-    Close {
-        /// The call.
-        call: CallId,
-    },
-}
-
-/// What the media workers report.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MediaEvent {
-    /// The two legs stand.
-    Opened {
-        /// The call.
-        call: CallId,
-        /// Where the trunk sends RTP.
-        trunk_rtp: SocketAddr,
-        /// SDP for the overlay: an answer if there was an offer, else the gateway's offer.
-        overlay_sdp: String,
-    },
-    /// The two legs could not be made.
-    Refused {
-        /// The call.
-        call: CallId,
-        /// Why, in Q.850 terms.
-        cause: Cause,
-        /// Why, in words.
-        detail: String,
-    },
-    /// ICE and DTLS are up.
-    OverlayConnected {
-        /// The call.
-        call: CallId,
-    },
-    /// ICE or DTLS failed, or the answer could not be used.
-    OverlayFailed {
-        /// The call.
-        call: CallId,
-        /// Why, in words.
-        detail: String,
-    },
-    /// The first packet came in on a leg.
-    FirstPacket {
-        /// The call.
-        call: CallId,
-        /// The leg.
-        side: Side,
-    },
-    /// Nothing has come in on a leg for the configured time.
-    Silent {
-        /// The call.
-        call: CallId,
-        /// The leg.
-        side: Side,
-    },
-    /// A digit was heard.
-    Dtmf {
-        /// The call.
-        call: CallId,
-        /// The leg it came from.
-        side: Side,
-        /// The digit.
-        digit: DtmfDigit,
-        /// Milliseconds.
-        duration_ms: u16,
-        /// Whether it went on to the other leg in media.
-        forwarded: bool,
-    },
-    /// Figures of both legs, about once a second and once at the end.
-    Quality {
-        /// The call.
-        call: CallId,
-        /// Of the media received from the overlay.
-        overlay: LegQuality,
-        /// Of the media received from the trunk.
-        trunk: LegQuality,
-    },
+    /// What becomes of emergency calls.
+    pub emergency: Emergency,
 }
 
 /// What the switch wants done.
@@ -227,12 +111,16 @@ impl TrunkCalls {
 pub struct Switch {
     config: SwitchConfig,
     calls: HashMap<CallId, Call>,
+    /// The second SIP legs of calls between trunks, and whose they are.
+    onward: HashMap<CallId, CallId>,
     history: History,
     actions: VecDeque<Action>,
     calls_of_user: HashMap<Handle, usize>,
     trunk_calls: TrunkCalls,
     /// When calls that are being released are dropped; one entry each, gone with the call.
     releases: BTreeSet<(Instant, CallId)>,
+    /// When calls that are silent although somebody is there end; one entry each at most.
+    silences: BTreeSet<(Instant, CallId)>,
     trunks_down: HashSet<TrunkName>,
     trunk_details: BTreeMap<TrunkName, String>,
     draining: bool,
@@ -246,10 +134,12 @@ impl Switch {
             history: History::new(config.limits.history),
             config,
             calls: HashMap::new(),
+            onward: HashMap::new(),
             actions: VecDeque::new(),
             calls_of_user: HashMap::new(),
             trunk_calls: TrunkCalls::default(),
             releases: BTreeSet::new(),
+            silences: BTreeSet::new(),
             trunks_down: HashSet::new(),
             trunk_details: BTreeMap::new(),
             draining: false,
@@ -266,11 +156,12 @@ impl Switch {
     /// Returns when [`Switch::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.releases.first().map(|(at, _)| *at)
+        [self.releases.first(), self.silences.first()].into_iter().flatten().map(|(at, _)| *at).min()
     }
 
-    /// Drops calls whose legs never confirmed their end.
+    /// Drops calls whose legs never confirmed their end, and ends those that stay silent.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_silent_calls(now);
         while let Some((_, id)) = self.releases.first().copied().filter(|(at, _)| *at <= now) {
             self.releases.pop_first();
             self.finish(now, id);
@@ -313,6 +204,16 @@ impl Switch {
     pub fn trunk_health(&self, trunk: &TrunkName) -> Option<(bool, &str)> {
         let detail = self.trunk_details.get(trunk)?;
         Some((!self.trunks_down.contains(trunk), detail))
+    }
+
+    /// Takes another configuration. Calls that live go on as they are: what they hold stays counted.
+    /// Trunks that are gone are called no more.
+    pub fn reconfigure(&mut self, config: SwitchConfig) {
+        let known = |name: &TrunkName| config.trunks.iter().any(|trunk| trunk.name == *name);
+        self.trunks_down.retain(known);
+        self.trunk_details.retain(|name, _| known(name));
+        self.history.set_limit(config.limits.history);
+        self.config = config;
     }
 
     /// Stops taking calls, or takes them again. Live calls go on.

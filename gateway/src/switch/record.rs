@@ -20,14 +20,21 @@ pub enum RouteDirection {
     OverlayToTrunk,
     /// A PBX or carrier calls an overlay user.
     TrunkToOverlay,
+    /// A PBX or carrier calls a number that another leads to.
+    TrunkToTrunk,
 }
 
 impl RouteDirection {
+    /// Every direction, for metrics that pre-register their series.
+    pub const ALL: [RouteDirection; 3] =
+        [RouteDirection::OverlayToTrunk, RouteDirection::TrunkToOverlay, RouteDirection::TrunkToTrunk];
+
     /// Returns the name used in metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             RouteDirection::OverlayToTrunk => "overlay_to_trunk",
             RouteDirection::TrunkToOverlay => "trunk_to_overlay",
+            RouteDirection::TrunkToTrunk => "trunk_to_trunk",
         }
     }
 }
@@ -54,8 +61,10 @@ pub enum Phase {
 pub enum ReleasedBy {
     /// The overlay user.
     Overlay,
-    /// The PBX or carrier.
+    /// The PBX or carrier; of a call between two trunks, the one it came by.
     Trunk,
+    /// The PBX or carrier by which a call from another trunk went on.
+    Onward,
     /// This gateway: a gate, a timer, the operator.
     Gateway,
 }
@@ -66,6 +75,7 @@ impl ReleasedBy {
         match self {
             ReleasedBy::Overlay => "overlay",
             ReleasedBy::Trunk => "trunk",
+            ReleasedBy::Onward => "onward",
             ReleasedBy::Gateway => "gateway",
         }
     }
@@ -84,8 +94,12 @@ pub struct CallRecord {
     pub from: Caller,
     /// Whom, as it was dialled.
     pub to: String,
-    /// The trunk, once one was chosen.
+    /// The trunk, once one was chosen; of a call between two trunks, the one it came by.
     pub trunk: Option<TrunkName>,
+    /// The trunk by which a call from another trunk goes on, once one was chosen.
+    pub onward: Option<TrunkName>,
+    /// Who is connected on the trunk, where it said so and that is not the number called.
+    pub connected: Option<Caller>,
     /// Wall clock at the beginning, in milliseconds since 1970.
     pub started_unix_ms: u64,
     /// The beginning.
@@ -112,10 +126,16 @@ pub struct CallRecord {
     pub exchanges_dropped: u64,
     /// Codec of the trunk leg.
     pub trunk_codec: Option<Codec>,
+    /// Codec of the leg by which a call from another trunk goes on.
+    pub onward_codec: Option<Codec>,
     /// Media received from the overlay.
     pub overlay_quality: LegQuality,
     /// Media received from the trunk.
     pub trunk_quality: LegQuality,
+    /// Media received from the trunk by which a call from another goes on.
+    pub onward_quality: LegQuality,
+    /// What the SIP endpoint knows that leg as.
+    pub(super) onward_leg: Option<CallId>,
     /// Digits that passed.
     pub dtmf_digits: u32,
 }
@@ -138,6 +158,8 @@ impl CallRecord {
             from,
             to,
             trunk: None,
+            onward: None,
+            connected: None,
             started_unix_ms: unix_ms,
             started: now,
             alerted: None,
@@ -151,8 +173,11 @@ impl CallRecord {
             exchanges: Vec::new(),
             exchanges_dropped: 0,
             trunk_codec: None,
+            onward_codec: None,
             overlay_quality: LegQuality::default(),
             trunk_quality: LegQuality::default(),
+            onward_quality: LegQuality::default(),
+            onward_leg: None,
             dtmf_digits: 0,
         }
     }
@@ -186,11 +211,14 @@ impl CallRecord {
         };
         let way = match self.direction {
             RouteDirection::OverlayToTrunk => "from the overlay",
-            RouteDirection::TrunkToOverlay => "from the trunk",
+            RouteDirection::TrunkToOverlay | RouteDirection::TrunkToTrunk => "from the trunk",
         };
         let mut text = format!("{from} called {} {way}", self.to);
         if let Some(trunk) = &self.trunk {
             text += &format!(" by trunk {trunk}");
+        }
+        if let Some(onward) = &self.onward {
+            text += &format!(" and trunk {onward}");
         }
         text += ". ";
         if let Some(refusal) =
@@ -212,6 +240,7 @@ impl CallRecord {
             let by = match by {
                 ReleasedBy::Overlay => "the overlay user",
                 ReleasedBy::Trunk => "the trunk",
+                ReleasedBy::Onward => "the trunk it went on by",
                 ReleasedBy::Gateway => "this gateway",
             };
             text += &format!(

@@ -7,7 +7,7 @@ use call_model::{CallId, Cause, Outcome, Verdict};
 use p2p_edge::calling::SessionCommand;
 use sip_trunk::Command;
 
-use super::call::{Call, Leg};
+use super::call::{Call, Role, State};
 use super::gates::USER_LIMIT;
 use super::record::{Phase, ReleasedBy, RouteDirection};
 use super::{Action, MediaCommand, RELEASE_GUARD, Switch};
@@ -44,11 +44,6 @@ impl Switch {
         }
     }
 
-    /// Takes note that one leg is over and releases the other.
-    pub(super) fn leg_ended(&mut self, now: Instant, id: CallId, end: End) {
-        self.release(now, id, end);
-    }
-
     /// Ends both legs, as far as they are not over. The first cause stays.
     pub(super) fn release(&mut self, now: Instant, id: CallId, end: End) {
         let Some(call) = self.calls.get_mut(&id) else { return };
@@ -65,14 +60,18 @@ impl Switch {
             self.releases.insert((drop_at, id));
         }
         let cause = call.record.cause.unwrap_or(end.cause);
-        if call.trunk == Leg::Open {
-            call.trunk = Leg::Releasing;
-            self.actions.push_back(Action::Sip(Command::Release { call: id, cause }));
-        }
-        if call.overlay == Leg::Open {
-            call.overlay = Leg::Releasing;
-            let command = overlay_goodbye(call, cause);
-            self.tell_overlay(id, command);
+        for role in [Role::Caller, Role::Callee] {
+            let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else {
+                continue;
+            };
+            call.leg_mut(role).state = State::Releasing;
+            if call.leg(role).is_overlay() {
+                let command = overlay_goodbye(call, role, cause);
+                self.tell_overlay(id, command);
+            } else {
+                let command = trunk_goodbye(call, role, cause);
+                self.tell_trunk(command);
+            }
         }
         if self.calls.get(&id).is_some_and(Call::is_over) {
             self.finish(now, id);
@@ -84,7 +83,11 @@ impl Switch {
         if let Some(drop_at) = call.drop_at {
             self.releases.remove(&(drop_at, id));
         }
-        if let Some(trunk) = &call.record.trunk {
+        if let Some(until) = call.silent_until {
+            self.silences.remove(&(until, id));
+        }
+        self.onward.remove(&call.callee.sip);
+        for trunk in [&call.caller.trunk, &call.callee.trunk].into_iter().flatten() {
             self.trunk_calls.give_back(trunk);
         }
         if let Some(user) = &call.user
@@ -114,25 +117,40 @@ impl Switch {
     }
 }
 
-fn overlay_goodbye(call: &Call, cause: Cause) -> SessionCommand {
-    let text = String::new();
-    match (call.record.answered, call.record.direction) {
-        (Some(_), _) => SessionCommand::Bye { cause, text },
-        (None, RouteDirection::OverlayToTrunk) => {
-            SessionCommand::Reject { cause, sip_status: call.record.sip_status, text }
-        }
-        (None, RouteDirection::TrunkToOverlay) => SessionCommand::Cancel { answered_elsewhere: false },
+fn overlay_goodbye(call: &Call, role: Role, cause: Cause) -> SessionCommand {
+    let text = call.goodbye.clone();
+    match (call.is_answered(), role) {
+        (true, _) => SessionCommand::Bye { cause, text },
+        (false, Role::Caller) => SessionCommand::Reject { cause, sip_status: call.record.sip_status, text },
+        (false, Role::Callee) => SessionCommand::Cancel { answered_elsewhere: false },
     }
+}
+
+fn trunk_goodbye(call: &Call, role: Role, cause: Cause) -> Command {
+    let sip = call.leg(role).sip;
+    let own = call.record.released_by == Some(ReleasedBy::Gateway);
+    let says_better = |status: &u16| own || is_the_callees_word(*status);
+    let status = call.record.sip_status.filter(says_better);
+    match status.filter(|_| role == Role::Caller && !call.is_answered()) {
+        Some(status) => Command::Reject { call: sip, status, cause },
+        None => Command::Release { call: sip, cause },
+    }
+}
+
+/// Says whether a status of the far leg says of the callee what the caller is to hear, rather than
+/// something of the way there. A cause alone does not tell these apart (RFC 3398 7.2.4.1).
+fn is_the_callees_word(status: u16) -> bool {
+    matches!(status, 403 | 404 | 410 | 433 | 480 | 484 | 485 | 486 | 488 | 600 | 603 | 604 | 606 | 607 | 608)
 }
 
 /// Says whose doing the end of a call was.
 fn outcome(call: &Call, end: End) -> Outcome {
-    if call.record.answered.is_some() {
+    if call.is_answered() {
         return Outcome::Success;
     }
     let caller = match call.record.direction {
         RouteDirection::OverlayToTrunk => ReleasedBy::Overlay,
-        RouteDirection::TrunkToOverlay => ReleasedBy::Trunk,
+        RouteDirection::TrunkToOverlay | RouteDirection::TrunkToTrunk => ReleasedBy::Trunk,
     };
     let nothing_heard = call.record.phase == Phase::Setup && call.record.alerted.is_none();
     let refused_by = call.record.decisions.iter().rev().find(|step| step.verdict == Verdict::Refuse);
@@ -142,12 +160,14 @@ fn outcome(call: &Call, end: End) -> Outcome {
         // A limit on one user is reached by that user's own calls, not for want of room here.
         ReleasedBy::Gateway if user_is_full => match call.record.direction {
             RouteDirection::OverlayToTrunk => Outcome::Client,
-            RouteDirection::TrunkToOverlay => Outcome::Upstream,
+            RouteDirection::TrunkToOverlay | RouteDirection::TrunkToTrunk => Outcome::Upstream,
         },
         ReleasedBy::Gateway => match end.cause {
             Cause::UNALLOCATED_NUMBER
             | Cause::NO_ROUTE_TO_DESTINATION
             | Cause::CALL_REJECTED
+            | Cause::EXCHANGE_ROUTING_ERROR
+            | Cause::SERVICE_NOT_AVAILABLE
             | Cause::INVALID_NUMBER_FORMAT => Outcome::Client,
             Cause::NO_ANSWER_FROM_USER | Cause::SUBSCRIBER_ABSENT => Outcome::Upstream,
             Cause::RECOVERY_ON_TIMER_EXPIRY | Cause::NO_USER_RESPONDING if nothing_heard => {

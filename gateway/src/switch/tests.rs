@@ -15,9 +15,11 @@ use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::{Command, Event, Transport};
 
 use super::*;
-use crate::config::{Limits, Policy, Route, Trunk};
+use crate::config::{Emergency, Limits, Policy, Route, Trunk};
 
+mod details;
 mod ends;
+mod transit;
 
 const NUMBER: &str = "+442079460018";
 
@@ -51,6 +53,10 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         delayed_offer: false,
         retry_statuses: vec![408, 503, 504],
         default_caller: Some("+15559999".parse().unwrap()),
+        hairpin: false,
+        portability: None,
+        trunk_group: None,
+        interconnect: None,
     }
 }
 
@@ -70,10 +76,12 @@ impl Bench {
                 index: 0,
                 prefix: "44".into(),
                 trunks: vec![name("first"), name("second")],
+                from: Vec::new(),
             }],
             numbers: HashMap::from([("+15551000".parse().unwrap(), "alice".parse().unwrap())]),
             policy: Policy { allow_prefixes: Vec::new(), deny_prefixes: vec!["44900".into()] },
             limits: Limits { calls: 5, calls_per_user: 2, history: 3, drain: Duration::ZERO },
+            emergency: Emergency::default(),
         };
         change(&mut config);
         let now = Instant::now();
@@ -106,7 +114,8 @@ impl Bench {
     }
 
     fn id(&mut self) -> CallId {
-        self.next += 1;
+        // Far enough from each other for the ids of second legs.
+        self.next += 16;
         CallId::new(1, self.next)
     }
 
@@ -145,6 +154,7 @@ impl Bench {
             caller,
             source,
             has_offer: true,
+            details: Box::default(),
         });
         call
     }
@@ -160,7 +170,7 @@ impl Bench {
 
     fn invites(&self) -> Vec<(String, Option<Address>)> {
         let invite = |action: &Action| match action {
-            Action::Sip(Command::Invite { trunk, caller, .. }) => {
+            Action::Sip(Command::InviteWith { trunk, caller, .. }) => {
                 Some((trunk.to_string(), caller.address.clone()))
             }
             _ => None,
@@ -271,8 +281,9 @@ fn an_overlay_user_reaches_a_number() {
     assert_eq!(bench.actions.iter().filter(closed).count(), 1);
 }
 
+// RFC 3960 3.2.
 #[test]
-fn early_media_comes_before_the_answer_once() {
+fn c04_early_media_comes_before_the_answer_once_and_a_180_after_it_changes_nothing() {
     let mut bench = Bench::new(|_| {});
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
@@ -521,7 +532,7 @@ fn what_the_media_cannot_do_ends_the_call() {
             .any(|told| matches!(told, SessionCommand::Reject { cause: c, .. } if *c == cause))
     );
     let call = answered_outgoing(&mut bench);
-    bench.media(MediaEvent::Silent { call, side: Side::Trunk });
+    bench.media(MediaEvent::Silent { call, side: Side::Overlay });
     assert_eq!(bench.released_on_trunk(), [Cause::RECOVERY_ON_TIMER_EXPIRY]);
     let mut bench = Bench::new(|_| {});
     let call = answered_outgoing(&mut bench);
@@ -575,7 +586,8 @@ fn the_history_is_bounded_and_takes_late_figures() {
     let kept: Vec<CallId> = bench.switch.finished_records().map(|record| record.id).collect();
     assert_eq!(kept, [calls[4], calls[3], calls[2]]);
     let overlay = LegQuality { packets_received: 9, ..LegQuality::default() };
-    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk: LegQuality::default() });
+    let (trunk, onward) = (LegQuality::default(), LegQuality::default());
+    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward });
     assert_eq!(bench.switch.record(calls[4]).unwrap().overlay_quality.packets_received, 9);
 }
 

@@ -142,7 +142,7 @@ impl Metrics {
     /// Lets every series stand at nought from the start: one that appears with its first event
     /// hides that event from whoever watches how it grows.
     fn begin(&self, trunks: &[Trunk]) {
-        for direction in [RouteDirection::OverlayToTrunk, RouteDirection::TrunkToOverlay] {
+        for direction in RouteDirection::ALL {
             let direction = direction.as_str();
             let _ = self.calls_started.get_or_create(&DirectionLabel { direction });
             for trunk in trunks.iter().map(|trunk| trunk.name.as_str()).chain(["none"]) {

@@ -76,12 +76,20 @@ impl Invite {
         bounded("certificate", self.certificate.len(), MAX_CERTIFICATE)?;
         bounded("media", self.media.len(), MAX_MEDIA)?;
         bounded("signature", self.signature.len(), MAX_SIGNATURE)?;
-        match &self.from.display_name {
-            Some(name) if Caller::clean_display_name(name).as_ref() != Some(name) => {
-                Err(FrameError::BadField("display_name"))
-            }
-            _ => Ok(()),
+        check_name(&self.from)
+    }
+}
+
+/// Checks that a display name is clean ([`Caller::clean_display_name`]).
+///
+/// # Errors
+/// `BadField` where it is not.
+pub(super) fn check_name(party: &Caller) -> Result<(), FrameError> {
+    match &party.display_name {
+        Some(name) if Caller::clean_display_name(name).as_ref() != Some(name) => {
+            Err(FrameError::BadField("display_name"))
         }
+        _ => Ok(()),
     }
 }
 
@@ -162,6 +170,9 @@ pub enum Body {
     Bye { cause: Cause, text: String },
     /// Gives up a call that is not answered.
     Cancel { answered_elsewhere: bool },
+    /// Says who is connected now: another than before. Unknown to earlier versions, which acknowledge
+    /// and skip it.
+    Connected { party: Caller },
     /// Refuses a call.
     Reject { cause: Cause, sip_status: Option<u16>, text: String },
     /// Asks for a sign of life.
@@ -189,6 +200,7 @@ impl Body {
             Body::Dtmf { .. } => "dtmf",
             Body::Refer { .. } => "refer",
             Body::Message { .. } => "message",
+            Body::Connected { .. } => "connected",
             Body::Bye { .. } => "bye",
             Body::Cancel { .. } => "cancel",
             Body::Reject { .. } => "reject",
@@ -275,6 +287,7 @@ mod kind {
     pub(super) const PING: u16 = 14;
     pub(super) const ACK: u16 = 15;
     pub(super) const RESUME: u16 = 16;
+    pub(super) const CONNECTED: u16 = 17;
 }
 
 /// The map on the wire. Absent fields are left out; unknown keys are skipped when read. Keys in
@@ -385,15 +398,19 @@ impl<'a> Wire<'a> {
         Self::sixteen("call", self.call).map(CallId::from_bytes)
     }
 
+    fn caller(&self) -> Result<Caller, FrameError> {
+        Ok(Caller {
+            address: self.from.map(|from| Self::address("from", Some(from))).transpose()?,
+            display_name: self.display_name.map(str::to_owned),
+            private: self.private.unwrap_or(false),
+        })
+    }
+
     fn invite(&self) -> Result<Invite, FrameError> {
         let invite = Invite {
             call: self.call()?,
             certificate: Self::required("certificate", self.certificate)?.to_vec(),
-            from: Caller {
-                address: self.from.map(|from| Self::address("from", Some(from))).transpose()?,
-                display_name: self.display_name.map(str::to_owned),
-                private: self.private.unwrap_or(false),
-            },
+            from: self.caller()?,
             to: Self::address("to", self.to)?,
             media: self.media()?,
             nonce: Self::sixteen("nonce", self.nonce)?,
@@ -426,6 +443,11 @@ impl<'a> Wire<'a> {
             }
             kind::REFER => Body::Refer { target: Self::address("to", self.to)? },
             kind::MESSAGE => Body::Message { text: self.text()? },
+            kind::CONNECTED => {
+                let party = self.caller()?;
+                check_name(&party)?;
+                Body::Connected { party }
+            }
             kind::BYE => Body::Bye { cause: self.cause()?, text: self.text()? },
             kind::CANCEL => Body::Cancel { answered_elsewhere: self.answered_elsewhere.unwrap_or(false) },
             kind::REJECT => {
@@ -463,6 +485,7 @@ impl Frame {
                 from_text = invite.from.address.as_ref().map(ToString::to_string);
                 to_text = invite.to.to_string();
             }
+            Body::Connected { party } => from_text = party.address.as_ref().map(ToString::to_string),
             Body::Refer { target } => to_text = target.to_string(),
             Body::Resume { call, .. } => call_bytes = call.to_bytes(),
             _ => {}
@@ -503,6 +526,11 @@ impl Frame {
             Body::Message { text } => {
                 wire.text = Some(text);
                 kind::MESSAGE
+            }
+            Body::Connected { party } => {
+                (wire.from, wire.display_name) = (from_text.as_deref(), party.display_name.as_deref());
+                wire.private = party.private.then_some(true);
+                kind::CONNECTED
             }
             Body::Bye { cause, text } => {
                 (wire.cause, wire.text) = (Some(cause.value()), non_empty(text));

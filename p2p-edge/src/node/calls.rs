@@ -662,6 +662,7 @@ fn command_name(command: &SessionCommand) -> &'static str {
         SessionCommand::Hold { .. } => "hold",
         SessionCommand::Dtmf { .. } => "dtmf",
         SessionCommand::Message { .. } => "message",
+        SessionCommand::Connected { .. } => "connected",
         SessionCommand::Candidate { .. } => "candidate",
         SessionCommand::Refer { .. } => "refer",
     }

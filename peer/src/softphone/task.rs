@@ -195,7 +195,11 @@ impl Task {
             private,
         };
         self.report(Event::Calling { call, to: to.to_string() });
-        self.calls.insert(call, Call::outgoing(media, options));
+        // Numbers are reached through gateways only.
+        let through_gateway = matches!(to, Address::Number(_));
+        let mut outgoing = Call::outgoing(media, options);
+        outgoing.through_gateway = through_gateway;
+        self.calls.insert(call, outgoing);
         if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
             self.end_unsent(call);
         }
@@ -242,11 +246,16 @@ impl Task {
             },
             to: to.to_string(),
         });
-        let AnswerPolicy { mut mode, options } = self.policy.clone();
+        let AnswerPolicy { mut mode, options, reject_anonymous } = self.policy.clone();
+        let anonymous = reject_anonymous && caller.private;
+        if anonymous {
+            mode = AnswerMode::Reject;
+        }
         if self.calls.len() >= MAX_CALLS {
             mode = AnswerMode::Busy;
         }
         let mut call = Call::incoming(offer, options);
+        call.through_gateway = role == CallerRole::Gateway;
         call.plan(&mode, Instant::now());
         self.calls.insert(id, call);
         let text = String::new();
@@ -254,6 +263,12 @@ impl Task {
             AnswerMode::Busy => {
                 let cause = Cause::USER_BUSY;
                 self.tell(id, SessionCommand::Reject { cause, sip_status: Some(486), text });
+            }
+            AnswerMode::Reject if anonymous => {
+                // RFC 5079: the caller may call again and be shown.
+                let (cause, text) =
+                    (Cause::ANONYMOUS_CALL_REJECTED, "anonymous calls are refused".to_owned());
+                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(433), text });
             }
             AnswerMode::Reject => {
                 let cause = Cause::CALL_REJECTED;
@@ -347,6 +362,15 @@ impl Task {
                 call.heard_digit(digit);
                 let digit = digit.as_char();
                 self.report(Event::Dtmf { call: id, digit, duration_ms, via: "signalling" });
+            }
+            SessionEvent::Connected { party } => {
+                let Caller { address, display_name, private } = party;
+                // Between users certificates say who is there.
+                if call.through_gateway {
+                    let shown = address.filter(|_| !private).map(|address| address.to_string());
+                    let display_name = display_name.filter(|_| !private);
+                    self.report(Event::Connected { call: id, party: shown, display_name, private });
+                }
             }
             SessionEvent::Message { text } => self.report(Event::Message { call: id, text }),
             SessionEvent::NotSupported { request } => {

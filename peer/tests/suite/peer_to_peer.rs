@@ -40,6 +40,7 @@ async fn tones_and_digits_cross_in_both_directions() {
             dtmf: digits("99"),
             ..CallOptions::default()
         },
+        ..AnswerPolicy::default()
     };
     let mut bob = overlay.user("bob", 12, policy).await;
     let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
@@ -87,6 +88,7 @@ async fn early_media_hold_text_and_echo() {
     let policy = AnswerPolicy {
         mode: AnswerMode::Early { wait: Duration::from_secs(2), clip: Some(Clip::new(&tone(600.0, 1.5))) },
         options: CallOptions { echo: true, ..CallOptions::default() },
+        ..AnswerPolicy::default()
     };
     let mut bob = overlay.user("bob", 12, policy).await;
     let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
@@ -129,7 +131,7 @@ async fn early_media_hold_text_and_echo() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_are_not_answered_say_why() {
     let overlay = Overlay::start().await;
-    let policy = |mode| AnswerPolicy { mode, options: CallOptions::default() };
+    let policy = |mode| AnswerPolicy { mode, ..AnswerPolicy::default() };
     let mut bob = overlay.user("bob", 12, policy(AnswerMode::Busy)).await;
     let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
 
@@ -166,11 +168,31 @@ async fn calls_that_are_not_answered_say_why() {
     assert_eq!(field.await.as_deref(), Some("call"), "there is no call to hang up");
 }
 
+/// RFC 5079.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e06_a_user_who_refuses_anonymous_callers_says_433_to_them_alone() {
+    let overlay = Overlay::start().await;
+    let policy = AnswerPolicy { reject_anonymous: true, ..AnswerPolicy::default() };
+    let mut bob = overlay.user("bob", 12, policy).await;
+    let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
+    for hidden in [true, false] {
+        let Command::Call { to, display_name, options, .. } = call("bob", CallOptions::default()) else {
+            unreachable!()
+        };
+        let ring_timeout = Duration::from_secs(2);
+        alice.send(Command::Call { to, display_name, private: hidden, ring_timeout, options }).await;
+        let ended = alice.wait_ended().await;
+        let expected = if hidden { (24, Some(433), "far") } else { (19, ended.sip_status, "timeout") };
+        assert_eq!((ended.cause, ended.sip_status, ended.by), expected, "{ended:?}");
+        bob.wait_ended().await;
+    }
+}
+
 /// Sixty-four calls ring; one more is busy whatever the policy says by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_beyond_the_limit_is_rejected_and_not_answered() {
     let overlay = Overlay::start().await;
-    let manual = AnswerPolicy { mode: AnswerMode::Manual, options: CallOptions::default() };
+    let manual = AnswerPolicy { mode: AnswerMode::Manual, ..AnswerPolicy::default() };
     let mut bob = overlay.user("bob", 12, manual).await;
     let alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
     let mut carol = overlay.user("carol", 13, AnswerPolicy::default()).await;
@@ -181,7 +203,7 @@ async fn a_call_beyond_the_limit_is_rejected_and_not_answered() {
         bob.wait("incoming", |event| matches!(event, Event::Incoming { .. }).then_some(())).await;
     }
     let mode = AnswerMode::After(Duration::ZERO);
-    bob.send(Command::Policy(AnswerPolicy { mode, options: CallOptions::default() })).await;
+    bob.send(Command::Policy(AnswerPolicy { mode, ..AnswerPolicy::default() })).await;
     for _ in 0..5 {
         carol.send(call("bob", CallOptions::default())).await;
         let ended = carol.wait_ended().await;

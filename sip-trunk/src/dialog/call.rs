@@ -8,7 +8,9 @@ use call_model::{CallId, Cause, Direction};
 
 use super::Dialog;
 use super::modify::Modify;
+use super::refer::Refer;
 use super::session_timer::SessionTimer;
+use super::transfer::Transfer;
 use super::uac::Outgoing;
 use super::uas::Incoming;
 use crate::auth::ClientAuth;
@@ -44,14 +46,25 @@ pub(crate) struct Call {
     /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
     /// may still come (RFC 3262 3).
     pub(super) late_prack: Option<(u32, u32)>,
+    /// The OPTIONS that asks whether the far side still knows the call.
+    pub(super) probe: Option<ClientKey>,
     /// The far side listed UPDATE in its last Allow.
     pub(super) updates: bool,
+    /// The transfer that the far side asked for, and how many it did.
+    pub(super) transfer: Option<Box<Transfer>>,
+    pub(super) refers: u32,
+    /// The transfer that we asked for.
+    pub(super) refer: Option<Box<Refer>>,
+    /// The call (by the number of our tag) that this one takes the place of when it is answered.
+    pub(super) takes_over: Option<u64>,
     /// What else is known of the call.
     pub(crate) details: Box<CallDetails>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
     pub(crate) finished: bool,
+    /// The far side ended the call and still hears of its transfer.
+    pub(super) lingers: bool,
     /// The BYE could not be delivered and went out a second time.
     bye_repeated: bool,
     pub(super) alarm: Alarm,
@@ -107,9 +120,15 @@ impl Call {
             session: None,
             late_prack: None,
             updates: false,
+            transfer: None,
+            refers: 0,
+            refer: None,
+            takes_over: None,
             details: Box::default(),
             ended: false,
             finished: false,
+            lingers: false,
+            probe: None,
             bye_repeated: false,
             alarm: Alarm::default(),
         }
@@ -129,11 +148,13 @@ impl Call {
     }
 
     /// Takes note of who is connected now, if the far side says so (RFC 4916, RFC 5876).
-    pub(super) fn note_connected(&mut self, core: &Core, head: &Head) {
+    pub(super) fn note_connected(&mut self, core: &mut Core, head: &Head) {
         if let Some(at) = core.trunks.get(self.trunk)
-            && let Some(caller) = connected(head, &at.config)
+            && let Some(party) = connected(head, &at.config)
+            && self.details.connected.as_ref() != Some(&party)
         {
-            self.details.connected = Some(caller);
+            self.details.connected = Some(party.clone());
+            core.events.push_back(Event::Connected { call: self.id, party });
         }
     }
 
@@ -154,6 +175,11 @@ impl Call {
             }
             (Phase::Outgoing(_), Method::Prack) => self.on_prack_outcome(core, &upcall),
             (_, Method::Invite) => refuse_fork(core, &upcall),
+            (_, Method::Notify) => self.on_notify_outcome(core, &upcall),
+            (_, Method::Refer) => self.on_refer_outcome(core, &upcall),
+            (Phase::Confirmed, Method::Options) if self.probe == Some(upcall.key) => {
+                self.on_probe_outcome(core, &upcall);
+            }
             (Phase::Closing { .. }, Method::Bye) => self.on_bye_outcome(core, &upcall),
             _ => {}
         }
@@ -279,6 +305,7 @@ impl Call {
     /// Ends the call by BYE: at once, or after the ACK of our 2xx (RFC 3261 15).
     pub(super) fn hang_up(&mut self, core: &mut Core, cause: Cause) {
         self.session = None;
+        self.conclude_transfer(core);
         if self.unacked.is_some() {
             self.drop_modify(core);
             let until = core.io.now + core.config.timers.give_up() * 2;
@@ -287,6 +314,16 @@ impl Call {
             self.challenges = 0;
             self.send_bye(core, cause);
         }
+    }
+
+    /// Carries out `Reject`.
+    pub(crate) fn reject(&mut self, core: &mut Core, status: u16, cause: Cause) {
+        if !matches!(self.phase, Phase::Incoming(_)) || !(400..700).contains(&status) {
+            return self.release(core, cause);
+        }
+        self.refuse(core, status, vec![("Reason", reason_value(cause))]);
+        self.end(core, cause, Some(status), cause.to_string(), EndedBy::Local);
+        self.arm(core);
     }
 
     /// Carries out `Release`.
@@ -316,6 +353,8 @@ impl Call {
         if self.ended {
             return;
         }
+        self.drop_transfer(core);
+        self.drop_refer(core);
         self.ended = true;
         if let Some(trunk) = core.trunks.get_mut(self.trunk) {
             trunk.calls = trunk.calls.saturating_sub(1);
@@ -387,6 +426,8 @@ impl Call {
                 unacked.next = now + unacked.interval;
             }
         }
+        self.on_transfer_timer(core);
+        self.on_refer_timer(core);
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
@@ -424,7 +465,8 @@ impl Call {
             Phase::Closing { until, .. } => Some(*until),
         };
         let unacked = self.unacked.as_ref().map(|u| u.next.min(u.expires));
-        let at = if self.finished { None } else { phase.into_iter().chain(unacked).min() };
+        let transfers = self.transfer_next().into_iter().chain(self.refer_next());
+        let at = if self.finished { None } else { phase.into_iter().chain(unacked).chain(transfers).min() };
         self.alarm.set(&mut core.io.timers, Due::Call(self.key), at);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use call_model::{Direction, DtmfDigit};
+use call_model::{CallId, Direction, DtmfDigit};
 
 use super::call::{Call, Phase, label};
 use super::session_timer::{Negotiated, SessionTimer};
@@ -13,6 +13,7 @@ use crate::endpoint::api::{EndedBy, Event};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
 use crate::sdp::{Answer, NegotiationError, OfferAnswer, State};
+use crate::trunk::Transfers;
 use crate::wire::message::{Content, Method, Name, Request, content};
 
 impl Call {
@@ -27,8 +28,16 @@ impl Call {
             }
     }
 
-    /// Takes in a request that the general checks let pass: not ACK, not CANCEL.
-    pub(crate) fn on_request(&mut self, core: &mut Core, request: &Request, source: SocketAddr, path: Path) {
+    /// Takes in a request that the general checks let pass: not ACK, not CANCEL. `replaced` is the call
+    /// of ours that the Replaces of a REFER means.
+    pub(crate) fn on_request(
+        &mut self,
+        core: &mut Core,
+        request: &Request,
+        source: SocketAddr,
+        path: Path,
+        replaced: Option<CallId>,
+    ) {
         let sdp = matches!(content(&request.head, &request.body), Content::Sdp(_));
         self.note(core, true, label(request.method.as_str(), sdp));
         let server = core.servers.start(request, source, path, Some(self.key));
@@ -46,18 +55,24 @@ impl Call {
         self.dialog.remote_cseq = Some(request.head.cseq);
         match request.method {
             Method::Bye => self.on_bye(core, request, server),
-            _ if matches!(self.phase, Phase::Closing { .. }) => self.reply(core, server, 481, Vec::new()),
+            // The subscription may have outlived the call.
+            _ if matches!(self.phase, Phase::Closing { .. })
+                && !(self.lingers && request.method == Method::Subscribe) =>
+            {
+                self.reply(core, server, 481, Vec::new());
+            }
             Method::Invite => self.on_reinvite(core, request, server),
             Method::Update => self.on_update(core, request, server),
             Method::Info => self.on_info(core, request, server),
             Method::Options => {
                 self.reply(core, server, 200, vec![("Accept", crate::sdp::CONTENT_TYPE.to_owned())])
             }
-            // Transfer is not done here (RFC 3515 2.4.2); the call goes on.
-            Method::Refer => self.reply(core, server, 603, Vec::new()),
+            Method::Refer => self.on_refer(core, request, server, replaced),
             Method::Prack => self.on_prack(core, request, server),
-            // No subscriptions exist.
-            Method::Notify => self.reply(core, server, 481, Vec::new()),
+            Method::Subscribe if core.transfers(self.trunk) == Transfers::Accept => {
+                self.on_subscribe(core, request, server);
+            }
+            Method::Notify => self.on_notify(core, request, server),
             Method::Other => self.reply(core, server, 501, Vec::new()),
             _ => self.reply(core, server, 405, Vec::new()),
         }
@@ -91,6 +106,14 @@ impl Call {
         self.unacked = None;
         self.drop_modify(core);
         self.end(core, cause, None, "BYE".to_owned(), EndedBy::Far);
+        if let Some(expires) = self.reports_until() {
+            // RFC 5057 3.2: the subscription outlives the call in the same dialog. Its last NOTIFY has
+            // its own end.
+            self.lingers = true;
+            let until = expires + core.config.timers.give_up() * 8;
+            self.phase = Phase::Closing { cause, waits_for_ack: false, until };
+            return;
+        }
         self.finished = true;
     }
 

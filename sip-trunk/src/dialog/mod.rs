@@ -4,8 +4,12 @@ pub(crate) mod call;
 mod early;
 mod in_dialog;
 mod modify;
+mod probe;
+mod redirect;
+mod refer;
 mod reliable;
 mod session_timer;
+pub(crate) mod transfer;
 pub(crate) mod uac;
 pub(crate) mod uas;
 

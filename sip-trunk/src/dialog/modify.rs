@@ -258,7 +258,15 @@ impl Call {
         }
     }
 
-    fn drop_dialog(&mut self, core: &mut Core, cause: Cause, status: Option<u16>, text: &str, by: EndedBy) {
+    /// The dialog is gone, and the call with it.
+    pub(super) fn drop_dialog(
+        &mut self,
+        core: &mut Core,
+        cause: Cause,
+        status: Option<u16>,
+        text: &str,
+        by: EndedBy,
+    ) {
         self.modify.pending = None;
         self.offer_answer.withdraw_offer();
         self.hang_up(core, cause);
@@ -267,7 +275,7 @@ impl Call {
 }
 
 /// Reads Retry-After (RFC 3261 20.33): seconds, then maybe a comment and parameters.
-fn retry_after(response: &Response) -> Option<Duration> {
+pub(super) fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.head.text(&Name::RetryAfter)?;
     let seconds = value.trim().split(|c: char| !c.is_ascii_digit()).next()?;
     seconds.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))

@@ -8,12 +8,14 @@ use call_model::{Address, CallId, Caller, Cause, Direction};
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
 use super::in_dialog::take_offer;
+use super::redirect::Redirection;
 use super::session_timer::SessionTimer;
 use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
+use crate::referral::plain_uri;
 use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
@@ -28,7 +30,9 @@ use crate::wire::tolerance::Repairs;
 pub(crate) struct Outgoing {
     pub(super) key: Option<ClientKey>,
     pub(super) deadline: Instant,
-    lines: Vec<(&'static str, String)>,
+    pub(super) lines: Vec<(&'static str, String)>,
+    /// Of a trunk that may redirect.
+    pub(super) redirection: Option<Box<Redirection>>,
     /// The early dialogs: one per To tag (RFC 3261 12.1, 13.2.2.4).
     pub(super) forks: Vec<Fork>,
     pub(super) trying: bool,
@@ -37,6 +41,14 @@ pub(crate) struct Outgoing {
     pub(super) delayed: bool,
     /// How many reliable responses were acknowledged.
     pub(super) pracks: u8,
+}
+
+impl Outgoing {
+    /// Says whether one of the early dialogs has a tag.
+    pub(crate) fn has_fork(&self, tag: &str) -> bool {
+        let lives = |fork: &Fork| fork.dialog.is_some() && !fork.gone && fork.ended.is_none();
+        self.forks.iter().any(|fork| fork.tag == tag && lives(fork))
+    }
 }
 
 /// Sends the INVITE of a new call.
@@ -72,9 +84,21 @@ pub(crate) fn place(
         caller.from = format!("{open};otg={}>", group.label);
     }
     let parameters = details.parameters.write(config.portability);
-    let target = with_parameters(&config.numbers.uri_of(called, &config.host), &parameters);
+    let referral = details.referral.as_ref();
+    // Without Replaces the call would be another one: it would ring.
+    if referral.is_some_and(|r| r.replaces.is_some()) && !config.replacing.sends() {
+        return Err(CommandError::Unusable);
+    }
+    let sip = |uri: &&String| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
+    let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => config.numbers.uri_of(called, host),
+    };
+    let by_number = || with_parameters(&uri(&config.host), &parameters);
+    let target = named.clone().unwrap_or_else(by_number);
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = config.numbers.uri_of(called, without_port(&config.host));
+    let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -95,10 +119,12 @@ pub(crate) fn place(
         lines.push(("Require", "100rel".to_owned()));
     }
     let delayed = config.delayed_offer;
+    let redirection = Redirection::new(at, called, &dialog.target);
     let outgoing = Outgoing {
         key: None,
         deadline,
         lines,
+        redirection,
         forks: Vec::new(),
         trying: false,
         ringing: false,
@@ -132,7 +158,7 @@ fn preferred_identity(trunk: &Trunk, caller: &Caller) -> Option<(&'static str, S
 impl Call {
     /// Sends the INVITE: first, with credentials, or by another transport; each time with a new
     /// branch and the next CSeq.
-    fn send_invite(&mut self, core: &mut Core) {
+    pub(super) fn send_invite(&mut self, core: &mut Core) {
         self.dialog.cseq += 1;
         let sdp = self.offer_answer.local_body().map(Bytes::copy_from_slice);
         let mut lines = self.credentials(core, Method::Invite, sdp.as_deref().unwrap_or_default());
@@ -140,7 +166,8 @@ impl Call {
         lines.extend(outgoing.lines.iter().cloned());
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
-        let extra = Extra { lines, sdp: sdp.as_deref(), ..Extra::default() };
+        let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
+        let extra = Extra { lines, sdp: sdp.as_deref(), hops, ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
@@ -153,6 +180,7 @@ impl Call {
                 ..200 => self.on_provisional(core, response, upcall.path),
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
+                _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
                     let cause = cause_of_response(status, reasons.iter().map(String::as_str));

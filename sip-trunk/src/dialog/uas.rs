@@ -55,6 +55,16 @@ const REPEAT_PROVISIONAL: Duration = Duration::from_secs(60);
 /// A refusal: the status and what explains it.
 pub(crate) type Refused = (u16, Vec<(&'static str, String)>);
 
+/// The call whose place an INVITE takes (RFC 3891).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Takeover {
+    /// The number of our tag.
+    pub(crate) key: u64,
+    pub(crate) call: CallId,
+    /// It rings at the far side.
+    pub(crate) early: bool,
+}
+
 /// Takes in an INVITE that begins a dialog; the general checks of RFC 3261 8.2 went before.
 pub(crate) fn receive(
     core: &mut Core,
@@ -63,6 +73,7 @@ pub(crate) fn receive(
     source: SocketAddr,
     (reply_path, path): (Path, Path),
     id: CallId,
+    takeover: Option<Takeover>,
 ) -> Result<Call, Refused> {
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let head = &request.head;
@@ -122,14 +133,14 @@ pub(crate) fn receive(
     call.offer_answer = offer_answer;
     *call.details = details;
     call.learn_methods(head);
-    core.events.push_back(Event::Incoming {
-        call: id,
-        trunk: trunk_name,
-        called_user,
-        called,
-        caller,
-        source,
-        has_offer,
+    call.takes_over = takeover.map(|takeover| takeover.key);
+    let trunk = trunk_name;
+    let details = call.details.clone();
+    core.events.push_back(match takeover {
+        Some(Takeover { call: replaced, early, .. }) => {
+            Event::Replacing { call: id, replaced, early, trunk, caller, source, has_offer }
+        }
+        None => Event::Incoming { call: id, trunk, called_user, called, caller, source, has_offer, details },
     });
     call.note(core, true, label("INVITE", has_offer));
     call.respond(core, server, 100, &Extra::default());
@@ -235,6 +246,7 @@ impl Call {
                 self.phase = Phase::Confirmed;
                 self.late_prack = late_prack;
                 self.respond_success(core, server, cseq, &extra, !has_offer && !settled);
+                core.replaced.extend(self.takes_over.take());
                 self.session = session.map(|s| SessionTimer::start(&s, core.io.now));
             }
             Err(error) => self.give_up(core, &error),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
+use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
 use crate::trunk::certificate::PeerIdentity;
 use crate::trunk::details::CallDetails;
 
@@ -209,6 +210,23 @@ pub enum Command {
         /// Our media.
         media: LocalMedia,
     },
+    /// Refuses a call with a status that says it better than its cause does: 400 to 699. A call that
+    /// cannot be refused any more is released.
+    Reject {
+        /// An incoming call.
+        call: CallId,
+        /// The status; any other becomes the one of the cause.
+        status: u16,
+        /// Why; goes out in a Reason header (RFC 3326).
+        cause: Cause,
+    },
+    /// Asks the far side of an answered call for a sign of life: OPTIONS within the dialog
+    /// (RFC 3261 11, 12.2). [`Event::Alive`] follows, or the end of the call by BYE where the far
+    /// side does not know it, or does not answer at all.
+    Probe {
+        /// An answered call.
+        call: CallId,
+    },
     /// Ends the call: CANCEL, final error response or BYE, whichever its state asks for.
     Release {
         /// Any call.
@@ -223,6 +241,46 @@ pub enum Command {
         call: CallId,
         /// Hold, or resume.
         on: bool,
+    },
+    /// Takes the transfer that [`Event::TransferRequested`] asked for: 202, and a first NOTIFY
+    /// (RFC 3515 2.4.4). Then the target is called, and [`Command::ReportTransfer`] tells of it.
+    AcceptTransfer {
+        /// The call whose far side asked.
+        call: CallId,
+    },
+    /// Refuses the transfer that [`Event::TransferRequested`] asked for. The call goes on.
+    RefuseTransfer {
+        /// The call whose far side asked.
+        call: CallId,
+        /// 400 to 699: 603 or 403 for a matter of policy; anything else becomes 603.
+        status: u16,
+    },
+    /// Tells the far side what the target of its transfer answers: NOTIFY with `message/sipfrag`
+    /// (RFC 3515 2.4.5). Possible after the call has ended too: the far side may leave early
+    /// (RFC 5589 6.1).
+    ReportTransfer {
+        /// The call whose far side asked.
+        call: CallId,
+        /// 100 to 699. From 200 on it is the last report.
+        status: u16,
+    },
+    /// Asks the far side of an answered call to call somebody else: REFER (RFC 3515 2.4.1).
+    /// [`Event::TransferEnded`] follows. The call goes on until one side ends it.
+    Transfer {
+        /// An answered call.
+        call: CallId,
+        /// Whom it is to call.
+        to: TransferTarget,
+        /// Who asks, for Referred-By (RFC 3892); `None`: our side of the call.
+        referred_by: Option<Address>,
+    },
+    /// Calls one of the contacts of [`Event::Redirected`], with the diversion added
+    /// (RFC 3261 8.1.3.4, RFC 7544). Not to follow is [`Command::Release`].
+    FollowRedirect {
+        /// The redirected call.
+        call: CallId,
+        /// Which contact, from 0.
+        contact: usize,
     },
     /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on. A trunk that
     /// registers ends its registration after its last call.
@@ -303,6 +361,8 @@ pub enum Event {
         source: SocketAddr,
         /// The INVITE carried an SDP offer.
         has_offer: bool,
+        /// What else it said of the call.
+        details: Box<CallDetails>,
     },
     /// The trunk works on our INVITE: 100 or any other provisional response, once.
     Trying {
@@ -328,6 +388,19 @@ pub enum Event {
         /// An outgoing call.
         call: CallId,
     },
+    /// The far side is connected to another party than before, or says for the first time to whom
+    /// (RFC 4916, RFC 5876). Trusted trunks only.
+    Connected {
+        /// Any call.
+        call: CallId,
+        /// The party.
+        party: Caller,
+    },
+    /// The far side answered a [`Command::Probe`].
+    Alive {
+        /// An answered call.
+        call: CallId,
+    },
     /// The far side signalled a digit by INFO (`application/dtmf-relay` or `application/dtmf`).
     Dtmf {
         /// Any answered call.
@@ -336,6 +409,61 @@ pub enum Event {
         digit: DtmfDigit,
         /// How long, in milliseconds.
         duration_ms: u16,
+    },
+    /// The far side asks for the call to be transferred. Nothing happens before
+    /// [`Command::AcceptTransfer`] or [`Command::RefuseTransfer`]; after 8 s (a quarter of 64 times
+    /// T1) it is refused with 603.
+    TransferRequested {
+        /// An answered call.
+        call: CallId,
+        /// What is asked for.
+        request: Box<TransferRequest>,
+    },
+    /// The far side tells how far the transfer is that [`Command::Transfer`] asked for.
+    TransferProgress {
+        /// The call.
+        call: CallId,
+        /// The provisional status of its call to the target.
+        status: u16,
+    },
+    /// The transfer that [`Command::Transfer`] asked for is over, one way or the other. The call
+    /// itself goes on.
+    TransferEnded {
+        /// The call.
+        call: CallId,
+        /// How it went.
+        outcome: TransferOutcome,
+    },
+    /// A trunk calls to take the place of a call that there is (RFC 3891 3). Answer with commands
+    /// that carry `call`: with the 2xx of [`Command::Answer`] the replaced call is ended, by BYE or
+    /// CANCEL, and [`Event::Ended`] of it follows. Refused, it goes on.
+    Replacing {
+        /// The id of the new call.
+        call: CallId,
+        /// The call to be replaced.
+        replaced: CallId,
+        /// The replaced call is one of ours that still rings (call pickup).
+        early: bool,
+        /// The trunk of both.
+        trunk: TrunkName,
+        /// Who calls.
+        caller: Caller,
+        /// Where the INVITE came from.
+        source: SocketAddr,
+        /// The INVITE carried an SDP offer.
+        has_offer: bool,
+    },
+    /// The far side says where else the called user may be reached, and the trunk's
+    /// [`Redirects`](crate::Redirects) let it (RFC 3261 8.1.3.4). Nothing happens before
+    /// [`Command::FollowRedirect`]; [`TrunkConfig::ring_timeout`](crate::TrunkConfig) goes on. Comes
+    /// again, with what is left, when a contact that was followed refuses or redirects.
+    Redirected {
+        /// An outgoing call.
+        call: CallId,
+        /// The final status that led here.
+        status: u16,
+        /// The contacts that may be followed, the preferred one first; at most 8.
+        contacts: Vec<RedirectContact>,
     },
     /// The call is over. The last event of a call, exactly once.
     Ended {

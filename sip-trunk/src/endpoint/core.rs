@@ -16,11 +16,45 @@ use crate::dialog::call::Call;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::numbers::user_part;
-use crate::trunk::{GroupForm, Reliable, Trunk, parameters};
+use crate::trunk::{GroupForm, Reliable, Transfers, Trunk, parameters};
 use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
-/// What this endpoint can do, for Allow headers.
-pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
+/// How many hops a request of ours may go (RFC 3261 8.1.1.6).
+const MAX_FORWARDS: u8 = 70;
+
+/// What this endpoint can do, for Allow headers. NOTIFY comes in answer to a REFER of ours
+/// (RFC 3515 2.4.1).
+const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY";
+
+/// The same towards a trunk that may ask for transfers. SUBSCRIBE comes from whoever wants to hear of
+/// its transfer no longer (RFC 3515 2.4.4).
+const ALLOW_WITH_REFER: &str =
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, NOTIFY, REFER, SUBSCRIBE";
+
+/// User-Agent and Allow: part of most messages.
+#[derive(Debug)]
+pub(crate) struct CommonLines {
+    plain: Bytes,
+    with_refer: Bytes,
+}
+
+impl CommonLines {
+    pub(crate) fn new(user_agent: &str) -> Self {
+        let lines = |allow: &str| {
+            let mut lines = Writer::fragment();
+            lines.line("User-Agent", user_agent).line("Allow", allow);
+            lines.into_lines()
+        };
+        Self { plain: lines(ALLOW), with_refer: lines(ALLOW_WITH_REFER) }
+    }
+
+    pub(crate) fn of(&self, transfers: Transfers) -> &Bytes {
+        match transfers {
+            Transfers::Refuse => &self.plain,
+            Transfers::Accept => &self.with_refer,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -32,9 +66,10 @@ pub(crate) struct Core {
     pub(crate) events: VecDeque<Event>,
     /// Dialogs nobody wants, to be kept until their BYE is answered.
     pub(crate) strays: Vec<Call>,
+    /// Calls (by the number of our tag) whose dialog another has taken the place of, to be ended.
+    pub(crate) replaced: Vec<u64>,
     pub(crate) draining: bool,
-    /// User-Agent and Allow: part of most messages.
-    pub(crate) common: Bytes,
+    pub(crate) common: CommonLines,
 }
 
 /// What is particular about a request within a dialog.
@@ -44,7 +79,23 @@ pub(crate) struct Extra<'a> {
     /// Whole lines of a request of ours.
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
+    /// Instead of a description: how far another call is (RFC 3420).
+    pub(crate) sipfrag: Option<&'a str>,
+    /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
+    pub(crate) hops: Option<u8>,
 }
+
+impl Extra<'_> {
+    fn finish(&self, out: Writer) -> Bytes {
+        match self.sipfrag {
+            Some(fragment) => out.finish_with(SIPFRAG, fragment.as_bytes()),
+            None => out.finish(self.sdp),
+        }
+    }
+}
+
+/// The type of a fragment of a SIP message (RFC 3420).
+pub(crate) const SIPFRAG: &str = "message/sipfrag";
 
 impl Core {
     /// Sends a request of a dialog. The caller has set its CSeq.
@@ -92,7 +143,7 @@ impl Core {
         let name = method.as_str();
         let mut out = Writer::request(name, uri);
         out.line("Via", &via(path, branch));
-        out.line("Max-Forwards", "70");
+        out.line("Max-Forwards", &extra.hops.map_or(MAX_FORWARDS, |hops| hops.min(MAX_FORWARDS)).to_string());
         for route in routes {
             out.line("Route", &route);
         }
@@ -100,24 +151,25 @@ impl Core {
         out.line("To", &dialog.remote);
         out.line("Call-ID", &dialog.call_id);
         out.line("CSeq", &format!("{cseq} {name}"));
-        if matches!(method, Method::Invite | Method::Update) {
+        // RFC 3261 12.2.1.1, RFC 3515 2.2, RFC 6665 8.2.1: what may refresh the target.
+        if matches!(method, Method::Invite | Method::Update | Method::Refer | Method::Notify) {
             let contact = self.contact_of(dialog, path);
             // RFC 3261 8.1.1.8.
             let secure = dialog.target.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("sips:"));
             out.line("Contact", &if secure { sips(&contact) } else { contact });
         }
-        out.lines(&self.common);
+        out.lines(self.common_lines(dialog.trunk));
         // A re-INVITE rings nobody: what it comes to is wanted at once, not provisionally.
         let reliable = match (method, dialog.established) {
             (Method::Invite, true) => Reliable::Off,
             _ => self.reliable(dialog.trunk),
         };
-        out.line("Supported", reliable.supported());
+        out.line("Supported", self.supported_with(dialog.trunk, reliable));
         out.lines(&extra.copied);
         for (name, value) in &extra.lines {
             out.line(name, value);
         }
-        out.finish(extra.sdp)
+        extra.finish(out)
     }
 
     /// Writes our Contact, with the trunk group that calls of the trunk come over
@@ -158,13 +210,13 @@ impl Core {
                 // RFC 3261 12.1.1.
                 out.line("Contact", &if head.sips() { sips(&contact) } else { contact });
             }
-            out.lines(&self.common);
+            out.lines(self.common_lines(trunk));
             out.line("Supported", self.supported(trunk));
         }
         for (name, value) in &extra.lines {
             out.line(name, value);
         }
-        let bytes = out.finish(extra.sdp);
+        let bytes = extra.finish(out);
         self.servers.respond(&mut self.io, server, status, bytes.clone());
         bytes
     }
@@ -173,9 +225,9 @@ impl Core {
     /// `tag` or one made of the request.
     pub(crate) fn respond_statelessly(
         &mut self,
+        trunk: usize,
         request: &Request,
-        mut path: Path,
-        source: SocketAddr,
+        (mut path, source): (Path, SocketAddr),
         status: u16,
         lines: &[(&'static str, String)],
         tag: Option<String>,
@@ -186,7 +238,7 @@ impl Core {
         let head = ReplyHead::of(request, source);
         let tag = tag.unwrap_or_else(|| stateless_tag(request));
         let mut out = head.begin(status, reason_phrase(status), Some(&tag));
-        out.lines(&self.common);
+        out.lines(self.common_lines(trunk));
         for (name, value) in lines {
             out.line(name, value);
         }
@@ -196,7 +248,21 @@ impl Core {
 
     /// Returns the option tags this endpoint understands from a trunk, for Supported headers.
     pub(crate) fn supported(&self, trunk: usize) -> &'static str {
-        self.reliable(trunk).supported()
+        self.supported_with(trunk, self.reliable(trunk))
+    }
+
+    fn supported_with(&self, trunk: usize, reliable: Reliable) -> &'static str {
+        let replacing = self.trunks.get(trunk).map(|t| t.config.replacing).unwrap_or_default();
+        reliable.supported(self.transfers(trunk), replacing)
+    }
+
+    /// Returns what becomes of a trunk's transfers.
+    pub(crate) fn transfers(&self, trunk: usize) -> Transfers {
+        self.trunks.get(trunk).map(|t| t.config.transfers).unwrap_or_default()
+    }
+
+    fn common_lines(&self, trunk: usize) -> &Bytes {
+        self.common.of(self.transfers(trunk))
     }
 
     /// Returns what a trunk wants of reliable provisional responses.

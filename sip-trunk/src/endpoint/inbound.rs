@@ -130,11 +130,11 @@ impl Endpoint {
         }
         match request.method {
             Method::Ack => self.receive_ack(request),
-            Method::Cancel => self.receive_cancel(request, reply_path, source),
+            Method::Cancel => self.receive_cancel(trunk, request, reply_path, source),
             _ => {
                 if let Err((status, lines)) = self.route(trunk, path, reply_path, source, request) {
                     self.core.io.counters.refuse(refusal_label(status));
-                    self.core.respond_statelessly(request, reply_path, source, status, &lines, None);
+                    self.core.respond_statelessly(trunk, request, (reply_path, source), status, &lines, None);
                 }
             }
         }
@@ -151,13 +151,13 @@ impl Endpoint {
     }
 
     /// RFC 3261 9.2.
-    fn receive_cancel(&mut self, request: &Request, path: Path, source: SocketAddr) {
+    fn receive_cancel(&mut self, trunk: usize, request: &Request, path: Path, source: SocketAddr) {
         let Some((server, call)) = self.core.servers.cancelled(request) else {
             self.core.io.counters.refuse("cancel_unknown");
-            return self.core.respond_statelessly(request, path, source, 481, &[], None);
+            return self.core.respond_statelessly(trunk, request, (path, source), 481, &[], None);
         };
         // RFC 3261 9.2: the same tag as in the responses to the INVITE.
-        self.core.respond_statelessly(request, path, source, 200, &[], call.map(hex));
+        self.core.respond_statelessly(trunk, request, (path, source), 200, &[], call.map(hex));
         if let Some(key) = call
             && let Some(call) = self.calls.get_mut(&key)
         {
@@ -202,6 +202,13 @@ impl Endpoint {
         if !unsupported.is_empty() {
             return Err((420, vec![("Unsupported", unsupported.join(", "))]));
         }
+        // RFC 3891 3: it means something in an INVITE alone.
+        if request.method != Method::Invite
+            && head.text(&Name::Replaces).is_some()
+            && self.accepts_replaces(trunk)
+        {
+            return Err(plain(400));
+        }
         if head.to.tag.is_some() {
             return self.route_in_dialog(reply_path, source, request);
         }
@@ -211,7 +218,7 @@ impl Endpoint {
             Method::Options => {
                 let able =
                     [("Accept", crate::sdp::CONTENT_TYPE.to_owned()), ("Supported", supported.to_owned())];
-                self.core.respond_statelessly(request, reply_path, source, 200, &able, None);
+                self.core.respond_statelessly(trunk, request, (reply_path, source), 200, &able, None);
                 Ok(())
             }
             Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => Err(plain(481)),
@@ -235,8 +242,9 @@ impl Endpoint {
         if !self.core.servers.room(source.ip(), true) {
             return Err(self.busy());
         }
+        let replaced = self.meant_by_refer(key, request);
         if let Some(call) = self.calls.get_mut(&key) {
-            call.on_request(&mut self.core, request, source, path);
+            call.on_request(&mut self.core, request, source, path, replaced);
             self.review(key);
         }
         Ok(())
@@ -259,7 +267,10 @@ impl Endpoint {
             let warning = "399 causeway \"Only application/sdp can be sent\"".to_owned();
             return Err((406, vec![("Warning", warning)]));
         }
-        if self.core.draining || !self.has_channel(trunk) || !self.core.servers.room(source.ip(), false) {
+        // What takes the place of a call needs no channel of its own for long.
+        let replaced = self.replaced_by(trunk, request)?;
+        let room = if replaced.is_some() { self.has_room() } else { self.has_channel(trunk) };
+        if self.core.draining || !room || !self.core.servers.room(source.ip(), false) {
             return Err(self.busy());
         }
         let Io { now, random, .. } = &mut self.core.io;
@@ -267,7 +278,7 @@ impl Endpoint {
         let random = (u128::from(random.number()) << 64) | u128::from(random.number());
         let id = CallId::new(self.unix_ms + elapsed, random);
         // The dialog's own requests go back to the source, not to the port responses go to.
-        let call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id)?;
+        let call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id, replaced)?;
         self.insert(call);
         Ok(())
     }

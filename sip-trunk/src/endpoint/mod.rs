@@ -10,6 +10,7 @@ pub(crate) mod core;
 mod counters;
 mod inbound;
 pub(crate) mod io;
+mod replaces;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -30,13 +31,12 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkStatus, by_name, health, registration};
+use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration};
 use crate::wire::framer::Framed;
-use crate::wire::message::Writer;
 use crate::wire::tolerance::refusal_answer;
 
 use self::connection::Opened;
-use self::core::{ALLOW, Core};
+use self::core::{CommonLines, Core};
 use self::io::Io;
 
 /// SIP towards all trunks of a gateway.
@@ -45,6 +45,8 @@ pub struct Endpoint {
     core: Core,
     calls: HashMap<u64, Call>,
     ids: HashMap<CallId, u64>,
+    /// Calls whose far side may still be told of its transfer.
+    reports: HashMap<CallId, u64>,
     sources: Sources,
     started: Instant,
     unix_ms: u64,
@@ -64,8 +66,6 @@ impl Endpoint {
         check(&config)?;
         let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
         let sources = Sources::new(&trunks);
-        let mut common = Writer::fragment();
-        common.line("User-Agent", &config.user_agent).line("Allow", ALLOW);
         let mut core = Core {
             io: Io::new(&config, seed, now),
             clients: Clients::new(config.timers, config.limits),
@@ -73,15 +73,17 @@ impl Endpoint {
             trunks,
             events: VecDeque::new(),
             strays: Vec::new(),
+            replaced: Vec::new(),
             draining: false,
-            common: common.into_lines(),
+            common: CommonLines::new(&config.user_agent),
             config,
         };
         for index in 0..core.trunks.len() {
             health::start(&mut core, index);
             registration::start(&mut core, index);
         }
-        Ok(Self { core, calls: HashMap::new(), ids: HashMap::new(), sources, started: now, unix_ms })
+        let (calls, ids, reports) = Default::default();
+        Ok(Self { core, calls, ids, reports, sources, started: now, unix_ms })
     }
 
     /// Takes in one datagram that came to `local` from `remote`.
@@ -219,7 +221,21 @@ impl Endpoint {
                 call.release(core, cause);
                 Ok(())
             }),
+            Command::Reject { call, status, cause } => self.with(call, |call, core| {
+                call.reject(core, status, cause);
+                Ok(())
+            }),
+            Command::Probe { call } => self.with(call, |call, core| call.probe(core)),
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
+            Command::AcceptTransfer { call } => self.accept_transfer(call),
+            Command::RefuseTransfer { call, status } => {
+                self.with(call, |call, core| call.refuse_transfer(core, status))
+            }
+            Command::ReportTransfer { call, status } => self.report_transfer(call, status),
+            Command::Transfer { call, to, referred_by } => self.transfer(call, &to, referred_by.as_ref()),
+            Command::FollowRedirect { call, contact } => {
+                self.with(call, |call, core| call.follow_redirect(core, contact))
+            }
             Command::Drain { on } => {
                 self.core.draining = on;
                 (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));
@@ -228,6 +244,28 @@ impl Endpoint {
         };
         self.settle();
         done
+    }
+
+    /// Takes another configuration of a trunk. Calls go on; what they do next goes by the new one.
+    ///
+    /// # Errors
+    /// `UnknownTrunk`, or `Unusable` where the trunk would be elsewhere (target, transport, listener,
+    /// sources, registration): that takes another endpoint. Nothing has changed then.
+    pub fn reconfigure_trunk(&mut self, now: Instant, config: TrunkConfig) -> Result<(), CommandError> {
+        self.core.io.now = now;
+        let index = by_name(&self.core.trunks, &config.name).ok_or(CommandError::UnknownTrunk)?;
+        let trunk = self.core.trunks.get_mut(index).ok_or(CommandError::UnknownTrunk)?;
+        let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
+        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
+            return Err(CommandError::Unusable);
+        }
+        let asked = trunk.config.options_interval.is_some();
+        trunk.reconfigure(config);
+        if !asked {
+            health::start(&mut self.core, index);
+        }
+        self.settle();
+        Ok(())
     }
 
     fn invite(
@@ -239,24 +277,32 @@ impl Endpoint {
         media: LocalMedia,
         details: CallDetails,
     ) -> Result<(), CommandError> {
-        let index = self.admit(call, trunk)?;
+        let plain = |dialled: &String| dialled.bytes().all(|b| b.is_ascii_digit() || b == b'*');
+        if !details.emergency.as_ref().is_none_or(plain) {
+            return Err(CommandError::Unusable);
+        }
+        let index = self.admit(call, trunk, details.emergency.is_some())?;
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
     }
 
-    fn admit(&self, call: CallId, trunk: &TrunkName) -> Result<usize, CommandError> {
-        if self.core.draining {
+    /// An emergency call is stopped by nothing but the want of memory for it.
+    fn admit(&self, call: CallId, trunk: &TrunkName, emergency: bool) -> Result<usize, CommandError> {
+        if self.core.draining && !emergency {
             return Err(CommandError::Draining);
         }
-        if self.ids.contains_key(&call) {
+        if self.ids.contains_key(&call) || self.reports.contains_key(&call) {
             return Err(CommandError::DuplicateCall);
         }
         let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
         if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
             return Err(CommandError::Unusable);
         }
-        if !self.has_channel(index) || self.core.clients.len() >= self.core.config.limits.transactions {
+        if !emergency && !self.has_channel(index)
+            || self.calls.len() >= self.core.config.limits.calls.saturating_mul(2)
+            || self.core.clients.len() >= self.core.config.limits.transactions
+        {
             return Err(CommandError::NoChannel);
         }
         Ok(index)
@@ -264,7 +310,11 @@ impl Endpoint {
 
     fn has_channel(&self, trunk: usize) -> bool {
         let free = self.core.trunks.get(trunk).is_some_and(|t| t.calls < t.config.max_calls);
-        free && self.ids.len() < self.core.config.limits.calls
+        free && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.ids.len() < self.core.config.limits.calls
             // What lingers after calls is bounded too.
             && self.calls.len() < self.core.config.limits.calls.saturating_mul(2)
     }
@@ -296,6 +346,7 @@ impl Endpoint {
             self.ids.remove(&call.id);
         }
         if call.finished {
+            self.reports.remove(&call.id);
             self.calls.remove(&key);
         }
     }
@@ -345,6 +396,7 @@ impl Endpoint {
                 self.calls.insert(stray.key, stray);
             }
         }
+        self.end_replaced();
         if self.core.draining {
             // The last call of a trunk may just have ended.
             (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));

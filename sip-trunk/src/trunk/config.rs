@@ -9,6 +9,7 @@ use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
 use super::profile::{Level, Profile};
+use super::referral::{Redirects, Replacing, Transfers};
 use super::registration::Registration;
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
@@ -92,6 +93,12 @@ pub struct TrunkConfig {
     pub hold: HoldForm,
     /// Telephone events (RFC 4733) are offered and accepted.
     pub telephone_events: bool,
+    /// What becomes of the transfers it asks for.
+    pub transfers: Transfers,
+    /// What is done with Replaces.
+    pub replacing: Replacing,
+    /// Which redirections of it are followed.
+    pub redirects: Redirects,
     /// Final answers after which another trunk may be tried; see [`retry`](super::retry).
     pub retry_statuses: Vec<u16>,
 }
@@ -136,6 +143,9 @@ impl TrunkConfig {
             answer_change: AnswerChange::default(),
             hold: HoldForm::default(),
             telephone_events: true,
+            transfers: Transfers::default(),
+            replacing: Replacing::default(),
+            redirects: Redirects::default(),
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
     }
@@ -156,6 +166,9 @@ impl TrunkConfig {
             Level::Required => Reliable::Required,
         };
         self.hold = profile.hold;
+        self.transfers = if profile.refer { Transfers::Accept } else { Transfers::Refuse };
+        self.replacing = profile.replacing;
+        self.redirects.policy = profile.redirects;
         self.telephone_events = profile.dtmf == super::profile::Dtmf::Events;
         self.answer_change = profile.answer_change;
         self.codecs = profile.codecs.to_vec();
@@ -189,11 +202,18 @@ pub enum Reliable {
 }
 
 impl Reliable {
-    /// Returns the value of Supported headers.
-    pub(crate) fn supported(self) -> &'static str {
-        match self {
-            Reliable::Off => "timer",
-            Reliable::Supported | Reliable::Required => "timer, 100rel",
+    /// Returns the value of Supported headers, with what else is supported from a trunk.
+    pub(crate) fn supported(self, transfers: Transfers, replacing: Replacing) -> &'static str {
+        let transfers = transfers == Transfers::Accept;
+        match (self != Reliable::Off, replacing.accepts(), transfers) {
+            (false, false, false) => "timer",
+            (false, false, true) => "timer, norefersub",
+            (false, true, false) => "timer, replaces",
+            (false, true, true) => "timer, replaces, norefersub",
+            (true, false, false) => "timer, 100rel",
+            (true, false, true) => "timer, 100rel, norefersub",
+            (true, true, false) => "timer, 100rel, replaces",
+            (true, true, true) => "timer, 100rel, replaces, norefersub",
         }
     }
 }

@@ -7,6 +7,7 @@ use super::config::TrunkConfig;
 use super::diversion::{Diversion, read_diversions, write_diversions};
 use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
+use crate::referral::Referral;
 use crate::text;
 use crate::wire::message::{Head, Name};
 
@@ -31,6 +32,14 @@ pub struct CallDetails {
     pub priorities: Vec<String>,
     /// The charging vector (RFC 7315 4.6). Between networks only.
     pub charging: Option<ChargingVector>,
+    /// The transfer that brought the call about.
+    pub referral: Option<Referral>,
+    /// How many hops the call may still go (RFC 3261 8.1.1.6). One that came over a trunk leaves by
+    /// another with one less, so that a loop through several networks ends (RFC 7332 4).
+    pub max_forwards: Option<u8>,
+    /// The emergency number that was dialled. It is written as it was dialled, for it has no global
+    /// form, and neither limits of the trunk nor draining stop the call.
+    pub emergency: Option<String>,
     /// Who is connected, where the far side said so since (RFC 4916, RFC 5876). From trusted
     /// trunks only.
     pub connected: Option<Caller>,
@@ -108,6 +117,8 @@ impl CallDetails {
             parameters: NumberParameters::of_uri(called),
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
+            referral: Referral::of_invite(head),
+            max_forwards: Some(u8::try_from(head.max_forwards()).unwrap_or(u8::MAX)),
             ..Self::default()
         };
         if config.trusted {
@@ -147,6 +158,11 @@ impl CallDetails {
             host,
             config.trusted,
         ));
+        lines.extend(self.referral.as_ref().map(Referral::lines).unwrap_or_default());
+        // RFC 3261 20.26.
+        if self.emergency.is_some() {
+            lines.push(("Priority", "emergency".to_owned()));
+        }
         // RFC 4412 3.1: a priority counts for those who trust each other.
         let priorities: Vec<_> =
             self.priorities.iter().filter(|p| is_priority(p)).take(PRIORITIES_MAX).collect();

@@ -64,7 +64,7 @@ pub(crate) struct Health {
     alarm: Alarm,
     /// Failures in a row while not down, successes in a row while down.
     streak: u32,
-    auth: Option<ClientAuth>,
+    pub(super) auth: Option<ClientAuth>,
     /// The probe under way: kept to repeat it with credentials.
     probe: Option<Dialog>,
     challenges: u8,

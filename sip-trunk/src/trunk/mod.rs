@@ -9,6 +9,7 @@ pub mod identity;
 pub mod numbers;
 pub mod parameters;
 pub mod profile;
+mod referral;
 pub(crate) mod registration;
 pub mod retry;
 
@@ -20,6 +21,7 @@ use call_model::TrunkName;
 use self::certificate::PeerIdentity;
 pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
+pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 
 use crate::dialog::{host_of, without_port};
@@ -46,6 +48,33 @@ impl Trunk {
         let health = health::Health::new(&config);
         let registrar = registration::Registrar::new(&config);
         Self { policy, calls: 0, health, registrar, config }
+    }
+
+    /// Takes another configuration for the same trunk at the same place. Calls, health and
+    /// registration stay as they are; credentials are shown when they are asked for next.
+    pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
+        let credentials = self.config.credentials != config.credentials;
+        let Self { policy, health, registrar, config, .. } = Self::new(config);
+        (self.policy, self.config) = (policy, config);
+        if credentials {
+            self.health.auth = health.auth;
+            if let (Some(known), Some(fresh)) = (&mut self.registrar, registrar) {
+                known.auth = fresh.auth;
+            }
+        }
+    }
+
+    /// Says whether another configuration is for a trunk at the same place, known by the same
+    /// sources or certificates, and registered in the same way.
+    pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
+        let config = &self.config;
+        config.target == other.target
+            && config.transport == other.transport
+            && config.local == other.local
+            && config.sources == other.sources
+            && config.certificate_names == other.certificate_names
+            && config.allow_common_name == other.allow_common_name
+            && config.registration == other.registration
     }
 
     /// Says whether large requests may change to TCP.

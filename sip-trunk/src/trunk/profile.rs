@@ -15,6 +15,7 @@ use super::config::{AnswerChange, HoldForm};
 use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberFormat;
+use super::referral::{RedirectPolicy, Replacing};
 use super::retry::is_last_word;
 
 /// Off, if the peer wants it, or nothing without it.
@@ -134,6 +135,10 @@ pub struct Profile {
     pub t38: bool,
     /// Transfers it asks for by REFER are carried out.
     pub refer: bool,
+    /// What is done with Replaces.
+    pub replacing: Replacing,
+    /// Which of its redirections are followed.
+    pub redirects: RedirectPolicy,
     /// Why a switch is not as usual: its name, and a sentence with its source.
     notes: &'static [(&'static str, &'static str)],
 }
@@ -224,7 +229,9 @@ impl Profile {
             ("retry after", retry.join(", "), true),
             ("largest datagram", format!("{} bytes", self.largest_datagram), true),
             ("T.38", yes_no(self.t38), !self.t38),
-            ("REFER", yes_no(self.refer), !self.refer),
+            ("REFER", yes_no(self.refer), true),
+            ("Replaces", self.replacing.as_str().to_owned(), true),
+            ("redirects", self.redirects.as_str().to_owned(), true),
         ];
         let switches = rows.into_iter().map(|(switch, value, honoured)| {
             let own = self.notes.iter().find(|(name, _)| *name == switch).map(|(_, why)| *why);
@@ -272,6 +279,8 @@ fn usual(switch: &str) -> &'static str {
         "largest datagram" => "RFC 3261 18.1.1: larger requests go by TCP.",
         "T.38" => "G.711 carries fax; an image line is refused and the audio goes on (RFC 3264 6).",
         "REFER" => "RFC 3515 2.4.2: a transfer is refused by policy and the call goes on.",
+        "Replaces" => "RFC 3891 5: who may take over calls is a matter of trust.",
+        "redirects" => "RFC 3261 8.1.3.4: where a call goes is ours to decide; a 302 ends it with its cause.",
         _ => "",
     }
 }
@@ -288,7 +297,7 @@ mod tests {
             assert!(profile.is_sound(), "{}", profile.name);
             assert_eq!(Profile::by_name(profile.name).as_ref(), Some(profile));
             let explained = profile.explain();
-            assert_eq!(explained.switches.len(), 21);
+            assert_eq!(explained.switches.len(), 23);
             assert!(explained.switches.iter().all(|s| s.why.len() > 20), "{explained}");
             // A note about a switch that does not exist would never be read.
             let known = |name: &str| explained.switches.iter().any(|s| s.switch == name);

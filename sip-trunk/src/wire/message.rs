@@ -434,6 +434,13 @@ pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
     Some(UriTarget { address, port: parsed.port(), transport, loose })
 }
 
+/// Returns the host of a sip or sips URI, in lower case and without port.
+pub(crate) fn uri_host(uri: &str) -> Option<String> {
+    let parsed = ParsedUri::parse(Bytes::copy_from_slice(uri.as_bytes())).ok()?;
+    let host = parsed.host()?.to_bytes();
+    Some(String::from_utf8_lossy(&host).to_ascii_lowercase())
+}
+
 /// Writes one message. Control characters in values become spaces, so no value can start a line.
 pub(crate) struct Writer(Vec<u8>);
 
@@ -495,11 +502,20 @@ impl Writer {
     }
 
     /// Ends the message with a session description, or without a body.
-    pub(crate) fn finish(mut self, sdp: Option<&[u8]>) -> Bytes {
-        let body = sdp.unwrap_or_default();
-        if sdp.is_some() {
-            self.0.extend_from_slice(b"Content-Type: application/sdp\r\n");
+    pub(crate) fn finish(self, sdp: Option<&[u8]>) -> Bytes {
+        match sdp {
+            Some(body) => self.finish_with("application/sdp", body),
+            None => self.end(&[]),
         }
+    }
+
+    /// Ends the message with a body of a type.
+    pub(crate) fn finish_with(mut self, kind: &str, body: &[u8]) -> Bytes {
+        self.line("Content-Type", kind);
+        self.end(body)
+    }
+
+    fn end(mut self, body: &[u8]) -> Bytes {
         self.0.extend_from_slice(b"Content-Length: ");
         self.0.extend_from_slice(body.len().to_string().as_bytes());
         self.0.extend_from_slice(b"\r\n\r\n");

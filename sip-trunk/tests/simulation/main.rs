@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod between_trunks;
 mod calls;
 mod dialogs;
 mod flows;
@@ -16,11 +17,14 @@ mod net;
 mod numbers;
 mod profiles;
 mod raw;
+mod redirect;
 mod registration;
 mod reliable;
 mod reliable_in;
+mod replaces;
 mod resilience;
 mod secure;
 mod tcp;
 mod transactions;
+mod transfer;
 mod web;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use call_model::{CallId, Cause};
-use sip_trunk::{Command, Event, Reliable, Transport};
+use sip_trunk::{Command, Event, RedirectPolicy, Reliable, Replacing, TransferTarget, Transfers, Transport};
 
 use crate::net::{A_RTP, B_RTP, Dice, Pair, Weather, call_id, caller, media, number, trunk_name};
 
@@ -25,6 +25,7 @@ fn play(seed: u64, transport: Transport) {
             config.trunks[0].reliable_provisional =
                 [Reliable::Supported, Reliable::Required, Reliable::Off][policy];
             config.trunks[0].delayed_offer = seed % 4 == 3;
+            config.trunks[0].transfers = Transfers::Accept;
         }
     });
     let mut dice = Dice::new(seed);
@@ -53,11 +54,20 @@ fn play(seed: u64, transport: Transport) {
             }
         } else {
             let call = calls[dice.below(calls.len() as u64) as usize];
-            match dice.below(8) {
+            let other = calls[dice.below(calls.len() as u64) as usize];
+            let to = |blind| match blind {
+                true => TransferTarget::Address(number("+442079460019")),
+                false => TransferTarget::Call(other),
+            };
+            match dice.below(12) {
                 0 => Command::Ringing { call },
                 1 => Command::Progress { call, media: rtp },
                 2..=4 => Command::Answer { call, media: rtp },
                 5 => Command::Hold { call, on: dice.chance(50) },
+                6 => Command::Transfer { call, to: to(dice.chance(50)), referred_by: None },
+                7 => Command::RefuseTransfer { call, status: 403 },
+                8 => Command::AcceptTransfer { call },
+                9 => Command::ReportTransfer { call, status: 100 + dice.below(300) as u16 },
                 _ => Command::Release { call, cause: Cause::USER_BUSY },
             }
         };
@@ -109,9 +119,12 @@ fn note(pair: &mut Pair, known: &mut [BTreeMap<CallId, Known>; 2], seed: u64) {
                 Event::Incoming { call, .. } => (*call, true, false, false),
                 Event::Ended { call, .. } => (*call, false, true, false),
                 Event::Answered { call } => (*call, false, false, true),
-                Event::Trying { call } | Event::Ringing { call } | Event::Media { call, .. } => {
-                    (*call, false, false, false)
-                }
+                Event::Trying { call }
+                | Event::Ringing { call }
+                | Event::Media { call, .. }
+                | Event::TransferRequested { call, .. }
+                | Event::TransferProgress { call, .. }
+                | Event::TransferEnded { call, .. } => (*call, false, false, false),
                 _ => continue,
             };
             if incoming {
@@ -144,11 +157,15 @@ fn calls_end_once_and_nothing_is_left_on_tcp_that_breaks() {
 /// Nothing that comes from a trunk's address may panic or leave anything behind.
 #[test]
 fn mutated_messages_do_no_harm() {
-    use crate::raw::{Ask, CONTACT, Lab, SDP, reply};
+    use crate::raw::{Ask, CONTACT, Lab, SDP, header, reply};
     for seed in 0..40 {
         let mut dice = Dice::new(seed);
-        let mut lab = Lab::new();
-        let (_, invite) = lab.call_out();
+        let mut lab = Lab::with(|config| {
+            let trunk = &mut config.trunks[0];
+            (trunk.transfers, trunk.replacing) = (Transfers::Accept, Replacing::Both);
+            trunk.redirects.policy = RedirectPolicy::SameHost;
+        });
+        let (out, invite) = lab.call_out();
         let call = lab.call_in(&Ask::invite().text());
         lab.command(0, Command::Answer { call, media: media(A_RTP) });
         lab.run_ms(20);
@@ -167,6 +184,29 @@ fn mutated_messages_do_no_harm() {
             Ask::within(&ok, "UPDATE", 3).line("Session-Expires: 90;refresher=uas").text(),
             Ask::within(&ok, "INFO", 4).text(),
             Ask::within(&ok, "BYE", 5).text(),
+            Ask::within(&ok, "REFER", 6)
+                .line("Refer-To: <sip:+442079460019@h?Replaces=a%3Bto-tag%3D1%3Bfrom-tag%3D2>")
+                .text(),
+            Ask::within(&ok, "NOTIFY", 7)
+                .line("Event: refer;id=9")
+                .line("Subscription-State: terminated")
+                .body("SIP/2.0 200 OK")
+                .text()
+                .replace("application/sdp", "message/sipfrag"),
+            reply(
+                &invite,
+                302,
+                "peer",
+                "Contact: <sip:+442079460019@10.0.0.2>;q=0.5, <tel:+442079460020>\r\n",
+                "",
+            ),
+            Ask::invite()
+                .branch("r")
+                .line(&format!(
+                    "Replaces: c1@10.0.0.2;to-tag={};from-tag=bob",
+                    header(&ok, "To").split("tag=").nth(1).unwrap()
+                ))
+                .text(),
         ];
         for _ in 0..200 {
             let mut bytes = seeds[dice.below(seeds.len() as u64) as usize].clone().into_bytes();
@@ -187,12 +227,22 @@ fn mutated_messages_do_no_harm() {
             let to = lab.gateway;
             lab.say_from(crate::net::address(crate::net::B), to, &bytes);
             lab.run_ms(30);
+            let _ = match dice.below(8) {
+                0 => lab.try_command(0, Command::AcceptTransfer { call }),
+                1 => lab.try_command(0, Command::ReportTransfer { call, status: 180 }),
+                2 => lab.try_command(0, Command::FollowRedirect { call: out, contact: 0 }),
+                3 => {
+                    let to = TransferTarget::Call(out);
+                    lab.try_command(0, Command::Transfer { call, to, referred_by: None })
+                }
+                _ => Ok(()),
+            };
         }
         lab.run(Duration::from_secs(90_000));
         for call in lab.events[0]
             .iter()
             .filter_map(|e| match e {
-                Event::Incoming { call, .. } => Some(*call),
+                Event::Incoming { call, .. } | Event::Replacing { call, .. } => Some(*call),
                 _ => None,
             })
             .chain([call_id(77)])

@@ -9,7 +9,7 @@ use call_model::Direction;
 use sip_trunk::trunk::details::CallDetails;
 use sip_trunk::trunk::diversion::{Diversion, DiversionReason};
 use sip_trunk::trunk::profile::{Level, Profile};
-use sip_trunk::{Command, Event, Reliable, TrunkConfig};
+use sip_trunk::{Command, Event, RedirectPolicy, Reliable, Replacing, Transfers, TrunkConfig};
 
 use crate::dialogs::{assert_clean, media_of, release};
 use crate::identity::{invite_with, lab};
@@ -127,7 +127,7 @@ fn a_profile_does_not_claim_what_the_endpoint_does_not_do() {
     assert!(teams.contains("SRTP: required (not yet)."), "{teams}");
     assert!(teams.contains("hold form: inactive. "), "{teams}");
     assert!(teams.contains("100rel: supported. "), "{teams}");
-    assert!(Profile::asterisk().explain().to_string().contains("REFER: yes (not yet)."));
+    assert!(teams.contains("REFER: yes. ") && teams.contains("Replaces: accept. "), "{teams}");
 }
 
 // RFC 3264 8.4, RFC 6337 5.3: a peer that knows `inactive` alone is held so.
@@ -167,6 +167,21 @@ fn c09_a_profile_says_what_becomes_of_100rel() {
         let target = crate::net::address(crate::net::B);
         let trunk = TrunkConfig::new(crate::net::trunk_name("far"), target).with_profile(&profile);
         assert_eq!(trunk.reliable_provisional, expected);
+    }
+}
+
+// RFC 3515, RFC 3891, RFC 3261 8.1.3.4: who may send calls elsewhere.
+#[test]
+fn d13_d16_d18_a_profile_says_who_may_transfer_take_over_and_redirect() {
+    for (profile, transfers, replacing, redirects) in [
+        (Profile::asterisk(), Transfers::Accept, Replacing::Both, RedirectPolicy::SameHost),
+        (Profile::teams(), Transfers::Accept, Replacing::Accept, RedirectPolicy::Never),
+        (Profile::twilio(), Transfers::Refuse, Replacing::Off, RedirectPolicy::Never),
+    ] {
+        let target = crate::net::address(crate::net::B);
+        let trunk = TrunkConfig::new(crate::net::trunk_name("far"), target).with_profile(&profile);
+        let got = (trunk.transfers, trunk.replacing, trunk.redirects.policy);
+        assert_eq!(got, (transfers, replacing, redirects), "{}", profile.name);
     }
 }
 

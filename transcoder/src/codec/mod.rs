@@ -9,6 +9,8 @@ pub mod g711;
 mod g711_avx2;
 mod noise;
 pub mod opus;
+#[cfg(target_arch = "x86_64")]
+mod silk;
 
 pub use activity::ActivityDetector;
 pub use conceal::Concealer;

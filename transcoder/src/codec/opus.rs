@@ -368,6 +368,15 @@ pub fn has_fec(packet: &[u8]) -> bool {
     unsafe { sys::opus_packet_has_lbrr(packet.as_ptr(), packet.len() as i32) == 1 }
 }
 
+/// Says whether encoders of this process use this crate's own loops in place of libopus', as they do unless told
+/// otherwise. What they encode is the same to the last bit; this is for measuring what the loops gain.
+pub fn use_own_loops(on: bool) {
+    #[cfg(target_arch = "x86_64")]
+    super::silk::use_kernels(on);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = on;
+}
+
 /// Says whether a packet stands for silence: at most two octets (RFC 7587 3.1.3).
 pub fn is_dtx(packet: &[u8]) -> bool {
     packet.len() <= 2

@@ -15,7 +15,7 @@ use crate::bridge::Port;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
-use crate::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, is_rtcp};
+use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, is_rtcp};
 use crate::seed::Seeded;
 
 /// RTP clock of G.711, in Hz.
@@ -29,7 +29,9 @@ pub const COMFORT_NOISE_PAYLOAD_TYPE: u8 = 13;
 /// Most milliseconds of audio in a packet that is sent.
 pub const MAX_PACKET_TIME_MS: u16 = 60;
 
-const MAX_PAYLOAD: usize = 8 * MAX_PACKET_TIME_MS as usize;
+/// Most octets of a payload that is sent: what one leg makes of PCM, and what it passes on as it
+/// came. More does not go through an Ethernet in one piece.
+const MAX_PAYLOAD: usize = 1_280;
 const RTCP_BUFFER: usize = 256;
 
 /// Why a packet on the trunk side was dropped.
@@ -207,6 +209,14 @@ impl RtpLeg {
         self.media.as_ref()
     }
 
+    /// Says whether one side holds the other, so that silence is as it should be.
+    pub fn is_held(&self) -> bool {
+        // `c=0.0.0.0` is the hold of RFC 2543 (RFC 3264 8.4).
+        self.media.as_ref().is_some_and(|media| {
+            media.remote_rtp.ip().is_unspecified() || !(media.direction.sends() && media.direction.receives())
+        })
+    }
+
     /// Returns the payload type pair and clock of telephone events, if they run on the clock of
     /// the voice beside them (RFC 4733 2.1).
     pub fn has_telephone_event(&self) -> bool {
@@ -338,6 +348,39 @@ impl RtpLeg {
         payload: &[u8],
         emit: RtpEmit<'_>,
     ) -> bool {
+        self.write(kind, payload, emit, |sender, payload_type, packet| {
+            sender.write_header(now, payload_type, marker, media_time, payload.len(), packet)
+        })
+    }
+
+    /// Sends a payload with the numbers given, as [`send`](Self::send) does otherwise: what comes
+    /// from another leg keeps the order and the gaps it had there.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        marker: bool,
+        numbering: Numbering,
+        payload: &[u8],
+        emit: RtpEmit<'_>,
+    ) -> bool {
+        self.write(kind, payload, emit, |sender, payload_type, packet| {
+            sender.write_numbered(now, payload_type, marker, numbering, payload.len(), packet)
+        })
+    }
+
+    /// Returns the numbers of a packet that follows all that were sent.
+    pub fn next_numbering(&self, now: Instant) -> Numbering {
+        self.sender.next(now, CLOCK_RATE)
+    }
+
+    fn write(
+        &mut self,
+        kind: PayloadKind,
+        payload: &[u8],
+        emit: RtpEmit<'_>,
+        header: impl FnOnce(&mut RtpSender, u8, &mut [u8]) -> Result<(), RtpError>,
+    ) -> bool {
         let Some(media) = self.media.as_ref().filter(|media| media.direction.sends()) else { return false };
         let payload_type = match kind {
             PayloadKind::Audio => media.send_payload_type,
@@ -348,7 +391,7 @@ impl RtpLeg {
         };
         let Some(packet) = self.packet.get_mut(..HEADER_LEN + payload.len()) else { return false };
         packet[HEADER_LEN..].copy_from_slice(payload);
-        if self.sender.write_header(now, payload_type, marker, media_time, payload.len(), packet).is_err() {
+        if header(&mut self.sender, payload_type, packet).is_err() {
             return false;
         }
         self.counters.sent += 1;

@@ -6,7 +6,7 @@ mod sender;
 mod sequence;
 
 pub use receiver::ReceiverStatistics;
-pub use sender::RtpSender;
+pub use sender::{Numbering, RtpSender};
 pub use sequence::Unwrapper;
 
 /// Octets of an RTP header without CSRCs and extension (RFC 3550 5.1).

@@ -6,6 +6,15 @@ use super::rtcp::{NtpTime, SenderInfo};
 use super::{HEADER_LEN, RtpError};
 use crate::seed::Seeded;
 
+/// Where a packet stands in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbering {
+    /// Sequence number.
+    pub sequence: u16,
+    /// RTP timestamp.
+    pub timestamp: u32,
+}
+
 /// Numbers the packets of one stream and counts them for sender reports. SSRC, first sequence
 /// number and first timestamp are random (RFC 3550 5.1).
 #[derive(Clone, Debug)]
@@ -52,16 +61,64 @@ impl RtpSender {
             return Err(RtpError::OutputTooShort);
         }
         let timestamp = self.timestamp_of(media_time);
-        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence.wrapping_add(1);
+        self.write(now, payload_type, marker, Numbering { sequence, timestamp }, payload_len, out);
+        Ok(())
+    }
+
+    /// Writes the header of a packet that is numbered by the one it was made of: what was lost or
+    /// swapped on the way in is seen to be so on the way out.
+    ///
+    /// # Errors
+    /// As [`write_header`](Self::write_header).
+    pub fn write_numbered(
+        &mut self,
+        now: Instant,
+        payload_type: u8,
+        marker: bool,
+        numbering: Numbering,
+        payload_len: usize,
+        out: &mut [u8],
+    ) -> Result<(), RtpError> {
+        if out.len() < HEADER_LEN.saturating_add(payload_len) {
+            return Err(RtpError::OutputTooShort);
+        }
+        self.write(now, payload_type, marker, numbering, payload_len, out);
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        now: Instant,
+        payload_type: u8,
+        marker: bool,
+        Numbering { sequence, timestamp }: Numbering,
+        payload_len: usize,
+        out: &mut [u8],
+    ) {
         out[0] = 0x80;
         out[1] = payload_type & 0x7f | if marker { 0x80 } else { 0 };
-        out[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        out[2..4].copy_from_slice(&sequence.to_be_bytes());
         out[4..8].copy_from_slice(&timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
         self.packets += 1;
         self.octets += payload_len as u64;
-        self.last = Some((now, timestamp));
-        Ok(())
+        // A packet that was overtaken on its way in is not the last one.
+        if self.last.is_none() || sequence.wrapping_sub(self.sequence).cast_signed() > 0 {
+            self.sequence = sequence;
+            self.last = Some((now, timestamp));
+        }
+    }
+
+    /// Returns how a packet would be numbered that begins now and follows all before it: time has
+    /// gone on with the clock, in ticks of `clock_rate` Hz.
+    pub fn next(&self, now: Instant, clock_rate: u32) -> Numbering {
+        let sequence = self.sequence.wrapping_add(1);
+        let timestamp = match self.last {
+            Some((sent, timestamp)) => timestamp.wrapping_add(ticks(now, sent, clock_rate)),
+            None => self.timestamp_base,
+        };
+        Numbering { sequence, timestamp }
     }
 
     /// Returns the stream's synchronisation source.
@@ -93,13 +150,16 @@ impl RtpSender {
     /// `clock_rate` in Hz; `ntp` is the present moment on the report clock.
     pub fn sender_info(&self, now: Instant, ntp: NtpTime, clock_rate: u32) -> Option<SenderInfo> {
         let (sent, timestamp) = self.last?;
-        let since = now.saturating_duration_since(sent).min(Duration::from_secs(3_600));
-        let ticks = since.as_micros() as u64 * u64::from(clock_rate) / 1_000_000;
         Some(SenderInfo {
             ntp,
-            rtp_timestamp: timestamp.wrapping_add(ticks as u32),
+            rtp_timestamp: timestamp.wrapping_add(ticks(now, sent, clock_rate)),
             packets: self.packets as u32,
             octets: self.octets as u32,
         })
     }
+}
+
+fn ticks(now: Instant, since: Instant, clock_rate: u32) -> u32 {
+    let since = now.saturating_duration_since(since).min(Duration::from_secs(3_600));
+    (since.as_micros() as u64 * u64::from(clock_rate) / 1_000_000) as u32
 }

@@ -426,7 +426,7 @@ fn bridge_sends(net: &mut Network, strays: &mut Vec<SocketAddr>, out: Outgoing<'
     let (local, known) = match (out.side, out.port) {
         (Side::Overlay, _) => (OVERLAY, PHONE),
         (Side::Trunk, Port::Rtp) => (GATEWAY_RTP, TRUNK_RTP),
-        (Side::Trunk, Port::Rtcp) => (GATEWAY_RTCP, TRUNK_RTCP),
+        (_, _) => (GATEWAY_RTCP, TRUNK_RTCP),
     };
     assert_eq!(out.local, address(local));
     if out.destination == address(known) && out.side == Side::Trunk {

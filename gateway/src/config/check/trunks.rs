@@ -211,6 +211,10 @@ impl Check<'_> {
                 .transpose()?,
             default_caller,
             tls,
+            hairpin: raw.hairpin.unwrap_or(false),
+            portability: raw.portability,
+            trunk_group: self.trunk_group(&key("trunk_group"), raw.trunk_group)?,
+            interconnect: self.interconnect(&key("interconnect"), raw.interconnect)?,
             registration: raw
                 .register
                 .map(|register| self.registration(&key("register"), register, &host))

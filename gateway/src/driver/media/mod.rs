@@ -1,6 +1,7 @@
 //! The media of all calls: ports, sockets and worker threads.
 
 mod batch;
+mod kind;
 mod ports;
 mod session;
 mod worker;
@@ -15,11 +16,13 @@ use call_model::{CallId, Cause};
 use mio::net::UdpSocket;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
-use transcoder::{Bridge, BridgeConfig, DtlsIdentity, WebRtcConfig, WebRtcLeg};
+use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Relay, RelayConfig, WebRtcConfig, WebRtcLeg};
 
 use crate::config::Media as MediaConfig;
 use crate::switch::{MediaCommand, MediaEvent};
+use kind::Media;
 use ports::PortPool;
+pub(crate) use session::Ports;
 use session::Sockets;
 use worker::{Order, Worker};
 pub(crate) use worker::{PublishedCounters, Report};
@@ -48,8 +51,7 @@ pub(crate) struct MediaEngine {
 #[derive(Clone, Copy, Debug)]
 struct Placed {
     worker: usize,
-    overlay_port: u16,
-    trunk_port: u16,
+    ports: Ports,
 }
 
 /// The media threads could not be started.
@@ -115,8 +117,17 @@ impl MediaEngine {
                         .unwrap_or_else(|(cause, detail)| MediaEvent::Refused { call, cause, detail }),
                 );
             }
+            MediaCommand::OpenRelay { call } => {
+                return Some(
+                    self.open_relay(now, call).unwrap_or_else(|(cause, detail)| MediaEvent::Refused {
+                        call,
+                        cause,
+                        detail,
+                    }),
+                );
+            }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
-            MediaCommand::TrunkMedia { call, media } => (call, Order::TrunkMedia { call, media }),
+            MediaCommand::TrunkMedia { call, side, media } => (call, Order::TrunkMedia { call, side, media }),
             MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),
             MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
                 (call, Order::SendDtmf { call, side, digit, duration_ms })
@@ -164,7 +175,7 @@ impl MediaEngine {
         for (call, placed) in &lost {
             tracing::error!(%call, worker = placed.worker, "the media thread of a call has died");
             self.placed.remove(call);
-            self.ports_free(placed.overlay_port, placed.trunk_port);
+            self.ports_free(placed.ports);
         }
         lost.into_iter().map(|(call, _)| call).collect()
     }
@@ -180,9 +191,13 @@ impl MediaEngine {
     }
 
     /// Takes ports back that have rested.
-    pub(crate) fn ports_free(&mut self, overlay: u16, trunk: u16) {
-        self.overlay_ports.give_back(overlay);
-        self.trunk_ports.give_back(trunk);
+    pub(crate) fn ports_free(&mut self, ports: Ports) {
+        if let Some(port) = ports.overlay {
+            self.overlay_ports.give_back(port);
+        }
+        for port in [Some(ports.trunk), ports.onward].into_iter().flatten() {
+            self.trunk_ports.give_back(port);
+        }
     }
 
     /// Returns the counters of every worker.
@@ -207,33 +222,51 @@ impl MediaEngine {
         offer: Option<&str>,
     ) -> Result<MediaEvent, (Cause, String)> {
         let sockets = self.bind()?;
-        let (overlay, trunk_rtp) = (sockets.locals[session::OVERLAY], sockets.locals[session::TRUNK_RTP]);
-        let opened = self.bridge(now, overlay, trunk_rtp, offer);
-        let (bridge, overlay_sdp) = match opened {
-            Ok(opened) => opened,
-            Err(refused) => {
-                drop(sockets);
-                self.ports_free(overlay.port(), trunk_rtp.port());
-                return Err(refused);
-            }
-        };
+        let (overlay, trunk_rtp) = (sockets.locals[0], sockets.locals[1]);
+        let ports = sockets.ports;
+        let (bridge, overlay_sdp) =
+            self.bridge(now, overlay, trunk_rtp, offer).inspect_err(|_| self.ports_free(ports))?;
+        self.place(call, Media::Bridge(Box::new(bridge)), sockets)?;
+        Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
+    }
+
+    fn open_relay(&mut self, now: Instant, call: CallId) -> Result<MediaEvent, (Cause, String)> {
+        let (trunk, [trunk_rtp, trunk_rtcp]) = self.bind_pair()?;
+        let (onward, [onward_rtp, onward_rtcp]) =
+            self.bind_pair().inspect_err(|_| self.trunk_ports.give_back(trunk))?;
+        let ports = Ports { overlay: None, trunk, onward: Some(onward) };
+        let sockets = Sockets::new(vec![onward_rtp, trunk_rtp, trunk_rtcp, onward_rtcp], ports);
+        let (trunk_rtp, onward_rtp) = (sockets.locals[1], sockets.locals[0]);
+        let config = RelayConfig { trunk_rtp, onward_rtp, media_timeout: self.config.silence_timeout };
+        let relay = Relay::new(&config, self.seed(), now);
+        self.place(call, Media::Relay(Box::new(relay)), sockets)?;
+        Ok(MediaEvent::RelayOpened { call, trunk_rtp, onward_rtp })
+    }
+
+    /// Gives a call to the thread that has the least to do.
+    fn place(&mut self, call: CallId, media: Media, sockets: Sockets) -> Result<(), (Cause, String)> {
+        let ports = sockets.ports;
         let alive = (0..self.workers.len()).filter(|&index| !self.workers[index].is_dead());
         let Some(worker) = alive.min_by_key(|&index| self.load[index]) else {
             drop(sockets);
-            self.ports_free(overlay.port(), trunk_rtp.port());
+            self.ports_free(ports);
             return Err((Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()));
         };
-        let order = Order::Add { call, bridge: Box::new(bridge), sockets: Box::new(sockets) };
+        let order = Order::Add { call, media, sockets: Box::new(sockets) };
         if self.workers[worker].order(order).is_err() {
             self.orders_dropped += 1;
-            self.ports_free(overlay.port(), trunk_rtp.port());
+            self.ports_free(ports);
             let detail = "the queue of the media thread is full".to_owned();
             return Err((Cause::SWITCHING_EQUIPMENT_CONGESTION, detail));
         }
         self.load[worker] += 1;
-        let (overlay_port, trunk_port) = (overlay.port(), trunk_rtp.port());
-        self.placed.insert(call, Placed { worker, overlay_port, trunk_port });
-        Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
+        self.placed.insert(call, Placed { worker, ports });
+        Ok(())
+    }
+
+    fn seed(&mut self) -> u64 {
+        self.next_seed = self.next_seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.next_seed
     }
 
     fn bridge(
@@ -253,7 +286,7 @@ impl MediaEngine {
             None => leg.create_offer(),
         };
         let sdp = sdp.map_err(unusable)?;
-        self.next_seed = self.next_seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let seed = self.seed();
         let config = BridgeConfig {
             bitrate: self.config.opus_bitrate,
             complexity: self.config.opus_complexity,
@@ -261,45 +294,47 @@ impl MediaEngine {
             suppress_silence: self.config.suppress_silence,
             ..BridgeConfig::new(trunk)
         };
-        Ok((Bridge::new(config, leg, self.next_seed, now).map_err(unusable)?, sdp))
+        Ok((Bridge::new(config, leg, seed, now).map_err(unusable)?, sdp))
     }
 
     fn bind(&mut self) -> Result<Sockets, (Cause, String)> {
-        let refused = |which: &str, error: Option<io::Error>| match error {
-            None => {
-                let detail = format!("no free {which} port: widen media.{which}_ports");
-                (Cause::NO_CIRCUIT_AVAILABLE, detail)
-            }
-            Some(error) => {
-                let remedy = match Errno::from_io_error(&error) {
-                    Some(Errno::MFILE | Errno::NFILE) => ": raise the limit of open files",
-                    _ => "",
-                };
-                let detail = format!("no socket for the {which} leg: {error}{remedy}");
-                (Cause::SWITCHING_EQUIPMENT_CONGESTION, detail)
-            }
-        };
         let overlay_ip = self.config.overlay_address;
         let dscp = self.config.dscp;
         let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into(), dscp)?]));
         let (overlay_port, [overlay]) = overlay.map_err(|error| refused("overlay", error))?;
-        let trunk_ip = self.config.trunk_address;
-        let trunk = bind_from(&mut self.trunk_ports, |port| {
-            Ok([udp((trunk_ip, port).into(), dscp)?, udp((trunk_ip, port + 1).into(), dscp)?])
+        let (trunk, [rtp, rtcp]) =
+            self.bind_pair().inspect_err(|_| self.overlay_ports.give_back(overlay_port))?;
+        let ports = Ports { overlay: Some(overlay_port), trunk, onward: None };
+        let overlay = (overlay, SocketAddr::new(overlay_ip, overlay_port));
+        Ok(Sockets::new(vec![overlay, rtp, rtcp], ports))
+    }
+
+    /// Takes the two ports of a leg towards a trunk.
+    fn bind_pair(&mut self) -> Result<(u16, [(UdpSocket, SocketAddr); 2]), (Cause, String)> {
+        let (ip, dscp) = (self.config.trunk_address, self.config.dscp);
+        let bound = bind_from(&mut self.trunk_ports, |port| {
+            Ok([udp((ip, port).into(), dscp)?, udp((ip, port + 1).into(), dscp)?])
         });
-        let (trunk_port, [rtp, rtcp]) = match trunk {
-            Ok(bound) => bound,
-            Err(error) => {
-                self.overlay_ports.give_back(overlay_port);
-                return Err(refused("trunk", error));
-            }
-        };
-        let locals = [
-            SocketAddr::new(overlay_ip, overlay_port),
-            SocketAddr::new(trunk_ip, trunk_port),
-            SocketAddr::new(trunk_ip, trunk_port + 1),
-        ];
-        Ok(Sockets { sockets: [overlay, rtp, rtcp], locals })
+        let (port, [rtp, rtcp]) = bound.map_err(|error| refused("trunk", error))?;
+        Ok((port, [(rtp, SocketAddr::new(ip, port)), (rtcp, SocketAddr::new(ip, port + 1))]))
+    }
+}
+
+/// Says why a call finds no port, and what would help.
+fn refused(which: &str, error: Option<io::Error>) -> (Cause, String) {
+    match error {
+        None => {
+            let detail = format!("no free {which} port: widen media.{which}_ports");
+            (Cause::NO_CIRCUIT_AVAILABLE, detail)
+        }
+        Some(error) => {
+            let remedy = match Errno::from_io_error(&error) {
+                Some(Errno::MFILE | Errno::NFILE) => ": raise the limit of open files",
+                _ => "",
+            };
+            let detail = format!("no socket for the {which} leg: {error}{remedy}");
+            (Cause::SWITCHING_EQUIPMENT_CONGESTION, detail)
+        }
     }
 }
 

@@ -1,53 +1,76 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, DtmfDigit, Side};
+use call_model::{CallId, Side};
 use mio::net::UdpSocket;
-use transcoder::{Bridge, Outgoing, Port};
+use transcoder::{Outgoing, Port};
 
 use super::batch::{BATCH, Inbox};
+use super::kind::Media;
 use super::worker::WorkerCounters;
 
-/// Sockets of one call, by index.
-pub(super) const OVERLAY: usize = 0;
-pub(super) const TRUNK_RTP: usize = 1;
-pub(super) const TRUNK_RTCP: usize = 2;
-/// How many there are.
-pub(super) const SOCKETS: usize = 3;
+/// Sockets of one call, by index: the overlay's or those of the trunk by which a call from another
+/// goes on, and those of the trunk.
+const FIRST: usize = 0;
+const TRUNK_RTP: usize = 1;
+const TRUNK_RTCP: usize = 2;
+const ONWARD_RTCP: usize = 3;
+/// How many there are at most.
+pub(super) const SOCKETS: usize = 4;
 
 /// Batches taken from one socket before the others have their turn.
 const BATCHES: usize = 4;
 
+/// The ports of one call, to be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// Of the overlay leg, where there is one.
+    pub(crate) overlay: Option<u16>,
+    /// Even port of the trunk leg.
+    pub(crate) trunk: u16,
+    /// Even port of the leg by which a call from another trunk goes on.
+    pub(crate) onward: Option<u16>,
+}
+
 /// The sockets of one call, with the ports to give back.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    pub(super) sockets: [UdpSocket; SOCKETS],
-    pub(super) locals: [SocketAddr; SOCKETS],
+    pub(super) sockets: Vec<UdpSocket>,
+    pub(super) locals: Vec<SocketAddr>,
+    pub(super) ports: Ports,
 }
 
 impl Sockets {
+    /// Takes the sockets and addresses in the order of their indices: three for a call of the overlay,
+    /// four for one between trunks.
+    pub(super) fn new(bound: Vec<(UdpSocket, SocketAddr)>, ports: Ports) -> Self {
+        let (sockets, locals) = bound.into_iter().unzip();
+        Self { sockets, locals, ports }
+    }
+
     fn send(&self, index: usize, outgoing: &Outgoing<'_>, counters: &mut WorkerCounters) {
         // A full send buffer or an unreachable peer costs this packet only, as on any network.
-        match self.sockets[index].send_to(outgoing.bytes, outgoing.destination) {
-            Ok(_) => counters.sent += 1,
-            Err(_) => counters.send_failed += 1,
+        match self.sockets.get(index).map(|socket| socket.send_to(outgoing.bytes, outgoing.destination)) {
+            Some(Ok(_)) => counters.sent += 1,
+            Some(Err(_)) | None => counters.send_failed += 1,
         }
     }
 }
 
-pub(super) fn index_of(side: Side, port: Port) -> usize {
+fn index_of(side: Side, port: Port) -> usize {
     match (side, port) {
-        (Side::Overlay, _) => OVERLAY,
+        (Side::Overlay, _) | (Side::Onward, Port::Rtp) => FIRST,
         (Side::Trunk, Port::Rtp) => TRUNK_RTP,
         (Side::Trunk, Port::Rtcp) => TRUNK_RTCP,
+        (Side::Onward, Port::Rtcp) => ONWARD_RTCP,
     }
 }
 
-/// A call in a worker: its bridge between its sockets.
+/// A call in a worker: its media between its sockets.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) call: CallId,
-    pub(super) bridge: Bridge,
+    pub(super) media: Media,
     pub(super) sockets: Sockets,
     /// Where the latest datagram of each socket came from.
     pub(super) heard: [Option<SocketAddr>; SOCKETS],
@@ -66,23 +89,27 @@ impl Session {
         counters: &mut WorkerCounters,
     ) -> bool {
         let (side, port) = match index {
-            OVERLAY => (Side::Overlay, Port::Rtp),
+            FIRST => (self.media.first_side(), Port::Rtp),
             TRUNK_RTP => (Side::Trunk, Port::Rtp),
-            _ => (Side::Trunk, Port::Rtcp),
+            TRUNK_RTCP => (Side::Trunk, Port::Rtcp),
+            _ => (Side::Onward, Port::Rtcp),
+        };
+        let (Some(socket), Some(&local)) = (self.sockets.sockets.get(index), self.sockets.locals.get(index))
+        else {
+            return false;
         };
         for _ in 0..BATCHES {
             // An ICMP error of an earlier send shows up here; the socket is still good.
-            let Ok(count) = inbox.receive(&self.sockets.sockets[index], now) else {
+            let Ok(count) = inbox.receive(socket, now) else {
                 counters.receive_failed += 1;
                 continue;
             };
             counters.received += count as u64;
-            let (bridge, sockets) = (&mut self.bridge, &self.sockets);
+            let (media, sockets) = (&mut self.media, &self.sockets);
             for number in 0..count {
                 let (at, source, bytes) = inbox.datagram(number);
                 self.heard[index] = Some(source);
-                let local = sockets.locals[index];
-                bridge.handle_datagram(at, side, port, local, source, bytes, &mut |outgoing| {
+                media.handle_datagram(at, side, port, local, source, bytes, &mut |outgoing| {
                     sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
                 });
             }
@@ -94,15 +121,18 @@ impl Session {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, counters: &mut WorkerCounters) {
-        let (bridge, sockets) = (&mut self.bridge, &self.sockets);
-        bridge.handle_timeout(now, &mut |outgoing| {
+        let (media, sockets) = (&mut self.media, &self.sockets);
+        media.handle_timeout(now, &mut |outgoing| {
             sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
         });
     }
 
-    /// Sends a digit on a side. Returns false if it cannot go in RTP there.
-    pub(super) fn send_dtmf(&mut self, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
-        self.bridge.send_dtmf(side, digit, duration_ms)
+    /// Says goodbye on both legs.
+    pub(super) fn stop(&mut self, now: Instant, counters: &mut WorkerCounters) {
+        let (media, sockets) = (&mut self.media, &self.sockets);
+        media.stop(now, &mut |outgoing| {
+            sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
+        });
     }
 }
 
@@ -132,7 +162,8 @@ impl Draining {
         counters: &mut WorkerCounters,
     ) -> bool {
         for _ in 0..BATCHES {
-            let Ok(count) = inbox.receive(&self.sockets.sockets[index], now) else {
+            let Some(socket) = self.sockets.sockets.get(index) else { return false };
+            let Ok(count) = inbox.receive(socket, now) else {
                 counters.receive_failed += 1;
                 continue;
             };

@@ -87,8 +87,8 @@ fn a_closing_that_found_no_room_is_repeated_until_the_ports_come_back() {
     assert!(engine.look_after().is_empty());
     assert_eq!(engine.closes_waiting(), 0);
     while let Some(report) = reports.blocking_recv() {
-        if let Report::PortsFree { overlay, trunk } = report {
-            engine.ports_free(overlay, trunk);
+        if let Report::PortsFree(ports) = report {
+            engine.ports_free(ports);
             break;
         }
     }
@@ -110,4 +110,71 @@ fn the_calls_of_a_dead_thread_are_named_and_no_call_goes_there() {
     assert!(engine.look_after().is_empty() && engine.has_threads());
     let next = open(&mut engine, 3);
     assert_ne!(engine.placed[&next].worker, dead);
+}
+
+#[test]
+fn a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back() {
+    use call_model::{Codec, Direction, LegMedia, MediaSecurity, Side};
+    let (mut engine, mut reports) = engine(1);
+    let (before, _) = engine.trunk_ports();
+    let call = CallId::new(1, 1);
+    let opened = engine.handle(Instant::now(), MediaCommand::OpenRelay { call });
+    let Some(MediaEvent::RelayOpened { trunk_rtp, onward_rtp, .. }) = opened else { panic!("{opened:?}") };
+    assert_eq!(engine.trunk_ports().0, before - 2);
+    let party = || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+    };
+    let (pbx, carrier) = (party(), party());
+    for (side, socket, codec) in [(Side::Trunk, &pbx, Codec::Pcma), (Side::Onward, &carrier, Codec::Pcmu)] {
+        let payload_type = codec.static_payload_type().unwrap();
+        let media = LegMedia {
+            codec,
+            send_payload_type: payload_type,
+            receive_payload_type: payload_type,
+            telephone_event: None,
+            packet_time_ms: 20,
+            remote_rtp: socket.local_addr().unwrap(),
+            remote_rtcp: None,
+            direction: Direction::SendRecv,
+            security: MediaSecurity::None,
+        };
+        engine.handle(Instant::now(), MediaCommand::TrunkMedia { call, side, media });
+    }
+    let said = |kind: u8, code: u8| {
+        let mut packet = vec![0x80, kind, 0, 1, 0, 0, 0, 0, 0, 0, 0, kind];
+        packet.extend([code; 160]);
+        packet
+    };
+    let mut heard = [0; 512];
+    for (from, to, at, sent, expected) in [
+        // Silence of the one law is silence of the other.
+        (&pbx, &carrier, trunk_rtp, said(8, 0xd5), (0, 0xff)),
+        (&carrier, &pbx, onward_rtp, said(0, 0xff), (8, 0xd5)),
+    ] {
+        // The order that brings the media may still be on its way to the thread.
+        to.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let length = (0..100).find_map(|_| {
+            from.send_to(&sent, at).unwrap();
+            let (length, source) = to.recv_from(&mut heard).ok().filter(|_| heard[1] & 0x7f < 64)?;
+            assert_eq!(source, if at == trunk_rtp { onward_rtp } else { trunk_rtp });
+            Some(length)
+        });
+        let length = length.unwrap();
+        assert_eq!((length, heard[1] & 0x7f, heard[100]), (172, expected.0, expected.1));
+    }
+    engine.handle(Instant::now(), MediaCommand::Close { call });
+    let mut first = Vec::new();
+    while let Some(report) = reports.blocking_recv() {
+        match report {
+            Report::PortsFree(ports) => {
+                engine.ports_free(ports);
+                break;
+            }
+            Report::Media(MediaEvent::FirstPacket { side, .. }) => first.push(side),
+            Report::Media(_) => {}
+        }
+    }
+    assert_eq!((engine.trunk_ports().0, first), (before, vec![Side::Trunk, Side::Onward]));
 }

@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -13,10 +12,11 @@ use std::time::{Duration, Instant};
 use call_model::{CallId, DtmfDigit, LegMedia, Side};
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc;
-use transcoder::{Bridge, BridgeEvent, LegFailure};
+use transcoder::{BridgeEvent, LegFailure};
 
 use super::batch::{self, Inbox};
-use super::session::{Draining, OVERLAY, SOCKETS, Session, Sockets, TRUNK_RTP};
+use super::kind::Media;
+use super::session::{Draining, Ports, SOCKETS, Session, Sockets};
 use crate::switch::MediaEvent;
 
 /// Commands that may wait for a worker. One is a few hundred bytes.
@@ -42,9 +42,9 @@ const WAKE: Token = Token(usize::MAX);
 /// What the signalling side tells a worker.
 #[derive(Debug)]
 pub(super) enum Order {
-    Add { call: CallId, bridge: Box<Bridge>, sockets: Box<Sockets> },
+    Add { call: CallId, media: Media, sockets: Box<Sockets> },
     OverlayAnswer { call: CallId, sdp: String },
-    TrunkMedia { call: CallId, media: LegMedia },
+    TrunkMedia { call: CallId, side: Side, media: LegMedia },
     OverlayHold { call: CallId, on: bool },
     SendDtmf { call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16 },
     Close { call: CallId },
@@ -57,12 +57,7 @@ pub(crate) enum Report {
     /// About a call.
     Media(MediaEvent),
     /// The ports of a closed call have rested.
-    PortsFree {
-        /// Port of the overlay leg.
-        overlay: u16,
-        /// Even port of the trunk leg.
-        trunk: u16,
-    },
+    PortsFree(Ports),
 }
 
 /// Counts of one worker, kept by the thread and published once per turn.
@@ -273,7 +268,7 @@ impl Loop {
     fn after(&mut self, slot: usize, now: Instant) {
         let Some(Slot::Live(session)) = self.slots.get_mut(slot) else { return };
         let call = session.call;
-        while let Some(event) = session.bridge.poll_event() {
+        while let Some(event) = session.media.poll_event() {
             let event = match event {
                 BridgeEvent::OverlayConnected => MediaEvent::OverlayConnected { call },
                 // The user hung up: the word for that comes by signalling, with the cause.
@@ -289,17 +284,14 @@ impl Loop {
                 }
             };
             let sender = Reporter::of(&self.reports, &mut self.pending, &mut self.counters);
-            match event {
-                MediaEvent::FirstPacket { .. } => sender.send_if_room(Report::Media(event)),
-                event => sender.send(Report::Media(event)),
-            }
+            sender.send(Report::Media(event));
         }
         if now >= session.next_report {
             session.next_report = now + REPORT_INTERVAL;
             Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send_if_room(quality(session));
         }
         let wanted =
-            session.bridge.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
+            session.media.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
         if session.scheduled.is_none_or(|scheduled| wanted < scheduled) {
             session.scheduled = Some(wanted);
             self.timers.push(Reverse((wanted, slot)));
@@ -344,15 +336,15 @@ impl Loop {
             };
             let now = Instant::now();
             match order {
-                Order::Add { call, bridge, sockets } => self.add(now, call, *bridge, *sockets),
-                Order::OverlayAnswer { call, sdp } => self.on(now, call, |session| {
-                    session.bridge.accept_overlay_answer(&sdp, now).map_err(|error| error.to_string())
-                }),
-                Order::TrunkMedia { call, media } => self.on(now, call, |session| {
-                    session.bridge.set_trunk_media(&media, now).map_err(|error| error.to_string())
-                }),
+                Order::Add { call, media, sockets } => self.add(now, call, media, *sockets),
+                Order::OverlayAnswer { call, sdp } => {
+                    self.on(now, call, |session| session.media.accept_overlay_answer(&sdp, now))
+                }
+                Order::TrunkMedia { call, side, media } => {
+                    self.on(now, call, |session| session.media.set_trunk_media(side, &media, now))
+                }
                 Order::OverlayHold { call, on } => self.on(now, call, |session| {
-                    session.bridge.set_overlay_hold(on, now);
+                    session.media.set_overlay_hold(on, now);
                     Ok(())
                 }),
                 Order::SendDtmf { call, side, digit, duration_ms } => {
@@ -379,22 +371,19 @@ impl Loop {
 
     /// A digit that RTP does not carry on its side comes back, so that signalling may.
     fn send_dtmf(&mut self, now: Instant, call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16) {
-        let mut sent = true;
+        let mut unsent = None;
         self.on(now, call, |session| {
-            sent = session.send_dtmf(side, digit, duration_ms);
+            let sent = session.media.send_dtmf(now, side, digit, duration_ms);
+            unsent = (!sent).then(|| session.media.across(side));
             Ok(())
         });
-        if !sent {
-            let from = match side {
-                Side::Overlay => Side::Trunk,
-                Side::Trunk => Side::Overlay,
-            };
+        if let Some(from) = unsent {
             self.report(MediaEvent::Dtmf { call, side: from, digit, duration_ms, forwarded: false });
         }
     }
 
-    fn add(&mut self, now: Instant, call: CallId, mut bridge: Bridge, mut sockets: Sockets) {
-        bridge.set_tick(self.turns.first_tick(now));
+    fn add(&mut self, now: Instant, call: CallId, mut media: Media, mut sockets: Sockets) {
+        media.set_tick(self.turns.first_tick(now));
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Free);
             self.slots.len() - 1
@@ -410,7 +399,7 @@ impl Loop {
             }
         }
         let next_report = now + REPORT_INTERVAL;
-        let session = Session { call, bridge, sockets, heard: [None; SOCKETS], scheduled: None, next_report };
+        let session = Session { call, media, sockets, heard: [None; SOCKETS], scheduled: None, next_report };
         self.slots[slot] = Slot::Live(Box::new(session));
         self.sessions.insert(call, slot);
         self.live += 1;
@@ -422,11 +411,7 @@ impl Loop {
         if let Slot::Live(session) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
             self.live -= 1;
             let mut session = *session;
-            let (bridge, sockets) = (&mut session.bridge, &session.sockets);
-            bridge.stop(now, &mut |outgoing| {
-                let _ = sockets.sockets[super::session::index_of(outgoing.side, outgoing.port)]
-                    .send_to(outgoing.bytes, outgoing.destination);
-            });
+            session.stop(now, &mut self.counters);
             Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(quality(&session));
             let draining = Draining::new(now, session, self.quarantine);
             self.timers.push(Reverse((draining.free_at, slot)));
@@ -439,12 +424,9 @@ impl Loop {
             for socket in &mut draining.sockets.sockets {
                 let _ = self.poll.registry().deregister(socket);
             }
-            let port = |address: &SocketAddr| address.port();
-            let (overlay, trunk) =
-                (port(&draining.sockets.locals[OVERLAY]), port(&draining.sockets.locals[TRUNK_RTP]));
+            let ports = draining.sockets.ports;
             drop(draining);
-            Reporter::of(&self.reports, &mut self.pending, &mut self.counters)
-                .send(Report::PortsFree { overlay, trunk });
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(Report::PortsFree(ports));
             self.free_slots.push(slot);
         }
     }
@@ -476,8 +458,9 @@ impl Loop {
 fn quality(session: &Session) -> Report {
     Report::Media(MediaEvent::Quality {
         call: session.call,
-        overlay: session.bridge.quality(Side::Overlay),
-        trunk: session.bridge.quality(Side::Trunk),
+        overlay: session.media.quality(Side::Overlay),
+        trunk: session.media.quality(Side::Trunk),
+        onward: session.media.quality(Side::Onward),
     })
 }
 

@@ -17,7 +17,8 @@ fn from_trunk_as(bench: &mut Bench, caller: Caller) -> CallId {
     let call = bench.id();
     let (trunk, source) = ("first".parse().unwrap(), "127.0.0.10:5060".parse().unwrap());
     let (called, called_user) = ("+15551000".parse().ok(), "+15551000".to_owned());
-    bench.sip(Event::Incoming { call, trunk, called_user, called, caller, source, has_offer: true });
+    let details = Box::default();
+    bench.sip(Event::Incoming { call, trunk, called_user, called, caller, source, has_offer: true, details });
     call
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use call_model::{Address, Cause, DtmfDigit, Exchange};
+use call_model::{Address, Caller, Cause, DtmfDigit, Exchange};
 
 use crate::calling::frame::{FrameError, Invite};
 
@@ -177,6 +177,12 @@ pub enum SessionCommand {
         /// The text.
         text: String,
     },
+    /// Either: who is connected on this side now, where that has changed since the answer. What is
+    /// not to be shown is left out.
+    Connected {
+        /// The party.
+        party: Caller,
+    },
     /// Either: one more ICE candidate, at most 512 bytes.
     Candidate {
         /// The value of an SDP `candidate` attribute.
@@ -224,6 +230,12 @@ pub enum SessionEvent {
     Message {
         /// The text, at most 512 bytes. May hold any character.
         text: String,
+    },
+    /// Another is connected on the other side than before, as that side says. Nothing proves it: only
+    /// a gateway's word for a number is to be believed.
+    Connected {
+        /// The party; its display name is clean.
+        party: Caller,
     },
     /// One more ICE candidate of the other side.
     Candidate {

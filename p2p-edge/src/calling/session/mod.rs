@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use call_model::{Actor, CallId, Cause, Exchange, Protocol};
 
-use super::frame::{AckCode, Body, Frame, FrameError, Invite, ResumeToken};
+use super::frame::{AckCode, Body, Frame, FrameError, Invite, ResumeToken, check_name};
 use super::wire::FrameDecoder;
 use super::{MAX_DTMF_MS, MAX_MEDIA, MAX_TEXT};
 use timer::{Budget, Deadlines};
@@ -216,6 +216,12 @@ impl CallSession {
                 self.request(now, Body::Dtmf { digit, duration_ms });
             }
             SessionCommand::Message { text } => self.when_reached(now, Body::Message { text })?,
+            SessionCommand::Connected { party } => {
+                if !self.is_answered() {
+                    return Err(CommandError::State);
+                }
+                self.request(now, Body::Connected { party });
+            }
             SessionCommand::Candidate { candidate } => {
                 self.when_reached(now, Body::Candidate { candidate })?;
             }
@@ -548,6 +554,7 @@ fn check(command: &SessionCommand) -> Result<(), CommandError> {
         | SessionCommand::Bye { text, .. }
         | SessionCommand::Reject { text, .. } => ("text", text.len(), MAX_TEXT),
         SessionCommand::Candidate { candidate } => ("candidate", candidate.len(), MAX_TEXT),
+        SessionCommand::Connected { party } => return check_name(party).map_err(CommandError::Invalid),
         SessionCommand::Dtmf { duration_ms, .. } if *duration_ms > MAX_DTMF_MS => {
             return Err(CommandError::Invalid(FrameError::BadField("duration_ms")));
         }

@@ -168,6 +168,12 @@ impl CallSession {
                 self.events.push_back(SessionEvent::Dtmf { digit, duration_ms });
             }
             Body::Message { text } => self.events.push_back(SessionEvent::Message { text }),
+            Body::Connected { party } => {
+                if !self.is_answered() {
+                    return AckCode::Misplaced;
+                }
+                self.events.push_back(SessionEvent::Connected { party });
+            }
             Body::Refer { .. } => return AckCode::NotSupported,
             Body::Bye { cause, text } => {
                 self.end_silently(Ending { cause, sip_status: None, text, by: EndedBy::Far });

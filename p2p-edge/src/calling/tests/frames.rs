@@ -17,6 +17,7 @@ fn every_body() -> Vec<Body> {
         Body::Dtmf { digit: DtmfDigit::from_char('#').unwrap(), duration_ms: 160 },
         Body::Refer { target: "bob".parse().unwrap() },
         Body::Message { text: "grüß dich".into() },
+        Body::Connected { party: call_model::Caller { private: true, ..invite().from } },
         Body::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: "bye".into() },
         Body::Cancel { answered_elsewhere: true },
         Body::Reject { cause: Cause::USER_BUSY, sip_status: Some(486), text: String::new() },

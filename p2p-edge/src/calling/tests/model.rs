@@ -11,7 +11,7 @@ use crate::calling::*;
 
 fn random_command(random: &mut Random) -> SessionCommand {
     let text = String::new();
-    match random.below(16) {
+    match random.below(17) {
         0 => SessionCommand::Trying,
         1 | 2 => SessionCommand::Ringing,
         3 => SessionCommand::Progress { media: "early".into() },
@@ -20,6 +20,7 @@ fn random_command(random: &mut Random) -> SessionCommand {
         9 => SessionCommand::Hold { on: random.below(2) == 0 },
         10 => SessionCommand::Dtmf { digit: DtmfDigit::from_event(3).unwrap(), duration_ms: 100 },
         11 => SessionCommand::Message { text: "hello".into() },
+        16 => SessionCommand::Connected { party: call_model::Caller::default() },
         12 => SessionCommand::Refer { target: "carol".parse().unwrap() },
         13 if random.below(4) == 0 => {
             SessionCommand::Reject { cause: Cause::USER_BUSY, sip_status: Some(486), text }

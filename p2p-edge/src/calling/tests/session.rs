@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use call_model::{Cause, DtmfDigit};
+use call_model::{Caller, Cause, DtmfDigit};
 
 use super::pair::Pair;
 use super::{invite, token};
@@ -59,6 +59,9 @@ fn a_call_goes_through_all_its_states() {
     let digit = DtmfDigit::from_char('5').unwrap();
     pair.caller_does(SessionCommand::Dtmf { digit, duration_ms: 100 }).unwrap();
     pair.callee_does(SessionCommand::Message { text: "hello".into() }).unwrap();
+    let party =
+        Caller { address: "+15550001".parse().ok(), display_name: Some("Carol".into()), private: false };
+    pair.callee_does(SessionCommand::Connected { party: party.clone() }).unwrap();
     pair.run_ms(50);
     assert_eq!(pair.caller.session.state(), SessionState::Active);
     pair.caller_does(bye()).unwrap();
@@ -76,6 +79,7 @@ fn a_call_goes_through_all_its_states() {
             SessionEvent::Hold { on: true },
             SessionEvent::Hold { on: false },
             SessionEvent::Message { text: "hello".into() },
+            SessionEvent::Connected { party },
         ]
     );
     assert_eq!(
@@ -215,6 +219,14 @@ fn commands_out_of_place_are_refused_and_send_nothing() {
         assert_eq!(pair.caller_does(command), Err(CommandError::State));
     }
     assert_eq!(pair.callee_does(SessionCommand::Hold { on: true }), Err(CommandError::State));
+    let party = Caller { display_name: Some("two\nlines".into()), ..Caller::default() };
+    let unclean = CommandError::Invalid(FrameError::BadField("display_name"));
+    assert_eq!(pair.callee_does(SessionCommand::Connected { party }), Err(unclean));
+    assert_eq!(
+        pair.callee_does(SessionCommand::Connected { party: Caller::default() }),
+        Err(CommandError::State),
+        "who is connected can change after the answer only"
+    );
     let long = SessionCommand::Message { text: "x".repeat(MAX_TEXT + 1) };
     assert_eq!(pair.caller_does(long), Err(CommandError::Invalid(FrameError::FieldTooLong("text"))));
     let before = *pair.callee().session.counters();

@@ -10,6 +10,7 @@ use crate::trunk::config::{AnswerChange, HoldForm};
 use crate::trunk::diversion::DiversionHeader;
 use crate::trunk::identity::{CliSource, IdentityHeader, PrivacyForm};
 use crate::trunk::numbers::NumberFormat;
+use crate::trunk::referral::{RedirectPolicy, Replacing};
 use crate::trunk::retry::DEFAULT_RETRY;
 
 const A_LAW_FIRST: &[Codec] = &[Codec::Pcma, Codec::Pcmu];
@@ -41,6 +42,8 @@ const PLAIN: Profile = Profile {
     largest_datagram: 1300,
     t38: false,
     refer: false,
+    replacing: Replacing::Off,
+    redirects: RedirectPolicy::Never,
     notes: &[],
 };
 
@@ -66,7 +69,14 @@ impl Profile {
             title: "Asterisk with chan_pjsip",
             reliable: Level::Preferred,
             refer: true,
+            replacing: Replacing::Both,
+            redirects: RedirectPolicy::SameHost,
             notes: &[
+                ("Replaces", "res_pjsip_refer answers and sends INVITE with Replaces for attended transfer."),
+                (
+                    "redirects",
+                    "Transfer() before the answer sends a 302, whose Contact names the PBX itself.",
+                ),
                 (
                     "identity header",
                     "pjsip.conf `trust_id_inbound` reads P-Asserted-Identity before Remote-Party-ID.",
@@ -100,8 +110,15 @@ impl Profile {
             identity: IdentityHeader::RemotePartyId,
             cli: CliSource::RemoteParty,
             refer: true,
+            replacing: Replacing::Both,
+            redirects: RedirectPolicy::SameHost,
             codecs: MU_LAW_FIRST,
             notes: &[
+                ("Replaces", "mod_sofia takes INVITE with Replaces for attended transfer and pickup."),
+                (
+                    "redirects",
+                    "The `redirect` application sends a 302; a contact at the switch itself is its own.",
+                ),
                 ("identity header", "Sofia profile `caller-id-type` is `rpid` by default."),
                 (
                     "caller's number in",
@@ -156,7 +173,12 @@ impl Profile {
             refresher: Refresher::Gateway,
             codecs: MU_LAW_FIRST,
             refer: true,
+            replacing: Replacing::Accept,
             notes: &[
+                (
+                    "Replaces",
+                    "Assumed: `supplementary-service sip refer` passes attended transfers of phones on.",
+                ),
                 ("identity header", "`asserted-id pai` under `voice service voip / sip`."),
                 ("privacy", "`privacy id` is understood beside an anonymous From (RFC 3325 7)."),
                 ("100rel", "`rel1xx supported 100rel` is the default."),
@@ -185,7 +207,12 @@ impl Profile {
             hold: HoldForm::Inactive,
             srtp: Level::Required,
             refer: true,
+            replacing: Replacing::Accept,
             notes: &[
+                (
+                    "Replaces",
+                    "Direct Routing: the SBC takes INVITE with Replaces; towards Teams it is rejected.",
+                ),
                 (
                     "identity header",
                     "Direct Routing: `ForwardPAI` sends and takes P-Asserted-Identity with Privacy.",

@@ -55,7 +55,7 @@ pub(crate) struct Registrar {
     call_id: String,
     tag: String,
     cseq: u32,
-    auth: Option<ClientAuth>,
+    pub(super) auth: Option<ClientAuth>,
     /// Challenges the try under way has met.
     challenges: u8,
     repeats: u8,
@@ -282,6 +282,7 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: Instant) {
 fn send(core: &mut Core, index: usize) {
     let Some(trunk) = core.trunks.get_mut(index) else { return };
     let (transport, local) = (trunk.config.transport, trunk.config.local);
+    let transfers = trunk.config.transfers;
     let Some(registrar) = &mut trunk.registrar else { return };
     registrar.next = None;
     let flow = registrar.flow().or_else(|| core.io.path(transport, registrar.remote, local));
@@ -290,7 +291,7 @@ fn send(core: &mut Core, index: usize) {
         return;
     };
     let (branch, cnonce) = (core.io.random.number(), core.io.random.hex());
-    let bytes = registrar.write(&path, branch, &core.common, &cnonce);
+    let bytes = registrar.write(&path, branch, core.common.of(transfers), &cnonce);
     let (method, cseq, owner) = (Method::Register, registrar.cseq, Owner::Registration(index));
     let (trunk, in_dialog, patience) = (index, false, None);
     let wanted = registrar.wanted;

@@ -1,0 +1,125 @@
+//! The media of a call, of whichever kind: one match per packet, and no more.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+use transcoder::{Bridge, BridgeEvent, Emit, Port, Relay};
+
+/// Between an overlay user and a trunk, or between two trunks.
+#[derive(Debug)]
+pub(super) enum Media {
+    Bridge(Box<Bridge>),
+    Relay(Box<Relay>),
+}
+
+impl Media {
+    /// Returns the leg that has the first socket of the call.
+    pub(super) fn first_side(&self) -> Side {
+        match self {
+            Media::Bridge(_) => Side::Overlay,
+            Media::Relay(_) => Side::Onward,
+        }
+    }
+
+    /// Sets when the first tick is due, where there are ticks.
+    pub(super) fn set_tick(&mut self, at: Instant) {
+        if let Media::Bridge(bridge) = self {
+            bridge.set_tick(at);
+        }
+    }
+
+    pub(super) fn accept_overlay_answer(&mut self, sdp: &str, now: Instant) -> Result<(), String> {
+        match self {
+            Media::Bridge(bridge) => {
+                bridge.accept_overlay_answer(sdp, now).map_err(|error| error.to_string())
+            }
+            Media::Relay(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn set_trunk_media(
+        &mut self,
+        side: Side,
+        media: &LegMedia,
+        now: Instant,
+    ) -> Result<(), String> {
+        let set = match self {
+            Media::Bridge(bridge) => bridge.set_trunk_media(media, now),
+            Media::Relay(relay) => relay.set_media(side, media, now),
+        };
+        set.map_err(|error| error.to_string())
+    }
+
+    pub(super) fn set_overlay_hold(&mut self, on: bool, now: Instant) {
+        if let Media::Bridge(bridge) = self {
+            bridge.set_overlay_hold(on, now);
+        }
+    }
+
+    /// Sends a digit on a side. Returns false if it cannot go in RTP there.
+    pub(super) fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+        match self {
+            Media::Bridge(bridge) => bridge.send_dtmf(side, digit, duration_ms),
+            Media::Relay(relay) => relay.send_dtmf(now, side, digit, duration_ms),
+        }
+    }
+
+    /// Returns the side across from one.
+    pub(super) fn across(&self, side: Side) -> Side {
+        if side == Side::Trunk { self.first_side() } else { Side::Trunk }
+    }
+
+    // One argument per fact of a datagram, as the bridge has it.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        side: Side,
+        port: Port,
+        local: SocketAddr,
+        source: SocketAddr,
+        packet: &[u8],
+        emit: Emit<'_>,
+    ) {
+        match self {
+            Media::Bridge(bridge) => bridge.handle_datagram(now, side, port, local, source, packet, emit),
+            Media::Relay(relay) => relay.handle_datagram(now, side, port, source, packet, emit),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
+        match self {
+            Media::Bridge(bridge) => bridge.handle_timeout(now, emit),
+            Media::Relay(relay) => relay.handle_timeout(now, emit),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Media::Bridge(bridge) => bridge.poll_timeout(),
+            Media::Relay(relay) => relay.poll_timeout(),
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<BridgeEvent> {
+        match self {
+            Media::Bridge(bridge) => bridge.poll_event(),
+            Media::Relay(relay) => relay.poll_event(),
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        match self {
+            Media::Bridge(bridge) => bridge.stop(now, emit),
+            Media::Relay(relay) => relay.stop(now, emit),
+        }
+    }
+
+    pub(super) fn quality(&self, side: Side) -> LegQuality {
+        match self {
+            Media::Bridge(bridge) => bridge.quality(side),
+            Media::Relay(relay) => relay.quality(side),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The media of a call between two trunks: plain RTP on both sides, one law of G.711 made into the
+//! other where they differ.
+//!
+//! Nothing is decoded and nothing waits: a packet goes on as it comes, with the size it had. There
+//! is no jitter buffer, for the far side has one; so that it can do its work, gaps and order are
+//! passed on as they came, under a synchronisation source of our own (RFC 3550 7.1).
+
+mod flow;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+
+use crate::bridge::{
+    BridgeEvent, Emit, MAX_DIGIT_MS, MAX_EVENTS, MIN_DIGIT_MS, Outgoing, Port, Watch, report,
+};
+use crate::codec::g711::Law;
+use crate::error::MediaError;
+use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
+use crate::seed::Seeded;
+use flow::Flow;
+
+/// The sides, in the order of the legs.
+const SIDES: [Side; 2] = [Side::Trunk, Side::Onward];
+
+/// Settings of a relay.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// Our RTP address towards the trunk that the call came by; RTCP is on the port above.
+    pub trunk_rtp: SocketAddr,
+    /// Our RTP address towards the trunk by which it goes on; RTCP is on the port above.
+    pub onward_rtp: SocketAddr,
+    /// How long a side may send nothing before [`BridgeEvent::Silent`].
+    pub media_timeout: Duration,
+}
+
+/// The media of one call between two trunks. Sans-IO and `Send`; used as a
+/// [`Bridge`](crate::Bridge) is, with the sides [`Side::Trunk`] and [`Side::Onward`].
+pub struct Relay {
+    legs: [RtpLeg; 2],
+    /// What each leg receives, on its way to the other.
+    flows: [Flow; 2],
+    watches: [Watch; 2],
+    locals: [[SocketAddr; 2]; 2],
+    media_timeout: Duration,
+    events: VecDeque<BridgeEvent>,
+}
+
+impl Relay {
+    /// Builds a relay that passes nothing on until both sides have media. The seed decides SSRCs,
+    /// first sequence numbers and timestamps, and RTCP times.
+    pub fn new(config: &RelayConfig, seed: u64, now: Instant) -> Self {
+        let mut seeds = Seeded::new(seed);
+        let rtcp = |rtp: SocketAddr| SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
+        Self {
+            legs: [RtpLeg::new(seeds.next_u64(), now), RtpLeg::new(seeds.next_u64(), now)],
+            flows: [Flow::new(now), Flow::new(now)],
+            watches: [Watch::default(), Watch::default()],
+            locals: [config.trunk_rtp, config.onward_rtp].map(|rtp| [rtp, rtcp(rtp)]),
+            media_timeout: config.media_timeout,
+            events: VecDeque::with_capacity(MAX_EVENTS),
+        }
+    }
+
+    /// Sets what was negotiated with a side: for early media, for the answer, and on every change
+    /// after.
+    ///
+    /// # Errors
+    /// Where a leg does not carry it; everything stays as it was then.
+    pub fn set_media(&mut self, side: Side, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
+        let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
+        self.legs[at].set_media(media, now)?;
+        let law = |leg: &RtpLeg| leg.media().and_then(|media| Law::of(media.codec));
+        let laws = [law(&self.legs[0]), law(&self.legs[1])];
+        if let [Some(trunk), Some(onward)] = laws {
+            self.flows[0].set_laws(trunk, onward);
+            self.flows[1].set_laws(onward, trunk);
+        }
+        self.watches[at].deadline = Some(now);
+        // A hold ends the wait on either side, and what ends it begins the wait anew.
+        for watch in &mut self.watches {
+            watch.deadline = watch.deadline.map(|_| now + self.media_timeout);
+        }
+        Ok(())
+    }
+
+    /// Queues a digit that came by signalling to be sent on a side. Returns false if the side has
+    /// no telephone events in RTP, or too many digits wait: then signalling may carry it.
+    pub fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+        let Some(to) = index_of(side) else { return false };
+        self.legs[to].has_telephone_event()
+            && self.flows[1 - to].queue(now, digit, duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS))
+    }
+
+    /// Says whether a side carries digits in RTP.
+    pub fn has_telephone_event(&self, side: Side) -> bool {
+        index_of(side).is_some_and(|at| self.legs[at].has_telephone_event())
+    }
+
+    /// Takes a datagram that came from `source`. Anything at all may come: what is not wanted is
+    /// counted.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        side: Side,
+        port: Port,
+        source: SocketAddr,
+        packet: &[u8],
+        emit: Emit<'_>,
+    ) {
+        let Some(from) = index_of(side) else { return };
+        let [first, second] = &mut self.legs;
+        let (leg, other) = if from == 0 { (first, second) } else { (second, first) };
+        let Ok(received) = leg.handle_datagram(now, port, source, packet) else { return };
+        if leg.media().is_none() {
+            return;
+        }
+        let watch = &mut self.watches[from];
+        watch.deadline = Some(now + self.media_timeout);
+        if !matches!(received, Received::Nothing) && !std::mem::replace(&mut watch.heard, true) {
+            report(&mut self.events, BridgeEvent::FirstPacket { side });
+        }
+        let flow = &mut self.flows[from];
+        flow.receive(now, received, other, &mut leg_emit(SIDES[1 - from], &self.locals[1 - from], emit));
+        Self::take_digits(flow, side, &mut self.events);
+    }
+
+    /// Does what is due: RTCP, digits of ours, the watch over silence.
+    pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
+        for at in 0..2 {
+            let mut out = leg_emit(SIDES[at], &self.locals[at], &mut *emit);
+            self.legs[at].handle_timeout(now, &mut out);
+            // What goes out on this leg came in on the other.
+            let flow = &mut self.flows[1 - at];
+            flow.handle_timeout(now, &mut self.legs[at], &mut out);
+            Self::take_digits(flow, SIDES[1 - at], &mut self.events);
+        }
+        let held = self.legs.iter().any(RtpLeg::is_held);
+        for (watch, side) in self.watches.iter_mut().zip(SIDES) {
+            if watch.deadline.is_some_and(|at| at <= now) {
+                watch.deadline = Some(now + self.media_timeout);
+                if !held {
+                    report(&mut self.events, BridgeEvent::Silent { side });
+                }
+            }
+        }
+    }
+
+    fn take_digits(flow: &mut Flow, side: Side, events: &mut VecDeque<BridgeEvent>) {
+        while let Some((digit, duration_ms, forwarded)) = flow.poll_digit() {
+            report(events, BridgeEvent::Dtmf { side, digit, duration_ms, forwarded });
+        }
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let legs = self.legs.iter().filter_map(RtpLeg::poll_timeout);
+        let flows = self.flows.iter().filter_map(Flow::poll_timeout);
+        let watches = self.watches.iter().filter_map(|watch| watch.deadline);
+        legs.chain(flows).chain(watches).min()
+    }
+
+    /// Returns the next event. To be called until `None` after every call that takes a time.
+    pub fn poll_event(&mut self) -> Option<BridgeEvent> {
+        self.events.pop_front()
+    }
+
+    /// Ends the media with an RTCP BYE to both sides. Nothing is sent after.
+    pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        for at in 0..2 {
+            self.legs[at].stop(now, &mut leg_emit(SIDES[at], &self.locals[at], &mut *emit));
+            self.watches[at].deadline = None;
+        }
+    }
+
+    /// Returns what was measured of the media that a side sent us.
+    pub fn quality(&self, side: Side) -> LegQuality {
+        let Some(at) = index_of(side) else { return LegQuality::default() };
+        let (leg, flow) = (&self.legs[at], &self.flows[at]);
+        let (statistics, counters) = (leg.statistics(), leg.counters());
+        LegQuality {
+            packets_received: counters.received,
+            packets_sent: counters.sent,
+            packets_lost: statistics.lost(),
+            packets_late: flow.late(),
+            packets_refused: counters.refused() + flow.refused(),
+            frames_concealed: 0,
+            jitter_ms: statistics.jitter_ms(),
+        }
+    }
+
+    /// Returns the counts of packets of a side.
+    pub fn counters(&self, side: Side) -> RtpCounters {
+        index_of(side).map(|at| *self.legs[at].counters()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("trunk", self.legs[0].counters())
+            .field("onward", self.legs[1].counters())
+            .finish_non_exhaustive()
+    }
+}
+
+fn index_of(side: Side) -> Option<usize> {
+    SIDES.iter().position(|&known| known == side)
+}
+
+fn leg_emit<'a>(
+    side: Side,
+    locals: &[SocketAddr; 2],
+    emit: Emit<'a>,
+) -> impl FnMut(Port, SocketAddr, &[u8]) + use<'a> {
+    let [rtp, rtcp] = *locals;
+    move |port, destination, bytes| {
+        let local = match port {
+            Port::Rtp => rtp,
+            Port::Rtcp => rtcp,
+        };
+        emit(Outgoing { side, port, local, destination, bytes });
+    }
+}
