@@ -280,6 +280,24 @@ pub struct TrunkView {
     pub calls: usize,
     /// Calls it may carry.
     pub max_calls: usize,
+    /// The addresses its requests go to now, in the order in which they are tried.
+    #[serde(default)]
+    pub targets: Vec<TargetView>,
+}
+
+/// One target of a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetView {
+    /// Its address, `udp:192.0.2.1:5060`.
+    pub address: String,
+    /// `up`, `suspect`, `demoted` or `unknown`.
+    pub state: String,
+    /// The last answer to OPTIONS, if there was one.
+    pub last_status: Option<u16>,
+    /// It asked by Retry-After to be left alone for now.
+    pub barred: bool,
+    /// The part of new calls it asks to be spared, in percent.
+    pub reduction_percent: u8,
 }
 
 /// How the daemon is.

@@ -8,17 +8,21 @@
 mod address;
 mod cause;
 mod decision;
+mod dtmf;
 mod id;
 mod ladder;
 mod media;
 mod pii;
+mod srtp;
 mod text;
 
 pub use address::{Address, AddressError, Caller, Handle, Number};
 pub use cause::Cause;
 pub use decision::{Decision, Gate, Outcome, Verdict};
+pub use dtmf::{DigitFilter, DigitPath};
 pub use id::{CallId, IdError, Side, TrunkName};
 pub use ladder::{Actor, Exchange, Protocol};
 pub use media::{Codec, Direction, DtmfDigit, LegMedia, LegQuality, MediaSecurity, TelephoneEvent};
 pub use pii::{Pii, set_redaction};
+pub use srtp::{SrtpKey, SrtpKeys, SrtpSuite};
 pub use text::printable;

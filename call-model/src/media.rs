@@ -1,6 +1,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::SrtpKeys;
+
 /// A voice codec of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -74,6 +76,17 @@ impl Direction {
         }
     }
 
+    /// Returns what remains of both: each way only where either allows it.
+    #[must_use]
+    pub fn restricted_to(self, other: Self) -> Self {
+        match (self.sends() && other.sends(), self.receives() && other.receives()) {
+            (true, true) => Direction::SendRecv,
+            (true, false) => Direction::SendOnly,
+            (false, true) => Direction::RecvOnly,
+            (false, false) => Direction::Inactive,
+        }
+    }
+
     /// Returns the SDP attribute.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -97,11 +110,14 @@ pub struct TelephoneEvent {
 }
 
 /// How the packets of a leg are protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MediaSecurity {
     /// Plain RTP.
     #[default]
     None,
+    /// SRTP with the keys that signalling carried (RFC 4568). Other keys than before, with whatever
+    /// else unchanged, mean a new key from the next packet on.
+    Sdes(SrtpKeys),
     /// SRTP keyed by DTLS on the path that ICE validated (RFC 5764).
     DtlsSrtp,
 }
@@ -115,6 +131,9 @@ pub struct LegMedia {
     pub send_payload_type: u8,
     /// Payload type to expect, 0 to 127: ours.
     pub receive_payload_type: u8,
+    /// Further payload types that may come at any time, with their codecs: the rest of what both
+    /// sides agreed on (RFC 3264 6.1).
+    pub also_receives: Vec<(u8, Codec)>,
     /// DTMF in RTP, where both sides speak it.
     pub telephone_event: Option<TelephoneEvent>,
     /// Milliseconds of audio in a packet that is sent: 10 to 60.

@@ -20,14 +20,17 @@ use p2p_edge::identity::{
 };
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
-use sip_trunk::{Endpoint, EndpointConfig, Listener, Redirects, Replacing, Transfers, TrunkConfig};
+use sip_trunk::{
+    AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Redirects, Replacing, Transfers,
+    TrunkConfig,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::certificates::Certificates;
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
-use crate::driver::{LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
+use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
 use crate::driver::{StreamSettings, TlsStore};
 use crate::reload::Reloader;
@@ -345,8 +348,11 @@ impl Daemon {
         let drain = config.limits.drain;
         let switch_config = switch_config(&config);
         let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics), certificates));
+        let (dns, dns_answers) = Asker::new(&config.dns);
         let signalling = Signalling {
             endpoint,
+            dns,
+            dns_answers,
             switch: Switch::new(switch_config, now, unix),
             media,
             node: node.clone(),
@@ -524,22 +530,47 @@ pub(crate) fn switch_config(config: &Config) -> SwitchConfig {
 fn endpoint_config(config: &Config) -> EndpointConfig {
     let sip = config.sip.as_ref();
     let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice()).iter();
-    let trunks = config.trunks.iter().map(trunk_config);
+    let (accounts, trunks): (Vec<_>, Vec<_>) = config.trunks.iter().partition(|t| t.account.is_some());
+    let trunks = trunks.into_iter().map(trunk_config);
     let listeners = listeners.map(|&(transport, local)| Listener { transport, local }).collect();
     let mut endpoint = EndpointConfig::new(listeners, trunks.collect());
     if let Some(sip) = sip {
         endpoint.user_agent.clone_from(&sip.user_agent);
         endpoint.unknown_source = sip.unknown_source;
+        endpoint.authentication = sip.authentication;
+        endpoint.access = vec![AccessRule { listener: None, list: sip.access.clone() }];
     }
+    endpoint.accounts = accounts.into_iter().filter_map(account_config).collect();
     // A call between two trunks is two to the endpoint; the switch counts it as one.
     let transit = config.routes.iter().any(|route| !route.from.is_empty());
     endpoint.limits.calls = config.limits.calls.saturating_mul(if transit { 2 } else { 1 });
+    endpoint.dns = true;
     endpoint
+}
+
+fn account_config(trunk: &Trunk) -> Option<AccountConfig> {
+    let account = trunk.account.clone()?;
+    let plain = AccountConfig::new(account.user, account.realm, account.secret, trunk.name.clone());
+    Some(AccountConfig {
+        trunk: trunk_config(trunk),
+        transports: account.transports,
+        max_contacts: account.max_contacts,
+        replace_oldest: account.replace_oldest,
+        min_expires: account.min_expires,
+        max_expires: account.max_expires,
+        symmetric: account.symmetric,
+        keep_alive: account.keep_alive,
+        many_users: account.many_users,
+        ..plain
+    })
 }
 
 /// What the SIP endpoint is told of a trunk.
 pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
-    let plain = TrunkConfig::new(trunk.name.clone(), trunk.target);
+    let plain = match &trunk.destination {
+        Some(name) => TrunkConfig::named(trunk.name.clone(), name.clone()),
+        None => TrunkConfig::new(trunk.name.clone(), trunk.target),
+    };
     let base = match &trunk.profile {
         Some(profile) => plain.with_profile(profile),
         None => plain,
@@ -562,6 +593,11 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
         local: trunk.listener,
+        backups: trunk.backups.clone(),
+        target_timeout: trunk.target_timeout,
+        failover_limit: trunk.failover_limit,
+        max_call_rate: trunk.max_call_rate,
+        overload_control: trunk.overload_control,
         registration: trunk.registration.clone(),
         retry_statuses: trunk.retry_statuses.clone(),
         reliable_provisional: trunk.reliable_provisional.unwrap_or(base.reliable_provisional),

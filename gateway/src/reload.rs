@@ -94,6 +94,7 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
     for (key, differs) in [
         ("overlay", !same(&current.overlay, &fresh.overlay)),
         ("sip", !same(&current.sip, &fresh.sip)),
+        ("dns", !same(&current.dns, &fresh.dns)),
         ("media", !same(&current.media, &fresh.media)),
         ("admin", !same(&current.admin, &fresh.admin) || tokens(current) != tokens(fresh)),
         ("log", !same(&current.log, &fresh.log)),
@@ -162,11 +163,14 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
 /// Says whether a trunk is where it was and registers as it did.
 fn is_at(current: &Trunk, wanted: &Trunk) -> bool {
     current.target == wanted.target
+        && current.backups == wanted.backups
+        && current.destination == wanted.destination
         && current.transport == wanted.transport
         && current.listener == wanted.listener
         && current.sources == wanted.sources
         && current.registration == wanted.registration
         && current.tls == wanted.tls
+        && current.account == wanted.account
 }
 
 #[cfg(test)]
@@ -225,7 +229,9 @@ calls = 100
             (100, none.clone(), vec!["limits.calls".to_owned()])
         );
         let (_, applied, restart) = merged("5060\"]", "5061\"]");
-        assert_eq!((applied, restart), (none, vec!["sip".to_owned()]));
+        assert_eq!((applied, restart), (none.clone(), vec!["sip".to_owned()]));
+        let (_, applied, restart) = merged("[limits]", "[dns]\nservers = [\"127.0.0.53\"]\n\n[limits]");
+        assert_eq!((applied, restart), (none, vec!["dns".to_owned()]));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod cause;
 mod dialog;
 mod endpoint;
 pub mod referral;
+mod registrar;
 pub mod sdp;
 mod text;
 mod transaction;
@@ -20,13 +21,18 @@ pub mod trunk;
 pub mod wire;
 
 pub use endpoint::{
-    Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint, EndpointConfig, Event,
-    Limits, Listener, LocalMedia, StreamEvent, Timers, Transmit, Transport, UnknownSource,
+    AccessList, AccessRule, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint,
+    EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers,
+    Transmit, Transport, UnknownSource,
 };
 pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
+pub use registrar::{
+    AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,
+};
 pub use trunk::certificate::{PeerIdentity, SubjectName};
 pub use trunk::details::CallDetails;
 pub use trunk::{
-    LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError, RegistrationState,
-    RegistrationStatus, Reliable, Replacing, Transfers, TrunkConfig, TrunkState, TrunkStatus,
+    InfoDigits, LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError,
+    RegistrationState, RegistrationStatus, Reliable, Replacing, TargetState, TargetStatus, Transfers,
+    TrunkConfig, TrunkState, TrunkStatus,
 };

@@ -64,6 +64,18 @@ fn libp2p_stays_in_the_overlay_node() {
 }
 
 #[test]
+fn dns_is_asked_in_one_place() {
+    let findings = rust_sources(root())
+        .iter()
+        .filter(|source| {
+            !source.is_in("gateway/src/driver/resolve.rs") && !source.is_in("gateway/src/driver/resolve")
+        })
+        .flat_map(|source| source.lines_with("hickory_resolver"))
+        .collect();
+    none_of(findings, "hickory_resolver may be named only in the gateway's driver/resolve.rs");
+}
+
+#[test]
 fn unsafe_code_is_forbidden_but_in_the_codecs_and_where_sockets_are_read_in_batches() {
     let allowed = ["transcoder/src/codec", "gateway/src/driver/media/batch.rs"];
     let findings = rust_sources(root())

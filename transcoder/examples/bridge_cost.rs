@@ -67,6 +67,7 @@ fn prepare(
         codec: Codec::Pcma,
         send_payload_type: 8,
         receive_payload_type: 8,
+        also_receives: Vec::new(),
         telephone_event: None,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),
@@ -142,7 +143,7 @@ fn main() {
             for call in &mut prepared {
                 let mut emit = |out: transcoder::Outgoing<'_>| match out.side {
                     Side::Overlay => to_overlay += 1,
-                    Side::Trunk => to_trunk += 1,
+                    Side::Trunk | Side::Onward => to_trunk += 1,
                 };
                 for packet in &call.overlay[tick] {
                     let (to, from) = (address(OVERLAY), address(PHONE));

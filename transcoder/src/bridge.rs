@@ -1,4 +1,4 @@
-//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over plain RTP on the
+//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
 //! trunk side, everything in between at 8 kHz.
 
 use std::collections::VecDeque;
@@ -282,9 +282,6 @@ impl Bridge {
             }
             Side::Trunk => {
                 let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else { return };
-                if self.trunk.media().is_none() {
-                    return;
-                }
                 self.trunk_watch.deadline = Some(now + self.config.media_timeout);
                 if !matches!(received, Received::Nothing)
                     && !std::mem::replace(&mut self.trunk_watch.heard, true)

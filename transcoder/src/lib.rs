@@ -16,6 +16,7 @@ pub mod quality;
 pub mod relay;
 pub mod rtp;
 mod seed;
+pub mod srtp;
 mod stream;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};

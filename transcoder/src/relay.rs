@@ -114,9 +114,6 @@ impl Relay {
         let [first, second] = &mut self.legs;
         let (leg, other) = if from == 0 { (first, second) } else { (second, first) };
         let Ok(received) = leg.handle_datagram(now, port, source, packet) else { return };
-        if leg.media().is_none() {
-            return;
-        }
         let watch = &mut self.watches[from];
         watch.deadline = Some(now + self.media_timeout);
         if !matches!(received, Received::Nothing) && !std::mem::replace(&mut watch.heard, true) {

@@ -31,6 +31,7 @@ fn media(side: Side, codec: Codec) -> LegMedia {
         codec,
         send_payload_type: payload_type,
         receive_payload_type: payload_type,
+        also_receives: Vec::new(),
         telephone_event: Some(TelephoneEvent {
             send_payload_type: event,
             receive_payload_type: event,

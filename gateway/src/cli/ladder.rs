@@ -84,12 +84,10 @@ mod tests {
     #[test]
     fn arrows_point_at_who_receives() {
         let rung_of = |from: &str, to: &str| {
-            rung(&ExchangeView {
-                at_ms: 12.3,
-                from: from.into(),
-                to: to.into(),
-                label: "INVITE (SDP)".into(),
-            })
+            rung(
+                &ExchangeView { at_ms: 12.3, from: from.into(), to: to.into(), label: "INVITE (SDP)".into() },
+                false,
+            )
         };
         assert_eq!(rung_of("gateway", "trunk").trim_end().chars().nth_back(1), Some('▶'));
         assert!(rung_of("trunk", "gateway").contains("│◀"));
@@ -98,8 +96,10 @@ mod tests {
         let width = |line: String| line.trim_end().chars().count();
         assert_eq!(width(rung_of("gateway", "overlay")), width(rung_of("trunk", "gateway")));
         let long = "x".repeat(100);
-        let long =
-            rung(&ExchangeView { at_ms: 0.0, from: "trunk".into(), to: "gateway".into(), label: long });
+        let long = rung(
+            &ExchangeView { at_ms: 0.0, from: "trunk".into(), to: "gateway".into(), label: long },
+            false,
+        );
         assert_eq!(width(long), width(rung_of("gateway", "trunk")));
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use admin_api::{CallList, CallView, DecisionView, Health, LegView, Reloaded, RouteTest, TrunkView, WhyView};
+use admin_api::{
+    CallList, CallView, DecisionView, Health, LegView, Reloaded, RouteTest, TargetView, TrunkView, WhyView,
+};
 use serde::Deserialize;
 
 /// Lays rows out in columns as wide as their widest cell.
@@ -160,7 +162,21 @@ pub(super) fn trunks(list: &Trunks) -> String {
             trunk.detail.clone(),
         ]
     };
-    let rows: Vec<Vec<String>> = list.trunks.iter().map(row).collect();
+    let target = |target: &TargetView| {
+        let mut said: Vec<String> = target.last_status.iter().map(u16::to_string).collect();
+        said.extend(target.barred.then(|| "asked to be left alone".to_owned()));
+        let percent = target.reduction_percent;
+        said.extend((percent > 0).then(|| format!("asks to be spared {percent} %")));
+        vec![String::new(), target.state.clone(), target.address.clone(), String::new(), said.join(", ")]
+    };
+    // The single target of a trunk is the trunk's own line.
+    let rows: Vec<Vec<String>> = (list.trunks.iter())
+        .flat_map(|trunk| {
+            let several = trunk.targets.len() > 1 || trunk.targets.iter().any(|t| t.address != trunk.target);
+            let targets = trunk.targets.iter().filter(move |_| several).map(target);
+            std::iter::once(row(trunk)).chain(targets)
+        })
+        .collect();
     table(&["TRUNK", "STATE", "TARGET", "CALLS", "LAST CHECK"], &rows)
 }
 

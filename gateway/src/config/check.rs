@@ -1,5 +1,6 @@
 //! From the file as written to the configuration as used.
 
+mod accounts;
 mod emergency;
 mod media;
 mod register;
@@ -7,7 +8,7 @@ mod tls;
 mod trunks;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,11 +16,11 @@ use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
 use call_model::{Handle, Number, TrunkName};
-use sip_trunk::{Transport, UnknownSource};
+use sip_trunk::{AccessList, Authentication, Network, Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Config, ConfigError, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape,
+    Admin, Config, ConfigError, Dns, Limits, Log, Media, Overlay, Policy, Role, Route, Sip, Trunk, shape,
 };
 
 /// Reads, then checks from top to bottom.
@@ -96,6 +97,7 @@ impl Check<'_> {
     fn config(&self, file: shape::File) -> Checked<Config> {
         let overlay = self.overlay(file.overlay)?;
         let sip = file.sip.map(|sip| self.sip(sip)).transpose()?;
+        let dns = self.dns(&file.dns)?;
         let media = self.media(file.media, overlay.role, sip.as_ref())?;
         let trunks = self.trunks(file.trunks, sip.as_ref())?;
         let routes = self.routes(file.routes, &trunks)?;
@@ -129,6 +131,7 @@ impl Check<'_> {
             limits: self.limits(&file.limits, overlay.role, &media)?,
             overlay,
             sip,
+            dns,
             media,
             trunks,
             routes,
@@ -240,11 +243,45 @@ impl Check<'_> {
         if user_agent.chars().any(|c| c.is_control() || !c.is_ascii()) {
             return self.error("sip.user_agent", "not printable ASCII", "leave it out or write plain text");
         }
+        let access = AccessList {
+            allow: self.networks("sip.allow", &raw.allow)?,
+            deny: self.networks("sip.deny", &raw.deny)?,
+        };
+        let usual = Authentication::default();
+        let authentication = Authentication {
+            source_failures: self.within(
+                "sip.ban_after",
+                raw.ban_after,
+                i64::from(usual.source_failures),
+                1..=1000,
+            )? as u32,
+            ban: self.seconds("sip.ban_s", raw.ban_s, usual.ban.as_secs() as i64, 1..=86_400)?,
+            ..usual
+        };
         let tls = raw.tls.map(|tls| self.tls(tls)).transpose()?;
         let websocket_origins = raw.websocket_origins.unwrap_or_default();
         self.secure_listeners(&listen, tls.as_ref(), &websocket_origins)?;
         let dscp = self.dscp("sip.dscp", raw.dscp.as_deref(), "CS3")?;
-        Ok(Sip { listen, unknown_source, user_agent, tls, websocket_origins, dscp })
+        Ok(Sip { listen, unknown_source, access, authentication, user_agent, tls, websocket_origins, dscp })
+    }
+
+    fn networks(&self, key: &str, list: &[String]) -> Checked<Vec<Network>> {
+        let network = |(index, text): (usize, &String)| {
+            let remedy = "write networks such as \"192.0.2.0/24\" or \"2001:db8::/32\", or addresses";
+            self.parsed(&format!("{key}[{index}]"), text, remedy)
+        };
+        list.iter().enumerate().map(network).collect()
+    }
+
+    fn dns(&self, raw: &shape::Dns) -> Checked<Dns> {
+        let remedy = "write the address of a server, such as \"192.0.2.53\", with a port if it is not 53";
+        let server = |text: &String| match text.parse::<IpAddr>() {
+            Ok(address) => Ok(SocketAddr::new(address, 53)),
+            Err(_) => self.parsed::<SocketAddr>("dns.servers", text, remedy),
+        };
+        let servers = raw.servers.iter().flatten().map(server).collect::<Checked<_>>()?;
+        let timeout = self.within("dns.timeout_ms", raw.timeout_ms, 2000, 100..=10_000)?;
+        Ok(Dns { servers, timeout: Duration::from_millis(timeout as u64) })
     }
 
     fn transport<'t>(&self, key: &str, text: &'t str) -> Checked<(Transport, &'t str)> {

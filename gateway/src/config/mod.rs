@@ -20,9 +20,12 @@ use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::trunk::parameters::TrunkGroup;
 use sip_trunk::trunk::profile::Profile;
+use sip_trunk::trunk::resolve::Destination;
 use sip_trunk::trunk::{GroupForm, LargeRequests};
 use sip_trunk::wire::tolerance::Tolerance;
-use sip_trunk::{Registration, Reliable, Transport, UnknownSource};
+use sip_trunk::{
+    AccessList, AccountSecret, Authentication, Registration, Reliable, Transport, UnknownSource,
+};
 
 pub use error::ConfigError;
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub overlay: Overlay,
     /// SIP listeners; `None` for a supernode without trunks.
     pub sip: Option<Sip>,
+    /// Whom names are asked of.
+    pub dns: Dns,
     /// Media ports, threads and codec settings.
     pub media: Media,
     /// Trunks in the order of the file.
@@ -108,6 +113,10 @@ pub struct Sip {
     pub listen: Vec<(Transport, SocketAddr)>,
     /// What a request from an address of no trunk gets.
     pub unknown_source: UnknownSource,
+    /// Whose messages are read.
+    pub access: AccessList,
+    /// How those are dealt with who try passwords of accounts.
+    pub authentication: Authentication,
     /// The `User-Agent` and `Server` header.
     pub user_agent: String,
     /// Our certificate; `None` where no listener and no trunk needs one.
@@ -148,6 +157,15 @@ pub struct TrunkTls {
     pub allow_common_name: bool,
 }
 
+/// The `[dns]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers; none: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// How long one of them may take.
+    pub timeout: Duration,
+}
+
 /// The `[media]` table.
 #[derive(Clone, Debug)]
 pub struct Media {
@@ -182,8 +200,20 @@ pub struct Trunk {
     pub name: TrunkName,
     /// Transport towards it.
     pub transport: Transport,
-    /// Where requests go.
+    /// Where requests go; of no meaning where `destination` says.
     pub target: SocketAddr,
+    /// The target as a name, which DNS leads on (RFC 3263).
+    pub destination: Option<Destination>,
+    /// Addresses that are tried after the target.
+    pub backups: Vec<SocketAddr>,
+    /// How long one target may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// How long a call looks for a target, all together.
+    pub failover_limit: Duration,
+    /// New calls it may carry a second; `None`: any number.
+    pub max_call_rate: Option<u32>,
+    /// Whether it may ask to be spared a part of the calls (RFC 7339).
+    pub overload_control: bool,
     /// Host part of the request URI.
     pub host: String,
     /// Addresses from which its requests come.
@@ -214,6 +244,8 @@ pub struct Trunk {
     pub listener: Option<SocketAddr>,
     /// TLS towards it and from it; `None`: it has nothing to do with TLS.
     pub tls: Option<TrunkTls>,
+    /// How it registers here; `None`: it is where its target is.
+    pub account: Option<Account>,
     /// How it registers with the trunk; `None`: it does not.
     pub registration: Option<Registration>,
     /// The interop profile that what is not written is taken from.
@@ -234,6 +266,33 @@ pub struct Trunk {
     pub trunk_group: Option<(TrunkGroup, GroupForm)>,
     /// It leads to another network: charging vectors are kept and made (RFC 7315).
     pub interconnect: Option<Interconnect>,
+}
+
+/// The `account` of a trunk: it registers here, and is where it registered from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// Its user name.
+    pub user: String,
+    /// The protection domain of its credentials.
+    pub realm: String,
+    /// What it proves that it knows.
+    pub secret: AccountSecret,
+    /// The transports it may register over.
+    pub transports: Vec<Transport>,
+    /// How many contacts it may have at once.
+    pub max_contacts: usize,
+    /// A contact beyond that takes the place of the oldest, or is refused.
+    pub replace_oldest: bool,
+    /// The shortest registration.
+    pub min_expires: Duration,
+    /// The longest registration.
+    pub max_expires: Duration,
+    /// Requests go where it registered from, whatever its Contact says.
+    pub symmetric: bool,
+    /// How often a contact over UDP is asked whether it lives; `None`: never.
+    pub keep_alive: Option<Duration>,
+    /// It stands for many users: it is called by the called number.
+    pub many_users: bool,
 }
 
 /// One `[[routes]]` entry.

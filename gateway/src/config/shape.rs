@@ -11,6 +11,8 @@ pub(super) struct File {
     pub(super) overlay: Overlay,
     pub(super) sip: Option<Sip>,
     #[serde(default)]
+    pub(super) dns: Dns,
+    #[serde(default)]
     pub(super) media: Media,
     #[serde(default)]
     pub(super) trunks: Vec<Trunk>,
@@ -53,6 +55,12 @@ pub(super) struct Overlay {
 pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     pub(super) unknown_source: Option<String>,
+    #[serde(default)]
+    pub(super) allow: Vec<String>,
+    #[serde(default)]
+    pub(super) deny: Vec<String>,
+    pub(super) ban_after: Option<i64>,
+    pub(super) ban_s: Option<i64>,
     pub(super) user_agent: Option<String>,
     pub(super) tls: Option<Tls>,
     pub(super) websocket_origins: Option<Vec<String>>,
@@ -82,6 +90,13 @@ pub(super) struct TrunkTls {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Dns {
+    pub(super) servers: Option<Vec<String>>,
+    pub(super) timeout_ms: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Media {
     pub(super) trunk_address: Option<String>,
     pub(super) trunk_ports: Option<String>,
@@ -100,7 +115,13 @@ pub(super) struct Media {
 #[serde(deny_unknown_fields)]
 pub(super) struct Trunk {
     pub(super) name: String,
-    pub(super) target: String,
+    pub(super) target: Option<String>,
+    pub(super) account: Option<Account>,
+    pub(super) backup_targets: Option<Vec<String>>,
+    pub(super) target_timeout_s: Option<i64>,
+    pub(super) failover_limit_s: Option<i64>,
+    pub(super) max_calls_per_second: Option<i64>,
+    pub(super) overload_control: Option<bool>,
     pub(super) profile: Option<String>,
     pub(super) retry_statuses: Option<Vec<i64>>,
     pub(super) reliable_provisional: Option<String>,
@@ -146,6 +167,23 @@ pub(super) struct TrunkGroup {
 #[serde(deny_unknown_fields)]
 pub(super) struct Interconnect {
     pub(super) operator: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    pub(super) user: String,
+    pub(super) realm: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) ha1_file: Option<PathBuf>,
+    pub(super) transports: Option<Vec<String>>,
+    pub(super) max_contacts: Option<i64>,
+    pub(super) when_full: Option<String>,
+    pub(super) min_expires_s: Option<i64>,
+    pub(super) max_expires_s: Option<i64>,
+    pub(super) symmetric: Option<bool>,
+    pub(super) keep_alive_s: Option<i64>,
+    pub(super) many_users: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

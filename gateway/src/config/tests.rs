@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::*;
 
+mod secure;
+
 const GOOD: &str = r#"
 [overlay]
 role = "gateway"
@@ -251,6 +253,113 @@ fn a_trunk_may_register() {
     }
 }
 
+// RFC 3261 10.3: a trunk that registers here has an account instead of a target.
+#[test]
+fn a_trunk_may_have_an_account_here() {
+    let folder = std::env::temp_dir().join(format!("causeway-accounts-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let password = file("password", "open sesame\n");
+    let hashes = file("hashes", &format!("{}\n{}\n", "0a".repeat(16), "0B".repeat(32)));
+    let with = |lines: &str| parse(&GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1));
+    let config = with(&format!(
+        "account = {{ user = \"200\", realm = \"gw.example\", password_file = {password:?}, transports = [\"tcp\"],
+        max_contacts = 2, when_full = \"refuse\", min_expires_s = 30, max_expires_s = 600, symmetric = false,
+        keep_alive_s = 0, many_users = true }}"
+    ))
+    .unwrap();
+    let account = config.trunks[0].account.clone().unwrap();
+    assert_eq!((account.user.as_str(), account.realm.as_str()), ("200", "gw.example"));
+    assert_eq!(account.secret, AccountSecret::Password(sip_trunk::auth::Secret::new("open sesame")));
+    assert_eq!((account.transports, account.max_contacts), (vec![Transport::Tcp], 2));
+    assert!(!account.replace_oldest && !account.symmetric && account.many_users);
+    assert_eq!((account.min_expires.as_secs(), account.max_expires.as_secs()), (30, 600));
+    assert_eq!((account.keep_alive, config.trunks[0].sources.len()), (None, 0));
+    let hashed = with(&format!("account = {{ user = \"200\", ha1_file = {hashes:?} }}")).unwrap();
+    let account = hashed.trunks[0].account.clone().unwrap();
+    assert!(matches!(account.secret, AccountSecret::Hashed(_)) && account.keep_alive.is_some());
+    assert!(!format!("{config:?} {hashed:?}").contains("sesame"));
+    let (empty, rubbish) = (file("empty", " \n"), file("rubbish", "secret"));
+    let known = format!("password_file = {password:?}");
+    for (lines, expected) in [
+        ("".to_owned(), "name: no target; add target"),
+        (
+            format!("account = {{ user = \"2\", {known} }}\ntarget = \"udp:127.0.0.1\""),
+            "target: an account beside it",
+        ),
+        (format!("account = {{ user = \"2\", {known} }}\nsources = []"), "sources: an account beside it"),
+        ("account = { user = \"2\" }".to_owned(), "account: an account has one secret; add"),
+        (
+            format!("account = {{ user = \"2\", {known}, ha1_file = {hashes:?} }}"),
+            "account: an account has one",
+        ),
+        (format!("account = {{ user = \"2\", password_file = {empty:?} }}"), "account.password_file: "),
+        (
+            "account = { user = \"2\", password_file = \"/nonexistent\" }".to_owned(),
+            "account.password_file: ",
+        ),
+        (format!("account = {{ user = \"2\", ha1_file = {rubbish:?} }}"), "account.ha1_file: no hash"),
+        (format!("account = {{ user = \"a:b\", {known} }}"), "account.user: "),
+        (format!("account = {{ user = \"2\", realm = \"\", {known} }}"), "account.realm: "),
+        (
+            format!("account = {{ user = \"2\", {known}, transports = [\"sctp\"] }}"),
+            "account.transports: \"sctp\"",
+        ),
+        (
+            format!("account = {{ user = \"2\", {known}, transports = [] }}"),
+            "account.transports: no transport",
+        ),
+        (format!("account = {{ user = \"2\", {known}, max_contacts = 99 }}"), "account.max_contacts: 99"),
+        (format!("account = {{ user = \"2\", {known}, when_full = \"x\" }}"), "account.when_full: \"x\""),
+        (format!("account = {{ user = \"2\", {known}, min_expires_s = 7200 }}"), "account.min_expires_s: "),
+        (format!("account = {{ user = \"2\", {known}, keep_alive_s = 2 }}"), "account.keep_alive_s: "),
+    ] {
+        let said = with(&lines).unwrap_err().to_string();
+        assert!(said.contains(&format!("trunks[0].{expected}")) && said.contains("; "), "{said}");
+        assert!(!said.contains("sesame") && !said.contains("secret into it: secret"), "{said}");
+    }
+    let twice = format!(
+        "account = {{ user = \"2\", {known} }}\n[[trunks]]\nname = \"b\"\naccount = {{ user = \"2\", {known} }}"
+    );
+    let said = with(&twice).unwrap_err().to_string();
+    assert!(said.contains("trunks[1].account.user: \"2\" is the user of trunk \"pbx\" already"), "{said}");
+    let udp_only = GOOD.replace(", \"tcp:127.0.0.1:5060\"", "");
+    let lines = format!("account = {{ user = \"2\", {known} }}");
+    let said = parse(&udp_only.replacen("target = \"udp:127.0.0.10\"", &lines, 1)).unwrap_err().to_string();
+    assert!(said.contains("trunks[0].account.transports: no listener of sip.listen is for TCP"), "{said}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn who_may_send_at_all_is_read() {
+    let with = |lines: &str| {
+        let listen = "listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]";
+        parse(&GOOD.replacen(listen, &format!("{listen}\n{lines}"), 1))
+    };
+    let sip = with(
+        "allow = [\"127.0.0.0/8\", \"2001:db8::1\"]\ndeny = [\"127.0.0.66\"]\nban_after = 3\nban_s = 60",
+    );
+    let sip = sip.unwrap().sip.unwrap();
+    assert!(
+        sip.access.admits("127.0.0.5".parse().unwrap()) && !sip.access.admits("127.0.0.66".parse().unwrap())
+    );
+    assert!(!sip.access.admits("192.0.2.1".parse().unwrap()));
+    assert_eq!((sip.authentication.source_failures, sip.authentication.ban.as_secs()), (3, 60));
+    for (lines, expected) in [
+        ("allow = [\"127.0.0.1/8\"]", "sip.allow[0]: "),
+        ("deny = [\"127.0.0.1\", \"host\"]", "sip.deny[1]: "),
+        ("ban_after = 0", "sip.ban_after: 0 is out of range"),
+        ("ban_s = 0", "sip.ban_s: 0 is out of range"),
+    ] {
+        let said = with(lines).unwrap_err().to_string();
+        assert!(said.contains(expected) && said.contains("; "), "{said}");
+    }
+}
+
 // RFC 3325 7: who is not known to be within the trust domain is outside.
 #[test]
 fn a_trunk_is_not_trusted_unless_it_is_written() {
@@ -340,122 +449,52 @@ fn targets_are_read_in_either_family() {
     assert!(said.contains("\"127.0.0.9:0\" is no reachable host"), "{said}");
 }
 
-/// The good file with a TLS listener, and the trunk with these lines.
-fn with_tls(sip: &str, trunk: &str) -> Result<Config, ConfigError> {
-    let listen = "\"tcp:127.0.0.1:5060\"]";
-    let sip = format!("\"tls:127.0.0.1:5061\", \"tls:[::1]:5061\"]\n{sip}");
-    let trunk = format!("target = \"tls:127.0.0.10\"\n{trunk}");
-    parse(&GOOD.replacen(listen, &sip, 1).replacen("target = \"udp:127.0.0.10\"", &trunk, 1))
-}
-
-const CERTIFICATE: &str =
-    "tls = { certificate = \"gw.pem\", key = \"/keys/gw.key\", client_ca = \"ca.pem\" }";
-
-// RFC 3261 19.1.2, RFC 5922, RFC 4594.
+// RFC 3263 4: what is a name is asked of DNS while the daemon works, not when it starts.
 #[test]
-fn a_trunk_with_tls_is_read_whole() {
-    let config = with_tls(CERTIFICATE, "").unwrap();
-    let sip = config.sip.unwrap();
-    let tls = sip.tls.unwrap();
-    assert_eq!(tls.certificate, Path::new("/etc/causeway/gw.pem"));
-    assert_eq!(tls.key, Path::new("/keys/gw.key"));
-    assert!(!tls.only_1_3 && !tls.require_client_certificate);
-    assert_eq!((sip.dscp, config.media.dscp), (24, 46));
-    let trunk = &config.trunks[0];
-    assert_eq!(trunk.target.port(), 5061);
-    let tls = trunk.tls.clone().unwrap();
-    assert_eq!((tls.server_name.as_str(), tls.names.len(), tls.ca), ("127.0.0.10", 0, None));
-    let lines = r#"auth = "mtls"
-        tls = { ca = "c.pem", server_name = "pbx.example.com", client_certificate = "both.pem" }"#;
-    let trunk = with_tls(CERTIFICATE, lines).unwrap().trunks[0].clone();
-    let tls = trunk.tls.unwrap();
-    assert_eq!(tls.names, ["pbx.example.com"], "whom we expect is who may come");
-    let (certificate, key) = tls.client_certificate.unwrap();
-    assert!(certificate == key && key == Path::new("/etc/causeway/both.pem"));
-    assert!(trunk.sources.is_empty(), "no address makes it known");
-    let many =
-        "auth = \"mtls\"\ntls = { names = [\"a.example.com\", \"b.example.com\"], allow_common_name = true }";
-    let tls = with_tls(CERTIFICATE, many).unwrap().trunks[0].tls.clone().unwrap();
-    assert!(tls.names.len() == 2 && tls.allow_common_name);
-}
-
-#[test]
-fn code_points_have_names_and_numbers() {
-    let read = |text: &str| {
-        let sip = format!("{CERTIFICATE}\ndscp = {text:?}");
-        with_tls(&sip, "").map(|config| config.sip.unwrap().dscp).map_err(|error| error.to_string())
+fn a25_targets_may_be_names() {
+    let trunk = |lines: &str| {
+        let text = GOOD.replacen("target = \"udp:127.0.0.10\"", lines, 1);
+        parse(&text).map(|config| config.trunks[0].clone())
     };
-    let good = [("EF", 46), ("CS0", 0), ("CS5", 40), ("AF11", 10), ("AF31", 26), ("AF43", 38), ("63", 63)];
-    for (text, value) in good {
-        assert_eq!(read(text).unwrap(), value, "{text}");
-    }
-    for text in ["", "CS8", "AF44", "AF01", "64", "-1", "gold"] {
-        let said = read(text).unwrap_err();
-        let expected =
-            "is no code point; write \"EF\", \"CS0\" to \"CS7\", \"AF11\" to \"AF43\", or \"0\" to \"63\"";
-        assert!(said.contains("sip.dscp") && said.ends_with(expected), "{said}");
-    }
-}
-
-#[test]
-fn what_cannot_be_of_tls_and_websocket_is_refused() {
     let cases = [
-        (
-            "",
-            "",
-            "sip.listen[1]: there is no certificate for it; add [sip.tls] with certificate = \"PATH\" and key = \"PATH\"",
-        ),
-        (
-            "tls = { certificate = \"a\", key = \"b\", require_client_certificate = true }",
-            "",
-            "sip.tls.require_client_certificate: nobody's would be believed; add client_ca = \"PATH\": who may have issued the certificates of peers",
-        ),
-        (
-            "tls = { certificate = \"a\", key = \"b\", minimum = \"1.1\" }",
-            "",
-            "sip.tls.minimum: \"1.1\" is not spoken; write \"1.2\" or \"1.3\"; what came before is not safe",
-        ),
-        (
-            "tls = { certificate = \"a\", key = \"b\" }",
-            "auth = \"mtls\"",
-            "trunks[0].auth: no certificate of a peer is believed; add client_ca = \"PATH\" to [sip.tls]: who may have issued its certificate",
-        ),
-        (
-            CERTIFICATE,
-            "auth = \"trust\"",
-            "trunks[0].auth: \"trust\" is no choice; write \"address\" (by its sources) or \"mtls\" (by its certificate)",
-        ),
-        (
-            CERTIFICATE,
-            "tls = { names = [\"a.example.com\"] }",
-            "trunks[0].tls.names: nothing asks for them; add auth = \"mtls\", or take them out: they tell whose requests these are",
-        ),
-        (
-            CERTIFICATE,
-            "auth = \"mtls\"\ntls = { names = [\"*.example.com\"] }",
-            "trunks[0].tls.names: no wildcard matches a SIP domain; write whole names, such as \"pbx.example.com\"",
-        ),
-        (
-            CERTIFICATE,
-            "tls = { client_key = \"k\" }",
-            "trunks[0].tls.client_key: no certificate beside it; add client_certificate = \"PATH\"",
-        ),
-        (
-            &format!("{CERTIFICATE}\nwebsocket_origins = [\"phone.example.com\"]"),
-            "",
-            "sip.websocket_origins[0]: \"phone.example.com\" is no origin; write scheme, host and port as browsers do, such as \"https://phone.example.com\"",
-        ),
+        ("tcp:sip.carrier.example", Some(sip_trunk::trunk::resolve::Service::Tcp), None),
+        ("udp:sip.carrier.example:5070", Some(sip_trunk::trunk::resolve::Service::Udp), Some(5070)),
+        ("sip:sip.carrier.example", None, None),
     ];
-    for (sip, trunk, expected) in cases {
-        let said = with_tls(sip, trunk).unwrap_err().to_string();
-        assert!(said.ends_with(expected), "{said}");
+    for (target, service, port) in cases {
+        let trunk = trunk(&format!("target = \"{target}\"")).unwrap();
+        let named = trunk.destination.unwrap();
+        assert_eq!((named.service, named.port, trunk.host.as_str()), (service, port, "sip.carrier.example"));
+        assert!(trunk.sources.is_empty(), "where the name leads is a source");
     }
-    let said = broken("\"tcp:127.0.0.1:5060\"", "\"ws:127.0.0.1:5066\"");
-    assert!(said.ends_with("sip.listen[1]: no page may open a WebSocket; add websocket_origins = [\"https://phone.example.com\"] to [sip]"), "{said}");
-    let said = broken("udp:127.0.0.10", "ws:127.0.0.10");
-    assert!(said.ends_with("trunks[0].target: a trunk cannot be called by WebSocket; only its client opens a WebSocket: write udp:, tcp: or tls:"), "{said}");
-    let said = broken("\"tcp:127.0.0.1:5060\"]", "\"tcp:127.0.0.1:5060\", \"ws:127.0.0.1:5060\"]");
-    assert!(said.ends_with("sip.listen[2]: 127.0.0.1:5060 stands twice; keep one of them"), "{said}");
+    let fixed = trunk(
+        "target = \"udp:127.0.0.10\"\nbackup_targets = [\"127.0.0.11:5070\"]\nmax_calls_per_second = 20",
+    )
+    .unwrap();
+    assert_eq!(fixed.backups, ["127.0.0.11:5070".parse().unwrap()]);
+    assert_eq!(fixed.sources.len(), 2);
+    assert_eq!(fixed.max_call_rate, Some(20));
+    let said = |lines: &str| trunk(lines).unwrap_err().to_string();
+    assert!(
+        said("target = \"udp:bad_name..x\"")
+            .contains("\"bad_name..x\" is no reachable host; write TRANSPORT:HOST:PORT")
+    );
+    assert!(
+        said("target = \"udp:a.example\"\nbackup_targets = [\"127.0.0.11:5070\"]")
+            .contains("causeway.toml:20: trunks[0].backup_targets: the target is a name")
+    );
+    assert!(
+        said("target = \"udp:127.0.0.10\"\nmax_calls_per_second = 0")
+            .contains("max_calls_per_second: 0 is out of range")
+    );
+    let dns = |lines: &str| parse(&GOOD.replacen("[media]", &format!("[dns]\n{lines}\n\n[media]"), 1));
+    let config = dns("servers = [\"127.0.0.53\", \"[::1]:5353\"]\ntimeout_ms = 500").unwrap();
+    assert_eq!(config.dns.servers, ["127.0.0.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    let said = dns("servers = [\"dns.example\"]").unwrap_err().to_string();
+    assert!(
+        said.contains("dns.servers: \"dns.example\"") && said.contains("write the address of a server"),
+        "{said}"
+    );
 }
 
 /// What passes the check must start: the SIP endpoint refuses these.

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use admin_api::{
     CallFilter, CallList, CallState, CallView, CauseView, Cursor, DecisionView, ExchangeView, LadderView,
-    LegView, RouteTest, TrunkView, WhyView,
+    LegView, RouteTest, TargetView, TrunkView, WhyView,
 };
 use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
 use p2p_edge::identity::Utc;
+use sip_trunk::{TargetStatus, TrunkStatus};
 
 use crate::config::Trunk;
 use crate::switch::{CallRecord, Origin, Phase, RouteDirection, Switch, Target};
@@ -149,6 +150,7 @@ pub(crate) fn route_test(
 pub(crate) fn trunks(
     switch: &Switch,
     configured: &[Trunk],
+    status: &[TrunkStatus],
     unreachable: impl Fn(&TrunkName) -> Option<String>,
 ) -> Vec<TrunkView> {
     let row = |trunk: &Trunk| {
@@ -156,7 +158,14 @@ pub(crate) fn trunks(
         let failure = unreachable(&trunk.name);
         TrunkView {
             name: trunk.name.to_string(),
-            target: format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            target: match (&trunk.account, &trunk.destination) {
+                (Some(account), _) => format!("account {}", account.user),
+                (None, Some(name)) if name.service.is_none() => format!("sip:{}", trunk.host),
+                (None, Some(_)) => {
+                    format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.host)
+                }
+                (None, None) => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
+            },
             state: match health {
                 _ if failure.is_some() => "down",
                 None => "unknown",
@@ -168,9 +177,24 @@ pub(crate) fn trunks(
                 .unwrap_or_else(|| health.map_or("not asked yet", |(_, detail)| detail).to_owned()),
             calls: switch.calls_on(&trunk.name),
             max_calls: trunk.max_calls,
+            targets: status
+                .iter()
+                .find(|status| status.name == trunk.name)
+                .map(|status| status.targets.iter().map(target).collect())
+                .unwrap_or_default(),
         }
     };
     configured.iter().map(row).collect()
+}
+
+fn target(status: &TargetStatus) -> TargetView {
+    TargetView {
+        address: format!("{}:{}", status.transport.as_str().to_ascii_lowercase(), status.address),
+        state: status.state.as_str().to_owned(),
+        last_status: status.last_status,
+        barred: status.barred_until.is_some(),
+        reduction_percent: status.reduction_percent,
+    }
 }
 
 /// Writes a time as RFC 3339 in UTC with milliseconds.

@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use super::media::{MediaEngine, Report};
+use super::resolve::{Answer, Asker};
 use super::streams::{ConnectFailure, StreamReport, StreamSettings, Streams};
 use crate::config::Config;
 use crate::control;
@@ -133,6 +134,8 @@ pub(crate) struct Signalling {
     pub(crate) sockets: SipSockets,
     /// What connections need; the addresses in it are filled in from the listeners.
     pub(crate) streams: StreamSettings,
+    pub(crate) dns: Asker,
+    pub(crate) dns_answers: mpsc::Receiver<Answer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) online: tokio::sync::watch::Sender<bool>,
     pub(crate) trunks: Vec<crate::config::Trunk>,
@@ -151,6 +154,8 @@ struct State {
     ended: Vec<oneshot::Sender<()>>,
     /// The goodbyes are being said: that the node ends is in order.
     stopping: bool,
+    /// Since when the sockets were not read to their end.
+    behind: Option<Instant>,
 }
 
 impl Signalling {
@@ -176,6 +181,7 @@ impl Signalling {
             drained: Vec::new(),
             ended: Vec::new(),
             stopping: false,
+            behind: None,
         };
         let mut buffer = vec![0; DATAGRAM];
         let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -224,11 +230,19 @@ impl Signalling {
                     None if state.stopping => node_gone = true,
                     None => break Err(LoopError::Node),
                 },
-                () = self.sockets.readable() => self.read_udp(&mut buffer),
+                () = self.sockets.readable() => self.read_udp(&mut buffer, &mut state),
                 Some(report) = stream_reports.recv() => self.take_stream(report, &mut state),
+                Some(Answer { id, answer }) = self.dns_answers.recv() => {
+                    if let Some(endpoint) = &mut self.endpoint {
+                        endpoint.handle_answer(Instant::now(), id, answer);
+                    }
+                }
                 () = sleep => {
                     let now = Instant::now();
                     if let Some(endpoint) = &mut self.endpoint {
+                        // How late a timer is served is how long everything waits here.
+                        let late = deadline.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                        endpoint.handle_load(now, late);
                         endpoint.handle_timeout(now);
                     }
                     self.switch.handle_timeout(now);
@@ -275,11 +289,18 @@ impl Signalling {
                     self.metrics.trunk(trunk, *up);
                     tracing::info!(%trunk, up, detail, "trunk health changed");
                 }
+                if let Event::TargetHealth { trunk, target, state, detail } = &event {
+                    let (target, state) = (Pii(target), state.as_str());
+                    tracing::info!(%trunk, %target, state, detail, "target of a trunk changed");
+                }
                 self.switch.handle_sip(now, event);
             }
             while let Some(action) = self.switch.poll_action() {
                 moved = true;
                 self.perform(now, action, state);
+            }
+            while let Some(query) = self.endpoint.as_mut().and_then(Endpoint::poll_query) {
+                self.dns.ask(query);
             }
             while let Some(transmit) = self.endpoint.as_mut().and_then(Endpoint::poll_transmit) {
                 self.transmit(now, transmit, &mut state.streams);
@@ -331,7 +352,10 @@ impl Signalling {
         if let Some(call) = inviting {
             let cause = match error {
                 CommandError::NoChannel => Cause::NO_CIRCUIT_AVAILABLE,
-                CommandError::Draining => Cause::SWITCHING_EQUIPMENT_CONGESTION,
+                CommandError::NotRegistered => Cause::SUBSCRIBER_ABSENT,
+                CommandError::Draining | CommandError::TooFast | CommandError::Overloaded => {
+                    Cause::SWITCHING_EQUIPMENT_CONGESTION
+                }
                 _ => Cause::TEMPORARY_FAILURE,
             };
             let (text, by) = (error.to_string(), sip_trunk::EndedBy::Local);
@@ -393,19 +417,27 @@ impl Signalling {
         }
     }
 
-    fn read_udp(&mut self, buffer: &mut [u8]) {
+    fn read_udp(&mut self, buffer: &mut [u8], state: &mut State) {
         let Some(endpoint) = &mut self.endpoint else { return };
         let now = Instant::now();
+        let mut more = false;
         for (socket, local) in &self.sockets.udp {
-            for _ in 0..BATCH {
+            let mut read = 0;
+            while read < BATCH {
                 match socket.try_recv_from(buffer) {
                     Ok((length, remote)) => endpoint.handle_datagram(now, *local, remote, &buffer[..length]),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // An ICMP error of an earlier send; the socket is still good.
                     Err(_) => {}
                 }
+                read += 1;
             }
+            more |= read == BATCH;
         }
+        // What is left waits at least as long as the sockets were not empty.
+        state.behind = if more { state.behind.or(Some(now)) } else { None };
+        let delay = state.behind.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        endpoint.handle_load(now, delay);
     }
 
     fn take_stream(&mut self, report: StreamReport, state: &mut State) {
@@ -415,7 +447,7 @@ impl Signalling {
         match report {
             // The access list comes before the work of a handshake.
             StreamReport::Accepted { transport, stream, local, remote } => {
-                if endpoint.admits(remote, transport) {
+                if endpoint.admits(local, remote, transport) {
                     let _ = streams.accept(transport, stream, (local, remote));
                 }
             }
@@ -516,8 +548,9 @@ impl Signalling {
                 drop(reply.send(control::views::route_test(&self.switch, &to, from, trunk)));
             }
             Request::Trunks(reply) => {
+                let status = self.endpoint.as_ref().map(Endpoint::trunk_status).unwrap_or_default();
                 let unreachable = |trunk: &TrunkName| state.unreachable.get(trunk).map(ToString::to_string);
-                drop(reply.send(control::views::trunks(&self.switch, &self.trunks, unreachable)));
+                drop(reply.send(control::views::trunks(&self.switch, &self.trunks, &status, unreachable)));
             }
             Request::Reconfigure(config, reply) => drop(reply.send(self.reconfigure(now, &config))),
             Request::Load(reply) => drop(reply.send((self.switch.live(), self.switch.is_draining()))),

@@ -25,6 +25,8 @@ impl Switch {
             Event::Incoming { call, trunk, called_user, called, caller, details, .. } => {
                 self.trunk_incoming(now, call, trunk, called_user, called.as_ref(), caller, details);
             }
+            // The endpoint knows what to make of it; the trunk stands as long as one target does.
+            Event::TargetHealth { .. } => {}
             Event::TrunkHealth { trunk, up, detail } => {
                 if up {
                     self.trunks_down.remove(&trunk);

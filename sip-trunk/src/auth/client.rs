@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{Challenge, Credentials, Input, Qop, digest, parse_challenges};
+use super::{Challenge, Credentials, Input, Qop, digest, parse_challenges, user_hash};
 use crate::text::quote;
 
 /// Most realms that one call or registration has credentials for.
@@ -40,9 +40,7 @@ pub fn respond(
     let response = digest(&Input {
         algorithm: challenge.algorithm,
         qop: challenge.qop,
-        username: &credentials.username,
-        realm: &challenge.realm,
-        password: &credentials.password,
+        key: &user_hash(challenge.algorithm, &credentials.username, &challenge.realm, &credentials.password),
         nonce: &challenge.nonce,
         nonce_count: &count,
         cnonce,

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256, Sha512_256};
 use crate::text;
 
 pub use client::{AuthError, ClientAuth, respond};
-pub use server::{Authenticator, VerifyError};
+pub use server::{Authenticated, Authenticator, Ha1, VerifyError};
 
 /// Most challenges that are read out of one response.
 const CHALLENGES_MAX: usize = 8;
@@ -229,13 +229,17 @@ fn parse_schemes(value: &str) -> Vec<Fields<'_>> {
     parts.into_iter().filter_map(|(digest, fields)| digest.then_some(fields)).collect()
 }
 
+/// Hashes what a digest knows of a user: name, realm and password (RFC 7616 3.4.2).
+fn user_hash(algorithm: Algorithm, username: &str, realm: &str, password: &Secret) -> String {
+    algorithm.hash(&[username.as_bytes(), realm.as_bytes(), password.expose().as_bytes()])
+}
+
 /// What goes into a digest (RFC 7616 3.4).
 struct Input<'a> {
     algorithm: Algorithm,
     qop: Qop,
-    username: &'a str,
-    realm: &'a str,
-    password: &'a Secret,
+    /// The hash of user name, realm and password, in hexadecimal digits.
+    key: &'a str,
     nonce: &'a str,
     nonce_count: &'a str,
     cnonce: &'a str,
@@ -248,14 +252,10 @@ struct Input<'a> {
 fn digest(input: &Input<'_>) -> String {
     let Input { algorithm, nonce, cnonce, .. } = *input;
     let nonce = nonce.as_bytes();
-    let mut a1 = algorithm.hash(&[
-        input.username.as_bytes(),
-        input.realm.as_bytes(),
-        input.password.expose().as_bytes(),
-    ]);
-    if algorithm.is_session() {
-        a1 = algorithm.hash(&[a1.as_bytes(), nonce, cnonce.as_bytes()]);
-    }
+    let a1 = match algorithm.is_session() {
+        true => algorithm.hash(&[input.key.as_bytes(), nonce, cnonce.as_bytes()]),
+        false => input.key.to_owned(),
+    };
     let (method, uri) = (input.method.as_bytes(), input.uri.as_bytes());
     let (a2, qop) = match input.qop {
         Qop::None => {

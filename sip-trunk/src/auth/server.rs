@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Algorithm, Input, Qop, Secret, digest, hex, parse_schemes};
+use super::{Algorithm, Input, Qop, Secret, digest, hex, parse_schemes, user_hash};
 use crate::text::quote;
 
 /// Most nonces whose use is remembered; beyond it the oldest turn stale.
@@ -13,13 +14,17 @@ const NONCES_MAX: usize = 4096;
 /// Offered algorithms, strongest first (RFC 8760 2.2).
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
 
+/// Stands for the hash of users nobody knows, so that judging them takes as long.
+const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const NOBODY_MD5: &str = "00000000000000000000000000000000";
+
 /// Says why credentials were not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The header value lacks something or is no Digest.
     #[error("the credentials are malformed")]
     Malformed,
-    /// Right, but the nonce is too old or none of ours: challenge again with `stale=true`.
+    /// The nonce is too old, another source's or none of ours: challenge again with `stale=true`.
     #[error("the nonce is stale")]
     Stale,
     /// Right, but this nonce count was used before (RFC 7616 5.12).
@@ -63,6 +68,55 @@ impl VerifyError {
     }
 }
 
+/// What is kept of a password: the hash of user name, realm and password, in hexadecimal digits, for
+/// each algorithm (RFC 7616 3.4.2). Whoever has it can log in with it, so it is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ha1 {
+    md5: Option<String>,
+    sha256: Option<String>,
+}
+
+impl Ha1 {
+    /// Hashes a password for every algorithm that is offered.
+    pub fn of_password(username: &str, realm: &str, password: &Secret) -> Self {
+        let hash = |algorithm| Some(user_hash(algorithm, username, realm, password));
+        Self { md5: hash(Algorithm::Md5), sha256: hash(Algorithm::Sha256) }
+    }
+
+    /// Takes in hashes that were made elsewhere: 32 hexadecimal digits for MD5, 64 for SHA-256.
+    /// `None` if one has another form, or there is none.
+    pub fn new(md5: Option<&Secret>, sha256: Option<&Secret>) -> Option<Self> {
+        let read = |hash: Option<&Secret>, digits: usize| match hash.map(Secret::expose) {
+            None => Some(None),
+            Some(text) if text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Some(Some(text.to_ascii_lowercase()))
+            }
+            Some(_) => None,
+        };
+        let (md5, sha256) = (read(md5, 32)?, read(sha256, 64)?);
+        (md5.is_some() || sha256.is_some()).then_some(Self { md5, sha256 })
+    }
+
+    /// Says for which algorithms there is a hash: MD5, SHA-256.
+    pub fn algorithms(&self) -> (bool, bool) {
+        (self.md5.is_some(), self.sha256.is_some())
+    }
+
+    fn of(&self, algorithm: Algorithm) -> Option<&str> {
+        match algorithm {
+            Algorithm::Md5 => self.md5.as_deref(),
+            Algorithm::Sha256 => self.sha256.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Ha1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
 /// Challenges clients and verifies what they answer.
 ///
 /// A nonce carries its time of issue and a keyed hash, so that unanswered challenges cost no
@@ -71,10 +125,27 @@ pub struct Authenticator {
     realm: String,
     key: [u8; 32],
     lifetime: Duration,
+    /// Offered, strongest first.
+    algorithms: Vec<Algorithm>,
     issued: u64,
     used: BTreeMap<Nonce, Window>,
     /// The youngest nonce that was forgotten: it and all before it are stale.
     forgotten: Option<Nonce>,
+}
+
+/// The request that credentials came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Authenticated<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its request URI.
+    pub uri: &'a str,
+    /// Its body.
+    pub body: &'a [u8],
+    /// The wall time in seconds.
+    pub unix: u64,
+    /// Where it came from.
+    pub source: IpAddr,
 }
 
 /// Time of issue in Unix seconds, then a serial number.
@@ -94,38 +165,53 @@ impl Authenticator {
     /// Builds an authenticator. `key` is secret and random; `lifetime` is how long a nonce may be
     /// used, in whole seconds.
     pub fn new(realm: String, key: [u8; 32], lifetime: Duration) -> Self {
-        Self { realm, key, lifetime, issued: 0, used: BTreeMap::new(), forgotten: None }
+        let algorithms = ALGORITHMS.to_vec();
+        Self { realm, key, lifetime, algorithms, issued: 0, used: BTreeMap::new(), forgotten: None }
+    }
+
+    /// Offers the algorithms every user has a hash for, and no other: a client answers the first it
+    /// knows (RFC 8760 2.4), and only that one.
+    #[must_use]
+    pub fn offering(mut self, md5: bool, sha256: bool) -> Self {
+        self.algorithms.retain(|a| if *a == Algorithm::Md5 { md5 } else { sha256 });
+        self
+    }
+
+    /// Returns the protection domain.
+    pub fn realm(&self) -> &str {
+        &self.realm
     }
 
     /// Returns the values of the WWW-Authenticate or Proxy-Authenticate fields of a challenge, one
-    /// for each algorithm, strongest first. `unix` is the wall time in seconds.
-    pub fn challenge(&mut self, unix: u64, stale: bool) -> Vec<String> {
+    /// for each algorithm, strongest first. `unix` is the wall time in seconds; the nonce is of use to
+    /// `source` only.
+    pub fn challenge(&mut self, unix: u64, source: IpAddr, stale: bool) -> Vec<String> {
         self.issued = self.issued.wrapping_add(1);
-        let nonce = self.print(Nonce { unix, serial: self.issued });
+        let nonce = self.print(Nonce { unix, serial: self.issued }, source);
         let realm = quote(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
         let value = |algorithm: &Algorithm| {
             let name = algorithm.as_str();
             format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={name}, qop=\"auth\"{stale}")
         };
-        ALGORITHMS.iter().map(value).collect()
+        self.algorithms.iter().map(value).collect()
     }
 
-    /// Verifies an Authorization or Proxy-Authorization value; `uri` is the request URI, and
-    /// `password` looks a user up. Returns the user name.
+    /// Verifies an Authorization or Proxy-Authorization value of a request; `user` looks one up.
+    /// Returns the user name. Whether the user is unknown or the password wrong, it takes the same
+    /// time.
     ///
     /// # Errors
-    /// The digest is judged before the nonce, so that only who knows the password learns that a
-    /// nonce is stale (RFC 7616 3.3).
-    pub fn verify(
+    /// The nonce is judged before the digest: who never got a nonce at the address it sends from is
+    /// told no more than that (RFC 7616 3.3 allows `stale` then), so that a forged source address can
+    /// neither try passwords nor have a wrong one held against somebody else.
+    pub fn verify<'k>(
         &mut self,
         value: &str,
-        method: &str,
-        uri: &str,
-        body: &[u8],
-        unix: u64,
-        password: impl FnOnce(&str) -> Option<Secret>,
+        request: &Authenticated<'_>,
+        user: impl FnOnce(&str) -> Option<&'k Ha1>,
     ) -> Result<String, VerifyError> {
+        let &Authenticated { method, uri, body, unix, source } = request;
         let schemes = parse_schemes(value);
         let [fields] = &schemes[..] else { return Err(VerifyError::Malformed) };
         let field = |name| fields.get(name).ok_or(VerifyError::Malformed);
@@ -140,7 +226,7 @@ impl Authenticator {
             None => Algorithm::Md5,
             Some(name) => Algorithm::from_name(&name).ok_or(VerifyError::Algorithm)?,
         };
-        if !ALGORITHMS.contains(&algorithm) {
+        if !self.algorithms.contains(&algorithm) {
             return Err(VerifyError::Algorithm);
         }
         // Without a nonce count nothing would stop a replay: `qop` was offered, so it is demanded.
@@ -152,14 +238,12 @@ impl Authenticator {
         let count = u32::from_str_radix(&nonce_count, 16).ok().filter(|&count| digits && count > 0);
         let count = count.ok_or(VerifyError::Malformed)?;
 
-        let known = password(&username);
-        let secret = known.clone().unwrap_or_else(|| Secret::new(""));
+        let issued = self.read(&nonce, unix, source).ok_or(VerifyError::Stale)?;
+        let known = user(&username).and_then(|hashes| hashes.of(algorithm));
         let expected = digest(&Input {
             algorithm,
             qop: Qop::Auth,
-            username: &username,
-            realm: &self.realm,
-            password: &secret,
+            key: known.unwrap_or(if algorithm == Algorithm::Md5 { NOBODY_MD5 } else { NOBODY }),
             nonce: &nonce,
             nonce_count: &nonce_count,
             cnonce: &cnonce,
@@ -174,26 +258,26 @@ impl Authenticator {
         if !right {
             return Err(VerifyError::WrongPassword);
         }
-        let nonce = self.read(&nonce, unix).ok_or(VerifyError::Stale)?;
-        self.count(nonce, count, unix)?;
+        self.count(issued, count, unix)?;
         Ok(username)
     }
 
-    /// 16 hexadecimal digits each of time and serial number, 32 of their keyed hash.
-    fn print(&self, nonce: Nonce) -> String {
+    /// 16 hexadecimal digits each of time and serial number, 32 of their keyed hash with the source.
+    fn print(&self, nonce: Nonce, source: IpAddr) -> String {
         let head = format!("{:016x}{:016x}", nonce.unix, nonce.serial);
-        let tag = hex(&hmac_sha256(&self.key, head.as_bytes())[..16]);
+        let bound = format!("{head}{}", source.to_canonical());
+        let tag = hex(&hmac_sha256(&self.key, bound.as_bytes())[..16]);
         head + &tag
     }
 
     /// Returns a nonce of ours that is neither too old nor from the future.
-    fn read(&self, text: &str, unix: u64) -> Option<Nonce> {
+    fn read(&self, text: &str, unix: u64, source: IpAddr) -> Option<Nonce> {
         if text.len() != 64 || !text.is_ascii() {
             return None;
         }
         let number = |range| u64::from_str_radix(text.get(range)?, 16).ok();
         let nonce = Nonce { unix: number(0..16)?, serial: number(16..32)? };
-        let ours: bool = self.print(nonce).as_bytes().ct_eq(text.as_bytes()).into();
+        let ours: bool = self.print(nonce, source).as_bytes().ct_eq(text.as_bytes()).into();
         let young = unix.checked_sub(nonce.unix)? <= self.lifetime.as_secs();
         let remembered = self.forgotten.is_none_or(|forgotten| nonce > forgotten);
         (ours && young && remembered).then_some(nonce)

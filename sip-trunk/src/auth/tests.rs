@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -123,9 +124,30 @@ fn a_client_answers_once_and_renews_stale_nonces() {
     assert_eq!(greedy.challenged(many.iter().map(String::as_str), [], 0), Err(AuthError::TooManyRealms));
 }
 
+/// RFC 7616 3.4.2, 3.9.1: hashes made elsewhere are as good as the password.
+#[test]
+fn a_server_needs_no_password() {
+    let md5 = Secret::new("7EC2A8E2C4FF4A1DCF9ED5F0BFA9E1A0");
+    let hashes = Ha1::new(Some(&md5), None).unwrap();
+    assert_eq!((hashes.algorithms(), format!("{hashes:?}")), ((true, false), "[redacted]".to_owned()));
+    assert_eq!(Ha1::new(Some(&Secret::new("7ec2")), None), None);
+    assert_eq!(Ha1::new(None, None), None);
+    let alice = Ha1::of_password("alice", "gw", &Secret::new("secret"));
+    let mut server = Authenticator::new("gw".into(), [7; 32], Duration::from_secs(300)).offering(true, false);
+    let source = IpAddr::from([192, 0, 2, 1]);
+    let values = server.challenge(1000, source, false);
+    let [value] = &values[..] else { panic!("MD5 alone: {values:?}") };
+    let challenge = parse_challenges([value.as_str()]).remove(0);
+    let value = answer(&challenge, "secret", 1);
+    let request = Authenticated { method: "REGISTER", uri: "sip:gw", body: b"", unix: 1000, source };
+    assert_eq!(server.verify(&value, &request, |_| Some(&alice)), Ok("alice".into()));
+    assert_eq!(server.verify(&value, &request, |_| Some(&hashes)), Err(VerifyError::WrongPassword));
+}
+
 struct Scene {
     server: Authenticator,
     now: u64,
+    source: IpAddr,
 }
 
 impl Scene {
@@ -133,17 +155,25 @@ impl Scene {
         Self {
             server: Authenticator::new("gw".into(), [7; 32], Duration::from_secs(300)),
             now: 1_800_000_000,
+            source: [192, 0, 2, 1].into(),
         }
     }
 
     fn challenge(&mut self) -> Vec<Challenge> {
-        let values = self.server.challenge(self.now, false);
+        let values = self.server.challenge(self.now, self.source, false);
         parse_challenges(values.iter().map(String::as_str))
     }
 
     fn verify(&mut self, value: &str) -> Result<String, VerifyError> {
-        let password = |user: &str| (user == "alice").then(|| Secret::new("secret"));
-        self.server.verify(value, "REGISTER", "sip:gw", b"", self.now, password)
+        let alice = Ha1::of_password("alice", "gw", &Secret::new("secret"));
+        let request = Authenticated {
+            method: "REGISTER",
+            uri: "sip:gw",
+            body: b"",
+            unix: self.now,
+            source: self.source,
+        };
+        self.server.verify(value, &request, |user| (user == "alice").then_some(&alice))
     }
 }
 
@@ -193,6 +223,12 @@ fn a_server_refuses_everything_else() {
     assert_eq!(scene.verify(&answer(&challenge, "secret", 900)), Err(VerifyError::Replayed));
     scene.now += 301;
     assert_eq!(scene.verify(&answer(&challenge, "secret", 1001)), Err(VerifyError::Stale));
+    // RFC 7616 5.4: a nonce may be bound to its client.
+    let challenge = scene.challenge().remove(0);
+    scene.source = [192, 0, 2, 2].into();
+    assert_eq!(scene.verify(&answer(&challenge, "secret", 1)), Err(VerifyError::Stale));
+    assert_eq!(scene.verify(&answer(&challenge, "wrong", 1)), Err(VerifyError::Stale), "nothing to guess by");
+    scene.source = [192, 0, 2, 1].into();
     let forged = Challenge { nonce: "0".repeat(64), ..challenge };
     assert_eq!(scene.verify(&answer(&forged, "secret", 1)), Err(VerifyError::Stale));
     let short = Challenge { nonce: "x".into(), ..forged };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use call_model::{CallId, Cause, Direction};
 
 use super::Dialog;
+use super::digits::Digits;
 use super::modify::Modify;
 use super::refer::Refer;
 use super::session_timer::SessionTimer;
@@ -18,7 +19,7 @@ use crate::cause::{reason_phrase, reason_value};
 use crate::endpoint::api::{EndedBy, Event, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
-use crate::sdp::OfferAnswer;
+use crate::sdp::{CONTENT_TYPE, OfferAnswer};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
 use crate::trunk::HoldForm;
@@ -50,6 +51,8 @@ pub(crate) struct Call {
     pub(super) probe: Option<ClientKey>,
     /// The far side listed UPDATE in its last Allow.
     pub(super) updates: bool,
+    /// What goes out by INFO.
+    pub(super) digits: Option<Box<Digits>>,
     /// The transfer that the far side asked for, and how many it did.
     pub(super) transfer: Option<Box<Transfer>>,
     pub(super) refers: u32,
@@ -120,6 +123,7 @@ impl Call {
             session: None,
             late_prack: None,
             updates: false,
+            digits: None,
             transfer: None,
             refers: 0,
             refer: None,
@@ -171,8 +175,9 @@ impl Call {
                 self.on_invite_outcome(core, upcall);
             }
             (_, Method::Invite | Method::Update) if self.modify.pending_key() == Some(upcall.key) => {
-                self.on_modify_outcome(core, upcall);
+                self.on_any_modify_outcome(core, upcall);
             }
+            (_, Method::Info) if self.awaits_info(upcall.key) => self.on_info_outcome(core, &upcall),
             (Phase::Outgoing(_), Method::Prack) => self.on_prack_outcome(core, &upcall),
             (_, Method::Invite) => refuse_fork(core, &upcall),
             (_, Method::Notify) => self.on_notify_outcome(core, &upcall),
@@ -282,14 +287,26 @@ impl Call {
         &mut self,
         core: &mut Core,
         method: Method,
-        mut lines: Vec<(&'static str, String)>,
+        lines: Vec<(&'static str, String)>,
         sdp: Option<&[u8]>,
     ) -> ClientKey {
+        self.send_request_with(core, method, lines, sdp.map(|sdp| (CONTENT_TYPE, sdp)))
+    }
+
+    /// As [`Self::send_request`], with a body of any type.
+    pub(super) fn send_request_with(
+        &mut self,
+        core: &mut Core,
+        method: Method,
+        mut lines: Vec<(&'static str, String)>,
+        body: Option<(&'static str, &[u8])>,
+    ) -> ClientKey {
         self.dialog.cseq += 1;
-        lines.extend(self.credentials(core, method, sdp.unwrap_or_default()));
+        lines.extend(self.credentials(core, method, body.map(|(_, body)| body).unwrap_or_default()));
         let path = self.dialog.path(&core.io);
-        self.note(core, false, label(method.as_str(), sdp.is_some()));
-        let extra = Extra { lines, sdp, ..Extra::default() };
+        let sdp = body.is_some_and(|(kind, _)| kind == CONTENT_TYPE);
+        self.note(core, false, label(method.as_str(), sdp));
+        let extra = Extra { lines, body, ..Extra::default() };
         core.request(&self.dialog, method, path, Owner::Call(self.key), &extra)
     }
 
@@ -430,8 +447,15 @@ impl Call {
         self.on_refer_timer(core);
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
+            Phase::Outgoing(outgoing) if outgoing.switch_at.is_some_and(|at| at <= now) => {
+                self.on_silence(core)
+            }
             Phase::Incoming(incoming) if incoming.deadline <= now => self.on_unanswered(core),
-            Phase::Incoming(_) => self.on_provisional_timer(core),
+            Phase::Incoming(_) => {
+                self.on_provisional_timer(core);
+                self.on_modify_timer(core);
+            }
+            Phase::Outgoing(_) => self.on_modify_timer(core),
             Phase::Closing { until, .. } if *until <= now => self.finished = true,
             Phase::Confirmed => {
                 self.on_modify_timer(core);
@@ -456,17 +480,17 @@ impl Call {
     /// Sets the alarm to the next deadline of any part.
     pub(super) fn arm(&mut self, core: &mut Core) {
         let phase = match &self.phase {
-            Phase::Outgoing(outgoing) => Some(outgoing.deadline),
-            Phase::Incoming(incoming) => Some(incoming.next()),
-            Phase::Confirmed => {
-                let session = self.session.as_ref().map(SessionTimer::next);
-                session.into_iter().chain(self.modify.retry_at).min()
+            Phase::Outgoing(outgoing) => {
+                Some(outgoing.switch_at.map_or(outgoing.deadline, |at| at.min(outgoing.deadline)))
             }
+            Phase::Incoming(incoming) => Some(incoming.next()),
+            Phase::Confirmed => self.session.as_ref().map(SessionTimer::next),
             Phase::Closing { until, .. } => Some(*until),
         };
         let unacked = self.unacked.as_ref().map(|u| u.next.min(u.expires));
         let transfers = self.transfer_next().into_iter().chain(self.refer_next());
-        let at = if self.finished { None } else { phase.into_iter().chain(unacked).chain(transfers).min() };
+        let others = unacked.into_iter().chain(self.modify.retry_at).chain(transfers);
+        let at = if self.finished { None } else { phase.into_iter().chain(others).min() };
         self.alarm.set(&mut core.io.timers, Due::Call(self.key), at);
     }
 }
@@ -501,7 +525,7 @@ pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, sdp:
     let branch = core.io.random.number();
     let extra = Extra { copied: core.clients.credentials(key), sdp, ..Extra::default() };
     let bytes = core.write_request(dialog, Method::Ack, dialog.cseq, &path, branch, &extra);
-    core.clients.acknowledge(&mut core.io, key, &dialog.remote_tag, bytes, path);
+    core.acknowledge(dialog, key, bytes, path);
 }
 
 /// Writes the label of a message for a ladder: at most 64 characters.

@@ -2,7 +2,7 @@
 //! them before the answer: PRACK (RFC 3262 4), UPDATE (RFC 3311 5.2) and a BYE ahead of its 2xx.
 
 use bytes::Bytes;
-use call_model::Cause;
+use call_model::{CallId, Cause, Direction, LegMedia};
 
 use super::Dialog;
 use super::call::{Call, Phase, label};
@@ -12,10 +12,10 @@ use crate::cause::cause_of_release;
 use crate::endpoint::api::{EndedBy, Event};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
-use crate::sdp::{NegotiationError, OfferAnswer};
+use crate::sdp::{NegotiationError, OfferAnswer, Srtp, State};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::AnswerChange;
-use crate::wire::message::{Content, Method, Name, Request, Response, content};
+use crate::wire::message::{Content, Head, Method, Name, Request, Response, content};
 
 /// An early dialog.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ pub(super) struct Fork {
     pub(super) ended: Option<Cause>,
     /// A 199 closed it (RFC 6228). It is kept so that a repeated 199 is known as such.
     pub(super) gone: bool,
+    /// What P-Early-Media last allowed (RFC 5009), as we see it.
+    gate: Option<Direction>,
+    /// What was told of its media.
+    shown: Option<Box<LegMedia>>,
 }
 
 /// A PRACK that was not answered yet.
@@ -58,6 +62,26 @@ pub(super) const MAX_PRACKS: u8 = 64;
 const MAX_PENDING: usize = 4;
 
 impl Fork {
+    /// Tells of the media of the early dialog, as far as it is let through, where that is news.
+    fn show(&mut self, core: &mut Core, call: CallId) {
+        let Some(mut media) = self.offer_answer.media().cloned() else { return };
+        media.direction = media.direction.restricted_to(self.gate.unwrap_or_default());
+        if self.shown.as_deref() != Some(&media) {
+            self.shown = Some(Box::new(media.clone()));
+            core.events.push_back(Event::Media { call, media, early: true });
+        }
+    }
+
+    /// Says whether an UPDATE of ours with an offer may go to it (RFC 3311 5.1): offer and answer of the
+    /// INVITE have passed reliably, and no PRACK is on its way.
+    fn may_take_update(&self) -> bool {
+        self.settled.is_some()
+            && self.pracks.is_empty()
+            && !self.gone
+            && self.ended.is_none()
+            && self.dialog.is_some()
+    }
+
     fn new(tag: &str, dialog: Option<Dialog>, offer_answer: OfferAnswer) -> Self {
         Self {
             tag: tag.to_owned(),
@@ -68,6 +92,8 @@ impl Fork {
             pracks: Vec::new(),
             ended: None,
             gone: false,
+            gate: None,
+            shown: None,
         }
     }
 }
@@ -101,6 +127,7 @@ impl Call {
     pub(super) fn on_provisional(&mut self, core: &mut Core, response: &Response, path: Path) {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         let call = self.id;
+        outgoing.switch_at = None;
         if !outgoing.trying {
             outgoing.trying = true;
             core.events.push_back(Event::Trying { call });
@@ -123,6 +150,8 @@ impl Call {
             core.events.push_back(Event::Ringing { call });
         }
         let Some(index) = index else { return };
+        self.learn_methods(&response.head);
+        self.gate_early_media(core, index, &response.head);
         let taken = match content(&response.head, &response.body) {
             Content::Sdp(body) => self.take_early_body(core, index, &body, rseq.is_some()),
             _ => Ok(None),
@@ -149,6 +178,97 @@ impl Call {
             // RFC 6228: this early dialog is over.
             fork.gone = true;
         }
+        self.run_modify(core);
+    }
+
+    /// RFC 5009 8: the first direction is that of our one stream. `sendonly` is of the far side.
+    fn gate_early_media(&mut self, core: &mut Core, index: usize, head: &Head) {
+        if !core.trunks.get(self.trunk).is_some_and(|trunk| trunk.config.p_early_media) {
+            return;
+        }
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        let Some(fork) = outgoing.forks.get_mut(index) else { return };
+        let values = head.texts_named("P-Early-Media");
+        let gate = values.iter().flat_map(|value| value.split(',')).find_map(|parameter| {
+            match parameter.trim().to_ascii_lowercase().as_str() {
+                "sendrecv" => Some(Direction::SendRecv),
+                "sendonly" => Some(Direction::RecvOnly),
+                "recvonly" => Some(Direction::SendOnly),
+                "inactive" => Some(Direction::Inactive),
+                _ => None,
+            }
+        });
+        if gate.is_some() && gate != fork.gate {
+            fork.gate = gate;
+            if fork.shown.is_some() {
+                fork.show(core, self.id);
+            }
+        }
+    }
+
+    /// Sends what is wanted of an early dialog by UPDATE (RFC 3311 5.1).
+    pub(super) fn run_early_modify(&mut self, core: &mut Core) {
+        let Phase::Outgoing(outgoing) = &self.phase else { return };
+        let Some(index) = outgoing.forks.iter().rposition(Fork::may_take_update) else { return };
+        if !self.updates || self.modify.in_fork || !self.modify.may_begin() {
+            return;
+        }
+        self.modify.fork = outgoing.forks.get(index).map(|fork| fork.tag.clone());
+        self.challenges = 0;
+        self.in_fork(core, index, |call, core| {
+            if call.offer_answer.state() == State::Stable
+                && let Some(offer) = call.next_offer(core, true)
+            {
+                call.send_modify(core, Method::Update, Some(offer));
+            }
+        });
+    }
+
+    /// Something happened to a request that changes the session: in the dialog, or in the early one
+    /// that it went to.
+    pub(super) fn on_any_modify_outcome(&mut self, core: &mut Core, upcall: Upcall) {
+        let Phase::Outgoing(outgoing) = &self.phase else { return self.on_modify_outcome(core, upcall) };
+        let tag = self.modify.fork.as_deref();
+        match outgoing.forks.iter().position(|fork| Some(fork.tag.as_str()) == tag) {
+            Some(index) => {
+                self.in_fork(core, index, |call, core| call.on_modify_outcome(core, upcall));
+                self.run_modify(core);
+            }
+            None => self.drop_modify(core),
+        }
+    }
+
+    /// Lets an early dialog and its session stand in for those of the call.
+    fn in_fork(&mut self, core: &mut Core, index: usize, what: impl FnOnce(&mut Self, &mut Core)) {
+        self.swap_fork(index);
+        self.modify.in_fork = true;
+        what(self, core);
+        self.modify.in_fork = false;
+        self.swap_fork(index);
+        let (call, tell) = (self.id, std::mem::take(&mut self.modify.tell));
+        if let Phase::Outgoing(outgoing) = &mut self.phase
+            && let Some(fork) = outgoing.forks.get_mut(index)
+        {
+            fork.shown.take_if(|_| tell);
+            fork.show(core, call);
+        }
+    }
+
+    fn swap_fork(&mut self, index: usize) {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return };
+        if let Some(fork) = outgoing.forks.get_mut(index)
+            && let Some(dialog) = &mut fork.dialog
+        {
+            std::mem::swap(&mut self.dialog, dialog);
+            std::mem::swap(&mut self.offer_answer, &mut fork.offer_answer);
+        }
+    }
+
+    /// The 2xx of an early dialog came: what was changed in another counts no more.
+    pub(super) fn leave_early_modify(&mut self, core: &mut Core, tag: &str) {
+        if let Some(key) = self.modify.leave_early(tag) {
+            core.clients.orphan(&mut core.io, key);
+        }
     }
 
     /// Finds the early dialog of a response, or makes it.
@@ -165,7 +285,12 @@ impl Call {
                 };
                 outgoing.forks.remove(gone);
             }
-            outgoing.forks.push(Fork::new(tag, None, self.offer_answer.clone()));
+            let mut offer_answer = self.offer_answer.clone();
+            if outgoing.delayed && core.trunks.get(self.trunk).is_some_and(|t| t.config.srtp != Srtp::Never) {
+                // RFC 4568 7.3: each answerer of its own key.
+                offer_answer = offer_answer.with_seed(core.io.random.key());
+            }
+            outgoing.forks.push(Fork::new(tag, None, offer_answer));
         }
         let index = known.unwrap_or(outgoing.forks.len() - 1);
         let fork = outgoing.forks.get_mut(index)?;
@@ -206,7 +331,7 @@ impl Call {
             let local = local.ok_or(NegotiationError::WrongState)?;
             let answer = take_offer(core, self.trunk, &mut fork.offer_answer, local, direction, body)?;
             fork.settled = Some(body.clone());
-            core.events.push_back(Event::Media { call, media: answer.media, early: true });
+            fork.show(core, call);
             return Ok(Some(Bytes::from(answer.body)));
         }
         let Some(at) = core.trunks.get(self.trunk) else { return Ok(None) };
@@ -226,17 +351,16 @@ impl Call {
                 for repair in negotiated.repairs.iter() {
                     core.io.counters.repair(repair.as_str());
                 }
-                if negotiated.changed {
-                    core.events.push_back(Event::Media { call, media: negotiated.media, early: true });
-                }
+                fork.show(core, call);
             }
             Err(_) => core.io.counters.refuse("early_answer"),
         }
         Ok(None)
     }
 
-    /// Sends a PRACK in an early dialog (RFC 3262 4): by its Contact, route set and To tag, and by
-    /// the transport of the INVITE unless they name another.
+    /// Sends a PRACK in an early dialog (RFC 3262 4): by its Contact, route set and To tag, and by the
+    /// transport of the INVITE unless they name another. It may carry an answer, and never an offer,
+    /// though RFC 3262 5 allows one: UPDATE does the same, and no response has to wait for it.
     fn send_prack(&mut self, core: &mut Core, index: usize, mut prack: Prack) {
         let udp_only = self.dialog.udp_only;
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
@@ -288,7 +412,7 @@ impl Call {
                 self.leave_tcp(core, &upcall.path);
                 self.send_prack(core, index, prack);
             }
-            _ => {}
+            _ => self.run_modify(core),
         }
     }
 
@@ -330,6 +454,10 @@ impl Call {
                     self.reply(core, server, 491, Vec::new())
                 };
             }
+            // RFC 3311 5.2: an UPDATE of ours with an offer is open.
+            Content::Sdp(_) if fork.offer_answer.state() == State::LocalOffer => {
+                return self.reply(core, server, 491, Vec::new());
+            }
             Content::Sdp(body) => {
                 let local = local.ok_or(NegotiationError::WrongState);
                 let offer_answer = &mut fork.offer_answer;
@@ -343,9 +471,7 @@ impl Call {
             Ok(answer) => {
                 dialog.refresh_target(&request.head);
                 let sdp = answer.as_ref().map(|answer| Bytes::copy_from_slice(&answer.body));
-                if let Some(answer) = answer.filter(|answer| answer.changed) {
-                    core.events.push_back(Event::Media { call, media: answer.media, early: true });
-                }
+                fork.show(core, call);
                 self.note_connected(core, &request.head);
                 self.respond(core, server, 200, &Extra { sdp: sdp.as_deref(), ..Extra::default() });
             }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use call_model::{CallId, Direction, DtmfDigit};
+use call_model::{CallId, Direction};
 
 use super::call::{Call, Phase, label};
 use super::session_timer::{Negotiated, SessionTimer};
@@ -14,7 +14,7 @@ use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
 use crate::sdp::{Answer, NegotiationError, OfferAnswer, State};
 use crate::trunk::Transfers;
-use crate::wire::message::{Content, Method, Name, Request, content};
+use crate::wire::message::{Content, Method, Request, content};
 
 impl Call {
     /// Says whether a request belongs to the dialog of this call. A call without an answer has
@@ -175,7 +175,7 @@ impl Call {
         request: &Request,
         invite: bool,
     ) -> Result<(Option<Bytes>, Option<Negotiated>, bool), (u16, Vec<(&'static str, String)>)> {
-        let timer = SessionTimer::of_request(&request.head)?;
+        let timer = SessionTimer::of_request(&request.head, self.timer_wish(core))?;
         let direction = self.wanted_direction(core);
         let body = match content(&request.head, &request.body) {
             Content::Other => return Err(unsupported_media()),
@@ -207,26 +207,6 @@ impl Call {
         let offered = invite && request.body.is_empty();
         Ok((body, timer, offered))
     }
-
-    /// INFO with a digit (`application/dtmf-relay`, `application/dtmf`), or without a body.
-    fn on_info(&mut self, core: &mut Core, request: &Request, server: u64) {
-        if request.body.is_empty() {
-            return self.reply(core, server, 200, Vec::new());
-        }
-        let kind = request.head.text(&Name::ContentType).unwrap_or_default().to_ascii_lowercase();
-        let text = String::from_utf8_lossy(&request.body);
-        let digit = match kind.split(';').next().unwrap_or("").trim() {
-            "application/dtmf-relay" => relayed_digit(&text),
-            "application/dtmf" => text.trim().chars().next().and_then(DtmfDigit::from_char).map(|d| (d, 250)),
-            _ => {
-                let accept = "application/dtmf-relay, application/dtmf".to_owned();
-                return self.reply(core, server, 415, vec![("Accept", accept)]);
-            }
-        };
-        let Some((digit, duration_ms)) = digit else { return self.reply(core, server, 400, Vec::new()) };
-        self.reply(core, server, 200, Vec::new());
-        core.events.push_back(Event::Dtmf { call: self.id, digit, duration_ms });
-    }
 }
 
 /// Answers an offer of the far side. On error the session is as it was.
@@ -246,22 +226,4 @@ pub(super) fn take_offer(
         core.io.counters.repair(repair.as_str());
     }
     Ok(answer)
-}
-
-/// Reads `Signal=5` and `Duration=160`.
-fn relayed_digit(text: &str) -> Option<(DtmfDigit, u16)> {
-    let value = |name: &str| {
-        text.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            key.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
-    };
-    let signal = value("signal")?;
-    let digit = match signal.parse::<u8>() {
-        // Some write the event code for star, hash and A to D.
-        Ok(event @ 10..) => DtmfDigit::from_event(event),
-        _ => signal.chars().next().and_then(DtmfDigit::from_char),
-    }?;
-    let duration = value("duration").and_then(|d| d.parse::<u16>().ok()).unwrap_or(250);
-    Some((digit, duration.clamp(40, 10_000)))
 }

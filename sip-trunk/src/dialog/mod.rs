@@ -1,7 +1,9 @@
 //! Dialogs (RFC 3261 12) and the calls made of them.
 
 pub(crate) mod call;
+mod digits;
 mod early;
+mod failover;
 mod in_dialog;
 mod modify;
 mod probe;
@@ -17,7 +19,8 @@ use std::net::SocketAddr;
 
 use crate::endpoint::api::Transport;
 use crate::endpoint::io::{Io, Path};
-use crate::wire::message::{Head, Name, Response, addr_uri, uri_target};
+use crate::trunk::resolve::{Destination, Host, Service};
+use crate::wire::message::{Head, Name, Response, addr_uri, uri_host_name, uri_target};
 
 /// The state of a dialog (RFC 3261 12), from our side.
 #[derive(Clone, Debug)]
@@ -120,6 +123,9 @@ impl Dialog {
     }
 
     fn preferred_path(&self, io: &Io) -> Path {
+        if self.routes.is_empty() && io.goes_back(self.trunk, &self.fallback) {
+            return self.fallback;
+        }
         let uri = self.routes.first().and_then(|r| addr_uri(r)).unwrap_or(&self.target);
         let Some(target) = uri_target(uri) else { return self.fallback };
         let Some(address) = target.address else { return self.fallback };
@@ -136,6 +142,15 @@ impl Dialog {
             return self.fallback;
         }
         io.path(transport, remote, Some(self.fallback.local)).unwrap_or(self.fallback)
+    }
+
+    /// Returns the next hop, if that is a name: of the first route, or the target (RFC 3261 12.2.1.1).
+    /// The transport is decided already.
+    pub(crate) fn named_hop(&self, transport: Transport) -> Option<Destination> {
+        let uri = self.routes.first().and_then(|r| addr_uri(r)).unwrap_or(&self.target);
+        let name = uri_host_name(uri)?.parse().ok()?;
+        let port = uri_target(uri)?.port;
+        Some(Destination { host: Host::Name(name), port, service: Some(Service::of(transport)?) })
     }
 
     /// Takes over a new remote target from a target refresh (RFC 3261 12.2.1.2, 12.2.2).

@@ -1,19 +1,20 @@
 //! Our own re-INVITEs: hold, resume, session refresh (RFC 3261 14.1); a refresh goes by UPDATE where
-//! the far side takes it (RFC 4028 7.4).
+//! the far side takes it (RFC 4028 7.4). Before the answer there is UPDATE alone (RFC 3311 5.1).
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use call_model::Cause;
+use call_model::{Cause, LegMedia};
 
 use super::Dialog;
 use super::call::{Call, Phase, acknowledge};
 use super::session_timer::{SessionTimer, min_se};
-use crate::cause::cause_of_response;
+use crate::cause::{cause_of_response, reason_value, status_of_cause};
 use crate::endpoint::api::{CommandError, EndedBy, Event};
 use crate::endpoint::core::Core;
 use crate::sdp::State;
 use crate::transaction::client::{ClientKey, Outcome, Upcall};
+use crate::trunk::profile::Modify as ModifyBy;
 use crate::wire::message::{Content, Method, Name, Response, content};
 
 /// What we want to change and what is under way.
@@ -31,14 +32,22 @@ pub(crate) struct Modify {
     /// We chose the Call-ID, which decides who waits longer after glare (RFC 3261 14.1).
     pub(super) owns_call_id: bool,
     /// The least session interval a 422 of this dialog asked for.
-    min_se: Option<u32>,
+    pub(super) min_se: Option<u32>,
+    /// The early dialog, by its tag, that the UPDATEs of a call not answered yet go to.
+    pub(super) fork: Option<String>,
+    /// The early dialog stands in for that of the call.
+    pub(super) in_fork: bool,
+    /// Its media is to be told of, changed or not.
+    pub(super) tell: bool,
 }
 
 #[derive(Debug)]
 struct Pending {
     key: ClientKey,
     hold: bool,
-    /// A re-INVITE with our offer, not an UPDATE without one.
+    /// INVITE or UPDATE.
+    method: Method,
+    /// It carries our offer.
     offers: bool,
 }
 
@@ -50,9 +59,29 @@ impl Modify {
         self.pending.as_ref().map(|p| p.key)
     }
 
-    /// Says whether a re-INVITE of ours is under way.
+    /// Says whether a hold is wanted, and nothing is under way.
+    pub(super) fn may_begin(&self) -> bool {
+        self.hold_wanted != self.hold_agreed && self.pending.is_none() && self.retry_at.is_none()
+    }
+
+    /// Says whether an offer of ours is under way.
     pub(super) fn offers(&self) -> bool {
         self.pending.as_ref().is_some_and(|p| p.offers)
+    }
+
+    /// Says whether an UPDATE of ours is under way.
+    fn updates(&self) -> bool {
+        self.pending.as_ref().is_some_and(|p| p.method == Method::Update)
+    }
+
+    /// Forgets what was agreed in early dialogs, unless it is that of `tag` which goes on.
+    pub(super) fn leave_early(&mut self, tag: &str) -> Option<ClientKey> {
+        if self.fork.take()? == tag {
+            return None;
+        }
+        self.hold_agreed = false;
+        self.retry_at = None;
+        self.pending.take().map(|pending| pending.key)
     }
 }
 
@@ -72,9 +101,16 @@ impl Call {
     /// Sends a re-INVITE if something is wanted and nothing stands in the way.
     pub(super) fn run_modify(&mut self, core: &mut Core) {
         let modify = &self.modify;
-        let wanted = modify.hold_wanted != modify.hold_agreed || modify.refresh_wanted;
-        let free = matches!(self.phase, Phase::Confirmed)
-            && modify.pending.is_none()
+        let holds = modify.hold_wanted != modify.hold_agreed;
+        let wanted = holds || modify.refresh_wanted;
+        let early = match &self.phase {
+            Phase::Confirmed => false,
+            // In an early dialog, after the exchange of the INVITE (RFC 3311 5.1).
+            Phase::Outgoing(_) => return self.run_early_modify(core),
+            _ if self.updates && self.may_take_early_offer() => true,
+            _ => return,
+        };
+        let free = modify.pending.is_none()
             && modify.retry_at.is_none()
             && self.unacked.is_none()
             && self.offer_answer.state() == State::Stable;
@@ -82,34 +118,45 @@ impl Call {
             return;
         }
         self.challenges = 0;
-        if modify.hold_wanted == modify.hold_agreed && self.updates {
-            self.send_modify(core, None);
+        if !holds && self.updates {
+            self.send_modify(core, Method::Update, None);
             return;
         }
-        let (Some(at), Some(local)) = (core.trunks.get(self.trunk), self.local) else { return };
-        let direction = self.wanted_direction(core);
-        let Ok(offer) = self.offer_answer.make_offer(local, &at.policy, direction) else { return };
-        self.send_modify(core, Some(Bytes::from(offer)));
+        let by_update = core.trunks.get(self.trunk).is_some_and(|t| t.config.modify == ModifyBy::Update);
+        let method = if early || (by_update && self.updates) { Method::Update } else { Method::Invite };
+        if let Some(offer) = self.next_offer(core, holds) {
+            self.send_modify(core, method, Some(offer));
+        }
     }
 
-    /// Sends a re-INVITE with an offer, or an UPDATE without.
-    fn send_modify(&mut self, core: &mut Core, offer: Option<Bytes>) {
+    /// Makes the offer for a change, or repeats the last description for a refresh (RFC 4028 7.4).
+    pub(super) fn next_offer(&mut self, core: &Core, holds: bool) -> Option<Bytes> {
+        let (at, local) = (core.trunks.get(self.trunk)?, self.local?);
+        if !holds && let Ok(same) = self.offer_answer.repeat_offer(local) {
+            return Some(Bytes::from(same));
+        }
+        let direction = self.wanted_direction(core);
+        self.offer_answer.make_offer(local, &at.policy, direction).ok().map(Bytes::from)
+    }
+
+    /// Sends a re-INVITE with an offer, or an UPDATE with or without one.
+    pub(super) fn send_modify(&mut self, core: &mut Core, method: Method, offer: Option<Bytes>) {
         let mut lines = self.session.as_ref().map(SessionTimer::request_lines).unwrap_or_default();
         // RFC 4028 7.4: from the first 422 on.
         if !lines.is_empty() {
             lines.extend(self.modify.min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         }
         let hold = self.modify.hold_wanted;
-        let (method, offers) = if offer.is_some() { (Method::Invite, true) } else { (Method::Update, false) };
         let key = self.send_request(core, method, lines, offer.as_deref());
-        self.modify.pending = Some(Pending { key, hold, offers });
+        self.modify.pending = Some(Pending { key, hold, method, offers: offer.is_some() });
     }
 
     /// Sends the request under way once more: with credentials, or a larger interval.
     fn repeat_modify(&mut self, core: &mut Core) {
         let offer = self.offer_answer.local_body().filter(|_| self.modify.offers());
         let offer = offer.map(Bytes::copy_from_slice);
-        self.send_modify(core, offer);
+        let method = self.modify.pending.as_ref().map_or(Method::Invite, |pending| pending.method);
+        self.send_modify(core, method, offer);
     }
 
     pub(super) fn on_modify_timer(&mut self, core: &mut Core) {
@@ -152,9 +199,9 @@ impl Call {
                         self.retry_modify(core, wait);
                     }
                     // It said otherwise in its Allow.
-                    405 | 501 if !self.modify.offers() => {
+                    405 | 501 if self.modify.updates() => {
                         self.updates = false;
-                        self.modify.pending = None;
+                        self.withdraw();
                         self.run_modify(core);
                     }
                     // RFC 3261 12.2.1.2: the dialog is gone.
@@ -169,7 +216,7 @@ impl Call {
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 let text =
-                    if self.modify.offers() { "no answer to re-INVITE" } else { "no answer to UPDATE" };
+                    if self.modify.updates() { "no answer to UPDATE" } else { "no answer to re-INVITE" };
                 self.drop_dialog(core, cause, None, text, EndedBy::Timeout);
             }
             Outcome::TransportError => {
@@ -183,7 +230,7 @@ impl Call {
         let Some(pending) = self.modify.pending.take() else { return };
         self.dialog.refresh_target(&response.head);
         self.note_connected(core, &response.head);
-        if pending.offers {
+        if pending.method == Method::Invite {
             let acked = Dialog { cseq: response.head.cseq, ..self.dialog.clone() };
             acknowledge(core, upcall.key, &acked, None);
             self.note(core, false, "ACK".to_owned());
@@ -191,9 +238,8 @@ impl Call {
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
         self.modify.hold_agreed = pending.hold;
-        if self.session.is_some() {
-            self.session = SessionTimer::of_response(&response.head, core.io.now);
-        }
+        let asked = self.session.as_ref().map(SessionTimer::seconds);
+        self.session = SessionTimer::of_response(&response.head, core.io.now, asked);
         if !pending.offers {
             return self.run_modify(core);
         }
@@ -202,7 +248,7 @@ impl Call {
             Content::Sdp(body) => {
                 self.offer_answer.accept_answer(&body, &at.policy).map_err(|e| (e.cause(), e.to_string()))
             }
-            _ => Err((Cause::PROTOCOL_ERROR, "no answer in the 2xx to re-INVITE".to_owned())),
+            _ => Err((Cause::PROTOCOL_ERROR, "no answer in the 2xx to our offer".to_owned())),
         };
         match outcome {
             Ok(negotiated) => {
@@ -210,16 +256,11 @@ impl Call {
                     core.io.counters.repair(repair.as_str());
                 }
                 if negotiated.changed {
-                    let (call, media) = (self.id, negotiated.media);
-                    core.events.push_back(Event::Media { call, media, early: false });
+                    self.tell_media(core, negotiated.media);
                 }
                 self.run_modify(core);
             }
-            Err((cause, text)) => {
-                self.offer_answer.withdraw_offer();
-                self.hang_up(core, cause);
-                self.end(core, cause, Some(response.status), text, EndedBy::Local);
-            }
+            Err((cause, text)) => self.drop_dialog(core, cause, Some(response.status), &text, EndedBy::Local),
         }
     }
 
@@ -253,9 +294,21 @@ impl Call {
             session.retry(core.io.now, wait);
         }
         if hold_refused && let Some(media) = self.offer_answer.media() {
-            let (call, media) = (self.id, media.clone());
-            core.events.push_back(Event::Media { call, media, early: false });
+            self.tell_media(core, media.clone());
         }
+    }
+
+    /// Tells of media that changed; an early dialog of a call we placed does so itself.
+    fn tell_media(&mut self, core: &mut Core, media: LegMedia) {
+        let early = match self.phase {
+            Phase::Outgoing(_) => {
+                self.modify.tell = true;
+                return;
+            }
+            Phase::Incoming(_) => true,
+            _ => false,
+        };
+        core.events.push_back(Event::Media { call: self.id, media, early });
     }
 
     /// The dialog is gone, and the call with it.
@@ -269,8 +322,19 @@ impl Call {
     ) {
         self.modify.pending = None;
         self.offer_answer.withdraw_offer();
-        self.hang_up(core, cause);
-        self.end(core, cause, status, text.to_owned(), by);
+        match self.phase {
+            // The INVITE goes on, and what it comes to will say. Nothing more is tried before.
+            Phase::Outgoing(_) => self.updates = false,
+            Phase::Incoming(_) => {
+                let status = status_of_cause(cause);
+                self.refuse(core, status, vec![("Reason", reason_value(cause))]);
+                self.end(core, cause, Some(status), text.to_owned(), by);
+            }
+            _ => {
+                self.hang_up(core, cause);
+                self.end(core, cause, status, text.to_owned(), by);
+            }
+        }
     }
 }
 

@@ -221,6 +221,7 @@ impl Call {
             self.on_prack_body(core, &content, server);
         }
         self.send_next(core);
+        self.run_modify(core);
     }
 
     /// The PRACK had to bring the answer to the offer of our reliable response.

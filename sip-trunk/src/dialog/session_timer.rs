@@ -1,4 +1,5 @@
-//! Session timers (RFC 4028). Never asked for by us; honoured when the far side or a proxy asks.
+//! Session timers (RFC 4028): asked for where the trunk is configured so, honoured when the far side or
+//! a proxy asks.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +7,8 @@ use super::call::{Call, Phase};
 use super::uas::Refused;
 use crate::endpoint::api::EndedBy;
 use crate::endpoint::core::Core;
+use crate::trunk::TrunkConfig;
+use crate::trunk::profile::Refresher;
 use crate::wire::message::{Head, Name};
 use call_model::Cause;
 
@@ -16,6 +19,30 @@ const MAX_SE: u32 = 86_400;
 
 /// A refresh that failed is not tried again sooner.
 const RETRY_MIN: Duration = Duration::from_secs(4);
+
+/// What a trunk is configured to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) seconds: Option<u32>,
+    refresher: Refresher,
+}
+
+impl Wish {
+    pub(super) fn of(config: &TrunkConfig) -> Self {
+        let seconds = config.session_expires.map(|seconds| seconds.clamp(MIN_SE, MAX_SE));
+        Self { seconds, refresher: config.refresher }
+    }
+
+    /// Returns the line of an INVITE of ours (RFC 4028 7.1). In it, `uac` is us.
+    pub(super) fn request_line(&self, seconds: u32) -> (&'static str, String) {
+        let refresher = match self.refresher {
+            Refresher::AsAsked => "",
+            Refresher::Gateway => ";refresher=uac",
+            Refresher::Peer => ";refresher=uas",
+        };
+        ("Session-Expires", format!("{seconds}{refresher}"))
+    }
+}
 
 /// What was agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +75,8 @@ pub(super) struct SessionTimer {
     refresh: Option<Instant>,
     /// When the session is over.
     expiry: Instant,
+    /// The far side knows no timers: what nobody refreshed is not over.
+    lenient: bool,
 }
 
 impl SessionTimer {
@@ -55,23 +84,33 @@ impl SessionTimer {
     ///
     /// # Errors
     /// 422 for an interval that is too small.
-    pub(super) fn of_request(head: &Head) -> Result<Option<Negotiated>, Refused> {
-        let Some((seconds, refresher)) = read(head) else { return Ok(None) };
+    pub(super) fn of_request(head: &Head, wish: Wish) -> Result<Option<Negotiated>, Refused> {
         let supported = head.has_token(&Name::Supported, "timer") || head.has_token(&Name::Require, "timer");
+        let Some((seconds, refresher)) = read(head) else {
+            // RFC 4028 9: whoever answers may want a timer that the caller did not ask for.
+            let ours = !supported || wish.refresher != Refresher::Peer;
+            let seconds = wish.seconds.map(|seconds| seconds.max(min_se(head).unwrap_or(0)));
+            return Ok(seconds.map(|seconds| Negotiated { seconds, ours, supported }));
+        };
         if seconds < MIN_SE {
             return if supported { Err((422, vec![("Min-SE", MIN_SE.to_string())])) } else { Ok(None) };
         }
         let ours = match refresher.as_deref() {
             Some("uas") => true,
+            None if wish.refresher == Refresher::Gateway => true,
             // A side without timer support cannot refresh: a proxy asked.
             _ => !supported,
         };
         Ok(Some(Negotiated { seconds: seconds.min(MAX_SE), ours, supported }))
     }
 
-    /// Reads what a 2xx to our INVITE agreed (RFC 4028 7.2). In it, `uac` is us.
-    pub(super) fn of_response(head: &Head, now: Instant) -> Option<Self> {
-        let (seconds, refresher) = read(head)?;
+    /// Reads what a 2xx to our INVITE agreed (RFC 4028 7.2). In it, `uac` is us. Without a timer in it
+    /// the far side knows none: if we `asked` for one, we refresh.
+    pub(super) fn of_response(head: &Head, now: Instant, asked: Option<u32>) -> Option<Self> {
+        let Some((seconds, refresher)) = read(head) else {
+            let negotiated = |seconds| Negotiated { seconds, ours: true, supported: false };
+            return asked.map(|seconds| Self::start(&negotiated(seconds), now));
+        };
         let ours = refresher.as_deref() != Some("uas");
         // Below the floor the far side is at fault; its number is not worth a storm of refreshes.
         let seconds = seconds.clamp(MIN_SE, MAX_SE);
@@ -84,7 +123,12 @@ impl SessionTimer {
         let margin = (seconds / 3).min(32);
         let refresh = ours.then(|| now + Duration::from_secs(u64::from(seconds / 2)));
         let expiry = now + Duration::from_secs(u64::from(seconds - margin));
-        Self { seconds, ours, refresh, expiry }
+        Self { seconds, ours, refresh, expiry, lenient: !negotiated.supported }
+    }
+
+    /// Returns the interval, which our own requests ask for again.
+    pub(super) fn seconds(&self) -> u32 {
+        self.seconds
     }
 
     pub(super) fn next(&self) -> Instant {
@@ -133,6 +177,12 @@ fn number(value: &str) -> Option<u32> {
 }
 
 impl Call {
+    /// Returns what the trunk is configured to ask for.
+    pub(super) fn timer_wish(&self, core: &Core) -> Wish {
+        let none = Wish { seconds: None, refresher: Refresher::default() };
+        core.trunks.get(self.trunk).map_or(none, |trunk| Wish::of(&trunk.config))
+    }
+
     /// Refreshes the session, or gives it up.
     pub(super) fn on_session_timer(&mut self, core: &mut Core) {
         let now = core.io.now;
@@ -140,7 +190,13 @@ impl Call {
             return;
         }
         let Some(session) = &mut self.session else { return };
-        if session.expiry <= now {
+        if session.expiry <= now && session.lenient {
+            // Nobody promised a refresh, so its absence says nothing (RFC 4028 9): on to the next.
+            let negotiated = Negotiated { seconds: session.seconds, ours: true, supported: false };
+            *session = SessionTimer::start(&negotiated, now);
+            self.modify.refresh_wanted = true;
+            self.run_modify(core);
+        } else if session.expiry <= now {
             let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
             self.hang_up(core, cause);
             self.end(core, cause, None, "session expired".to_owned(), EndedBy::Timeout);

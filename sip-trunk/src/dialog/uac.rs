@@ -1,5 +1,7 @@
 //! Calls we place (RFC 3261 13.2).
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,16 +9,19 @@ use call_model::{Address, CallId, Caller, Cause, Direction};
 
 use super::call::{Call, Phase, acknowledge, label, refuse_fork};
 use super::early::Fork;
+pub(crate) use super::failover::{has_emergency_priority, is_urgent};
 use super::in_dialog::take_offer;
 use super::redirect::Redirection;
-use super::session_timer::SessionTimer;
+use super::session_timer::{SessionTimer, min_se};
 use super::{Dialog, without_port};
 use crate::cause::{cause_of_response, reason_value};
-use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
+use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
 use crate::referral::plain_uri;
+use crate::registrar::{Reach, contacts, escaped_user};
 use crate::sdp::{Answer, Negotiated, NegotiationError};
+use crate::sdp::{OfferAnswer, Srtp};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
 use crate::trunk::identity::{IdentityStyle, write_caller};
@@ -31,6 +36,12 @@ pub(crate) struct Outgoing {
     pub(super) key: Option<ClientKey>,
     pub(super) deadline: Instant,
     pub(super) lines: Vec<(&'static str, String)>,
+    /// The targets not tried yet.
+    pub(super) targets: VecDeque<(Transport, SocketAddr)>,
+    /// When the next is tried, if this one has said nothing until then.
+    pub(super) switch_at: Option<Instant>,
+    /// How long targets are looked for.
+    pub(super) search_until: Instant,
     /// Of a trunk that may redirect.
     pub(super) redirection: Option<Box<Redirection>>,
     /// The early dialogs: one per To tag (RFC 3261 12.1, 13.2.2.4).
@@ -41,7 +52,20 @@ pub(crate) struct Outgoing {
     pub(super) delayed: bool,
     /// How many reliable responses were acknowledged.
     pub(super) pracks: u8,
+    /// The session interval asked for, in seconds.
+    session_expires: Option<u32>,
+    /// How often a larger one was demanded.
+    enlarged: u8,
+    /// The contacts of an account that were not tried yet.
+    others: VecDeque<Reach>,
 }
+
+/// How often an INVITE is sent again with a larger session interval.
+const MAX_ENLARGED: u8 = 4;
+
+/// Answers that say no more than that a contact was not reached: another may be tried (RFC 5626 5.3 has
+/// 430).
+const NOT_REACHED: [u16; 6] = [404, 408, 410, 430, 480, 503];
 
 impl Outgoing {
     /// Says whether one of the early dialogs has a tag.
@@ -63,9 +87,50 @@ pub(crate) fn place(
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
     // RFC 5626 4.3: by the flow that is registered, the route the registrar gave (RFC 3608 5) ahead.
-    let to_target = || core.io.path(config.transport, config.target, config.local);
-    let path = at.flow().or_else(to_target).ok_or(CommandError::Unusable)?;
-    let routes = at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default();
+    let called_user = details.called_user.as_deref().map(escaped_user);
+    let in_user = |uri: String| match (&called_user, uri.split_once('@')) {
+        (Some(user), Some((_, host))) => {
+            format!("sip:{user}@{}", host.split(';').next().unwrap_or(host))
+        }
+        _ => uri,
+    };
+    let uri = |host: &str| match &details.emergency {
+        Some(dialled) => format!("sip:{dialled}@{host}"),
+        None => in_user(config.numbers.uri_of(called, host)),
+    };
+    let plain = uri(&config.host);
+    let mut others = VecDeque::new();
+    let mut reach = None;
+    if at.account.is_some() {
+        let user =
+            plain.split_once(':').and_then(|(_, rest)| rest.split_once('@')).map_or("", |(user, _)| user);
+        others.extend(contacts(core, trunk, user));
+        reach = Some(others.pop_front().ok_or(CommandError::NotRegistered)?);
+    }
+    let (now, urgent) = (core.io.now, is_urgent(core, called, &details));
+    let mut targets = VecDeque::new();
+    if at.account.is_none() {
+        targets.extend(at.targets.order(now, &mut core.io.random, urgent));
+        if targets.is_empty() && at.targets.len() > 0 {
+            core.io.counters.refuse("far_side_overloaded");
+            return Err(CommandError::Overloaded);
+        }
+    }
+    let registered = || at.flow().filter(|flow| at.targets.is_good(flow.remote, now));
+    let flow = reach.as_ref().map(|reach| reach.path).or_else(registered);
+    targets.retain(|(transport, remote)| {
+        flow.is_none_or(|flow| (flow.transport, flow.remote) != (*transport, *remote))
+    });
+    let mut next = || {
+        let (transport, remote) = targets.pop_front()?;
+        Some(core.io.path(transport, remote, config.local))
+    };
+    let path =
+        flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
+    let routes = match &reach {
+        Some(reach) => reach.routes.clone(),
+        None => at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default(),
+    };
     let deadline = core.io.now + config.ring_timeout;
     let own_host = at.own_host(&path);
     let preferred = preferred_identity(at, caller);
@@ -91,12 +156,9 @@ pub(crate) fn place(
     }
     let sip = |uri: &&String| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
     let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
-    let uri = |host: &str| match &details.emergency {
-        Some(dialled) => format!("sip:{dialled}@{host}"),
-        None => config.numbers.uri_of(called, host),
-    };
     let by_number = || with_parameters(&uri(&config.host), &parameters);
-    let target = named.clone().unwrap_or_else(by_number);
+    // A contact is reached by its own URI, whoever is meant.
+    let target = reach.map(|reach| reach.uri).or_else(|| named.clone()).unwrap_or_else(by_number);
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
@@ -118,27 +180,46 @@ pub(crate) fn place(
     if config.reliable_provisional == Reliable::Required {
         lines.push(("Require", "100rel".to_owned()));
     }
+    if config.p_early_media {
+        // RFC 5009 8: without, nothing is to be said of early media to us.
+        lines.push(("P-Early-Media", "supported".to_owned()));
+    }
     let delayed = config.delayed_offer;
+    let secure = config.srtp != Srtp::Never;
     let redirection = Redirection::new(at, called, &dialog.target);
     let outgoing = Outgoing {
         key: None,
         deadline,
         lines,
+        targets,
+        switch_at: None,
+        search_until: now + config.failover_limit,
         redirection,
         forks: Vec::new(),
         trying: false,
         ringing: false,
         delayed,
         pracks: 0,
+        session_expires: None,
+        enlarged: 0,
+        others,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
     *call.details = details;
     call.modify.owns_call_id = true;
+    if secure {
+        call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.key());
+    }
+    let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     if !delayed {
         call.offer_answer
             .make_offer(media.rtp, &at.policy, Direction::SendRecv)
             .map_err(|_| CommandError::Unusable)?;
+    }
+    let interval = call.timer_wish(core).seconds;
+    if let Phase::Outgoing(outgoing) = &mut call.phase {
+        outgoing.session_expires = interval;
     }
     call.send_invite(core);
     call.arm(core);
@@ -162,8 +243,11 @@ impl Call {
         self.dialog.cseq += 1;
         let sdp = self.offer_answer.local_body().map(Bytes::copy_from_slice);
         let mut lines = self.credentials(core, Method::Invite, sdp.as_deref().unwrap_or_default());
+        let (wish, min_se) = (self.timer_wish(core), self.modify.min_se);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         lines.extend(outgoing.lines.iter().cloned());
+        lines.extend(outgoing.session_expires.map(|seconds| wish.request_line(seconds)));
+        lines.extend(min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
         let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
@@ -171,6 +255,9 @@ impl Call {
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
+        let timeout = core.trunks.get(self.trunk).map(|t| t.config.target_timeout).unwrap_or_default();
+        let next = (!outgoing.targets.is_empty()).then(|| core.io.now + timeout);
+        outgoing.switch_at = Some(next.map_or(outgoing.search_until, |at| at.min(outgoing.search_until)));
         self.note(core, false, label("INVITE", sdp.is_some()));
     }
 
@@ -180,6 +267,10 @@ impl Call {
                 ..200 => self.on_provisional(core, response, upcall.path),
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
+                422 if self.enlarge_interval(response) => self.send_invite(core),
+                // RFC 3263 4.3; the transaction has acknowledged it.
+                408 | 503 if self.try_next_target(core) => {}
+                status if NOT_REACHED.contains(&status) && self.try_next_contact(core) => {}
                 _ if self.redirected(core, response) => {}
                 status => {
                     let reasons = response.head.reasons();
@@ -188,6 +279,7 @@ impl Call {
                     self.finished = true;
                 }
             },
+            Outcome::Timeout if self.try_next_target(core) || self.try_next_contact(core) => {}
             Outcome::Timeout => {
                 let cause = Cause::RECOVERY_ON_TIMER_EXPIRY;
                 self.end(core, cause, None, "no answer to INVITE".to_owned(), EndedBy::Timeout);
@@ -197,6 +289,18 @@ impl Call {
         }
     }
 
+    /// Takes the least interval that a 422 demands (RFC 4028 7.3). Says whether to try again with it.
+    fn enlarge_interval(&mut self, response: &Response) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(least) = min_se(&response.head).filter(|_| outgoing.enlarged < MAX_ENLARGED) else {
+            return false;
+        };
+        outgoing.enlarged += 1;
+        outgoing.session_expires = outgoing.session_expires.max(Some(least));
+        self.modify.min_se = self.modify.min_se.max(Some(least));
+        true
+    }
+
     /// RFC 3261 18.1.1: a large request that TCP did not deliver is tried on UDP. After a
     /// provisional response no transport error comes, so nobody is rung twice.
     fn on_transport_error(&mut self, core: &mut Core, upcall: &Upcall) {
@@ -204,15 +308,30 @@ impl Call {
             self.send_invite(core);
             return;
         }
+        if self.try_next_target(core) || self.try_next_contact(core) {
+            return;
+        }
         let cause = Cause::NETWORK_OUT_OF_ORDER;
         self.end(core, cause, None, "transport error".to_owned(), EndedBy::Transport);
         self.finished = true;
+    }
+
+    /// Tries the next contact of an account, one after another. Says whether there is one.
+    fn try_next_contact(&mut self, core: &mut Core) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(reach) = outgoing.others.pop_front() else { return false };
+        (self.dialog.target, self.dialog.routes) = (reach.uri, reach.routes);
+        self.dialog.fallback = reach.path;
+        self.challenges = 0;
+        self.send_invite(core);
+        true
     }
 
     fn on_success(&mut self, core: &mut Core, response: &Response, upcall: &Upcall) {
         let Phase::Outgoing(outgoing) = &mut self.phase else { return refuse_fork(core, upcall) };
         let tag = response.head.to.tag.as_deref().unwrap_or_default();
         let (mut forks, delayed) = (std::mem::take(&mut outgoing.forks), outgoing.delayed);
+        let interval = outgoing.session_expires;
         forks.retain(|fork| !fork.gone || fork.ended.is_some());
         let (cseq, udp_only) = (self.dialog.cseq, self.dialog.udp_only);
         self.phase = Phase::Confirmed;
@@ -220,9 +339,14 @@ impl Call {
         (self.dialog.cseq, self.dialog.udp_only) = (cseq, udp_only);
         self.challenges = 0;
         self.learn_methods(&response.head);
+        self.leave_early_modify(core, tag);
         let own = forks.iter().rposition(|fork| fork.tag == tag);
         let ended = own.and_then(|index| forks.get(index)).and_then(|fork| fork.ended);
         let (answer, outcome) = self.conclude(core, response, forks, own, delayed);
+        if self.modify.pending_key().is_none() {
+            // The UPDATE with it went to another early dialog.
+            self.offer_answer.withdraw_offer();
+        }
         // RFC 3261 13.2.2.4: the CSeq of the INVITE, whatever was sent in the early dialog.
         acknowledge(core, upcall.key, &Dialog { cseq, ..self.dialog.clone() }, answer.as_deref());
         self.note(core, false, label("ACK", answer.is_some()));
@@ -237,7 +361,7 @@ impl Call {
                 core.events.push_back(Event::Media { call, media, early: false });
                 self.note_connected(core, &response.head);
                 core.events.push_back(Event::Answered { call });
-                self.session = SessionTimer::of_response(&response.head, core.io.now);
+                self.session = SessionTimer::of_response(&response.head, core.io.now, interval);
                 self.run_modify(core);
             }
             Err(cause) => {
@@ -337,6 +461,7 @@ impl Call {
 
     /// Gives the INVITE up: CANCEL, once there was a provisional response.
     pub(super) fn send_cancel(&mut self, core: &mut Core, cause: Cause) {
+        self.drop_modify(core);
         let Phase::Outgoing(outgoing) = &self.phase else { return };
         let reason = Some(reason_value(cause));
         if outgoing.key.is_some_and(|key| core.clients.cancel(&mut core.io, key, reason)) {

@@ -9,12 +9,12 @@ use call_model::{Address, CallId, Cause, Direction};
 use super::Dialog;
 use super::call::{Call, Phase, label};
 use super::reliable::{Provisionals, Wanted};
-use super::session_timer::{Negotiated, SessionTimer};
+use super::session_timer::{Negotiated, SessionTimer, Wish};
 use crate::cause::{cause_of_release, reason_value};
 use crate::endpoint::api::{CommandError, EndedBy, Event, LocalMedia};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
-use crate::sdp::{NegotiationError, OfferAnswer};
+use crate::sdp::{NegotiationError, OfferAnswer, Srtp};
 use crate::trunk::Trunk;
 use crate::trunk::details::CallDetails;
 use crate::trunk::identity::{CallerHeaders, quote, read_caller, unmet_privacy};
@@ -78,7 +78,8 @@ pub(crate) fn receive(
     let (key, session) = (core.io.random.number(), core.io.random.number());
     let head = &request.head;
     let dialog = Dialog::of_invite(head, &hex(key), trunk, path).ok_or((400, Vec::new()))?;
-    let timer = SessionTimer::of_request(head)?;
+    let wish = Wish::of(&core.trunks.get(trunk).ok_or((500, Vec::new()))?.config);
+    let timer = SessionTimer::of_request(head, wish)?;
     let privacy = head.texts(&Name::Privacy);
     // RFC 3323 5: without the privacy it cannot do without, the call fails.
     if let Some(unmet) = unmet_privacy(&privacy) {
@@ -88,6 +89,9 @@ pub(crate) fn receive(
     let reliable = Provisionals::of_invite(core, head, trunk)?;
     let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let mut offer_answer = OfferAnswer::new(session);
+    if at.config.srtp != Srtp::Never {
+        offer_answer = offer_answer.with_seed(core.io.random.key());
+    }
     let has_offer = match content(head, &request.body) {
         Content::None => false,
         Content::Sdp(body) => {
@@ -283,6 +287,7 @@ impl Call {
 
     /// Sends a final error response to the INVITE.
     pub(super) fn refuse(&mut self, core: &mut Core, status: u16, lines: Vec<(&'static str, String)>) {
+        self.drop_modify(core);
         let Phase::Incoming(incoming) = &self.phase else { return };
         let server = incoming.server;
         self.respond(core, server, status, &Extra { lines, ..Extra::default() });

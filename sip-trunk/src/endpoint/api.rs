@@ -6,8 +6,10 @@ use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
+use crate::trunk::TargetState;
 use crate::trunk::certificate::PeerIdentity;
 use crate::trunk::details::CallDetails;
+use crate::trunk::resolve::Service;
 
 /// A transport of SIP (RFC 3261 18, RFC 7118).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +27,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Returns the transport of a service.
+    pub(crate) fn of(service: Service) -> Self {
+        match service {
+            Service::Udp => Transport::Udp,
+            Service::Tcp => Transport::Tcp,
+            Service::Tls => Transport::Tls,
+        }
+    }
+
     /// Returns the name as a Via spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -234,13 +245,25 @@ pub enum Command {
         /// Why; goes out in a Reason header (RFC 3326).
         cause: Cause,
     },
-    /// Holds or resumes: re-INVITE with `sendonly` or `sendrecv`. Waits for a re-INVITE under way
-    /// and for the answer. [`Event::Media`] follows, with the old direction if the far side refuses.
+    /// Holds or resumes: re-INVITE, or UPDATE where the trunk is configured so, with `sendonly` or
+    /// `sendrecv`. Waits for one under way, and for the answer; where offer and answer have passed
+    /// reliably and the far side takes UPDATE, it does not wait for the answer (RFC 3311 5.1). [`Event::Media`] follows, with the old direction if the far side refuses.
     Hold {
         /// Any call.
         call: CallId,
         /// Hold, or resume.
         on: bool,
+    },
+    /// Sends a digit by INFO, after those before it. For trunks that take digits so
+    /// ([`TrunkConfig::info_digits`](crate::TrunkConfig)) and answered calls; else
+    /// [`CommandError::WrongState`], as over 32 digits that wait.
+    Dtmf {
+        /// An answered call.
+        call: CallId,
+        /// The digit.
+        digit: DtmfDigit,
+        /// How long, in milliseconds.
+        duration_ms: u16,
     },
     /// Takes the transfer that [`Event::TransferRequested`] asked for: 202, and a first NOTIFY
     /// (RFC 3515 2.4.4). Then the target is called, and [`Command::ReportTransfer`] tells of it.
@@ -305,12 +328,22 @@ pub enum CommandError {
     /// The trunk or the endpoint carries as many calls as it may.
     #[error("no free channel")]
     NoChannel,
+    /// The trunk may carry no more new calls this second.
+    #[error("call rate of the trunk exceeded")]
+    TooFast,
+    /// Every target asked to be left alone for now: by Retry-After (RFC 3261 21.5.4), or by overload
+    /// control (RFC 7339).
+    #[error("the far side is overloaded")]
+    Overloaded,
     /// The endpoint refuses new calls.
     #[error("draining")]
     Draining,
     /// The call is not in a state for this.
     #[error("not possible in this state of the call")]
     WrongState,
+    /// The trunk is an account, and nobody is registered for it.
+    #[error("nobody is registered")]
+    NotRegistered,
     /// No listener can reach the trunk, no offer could be made for it, or it is not registered and
     /// insists on that.
     #[error("the trunk cannot be used as configured")]
@@ -484,6 +517,17 @@ pub enum Event {
         call: CallId,
         /// What passed.
         exchange: Exchange,
+    },
+    /// One of several targets of a trunk came into favour, or fell out of it.
+    TargetHealth {
+        /// The trunk.
+        trunk: TrunkName,
+        /// Which of its targets.
+        target: SocketAddr,
+        /// What is known of it now.
+        state: TargetState,
+        /// What decided.
+        detail: String,
     },
     /// A trunk became reachable or ceased to be, or its registration changed.
     TrunkHealth {

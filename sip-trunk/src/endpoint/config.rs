@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::access::AccessRule;
 use super::api::Transport;
+use crate::registrar::{AccountConfig, AccountError, Authentication};
 use crate::trunk::TrunkConfig;
 use crate::wire::limits::MessageLimits;
 
@@ -16,8 +18,20 @@ pub struct EndpointConfig {
     pub trunks: Vec<TrunkConfig>,
     /// The value of the User-Agent header, which responses carry too.
     pub user_agent: String,
-    /// What a request from an address of no trunk gets.
+    /// What a request from an address of no trunk gets. If there are accounts, REGISTER and INVITE get a
+    /// challenge instead.
     pub unknown_source: UnknownSource,
+    /// Questions of [`Endpoint::poll_query`](crate::Endpoint::poll_query) are answered. Without, names
+    /// in Contact and Record-Route lead back to where a message came from.
+    pub dns: bool,
+    /// User parts of request URIs that are never refused for load or rate, such as `112`.
+    pub emergency: Vec<String>,
+    /// Who may register here; then strangers are asked who they are.
+    pub accounts: Vec<AccountConfig>,
+    /// How those are dealt with who try passwords of accounts.
+    pub authentication: Authentication,
+    /// Whose messages are read at all. Every rule for a listener must let a source in, trunks as well.
+    pub access: Vec<AccessRule>,
     /// The timers.
     pub timers: Timers,
     /// The bounds.
@@ -32,6 +46,11 @@ impl EndpointConfig {
             trunks,
             user_agent: "causeway".to_owned(),
             unknown_source: UnknownSource::Forbid,
+            dns: false,
+            emergency: Vec::new(),
+            accounts: Vec::new(),
+            authentication: Authentication::default(),
+            access: Vec::new(),
             timers: Timers::default(),
             limits: Limits::default(),
         }
@@ -152,6 +171,9 @@ pub enum ConfigError {
     /// The trunk would have to be called by WebSocket, which only its clients open (RFC 7118).
     #[error("trunk {0}: nobody can be called by WebSocket")]
     WebTarget(String),
+    /// The trunk's target is a name, and the endpoint is not set up for DNS.
+    #[error("trunk {0}: its target is a name, which needs DNS")]
+    NoDns(String),
     /// The trunk's registration cannot be written into a request.
     #[error("trunk {trunk}: {detail}")]
     Registration {
@@ -159,6 +181,14 @@ pub enum ConfigError {
         trunk: String,
         /// What is wrong.
         detail: String,
+    },
+    /// The account contradicts itself, or another.
+    #[error("account of trunk {trunk}: {error}")]
+    Account {
+        /// The trunk it is.
+        trunk: String,
+        /// What is wrong.
+        error: AccountError,
     },
     /// The trunk's number rules contradict themselves.
     #[error("trunk {trunk}: {detail}")]

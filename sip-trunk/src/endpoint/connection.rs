@@ -26,7 +26,7 @@ pub(crate) struct Opened {
     pub(crate) remote: SocketAddr,
     pub(crate) inbound: bool,
     pub(crate) transport: Transport,
-    /// Whose it is.
+    /// Whose certificate the far side showed, where it came to us.
     pub(crate) trunk: Option<usize>,
     /// The far side showed a certificate that was verified.
     pub(crate) certified: bool,
@@ -107,7 +107,7 @@ impl Pool {
         self.connections.get(&id.0).map(|c| (c.transport, c.local, c.remote))
     }
 
-    /// Returns whose connection it is.
+    /// Returns the trunk whose certificate was shown on a connection.
     pub(crate) fn trunk(&self, id: ConnectionId) -> Option<usize> {
         self.connections.get(&id.0)?.trunk
     }

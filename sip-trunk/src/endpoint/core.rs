@@ -9,13 +9,17 @@ use call_model::{Actor, CallId, Exchange, Protocol};
 
 use super::api::{Event, Transport};
 use super::config::EndpointConfig;
+use super::held::Held;
 use super::io::{Io, Path, contact, sips, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
 use crate::dialog::call::Call;
+use crate::registrar::Accounts;
 use crate::transaction::client::{ClientKey, Clients, NewRequest, Owner};
 use crate::transaction::server::Servers;
 use crate::trunk::numbers::user_part;
+use crate::trunk::overload::Controller;
+use crate::trunk::resolve::Resolver;
 use crate::trunk::{GroupForm, Reliable, Transfers, Trunk, parameters};
 use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
 
@@ -39,10 +43,12 @@ pub(crate) struct CommonLines {
 }
 
 impl CommonLines {
-    pub(crate) fn new(user_agent: &str) -> Self {
+    /// `registrar` says whether anybody may register here.
+    pub(crate) fn new(user_agent: &str, registrar: bool) -> Self {
         let lines = |allow: &str| {
             let mut lines = Writer::fragment();
-            lines.line("User-Agent", user_agent).line("Allow", allow);
+            let allow = if registrar { format!("{allow}, REGISTER") } else { allow.to_owned() };
+            lines.line("User-Agent", user_agent).line("Allow", &allow);
             lines.into_lines()
         };
         Self { plain: lines(ALLOW), with_refer: lines(ALLOW_WITH_REFER) }
@@ -63,12 +69,19 @@ pub(crate) struct Core {
     pub(crate) clients: Clients,
     pub(crate) servers: Servers,
     pub(crate) trunks: Vec<Trunk>,
+    pub(crate) accounts: Accounts,
     pub(crate) events: VecDeque<Event>,
     /// Dialogs nobody wants, to be kept until their BYE is answered.
     pub(crate) strays: Vec<Call>,
     /// Calls (by the number of our tag) whose dialog another has taken the place of, to be ended.
     pub(crate) replaced: Vec<u64>,
     pub(crate) draining: bool,
+    pub(crate) resolver: Resolver,
+    /// Requests that wait for their way.
+    pub(crate) held: Held,
+    pub(crate) overload: Controller,
+    /// The targets of a trunk have changed.
+    pub(crate) sources_changed: bool,
     pub(crate) common: CommonLines,
 }
 
@@ -79,6 +92,8 @@ pub(crate) struct Extra<'a> {
     /// Whole lines of a request of ours.
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
+    /// A body that is no session description, with its type.
+    pub(crate) body: Option<(&'static str, &'a [u8])>,
     /// Instead of a description: how far another call is (RFC 3420).
     pub(crate) sipfrag: Option<&'a str>,
     /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
@@ -87,9 +102,10 @@ pub(crate) struct Extra<'a> {
 
 impl Extra<'_> {
     fn finish(&self, out: Writer) -> Bytes {
-        match self.sipfrag {
-            Some(fragment) => out.finish_with(SIPFRAG, fragment.as_bytes()),
-            None => out.finish(self.sdp),
+        match (self.sipfrag, self.body) {
+            (Some(fragment), _) => out.finish_with(SIPFRAG, fragment.as_bytes()),
+            (None, Some((kind, body))) => out.finish_with(kind, body),
+            (None, None) => out.finish(self.sdp),
         }
     }
 }
@@ -126,7 +142,7 @@ impl Core {
         }
         let (cseq, in_dialog, patience) = (dialog.cseq, dialog.established, None);
         let request = NewRequest { branch, method, cseq, bytes, path, owner, trunk, in_dialog, patience };
-        self.clients.start(&mut self.io, request)
+        self.start(dialog, request)
     }
 
     /// Writes a request of a dialog.
@@ -142,7 +158,12 @@ impl Core {
         let (uri, routes) = dialog.uri_and_routes();
         let name = method.as_str();
         let mut out = Writer::request(name, uri);
-        out.line("Via", &via(path, branch));
+        let mut via = via(path, branch);
+        if self.trunks.get(dialog.trunk).is_some_and(|t| t.config.overload_control) {
+            // RFC 7339 5.1.
+            via.push_str(";oc;oc-algo=\"loss\"");
+        }
+        out.line("Via", &via);
         out.line("Max-Forwards", &extra.hops.map_or(MAX_FORWARDS, |hops| hops.min(MAX_FORWARDS)).to_string());
         for route in routes {
             out.line("Route", &route);
@@ -201,7 +222,9 @@ impl Core {
         extra: &Extra<'_>,
     ) -> Bytes {
         let Some(head) = self.servers.head(server) else { return Bytes::new() };
-        let mut out = head.begin(status, reason_phrase(status), (status > 100).then_some(tag));
+        let ours = head.asks_for_overload.then(|| self.overload.parameters(self.io.now));
+        let mut out =
+            head.begin(ours.as_deref(), status, reason_phrase(status), (status > 100).then_some(tag));
         if status > 100 {
             if status < 300
                 && let Some(path) = self.servers.path(server)
@@ -237,13 +260,20 @@ impl Core {
         }
         let head = ReplyHead::of(request, source);
         let tag = tag.unwrap_or_else(|| stateless_tag(request));
-        let mut out = head.begin(status, reason_phrase(status), Some(&tag));
+        let ours = head.asks_for_overload.then(|| self.overload.parameters(self.io.now));
+        let mut out = head.begin(ours.as_deref(), status, reason_phrase(status), Some(&tag));
         out.lines(self.common_lines(trunk));
         for (name, value) in lines {
             out.line(name, value);
         }
         self.io.count_response(status);
         self.io.send(&mut path, out.finish(None));
+    }
+
+    /// Takes a new call of a trunk into its count of the second. Says whether it fits.
+    pub(crate) fn within_rate(&mut self, trunk: usize) -> bool {
+        let now = self.io.now;
+        self.trunks.get_mut(trunk).and_then(|t| t.rate.as_mut()).is_none_or(|rate| rate.take(now))
     }
 
     /// Returns the option tags this endpoint understands from a trunk, for Supported headers.
@@ -261,7 +291,7 @@ impl Core {
         self.trunks.get(trunk).map(|t| t.config.transfers).unwrap_or_default()
     }
 
-    fn common_lines(&self, trunk: usize) -> &Bytes {
+    pub(crate) fn common_lines(&self, trunk: usize) -> &Bytes {
         self.common.of(self.transfers(trunk))
     }
 

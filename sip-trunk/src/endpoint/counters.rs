@@ -17,8 +17,14 @@ pub struct Counters {
     pub repaired: BTreeMap<&'static str, u64>,
     /// Messages we sent again.
     pub retransmitted: u64,
+    /// Calls that were tried on another target of the same trunk.
+    pub failovers: u64,
     /// Messages the far side sent again.
     pub duplicates: u64,
+    /// Contacts that are registered here now.
+    pub registered_contacts: usize,
+    /// Sources now banned for trying passwords.
+    pub banned_sources: usize,
     /// Calls now open, both ways.
     pub open_calls: usize,
     /// Calls and remains of calls now held, open ones included.

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use call_model::CallId;
 
 use super::api::{ConnectionId, Transmit, Transport};
-use super::config::UnknownSource;
 use super::counters::class;
 use super::io::{Path, hex};
 use super::{Endpoint, Io};
 use crate::cause::reason_phrase;
-use crate::dialog::uas;
+use crate::dialog::{uac, uas};
+use crate::registrar;
 use crate::transaction::server::Match;
-use crate::trunk::{by_registration, registration};
+use crate::trunk::numbers::user_part;
+use crate::trunk::{by_registration, overload, registration};
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
@@ -38,18 +39,22 @@ impl Endpoint {
     /// The access list comes before anything is read. A connection we opened ourselves may lead
     /// elsewhere, to the address in a Contact: responses are heard there, requests are not.
     fn receive(&mut self, path: Path, source: SocketAddr, bytes: &[u8], framing: Framing) {
-        let trunk = match path.connection {
-            Some(connection) => self.core.io.pool.trunk(connection),
-            None => self.sources.of_source(source),
-        };
-        if trunk.is_none() && path.connection.is_none_or(ConnectionId::is_inbound) {
-            self.core.io.counters.refuse("unknown_source");
-            if self.core.config.unknown_source == UnknownSource::Forbid {
-                self.refuse_raw(path, source, bytes, 403);
+        let trunk = self.whose(&path, source);
+        if path.connection.is_none_or(ConnectionId::is_inbound) {
+            if let Some(refusal) = self.refuses(trunk, path.local, source) {
+                return self.core.io.counters.refuse(refusal);
             }
-            return;
+            if trunk.is_none() && !self.core.accounts.any() {
+                return self.refuse_stranger(path, source, bytes);
+            }
         }
         if path.transport == Transport::Udp && registration::is_stun(bytes) {
+            // RFC 5626 8: who registered may ask whether its flow lives, and no other.
+            let flow = self.core.accounts.of_flow(&path);
+            if let Some(answer) = flow.and_then(|_| registrar::stun_answer(bytes, source)) {
+                let datagram = Transmit::Datagram { local: path.local, remote: source, bytes: answer };
+                return self.core.io.transmits.push_back(datagram);
+            }
             return registration::on_stun(&mut self.core, path.local, source, bytes);
         }
         let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
@@ -60,7 +65,7 @@ impl Endpoint {
             Err(Refusal::KeepAlive) => return,
             Err(refusal) => {
                 self.core.io.counters.refuse(refusal.as_str());
-                if let Some(status) = refusal.status() {
+                if let Some(status) = refusal.status().filter(|_| self.may_hear(trunk)) {
                     self.refuse_raw(path, source, bytes, status);
                 }
                 return;
@@ -71,12 +76,15 @@ impl Endpoint {
         }
         match parse(tolerated.bytes.clone(), &limits) {
             Ok(Message::Request(request)) => {
-                let Some(trunk) = trunk else {
+                let guest = path.connection.is_none_or(ConnectionId::is_inbound) && self.core.accounts.any();
+                if trunk.is_none() && !guest {
                     self.core.io.counters.refuse("unknown_source");
                     return self.refuse_raw(path, source, &tolerated.bytes, 403);
-                };
+                }
                 *self.core.io.counters.requests_in.entry(request.method.as_str()).or_default() += 1;
-                self.receive_request(trunk, path, source, &request);
+                if !self.receive_request(trunk, path, source, &request) {
+                    self.refuse_stranger(path, source, &tolerated.bytes);
+                }
             }
             Ok(Message::Response(response)) => {
                 *self.core.io.counters.responses_in.entry(class(response.status)).or_default() += 1;
@@ -84,13 +92,15 @@ impl Endpoint {
             }
             Err(fault) => {
                 self.core.io.counters.refuse(fault.reason);
-                self.refuse_raw(path, source, &tolerated.bytes, fault.status);
+                if self.may_hear(trunk) {
+                    self.refuse_raw(path, source, &tolerated.bytes, fault.status);
+                }
             }
         }
     }
 
     /// Answers what could not be read, from its bytes.
-    fn refuse_raw(&mut self, path: Path, source: SocketAddr, bytes: &[u8], status: u16) {
+    pub(super) fn refuse_raw(&mut self, path: Path, source: SocketAddr, bytes: &[u8], status: u16) {
         let Some(answer) = refusal_answer(bytes, status, reason_phrase(status), "refused", source) else {
             return;
         };
@@ -113,7 +123,15 @@ impl Endpoint {
         }
     }
 
-    fn receive_request(&mut self, trunk: usize, path: Path, source: SocketAddr, request: &Request) {
+    /// Takes a request in, of a trunk or of somebody who has yet to say who it is. False if it is not for
+    /// strangers.
+    fn receive_request(
+        &mut self,
+        trunk: Option<usize>,
+        path: Path,
+        source: SocketAddr,
+        request: &Request,
+    ) -> bool {
         // RFC 3261 18.2.2, RFC 3581 4: with rport to the source port, else to the port of the Via;
         // but for UDP over the same connection while it lives.
         let mut reply_path = path;
@@ -125,19 +143,34 @@ impl Endpoint {
             self.core.io.pool.alias(connection, port);
         }
         match self.core.servers.on_request(&mut self.core.io, request) {
-            Match::Absorbed => return,
+            Match::Absorbed => return true,
             Match::AckOfSuccess | Match::New => {}
         }
+        if trunk.is_none() && !self.may_ask(request) {
+            return false;
+        }
+        // To those who are no trunk yet we say what we say to any.
+        let known = trunk.unwrap_or(usize::MAX);
         match request.method {
             Method::Ack => self.receive_ack(request),
-            Method::Cancel => self.receive_cancel(trunk, request, reply_path, source),
+            Method::Cancel => self.receive_cancel(known, request, reply_path, source),
             _ => {
-                if let Err((status, lines)) = self.route(trunk, path, reply_path, source, request) {
+                let routed = match (request.method, trunk) {
+                    (Method::Register, _) if self.core.accounts.any() => {
+                        registrar::on_register(&mut self.core, path, reply_path, source, request)
+                    }
+                    (_, Some(trunk)) => self.route(trunk, path, reply_path, source, request),
+                    (_, None) => self
+                        .identify(source, request)
+                        .and_then(|trunk| self.route(trunk, path, reply_path, source, request)),
+                };
+                if let Err((status, lines)) = routed {
                     self.core.io.counters.refuse(refusal_label(status));
-                    self.core.respond_statelessly(trunk, request, (reply_path, source), status, &lines, None);
+                    self.core.respond_statelessly(known, request, (reply_path, source), status, &lines, None);
                 }
             }
         }
+        true
     }
 
     fn receive_ack(&mut self, request: &Request) {
@@ -191,7 +224,9 @@ impl Endpoint {
         // Several accounts may share one address: what is asked for is asked of the one that is meant.
         let trunk = match request.method {
             Method::Invite if head.to.tag.is_none() => {
-                by_registration(&self.core.trunks, source, path.connection, &request.uri).unwrap_or(trunk)
+                let own = by_registration(&self.core.trunks, source, path.connection, &request.uri);
+                let account = || self.core.accounts.of_request(&self.core.trunks, &path, request);
+                own.or_else(account).unwrap_or(trunk)
             }
             _ => trunk,
         };
@@ -267,11 +302,18 @@ impl Endpoint {
             let warning = "399 causeway \"Only application/sdp can be sent\"".to_owned();
             return Err((406, vec![("Warning", warning)]));
         }
+        let urgent = self.is_urgent(trunk, request);
+        if !urgent {
+            self.admit_load(trunk, request)?;
+        }
         // What takes the place of a call needs no channel of its own for long.
         let replaced = self.replaced_by(trunk, request)?;
-        let room = if replaced.is_some() { self.has_room() } else { self.has_channel(trunk) };
-        if self.core.draining || !room || !self.core.servers.room(source.ip(), false) {
+        if self.core.draining || !self.has_room() || !self.core.servers.room(source.ip(), false) {
             return Err(self.busy());
+        }
+        if replaced.is_none() && !self.has_channel(trunk) {
+            self.core.io.counters.refuse("channels");
+            return Err(self.limited(call_model::Cause::NO_CIRCUIT_AVAILABLE, "All channels are in use"));
         }
         let Io { now, random, .. } = &mut self.core.io;
         let elapsed = now.saturating_duration_since(self.started).as_millis() as u64;
@@ -281,6 +323,43 @@ impl Endpoint {
         let call = uas::receive(&mut self.core, trunk, request, source, (reply_path, path), id, replaced)?;
         self.insert(call);
         Ok(())
+    }
+
+    /// Says whether a call is not to be refused for load (RFC 7339 5.10.1).
+    fn is_urgent(&self, trunk: usize, request: &Request) -> bool {
+        let named = || {
+            let user = user_part(&request.uri).unwrap_or_default();
+            self.core.config.emergency.iter().any(|number| number == user.trim_start_matches('+'))
+        };
+        let trusted = self.core.trunks.get(trunk).is_some_and(|t| t.config.trusted);
+        // RFC 4412 3.1: a priority counts for those who trust each other.
+        named() || trusted && uac::has_emergency_priority(&request.head.texts_named("Resource-Priority"))
+    }
+
+    /// Refuses a new call while there is too much to do, or where its trunk has sent its share of the
+    /// second.
+    fn admit_load(&mut self, trunk: usize, request: &Request) -> Result<(), uas::Refused> {
+        let takes_part = request.head.text(&Name::Via).is_some_and(|via| overload::is_asked(&via));
+        let (now, lot) = (self.core.io.now, self.core.io.random.between(0, 999_999));
+        if self.core.overload.sheds(now, takes_part, lot) {
+            self.core.io.counters.refuse("overload");
+            return Err(self.limited(call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION, "Overloaded"));
+        }
+        if !self.core.within_rate(trunk) {
+            self.core.io.counters.refuse("call_rate");
+            let cause = call_model::Cause::SWITCHING_EQUIPMENT_CONGESTION;
+            return Err(self.limited(cause, "Too many calls a second"));
+        }
+        Ok(())
+    }
+
+    /// As [`Self::busy`], with the limit that was met named in words.
+    fn limited(&mut self, cause: call_model::Cause, limit: &str) -> uas::Refused {
+        let (status, mut lines) = self.busy();
+        lines.retain(|(name, _)| *name != "Reason");
+        lines.push(("Reason", crate::cause::reason_value(cause)));
+        lines.push(("Warning", format!("399 causeway \"{limit}\"")));
+        (status, lines)
     }
 
     /// 503 with a Retry-After that spreads the clients.
@@ -296,6 +375,7 @@ impl Endpoint {
 fn refusal_label(status: u16) -> &'static str {
     match status {
         400 => "bad_request",
+        401 => "unauthorized",
         405 => "method_not_allowed",
         406 => "no_sdp_accepted",
         415 => "unsupported_media_type",

@@ -1,6 +1,6 @@
 //! What every layer writes to: deadlines, the network, counters, randomness.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -39,6 +39,8 @@ pub(crate) struct Io {
     pub(crate) counters: Counters,
     pub(crate) random: Random,
     listeners: Vec<Listener>,
+    /// The trunks that registered here, and whether they are reached where they came from.
+    pub(crate) accounts: HashMap<usize, bool>,
 }
 
 impl Io {
@@ -51,6 +53,7 @@ impl Io {
             counters: Counters::default(),
             random: Random::new(seed),
             listeners: config.listeners.clone(),
+            accounts: HashMap::new(),
         }
     }
 
@@ -69,6 +72,12 @@ impl Io {
         let near = || fitting.clone().find(|l| Some(l.local.ip()) == local.map(|local| local.ip()));
         let listener = exact.or_else(near).or_else(|| fitting.next())?;
         Some(Path { transport, local: listener.local, remote, connection: None })
+    }
+
+    /// Says whether requests to a trunk go back the way `path`, whatever its Contact says: by the
+    /// connection it registered over (RFC 5626 5.3), or through an address translator.
+    pub(crate) fn goes_back(&self, trunk: usize, path: &Path) -> bool {
+        self.accounts.get(&trunk).is_some_and(|symmetric| *symmetric || path.connection.is_some())
     }
 
     /// Returns the listener that accepted a connection whose own address is `local`.
@@ -135,6 +144,15 @@ impl Random {
         }
         self.left -= 1;
         self.buffer.get(self.left).copied().unwrap_or_default()
+    }
+
+    /// Returns a key nobody can guess without the seed.
+    pub(crate) fn key(&mut self) -> [u8; 32] {
+        let mut key = [0; 32];
+        for part in key.chunks_exact_mut(8) {
+            part.copy_from_slice(&self.number().to_be_bytes());
+        }
+        key
     }
 
     /// Returns a number of `from` to `to` inclusive.

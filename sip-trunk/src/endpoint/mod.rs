@@ -3,22 +3,26 @@
 //! Feed it datagrams, stream events, commands and the time; then take transmits, events and the
 //! next deadline until there are none.
 
+mod access;
 pub(crate) mod api;
 pub(crate) mod config;
 mod connection;
 pub(crate) mod core;
 mod counters;
+mod guest;
+mod held;
 mod inbound;
 pub(crate) mod io;
 mod replaces;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, TrunkName};
 
+pub use access::{AccessList, AccessRule, Network, NetworkError};
 pub use api::{
     Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
 };
@@ -27,16 +31,20 @@ pub use counters::Counters;
 
 use crate::dialog::call::{Call, refuse_fork};
 use crate::dialog::uac;
+use crate::registrar::{self, AccountError, Accounts};
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration};
+use crate::trunk::overload::Controller;
+use crate::trunk::resolve::{Failure, Query, Record, Resolver, ResolverLimits};
+use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration, targets};
 use crate::wire::framer::Framed;
 use crate::wire::tolerance::refusal_answer;
 
 use self::connection::Opened;
 use self::core::{CommonLines, Core};
+use self::guest::UNKNOWN;
 use self::io::Io;
 
 /// SIP towards all trunks of a gateway.
@@ -64,10 +72,18 @@ impl Endpoint {
         unix_ms: u64,
     ) -> Result<Self, ConfigError> {
         check(&config)?;
-        let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).collect();
+        let accounts = config.accounts.iter().cloned().map(Trunk::of_account);
+        let trunks: Vec<_> = config.trunks.iter().cloned().map(Trunk::new).chain(accounts).collect();
         let sources = Sources::new(&trunks);
+        let mut io = Io::new(&config, seed, now);
+        let symmetric = |(index, trunk): (usize, &Trunk)| {
+            trunk.account.as_ref().map(|account| (index, account.config().symmetric))
+        };
+        io.accounts = trunks.iter().enumerate().filter_map(symmetric).collect();
+        let accounts = Accounts::new(&trunks, config.authentication, &mut io.random, now, unix_ms);
         let mut core = Core {
-            io: Io::new(&config, seed, now),
+            io,
+            accounts,
             clients: Clients::new(config.timers, config.limits),
             servers: Servers::new(config.timers, config.limits),
             trunks,
@@ -75,10 +91,15 @@ impl Endpoint {
             strays: Vec::new(),
             replaced: Vec::new(),
             draining: false,
-            common: CommonLines::new(&config.user_agent),
+            resolver: Resolver::new(ResolverLimits::default()),
+            held: held::Held::default(),
+            overload: Controller::new(now, unix_ms),
+            sources_changed: false,
+            common: CommonLines::new(&config.user_agent, !config.accounts.is_empty()),
             config,
         };
         for index in 0..core.trunks.len() {
+            targets::resolve(&mut core, index);
             health::start(&mut core, index);
             registration::start(&mut core, index);
         }
@@ -98,22 +119,23 @@ impl Endpoint {
         self.core.io.now = now;
         match event {
             StreamEvent::Opened { local, remote, inbound, transport, identity } => {
-                let trunk = match inbound {
-                    true => identity
-                        .and_then(|identity| self.sources.of_certificate(identity))
-                        .or_else(|| self.sources.of_source(remote)),
-                    false => self.sources.trunk(remote),
-                };
+                let certified = identity.filter(|_| inbound);
+                let certified = certified.and_then(|identity| self.sources.of_certificate(identity));
+                let by_address =
+                    || if inbound { self.sources.of_source(remote) } else { self.sources.trunk(remote) };
+                let trunk = certified.or_else(by_address);
                 // The access list is about who may come to us: where we went ourselves is our choice.
-                if trunk.is_none() && inbound {
+                let listener = self.core.io.listener(transport, local);
+                if inbound && let Some(refusal) = self.refuses_connection(trunk, listener, remote, false) {
                     let known = identity.is_some() || self.sources.trunk(remote).is_some();
-                    self.core.io.counters.refuse(if known { "certificate" } else { "unknown_source" });
+                    let refusal = if refusal == UNKNOWN && known { "certificate" } else { refusal };
+                    self.core.io.counters.refuse(refusal);
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                     return;
                 }
                 let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
                 let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
-                let certified = identity.is_some();
+                let (trunk, certified) = (certified, identity.is_some());
                 let opened = Opened { local, remote, inbound, transport, trunk, certified };
                 let Io { pool, timers, transmits, .. } = &mut self.core.io;
                 if !pool.opened(now, connection, opened, tolerance, timers, transmits) {
@@ -131,16 +153,18 @@ impl Endpoint {
         self.settle();
     }
 
-    /// Says whether a connection from an address is worth its handshake: it may turn out to be a
-    /// trunk's. Counts it as refused if not.
+    /// Says whether a connection that came to `local` from `remote` is worth its handshake: it may turn
+    /// out to be a trunk's, or of one that registers. Counts it as refused if not.
     #[must_use]
-    pub fn admits(&mut self, remote: SocketAddr, transport: Transport) -> bool {
+    pub fn admits(&mut self, local: SocketAddr, remote: SocketAddr, transport: Transport) -> bool {
         let by_certificate = transport.is_secure() && self.sources.knows_certificates();
-        let admitted = by_certificate || self.sources.of_source(remote).is_some();
-        if !admitted {
-            self.core.io.counters.refuse("unknown_source");
+        let listener = self.core.io.listener(transport, local);
+        let trunk = self.sources.of_source(remote);
+        let refusal = self.refuses_connection(trunk, listener, remote, by_certificate);
+        if let Some(refusal) = refusal {
+            self.core.io.counters.refuse(refusal);
         }
-        admitted
+        refusal.is_none()
     }
 
     fn is_web(&self, connection: ConnectionId) -> bool {
@@ -221,6 +245,9 @@ impl Endpoint {
                 call.release(core, cause);
                 Ok(())
             }),
+            Command::Dtmf { call, digit, duration_ms } => {
+                self.with(call, |call, core| call.send_digit(core, digit, duration_ms))
+            }
             Command::Reject { call, status, cause } => self.with(call, |call, core| {
                 call.reject(core, status, cause);
                 Ok(())
@@ -255,6 +282,10 @@ impl Endpoint {
         self.core.io.now = now;
         let index = by_name(&self.core.trunks, &config.name).ok_or(CommandError::UnknownTrunk)?;
         let trunk = self.core.trunks.get_mut(index).ok_or(CommandError::UnknownTrunk)?;
+        let config = match &trunk.account {
+            Some(account) => account.config().carry(config),
+            None => config,
+        };
         let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
         if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
             return Err(CommandError::Unusable);
@@ -282,6 +313,10 @@ impl Endpoint {
             return Err(CommandError::Unusable);
         }
         let index = self.admit(call, trunk, details.emergency.is_some())?;
+        if !uac::is_urgent(&self.core, called, &details) && !self.core.within_rate(index) {
+            self.core.io.counters.refuse("call_rate");
+            return Err(CommandError::TooFast);
+        }
         let placed = uac::place(&mut self.core, call, index, (called, caller), media, details)?;
         self.insert(placed);
         Ok(())
@@ -296,6 +331,10 @@ impl Endpoint {
             return Err(CommandError::DuplicateCall);
         }
         let index = by_name(&self.core.trunks, trunk).ok_or(CommandError::UnknownTrunk)?;
+        let account = self.core.trunks.get(index).and_then(|trunk| trunk.account.as_ref());
+        if account.is_some_and(|account| !account.is_registered()) {
+            return Err(CommandError::NotRegistered);
+        }
         if !self.core.trunks.get(index).is_some_and(Trunk::registered_if_required) {
             return Err(CommandError::Unusable);
         }
@@ -359,7 +398,10 @@ impl Endpoint {
                 Due::Client(key) => self.core.clients.on_timer(&mut self.core.io, key, at),
                 Due::Server(id) => self.core.servers.on_timer(&mut self.core.io, id, at),
                 Due::Trunk(index) => health::on_timer(&mut self.core, index, at),
+                Due::Targets(index) => targets::on_timer(&mut self.core, index, at),
+                Due::Held => self.core.on_held_timer(at),
                 Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
+                Due::Account(index) => registrar::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
                         call.on_timer(&mut self.core, at);
@@ -384,17 +426,25 @@ impl Endpoint {
         loop {
             while let Some(connection) = self.core.io.pool.take_lost() {
                 registration::on_connection_lost(&mut self.core, connection);
+                registrar::on_connection_lost(&mut self.core, connection);
             }
             let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
+            targets::observe(&mut self.core, &upcall);
             match upcall.owner {
                 Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
-                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, upcall.outcome),
+                Owner::Trunk(index) => health::on_outcome(&mut self.core, index, &upcall),
+                Owner::Contact(trunk, serial) => {
+                    registrar::on_outcome(&mut self.core, trunk, serial, &upcall.outcome);
+                }
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
             for stray in self.core.strays.drain(..) {
                 self.calls.insert(stray.key, stray);
             }
+        }
+        if std::mem::take(&mut self.core.sources_changed) {
+            self.sources = Sources::new(&self.core.trunks);
         }
         self.end_replaced();
         if self.core.draining {
@@ -411,6 +461,31 @@ impl Endpoint {
             }
             None => refuse_fork(&mut self.core, &upcall),
         }
+    }
+
+    /// Returns the next question to DNS. Each is to be answered by [`Self::handle_answer`], if only by
+    /// a failure.
+    #[must_use]
+    pub fn poll_query(&mut self) -> Option<Query> {
+        self.core.resolver.poll_query()
+    }
+
+    /// Takes in the answer to a question.
+    pub fn handle_answer(&mut self, now: Instant, id: u64, answer: Result<Vec<Record>, Failure>) {
+        self.core.io.now = now;
+        if !self.core.resolver.handle_answer(now, id, answer) {
+            self.core.io.counters.refuse("stray_dns_answer");
+            return;
+        }
+        (0..self.core.trunks.len()).for_each(|index| targets::resolve(&mut self.core, index));
+        self.core.release_held();
+        self.settle();
+    }
+
+    /// Takes in how late something was done: a datagram read, a timer served. New calls are refused,
+    /// and peers asked to hold back, by that (RFC 7339). 50 ms are aimed at.
+    pub fn handle_load(&mut self, now: Instant, delay: Duration) {
+        self.core.overload.load(now, delay);
     }
 
     /// Returns the next thing to send.
@@ -453,6 +528,12 @@ impl Endpoint {
         counters.client_transactions = self.core.clients.len();
         counters.server_transactions = self.core.servers.len();
         counters.connections = self.core.io.pool.len();
+        if self.core.resolver.refused() > 0 {
+            counters.refused.insert("dns", self.core.resolver.refused());
+        }
+        counters.banned_sources = self.core.accounts.bans(self.core.io.now);
+        let accounts = self.core.trunks.iter().filter_map(|trunk| trunk.account.as_ref());
+        counters.registered_contacts = accounts.map(registrar::Account::contacts).sum();
         counters
     }
 
@@ -461,17 +542,53 @@ impl Endpoint {
     pub fn trunk_status(&self) -> Vec<TrunkStatus> {
         let status = |trunk: &Trunk| TrunkStatus {
             name: trunk.config.name.clone(),
-            target: trunk.config.target,
+            target: trunk.targets.iter().next().map_or(trunk.config.target, |t| t.address),
+            targets: trunk.targets.status(self.core.io.now),
             state: trunk.state(),
-            last_status: trunk.health.last_status,
+            last_status: trunk.targets.iter().find_map(|t| t.last_status),
             calls: trunk.calls,
             registration: trunk.registrar.as_ref().map(registration::Registrar::status),
+            account: trunk.account.as_ref().map(|account| account.status(self.core.io.now)),
         };
         self.core.trunks.iter().map(status).collect()
     }
 }
 
+fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
+    for (index, account) in config.accounts.iter().enumerate() {
+        let trunk = account.trunk.name.to_string();
+        let wrong = |error| Err(ConfigError::Account { trunk: trunk.clone(), error });
+        let before = config.accounts.iter().take(index);
+        let named = config.trunks.iter().chain(before.clone().map(|a| &a.trunk));
+        if named.clone().any(|t| t.name == account.trunk.name) {
+            return Err(ConfigError::DuplicateTrunk(trunk));
+        }
+        if let Err(error) = account.check() {
+            return wrong(error);
+        }
+        let others = before.filter(|a| a.realm == account.realm);
+        if others.clone().any(|a| a.user == account.user) {
+            return wrong(AccountError::Duplicate);
+        }
+        let (md5, sha256) = others.fold(account.algorithms(), |(md5, sha256), other| {
+            let (theirs_md5, theirs_sha256) = other.algorithms();
+            (md5 && theirs_md5, sha256 && theirs_sha256)
+        });
+        if !md5 && !sha256 {
+            return wrong(AccountError::Algorithms);
+        }
+        if !account.trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
+            return Err(ConfigError::NoCodec(trunk));
+        }
+        if let Err(error) = account.trunk.numbers.check() {
+            return Err(ConfigError::Numbers { trunk, detail: error.to_string() });
+        }
+    }
+    Ok(())
+}
+
 fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
+    check_accounts(config)?;
     if config.listeners.is_empty() {
         return Err(ConfigError::NoListener);
     }
@@ -488,9 +605,13 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
             return Err(ConfigError::DuplicateTrunk(name));
         }
+        if trunk.destination.is_some() && !config.dns {
+            return Err(ConfigError::NoDns(name));
+        }
+        let named = trunk.destination.is_some();
         let fits = |l: &Listener| {
             l.transport == trunk.transport
-                && l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4()
+                && (named || l.local.ip().is_ipv4() == trunk.target.ip().is_ipv4())
                 && trunk.local.is_none_or(|local| local == l.local)
         };
         if !config.listeners.iter().any(fits) {
@@ -502,7 +623,7 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };
             registration.check().map_err(|error| detail(error.to_string()))?;
-            let same = |at: std::net::SocketAddr| at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
+            let same = |at: std::net::SocketAddr| named || at.ip().is_ipv4() == trunk.target.ip().is_ipv4();
             if !registration.registrar.is_none_or(same) {
                 return Err(detail("registrar and target are of different address families".to_owned()));
             }

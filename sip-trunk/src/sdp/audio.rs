@@ -3,8 +3,10 @@ use std::net::{IpAddr, SocketAddr};
 use call_model::{Codec, Direction};
 use sdp_types::{Attribute, Connection, Media, Session};
 
+use super::crypto::{Crypto, Cryptos};
 use super::is_denied;
-use super::negotiation::{MediaPolicy, NegotiationError};
+use super::negotiation::Local;
+use super::policy::{MediaPolicy, NegotiationError, Srtp};
 
 /// What a payload type of an audio m-line stands for, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub(super) struct Audio {
     pub(super) mux: bool,
     /// As the peer wrote it, with a `c=0.0.0.0` counted as "does not receive".
     pub(super) direction: Direction,
+    /// RTP/SAVP.
+    pub(super) savp: bool,
+    /// The `a=crypto` line that is used; `None`: plain RTP.
+    pub(super) crypto: Option<Crypto>,
     /// Milliseconds of `a=ptime`, and of `a=maxptime` where that is less.
     pub(super) packet_time_ms: Option<u16>,
 }
@@ -46,33 +52,43 @@ impl Audio {
         self.formats.iter().find(|(_, format)| *format == Format::TelephoneEvent).map(|(number, _)| *number)
     }
 
-    /// Finds the m-line of an offer to talk over: the first plain audio line with a known codec.
-    pub(super) fn of_offer(session: &Session, policy: &MediaPolicy) -> Result<Self, NegotiationError> {
+    /// Finds the m-line of an offer to talk over: the first audio line with a known codec and the
+    /// protection that is wanted; where either will do, SRTP goes before plain RTP.
+    pub(super) fn of_offer(
+        session: &Session,
+        policy: &MediaPolicy,
+        srtp: Srtp,
+    ) -> Result<Self, NegotiationError> {
         let mut error = NegotiationError::NoAudio;
+        let mut plain = None;
         for (index, media) in session.medias.iter().enumerate() {
             if !is_audio(media) || media.port == 0 {
                 continue;
             }
-            match check_transport(media) {
-                Ok(()) => {}
+            let crypto = match protection_of_offer(media, policy, srtp) {
+                Ok(crypto) => crypto,
                 Err(e) => {
                     if error == NegotiationError::NoAudio {
                         error = e;
                     }
                     continue;
                 }
-            }
+            };
             let formats = formats_of(media);
             let known = |format: &(u8, Format)| match format.1 {
                 Format::Codec(codec) => policy.codecs.contains(&codec),
                 Format::TelephoneEvent => false,
             };
-            if formats.iter().any(known) {
-                return Self::read(session, index, media, formats, policy);
+            if !formats.iter().any(known) {
+                error = NegotiationError::NoCommonCodec;
+            } else if crypto.is_some() {
+                return Self::read(session, index, media, formats, crypto, policy);
+            } else {
+                plain.get_or_insert((index, media, formats));
             }
-            error = NegotiationError::NoCommonCodec;
         }
-        Err(error)
+        let (index, media, formats) = plain.ok_or(error)?;
+        Self::read(session, index, media, formats, None, policy)
     }
 
     /// Reads the m-line of an answer at the index where ours is.
@@ -80,6 +96,7 @@ impl Audio {
         session: &Session,
         index: usize,
         policy: &MediaPolicy,
+        offer: &Local,
     ) -> Result<Self, NegotiationError> {
         let media = session.medias.get(index).ok_or(NegotiationError::MediaLines)?;
         if !is_audio(media) {
@@ -88,8 +105,8 @@ impl Audio {
         if media.port == 0 {
             return Err(NegotiationError::AudioRejected);
         }
-        check_transport(media)?;
-        Self::read(session, index, media, formats_of(media), policy)
+        let crypto = protection_of_answer(media, offer)?;
+        Self::read(session, index, media, formats_of(media), crypto, policy)
     }
 
     fn read(
@@ -97,6 +114,7 @@ impl Audio {
         index: usize,
         media: &Media,
         formats: Vec<(u8, Format)>,
+        crypto: Option<Crypto>,
         policy: &MediaPolicy,
     ) -> Result<Self, NegotiationError> {
         let connection = media.connections.first().or(session.connection.as_ref());
@@ -140,6 +158,8 @@ impl Audio {
             rtcp,
             mux: media.attributes.iter().any(|a| a.attribute.eq_ignore_ascii_case("rtcp-mux")),
             direction,
+            savp: is_savp(media),
+            crypto,
             packet_time_ms,
         })
     }
@@ -149,14 +169,60 @@ fn is_audio(media: &Media) -> bool {
     media.media.eq_ignore_ascii_case("audio")
 }
 
-/// A secure offer is refused and never answered as a plain one (RFC 4568 7.1.2).
+fn is_savp(media: &Media) -> bool {
+    media.proto.eq_ignore_ascii_case("RTP/SAVP")
+}
+
 fn check_transport(media: &Media) -> Result<(), NegotiationError> {
-    if media.proto.eq_ignore_ascii_case("RTP/AVP") {
+    if media.proto.eq_ignore_ascii_case("RTP/AVP") || is_savp(media) {
         Ok(())
     } else if media.proto.to_ascii_uppercase().contains("SAVP") {
+        // Keyed by DTLS (RFC 5764), or with feedback (RFC 5124).
         Err(NegotiationError::SecureMedia)
     } else {
         Err(NegotiationError::Transport)
+    }
+}
+
+/// Chooses how an offered line is protected: the first `a=crypto` line with a suite of the policy, in
+/// the peer's order (RFC 4568 5.1.2), or `None` for plain RTP. A line of RTP/SAVP is never answered as
+/// plain (RFC 4568 7.1.2).
+fn protection_of_offer(
+    media: &Media,
+    policy: &MediaPolicy,
+    srtp: Srtp,
+) -> Result<Option<Crypto>, NegotiationError> {
+    check_transport(media)?;
+    if srtp == Srtp::Never {
+        return if is_savp(media) { Err(NegotiationError::SecureMedia) } else { Ok(None) };
+    }
+    let cryptos = Cryptos::of(media).usable;
+    match cryptos.into_iter().find(|crypto| policy.srtp_suites.contains(&crypto.suite)) {
+        Some(crypto) => Ok(Some(crypto)),
+        None if is_savp(media) => Err(NegotiationError::Crypto),
+        // RFC 8643 4.2: keys that cannot be used leave plain RTP.
+        None if srtp == Srtp::Preferred => Ok(None),
+        None => Err(NegotiationError::PlainMedia),
+    }
+}
+
+/// Reads how an answered line is protected: by the line of our offer that its tag and suite name
+/// (RFC 4568 7.1.3), or not at all, where that will do (RFC 8643 4.3).
+fn protection_of_answer(media: &Media, offer: &Local) -> Result<Option<Crypto>, NegotiationError> {
+    check_transport(media)?;
+    if offer.keys.is_empty() {
+        return if is_savp(media) { Err(NegotiationError::SecureMedia) } else { Ok(None) };
+    }
+    let cryptos = Cryptos::of(media);
+    let of_ours = |theirs: &Crypto| {
+        offer.keys.iter().any(|(tag, key)| *tag == theirs.tag && key.suite() == theirs.suite)
+    };
+    match cryptos.usable.into_iter().find(of_ours) {
+        Some(crypto) => Ok(Some(crypto)),
+        // It means to protect, and how is not to be known.
+        None if cryptos.any || is_savp(media) => Err(NegotiationError::Crypto),
+        None if offer.savp => Err(NegotiationError::PlainMedia),
+        None => Ok(None),
     }
 }
 

@@ -3,12 +3,16 @@
 
 mod address;
 mod audio;
+mod crypto;
 mod description;
+mod lines;
 mod negotiation;
+mod policy;
 
 pub use address::{AddressPolicy, is_denied};
 pub use description::SdpError;
-pub use negotiation::{Answer, MediaPolicy, Negotiated, NegotiationError, OfferAnswer, RemoteOffer, State};
+pub use negotiation::{Answer, Negotiated, OfferAnswer, RemoteOffer, State};
+pub use policy::{MediaPolicy, NegotiationError, Srtp};
 
 /// The Content-Type of a session description (RFC 8866 8.1).
 pub const CONTENT_TYPE: &str = "application/sdp";

@@ -1,46 +1,20 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use call_model::{Cause, Codec, Direction, LegMedia, MediaSecurity, TelephoneEvent};
-use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
+use call_model::{Codec, Direction, LegMedia, MediaSecurity, SrtpKey, SrtpKeys, TelephoneEvent};
+use sdp_types::{Connection, Media, Origin, Session, Time};
 
-use super::address::AddressPolicy;
 use super::audio::Audio;
+use super::crypto::{Crypto, KeyMaker};
 use super::description::{Description, SdpError, Version};
+use super::lines::{MediaLine, audio_line};
+use super::policy::{MediaPolicy, NegotiationError, Srtp};
 use crate::wire::tolerance::{Repair, Repairs};
 
 /// The payload type that our offers give to telephone events.
 const EVENT_PAYLOAD_TYPE: u8 = 101;
 /// Packet times that are sent, in milliseconds.
 const PACKET_TIME_MS: std::ops::RangeInclusive<u16> = 10..=60;
-
-/// What a trunk wants of media.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaPolicy {
-    /// Codecs in order of preference. Those without a static payload type are not used on trunks.
-    pub codecs: Vec<Codec>,
-    /// Milliseconds of audio in a packet, where the peer does not ask for something else.
-    pub packet_time_ms: u16,
-    /// Whether DTMF is offered and accepted as telephone events (RFC 4733).
-    pub telephone_event: bool,
-    /// Which addresses media may go to.
-    pub addresses: AddressPolicy,
-    /// Whether faults of session descriptions are mended.
-    pub tolerant: bool,
-}
-
-impl MediaPolicy {
-    /// Builds a policy with telephone events, mended faults and the default addresses.
-    pub fn new(codecs: Vec<Codec>, packet_time_ms: u16) -> Self {
-        Self {
-            codecs,
-            packet_time_ms,
-            telephone_event: true,
-            addresses: AddressPolicy::default(),
-            tolerant: true,
-        }
-    }
-}
 
 /// Where the offer/answer exchange of a dialog stands (RFC 3264 4, RFC 6337 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,101 +25,6 @@ pub enum State {
     LocalOffer,
     /// The peer has offered and waits for ours.
     RemoteOffer,
-}
-
-/// Says why no media could be agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NegotiationError {
-    /// The body cannot be read.
-    #[error(transparent)]
-    Sdp(#[from] SdpError),
-    /// No codec that both sides speak.
-    #[error("no codec in common")]
-    NoCommonCodec,
-    /// No audio line that is in use.
-    #[error("no audio is offered")]
-    NoAudio,
-    /// Only SRTP was offered, which this trunk does not speak.
-    #[error("the trunk speaks plain RTP and SRTP was asked for")]
-    SecureMedia,
-    /// A transport other than RTP/AVP.
-    #[error("the media transport is not RTP/AVP")]
-    Transport,
-    /// The media address is not a literal address.
-    #[error("the media address is not an IP address")]
-    Hostname,
-    /// No `c=` line applies to the audio line.
-    #[error("the media address is missing")]
-    NoAddress,
-    /// The media address is one that packets must not be sent to.
-    #[error("the media address is not allowed")]
-    AddressDenied,
-    /// The media address is of a family that is not spoken here.
-    #[error("the media address is of the wrong family")]
-    AddressFamily,
-    /// The RTP port leaves none for RTCP.
-    #[error("the media port leaves none for RTCP")]
-    Port,
-    /// The answer refuses the audio line.
-    #[error("the answer refuses audio")]
-    AudioRejected,
-    /// The answer does not have the m-lines of the offer (RFC 3264 6).
-    #[error("the m-lines of the answer are not those of the offer")]
-    MediaLines,
-    /// An offer or answer where none may be.
-    #[error("no offer or answer may be made now")]
-    WrongState,
-}
-
-impl NegotiationError {
-    /// Returns the label for metrics.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Sdp(_) => "sdp",
-            Self::NoCommonCodec => "no_common_codec",
-            Self::NoAudio => "no_audio",
-            Self::SecureMedia => "secure_media",
-            Self::Transport => "transport",
-            Self::Hostname => "hostname",
-            Self::NoAddress => "no_address",
-            Self::AddressDenied => "address_denied",
-            Self::AddressFamily => "address_family",
-            Self::Port => "port",
-            Self::AudioRejected => "audio_rejected",
-            Self::MediaLines => "media_lines",
-            Self::WrongState => "wrong_state",
-        }
-    }
-
-    /// Returns the status that refuses the offer (RFC 3261 21.4.26).
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Sdp(_) => 400,
-            Self::WrongState => 500,
-            _ => 488,
-        }
-    }
-
-    /// Returns code and text of the Warning header that goes with the status (RFC 3261 20.43).
-    pub fn warning(&self) -> Option<(u16, &'static str)> {
-        match self {
-            Self::NoCommonCodec => Some((305, "Incompatible media format")),
-            Self::NoAudio | Self::AudioRejected => Some((304, "Media type not available")),
-            Self::SecureMedia | Self::Transport => Some((302, "Incompatible transport protocol")),
-            Self::Hostname | Self::AddressFamily => Some((301, "Incompatible network address formats")),
-            Self::NoAddress | Self::AddressDenied | Self::Port => Some((399, "Media address not usable")),
-            Self::Sdp(_) | Self::MediaLines | Self::WrongState => None,
-        }
-    }
-
-    /// Returns the cause for the other leg.
-    pub fn cause(&self) -> Cause {
-        match self {
-            Self::Sdp(_) | Self::MediaLines => Cause::INVALID_MESSAGE,
-            Self::WrongState => Cause::PROTOCOL_ERROR,
-            _ => Cause::BEARER_CAPABILITY_NOT_IMPLEMENTED,
-        }
-    }
 }
 
 /// What is known of an offer before it is answered.
@@ -200,8 +79,12 @@ pub struct OfferAnswer {
     sent_body: Option<Vec<u8>>,
     /// What `sent_body` was before the offer that is open.
     agreed_body: Option<Vec<u8>>,
-    /// Our last offer if it was ours that settled the session: further answers may follow.
-    offered: Option<LocalOffer>,
+    /// What `sent_body` says. `None` after an offer that was withdrawn.
+    last: Option<Local>,
+    /// It was our offer that settled the session: further answers may follow.
+    offered: bool,
+    /// Makes our keys; `None`: SRTP cannot be spoken.
+    keys: Option<KeyMaker>,
     media: Option<LegMedia>,
     remote: Option<Remote>,
     /// All m-lines of the session, which never become fewer (RFC 3264 8).
@@ -213,16 +96,22 @@ pub struct OfferAnswer {
 #[derive(Clone)]
 enum Open {
     Nothing,
-    Local(LocalOffer),
+    Local(Local),
     Remote(Box<PendingOffer>),
 }
 
+/// What a description of ours says.
 #[derive(Clone)]
-struct LocalOffer {
-    local: SocketAddr,
-    codecs: Vec<Codec>,
-    event: Option<u8>,
-    direction: Direction,
+pub(super) struct Local {
+    pub(super) address: SocketAddr,
+    pub(super) codecs: Vec<(u8, Codec)>,
+    pub(super) event: Option<u8>,
+    pub(super) direction: Direction,
+    pub(super) mux: bool,
+    /// RTP/SAVP.
+    pub(super) savp: bool,
+    /// The tags of its `a=crypto` lines, with our key in each.
+    pub(super) keys: Vec<(u32, SrtpKey)>,
 }
 
 #[derive(Clone)]
@@ -239,13 +128,6 @@ struct Remote {
     lines: usize,
 }
 
-#[derive(Clone)]
-struct MediaLine {
-    media: String,
-    proto: String,
-    format: String,
-}
-
 impl OfferAnswer {
     /// Begins a session. `session_id` is random and goes into `o=` for good (RFC 8866 5.2); only
     /// its lower 62 bits are used, because some peers read it as a signed number.
@@ -258,13 +140,27 @@ impl OfferAnswer {
             sent: None,
             sent_body: None,
             agreed_body: None,
-            offered: None,
+            last: None,
+            offered: false,
+            keys: None,
             media: None,
             remote: None,
             lines: Vec::new(),
             audio_index: 0,
             event_payload_type: EVENT_PAYLOAD_TYPE,
         }
+    }
+
+    /// Lets our keys of SRTP be made from a random seed. Without, SRTP is neither offered nor taken.
+    /// Each early dialog needs a seed of its own before it answers an offer (RFC 4568 7.3).
+    #[must_use]
+    pub fn with_seed(mut self, seed: [u8; 32]) -> Self {
+        self.keys = Some(KeyMaker::new(seed));
+        self
+    }
+
+    fn srtp(&self, policy: &MediaPolicy) -> Srtp {
+        if self.keys.is_some() { policy.srtp } else { Srtp::Never }
     }
 
     /// Returns whether an offer is open, and whose.
@@ -300,13 +196,30 @@ impl OfferAnswer {
         if self.state() != State::Stable {
             return Err(NegotiationError::WrongState);
         }
-        let codecs: Vec<(u8, Codec)> =
+        let mut codecs: Vec<(u8, Codec)> =
             policy.codecs.iter().filter_map(|&c| Some((c.static_payload_type()?, c))).collect();
         if codecs.is_empty() {
             return Err(NegotiationError::NoCommonCodec);
         }
+        // What is spoken now stays the first choice: an offer that is about something else changes it
+        // for no reason otherwise.
+        let current = self.media.as_ref().map(|media| media.codec);
+        codecs.sort_by_key(|(_, codec)| Some(*codec) != current);
+        let srtp = self.srtp(policy);
+        if srtp == Srtp::Never && policy.srtp == Srtp::Required {
+            return Err(NegotiationError::Crypto);
+        }
+        let suites = if srtp == Srtp::Never { &[][..] } else { &policy.srtp_suites[..] };
+        let maker = self.keys.as_mut();
+        let keys = maker.map(|maker| suites.iter().filter_map(|&suite| maker.key(suite)).collect::<Vec<_>>());
         let event = policy.telephone_event.then_some(self.event_payload_type);
-        let audio = audio_line(local, &codecs, event, usable_packet_time(policy.packet_time_ms), direction);
+        // RFC 8643 4: where plain RTP will do, the keys stand in a line of RTP/AVP. A session that is
+        // RTP/SAVP stays so.
+        let savp = srtp == Srtp::Required || self.last.as_ref().is_some_and(|last| last.savp);
+        let keys = (1..).zip(keys.unwrap_or_default()).collect();
+        let offer = Local { address: local, codecs, event, direction, mux: false, savp, keys };
+        let mid = self.lines.get(self.audio_index).and_then(MediaLine::mid);
+        let audio = audio_line(&offer, usable_packet_time(policy.packet_time_ms), mid);
         if self.lines.is_empty() {
             self.lines = vec![MediaLine::of(&audio)];
             self.audio_index = 0;
@@ -316,9 +229,25 @@ impl OfferAnswer {
             .collect();
         self.agreed_body = self.sent_body.clone();
         let body = self.send(local, vec![Time::new(0, 0)], medias)?;
-        let codecs = codecs.into_iter().map(|(_, codec)| codec).collect();
-        self.open = Open::Local(LocalOffer { local, codecs, event, direction });
+        self.last = Some(offer.clone());
+        self.open = Open::Local(offer);
         Ok(body)
+    }
+
+    /// Offers what was last agreed on once more, word for word and under the same version, so that
+    /// nothing changes: for refreshes of the session (RFC 4028 7.4, RFC 3264 8).
+    ///
+    /// # Errors
+    /// [`NegotiationError::WrongState`] while an offer is open, before anything was agreed on, after
+    /// an offer that was withdrawn, and where media is not at `local` any more.
+    pub fn repeat_offer(&mut self, local: SocketAddr) -> Result<Vec<u8>, NegotiationError> {
+        let last = self.last.as_ref().filter(|last| last.address == local && self.state() == State::Stable);
+        let (Some(last), Some(body)) = (last, &self.sent_body) else {
+            return Err(NegotiationError::WrongState);
+        };
+        self.open = Open::Local(last.clone());
+        self.agreed_body = self.sent_body.clone();
+        Ok(body.clone())
     }
 
     /// Takes the peer's answer to our offer (RFC 3264 7). When it comes again for the same offer,
@@ -331,22 +260,37 @@ impl OfferAnswer {
         body: &[u8],
         policy: &MediaPolicy,
     ) -> Result<Negotiated, NegotiationError> {
-        let offer = match (&self.open, &self.offered) {
-            (Open::Local(offer), _) | (Open::Nothing, Some(offer)) => offer.clone(),
+        let offer = match (&self.open, &self.last) {
+            (Open::Local(offer), _) => offer.clone(),
+            (Open::Nothing, Some(offer)) if self.offered => offer.clone(),
             _ => return Err(NegotiationError::WrongState),
         };
         let description = Description::parse(body, policy.tolerant)?;
         if description.session.medias.len() < self.lines.len() {
             return Err(NegotiationError::MediaLines);
         }
-        let audio = Audio::of_answer(&description.session, self.audio_index, policy)?;
-        let (send, codec) = audio.first_codec(&offer.codecs).ok_or(NegotiationError::NoCommonCodec)?;
-        let receive = codec.static_payload_type().ok_or(NegotiationError::NoCommonCodec)?;
-        check_family(offer.local, audio.rtp)?;
+        let audio = Audio::of_answer(&description.session, self.audio_index, policy, &offer)?;
+        let codecs: Vec<Codec> = offer.codecs.iter().map(|(_, codec)| *codec).collect();
+        let (send, codec) = audio.first_codec(&codecs).ok_or(NegotiationError::NoCommonCodec)?;
+        let number =
+            |wanted: Codec| offer.codecs.iter().find(|(_, c)| *c == wanted).map(|(number, _)| *number);
+        let receive = number(codec).ok_or(NegotiationError::NoCommonCodec)?;
+        // RFC 3264 6.1: of what is in the answer, anything may come.
+        let others = codecs.iter().filter(|&&other| other != codec && audio.first_codec(&[other]).is_some());
+        let also_receives = others.filter_map(|&other| Some((number(other)?, other))).collect();
+        check_family(offer.address, audio.rtp)?;
+        let security = match &audio.crypto {
+            Some(theirs) => {
+                let ours = offer.keys.iter().find(|(tag, _)| *tag == theirs.tag);
+                sdes(ours.map(|(_, key)| key.clone()).ok_or(NegotiationError::Crypto)?, theirs)
+            }
+            None => MediaSecurity::None,
+        };
         let media = LegMedia {
             codec,
             send_payload_type: send,
             receive_payload_type: receive,
+            also_receives,
             telephone_event: offer.event.zip(audio.telephone_event()).map(|(ours, theirs)| TelephoneEvent {
                 send_payload_type: theirs,
                 receive_payload_type: ours,
@@ -354,13 +298,13 @@ impl OfferAnswer {
             }),
             packet_time_ms: usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms)),
             remote_rtp: audio.rtp,
-            // We never offer rtcp-mux on a plain trunk, so no answer can have it (RFC 5761 5.1.1).
-            remote_rtcp: Some(audio.rtcp),
-            direction: both_want(offer.direction, audio.direction.reversed()),
-            security: MediaSecurity::None,
+            // RFC 5761 5.1.1: in an answer it means nothing unless the offer had it.
+            remote_rtcp: (!(offer.mux && audio.mux)).then_some(audio.rtcp),
+            direction: offer.direction.restricted_to(audio.direction.reversed()),
+            security,
         };
         self.remote = Some(Remote { version: description.version, audio, lines: self.lines.len() });
-        self.offered = Some(offer);
+        self.offered = true;
         self.open = Open::Nothing;
         let changed = self.settle(&media);
         Ok(Negotiated { media, changed, repairs: description.repairs })
@@ -371,6 +315,7 @@ impl OfferAnswer {
         if let Open::Local(_) = self.open {
             self.open = Open::Nothing;
             self.sent_body = self.agreed_body.take();
+            self.last = None;
         }
     }
 
@@ -387,7 +332,7 @@ impl OfferAnswer {
             return Err(NegotiationError::WrongState);
         }
         let mut description = Description::parse(body, policy.tolerant)?;
-        let audio = Audio::of_offer(&description.session, policy)?;
+        let audio = Audio::of_offer(&description.session, policy, self.srtp(policy))?;
         // RFC 3264 8: the same version is the same description. Not with every peer: one that moves
         // its media and forgets to count would go on unheard.
         let counted = self
@@ -427,15 +372,23 @@ impl OfferAnswer {
         let (number, codec) = audio.first_codec(&policy.codecs).ok_or(NegotiationError::NoCommonCodec)?;
         check_family(local, audio.rtp)?;
         let event = audio.telephone_event().filter(|_| policy.telephone_event);
-        let direction = both_want(direction, audio.direction.reversed());
+        let direction = direction.restricted_to(audio.direction.reversed());
         let packet_time_ms = usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms));
-        let mut line = audio_line(local, &[(number, codec)], event, packet_time_ms, direction);
-        // RFC 8035: in an answer only where the offer had it.
-        if audio.mux {
-            line.attributes.push(Attribute::new("rtcp-mux"));
-        }
+        let key = audio.crypto.as_ref().map(|theirs| self.key_against(theirs)).transpose()?;
+        let answer = Local {
+            address: local,
+            codecs: vec![(number, codec)],
+            event,
+            direction,
+            // RFC 8035: in an answer only where the offer had it.
+            mux: audio.mux,
+            savp: audio.savp,
+            // RFC 4568 5.1.2: one line, with the tag of the line that was chosen.
+            keys: audio.crypto.iter().map(|theirs| theirs.tag).zip(key.clone()).collect(),
+        };
         let session = &offer.description.session;
         let lines: Vec<MediaLine> = session.medias.iter().map(MediaLine::of).collect();
+        let line = audio_line(&answer, packet_time_ms, lines.get(audio.index).and_then(MediaLine::mid));
         let medias = lines
             .iter()
             .enumerate()
@@ -448,6 +401,7 @@ impl OfferAnswer {
             codec,
             send_payload_type: number,
             receive_payload_type: number,
+            also_receives: Vec::new(),
             telephone_event: event.map(|number| TelephoneEvent {
                 send_payload_type: number,
                 receive_payload_type: number,
@@ -457,17 +411,30 @@ impl OfferAnswer {
             remote_rtp: audio.rtp,
             remote_rtcp: (!audio.mux).then_some(audio.rtcp),
             direction,
-            security: MediaSecurity::None,
+            security: key.zip(audio.crypto.as_ref()).map_or(MediaSecurity::None, |(k, c)| sdes(k, c)),
         };
         // RFC 3264 8.3.2: a payload type keeps its meaning for the life of the session.
         self.event_payload_type = event.unwrap_or(self.event_payload_type);
         self.audio_index = audio.index;
         self.remote = Some(Remote { version: offer.description.version, audio, lines: lines.len() });
         self.lines = lines;
-        self.offered = None;
+        self.last = Some(answer);
+        self.offered = false;
         self.open = Open::Nothing;
         let changed = self.settle(&media);
         Ok(Answer { body, media, changed, repairs: offer.description.repairs })
+    }
+
+    /// Returns our key for an answer. A peer with a new key of its own may be another one, which knows
+    /// nothing of the packets sent before: it gets a new one of ours too (RFC 4568 7.1.4).
+    fn key_against(&mut self, theirs: &Crypto) -> Result<SrtpKey, NegotiationError> {
+        let before = self.remote.as_ref().and_then(|remote| remote.audio.crypto.as_ref());
+        let moved = before.is_some_and(|before| before.keys != theirs.keys);
+        let maker = self.keys.as_mut().ok_or(NegotiationError::SecureMedia)?;
+        if moved {
+            maker.renew();
+        }
+        maker.key(theirs.suite).ok_or(NegotiationError::Crypto)
     }
 
     /// Forgets the peer's open offer, because it was refused: the session is as before.
@@ -530,70 +497,8 @@ impl fmt::Debug for OfferAnswer {
     }
 }
 
-impl MediaLine {
-    fn of(media: &Media) -> Self {
-        Self {
-            media: media.media.clone(),
-            proto: media.proto.clone(),
-            format: media.fmt.split_whitespace().next().unwrap_or("0").to_owned(),
-        }
-    }
-
-    /// The line with port 0 (RFC 3264 6).
-    fn refused(&self) -> Media {
-        media_line(&self.media, 0, &self.proto, &self.format, Vec::new())
-    }
-}
-
-fn media_line(media: &str, port: u16, proto: &str, fmt: &str, attributes: Vec<Attribute>) -> Media {
-    Media {
-        media: media.to_owned(),
-        port,
-        num_ports: None,
-        proto: proto.to_owned(),
-        fmt: fmt.to_owned(),
-        media_title: None,
-        connections: Vec::new(),
-        bandwidths: Vec::new(),
-        key: None,
-        attributes,
-    }
-}
-
-fn audio_line(
-    local: SocketAddr,
-    codecs: &[(u8, Codec)],
-    event: Option<u8>,
-    packet_time_ms: u16,
-    direction: Direction,
-) -> Media {
-    let formats: Vec<String> =
-        codecs.iter().map(|(number, _)| *number).chain(event).map(|number| number.to_string()).collect();
-    let mut attributes: Vec<Attribute> = codecs
-        .iter()
-        .map(|(number, codec)| {
-            let encoding = format!("{number} {}/{}", codec.encoding_name(), codec.clock_rate());
-            Attribute::with_value("rtpmap", encoding)
-        })
-        .collect();
-    if let Some(number) = event {
-        attributes.push(Attribute::with_value("rtpmap", format!("{number} telephone-event/8000")));
-        // RFC 4733 2.4.1: the sixteen DTMF events.
-        attributes.push(Attribute::with_value("fmtp", format!("{number} 0-15")));
-    }
-    attributes.push(Attribute::with_value("ptime", packet_time_ms));
-    attributes.push(Attribute::new(direction.as_str()));
-    media_line("audio", local.port(), "RTP/AVP", &formats.join(" "), attributes)
-}
-
-/// What remains when one side allows one direction and the other side another.
-fn both_want(one: Direction, other: Direction) -> Direction {
-    match (one.sends() && other.sends(), one.receives() && other.receives()) {
-        (true, true) => Direction::SendRecv,
-        (true, false) => Direction::SendOnly,
-        (false, true) => Direction::RecvOnly,
-        (false, false) => Direction::Inactive,
-    }
+fn sdes(send: SrtpKey, theirs: &Crypto) -> MediaSecurity {
+    MediaSecurity::Sdes(SrtpKeys { suite: theirs.suite, send, receive: theirs.keys.clone() })
 }
 
 /// Rounds down to whole frames of 10 ms within what is sent.

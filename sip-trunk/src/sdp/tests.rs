@@ -84,6 +84,7 @@ fn golden_answer_to_asterisk() {
             codec: Codec::Pcmu,
             send_payload_type: 0,
             receive_payload_type: 0,
+            also_receives: Vec::new(),
             telephone_event: Some(TelephoneEvent {
                 send_payload_type: 101,
                 receive_payload_type: 101,

@@ -28,6 +28,8 @@ pub(crate) enum Owner {
     Call(u64),
     Trunk(usize),
     Registration(usize),
+    /// A contact of an account: its trunk, and its serial number there.
+    Contact(usize, u64),
 }
 
 /// What happened to a client transaction.
@@ -110,6 +112,13 @@ pub(crate) struct NewRequest {
     pub(crate) patience: Option<Duration>,
 }
 
+impl NewRequest {
+    /// Returns the key its transaction will have.
+    pub(crate) fn key(&self) -> ClientKey {
+        ClientKey { branch: self.branch, cancel: self.method == Method::Cancel }
+    }
+}
+
 /// The most 2xx of one INVITE that are acknowledged: each costs messages to wherever its Contact
 /// says, so that their number is not left to the far side.
 const MAX_ACKS: usize = 8;
@@ -135,7 +144,7 @@ impl Clients {
     /// Sends a request and keeps its transaction. A full table fails it; what ends calls finds a
     /// reserve above what new calls may take.
     pub(crate) fn start(&mut self, io: &mut Io, mut request: NewRequest) -> ClientKey {
-        let key = ClientKey { branch: request.branch, cancel: request.method == Method::Cancel };
+        let key = request.key();
         if self.table.len() * 4 >= self.limits.transactions.saturating_mul(5) {
             io.counters.refuse("client_transactions");
             let NewRequest { owner, method, path, trunk, in_dialog, .. } = request;
@@ -191,6 +200,15 @@ impl Clients {
         false
     }
 
+    /// Gives an INVITE up that nobody answered, for another target: it is not repeated any more, and
+    /// should it be answered after all, it is cancelled.
+    pub(crate) fn abandon(&mut self, io: &mut Io, key: ClientKey) {
+        if let Some(client) = self.table.get_mut(&key) {
+            client.retransmit = None;
+        }
+        self.cancel(io, key, None);
+    }
+
     /// Leaves an INVITE to itself, because its dialog ends: a 2xx is still acknowledged.
     pub(crate) fn orphan(&mut self, io: &mut Io, key: ClientKey) {
         let Some(client) = self.table.get_mut(&key) else { return };
@@ -227,7 +245,7 @@ impl Clients {
         self.start(io, cancel);
     }
 
-    /// Sends the ACK of a 2xx and keeps it for repetition.
+    /// Sends the ACK of a 2xx, unless it waits for its way, and keeps it for repetition.
     pub(crate) fn acknowledge(
         &mut self,
         io: &mut Io,
@@ -235,14 +253,26 @@ impl Clients {
         tag: &str,
         bytes: Bytes,
         mut path: Path,
+        waits: bool,
     ) {
-        io.count_request(Method::Ack);
-        io.send(&mut path, bytes.clone());
+        if !waits {
+            io.count_request(Method::Ack);
+            io.send(&mut path, bytes.clone());
+        }
         if let Some(client) = self.table.get_mut(&key)
             && client.acknowledged.len() < MAX_ACKS
         {
             client.acknowledged.push(Acknowledged { tag: tag.to_owned(), bytes, path });
         }
+    }
+
+    /// Sends an ACK whose way was found.
+    pub(crate) fn acknowledge_by(&mut self, io: &mut Io, key: ClientKey, tag: &str, mut path: Path) {
+        let Some(client) = self.table.get_mut(&key) else { return };
+        let Some(known) = client.acknowledged.iter_mut().find(|a| a.tag == tag) else { return };
+        io.count_request(Method::Ack);
+        io.send(&mut path, known.bytes.clone());
+        known.path = path;
     }
 
     /// Takes a response in. False if no transaction waits for it.

@@ -16,6 +16,9 @@ pub(crate) enum Due {
     Trunk(usize),
     Connection(u64),
     Registration(usize),
+    Targets(usize),
+    Held,
+    Account(usize),
 }
 
 /// The heap.

@@ -1,28 +1,42 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use call_model::{Codec, TrunkName};
+use call_model::{Codec, SrtpSuite, TrunkName};
 
 use super::details::Interconnect;
 use super::diversion::DiversionHeader;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
-use super::profile::{Level, Profile};
+use super::profile::{Dtmf, Level, Modify, Profile, Refresher};
 use super::referral::{Redirects, Replacing, Transfers};
 use super::registration::Registration;
+use super::resolve::{Destination, Host};
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
+use crate::sdp::Srtp;
 use crate::wire::tolerance::Tolerance;
+
+/// The session interval that RFC 4028 4 recommends, in seconds.
+const USUAL_INTERVAL: u32 = 1800;
 
 /// A trunk as its owner configured it.
 #[derive(Clone, Debug)]
 pub struct TrunkConfig {
     /// Its name.
     pub name: TrunkName,
-    /// Where requests go.
+    /// Where requests go, unless [`Self::destination`] says.
     pub target: SocketAddr,
+    /// Further targets, tried in order after the first (RFC 3263 4.3).
+    pub backups: Vec<SocketAddr>,
+    /// The target as a name, instead of [`Self::target`] and [`Self::backups`]: it leads to the targets
+    /// by DNS (RFC 3263). The endpoint must be set up for DNS.
+    pub destination: Option<Destination>,
+    /// How long one target may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// How long a call looks for a target that is not silent, all together.
+    pub failover_limit: Duration,
     /// The host part of request URIs, with a port if that belongs there.
     pub host: String,
     /// The listener requests leave by, with the address it advertises; `None`: the first that fits.
@@ -54,6 +68,11 @@ pub struct TrunkConfig {
     pub options_successes: u32,
     /// How many calls it may carry, both ways together.
     pub max_calls: usize,
+    /// How many new calls it may carry a second, both ways together, and as many at once; `None`: any
+    /// number.
+    pub max_call_rate: Option<u32>,
+    /// Its overload control is taken part in (RFC 7339): it may ask to be spared a part of the calls.
+    pub overload_control: bool,
     /// How long an outgoing call may ring.
     pub ring_timeout: Duration,
     /// How long an incoming call may go unanswered; `None`: [`Timers::incoming`](crate::Timers).
@@ -91,8 +110,26 @@ pub struct TrunkConfig {
     pub answer_change: AnswerChange,
     /// How a call is held.
     pub hold: HoldForm,
+    /// The method that changes a session.
+    pub modify: Modify,
+    /// The session interval that is asked for, in seconds, 90 to 86,400 (RFC 4028 4); `None`: we ask
+    /// for no timer, and honour what the far side asks for. A far side that knows no timers is
+    /// refreshed by us, and not given up because an interval has passed.
+    pub session_expires: Option<u32>,
+    /// Who shall refresh sessions where we may say so.
+    pub refresher: Refresher,
+    /// Early media is let through only as P-Early-Media of the far side allows (RFC 5009). For trunks
+    /// between networks.
+    pub p_early_media: bool,
+    /// Whether media is protected by SRTP with keys in the session description (RFC 4568). Such keys
+    /// are safe only where the signalling is.
+    pub srtp: Srtp,
+    /// The suites of SRTP that are offered and taken, in order of preference.
+    pub srtp_suites: Vec<SrtpSuite>,
     /// Telephone events (RFC 4733) are offered and accepted.
     pub telephone_events: bool,
+    /// Digits are sent by INFO, in this form; `None`: they go with the media.
+    pub info_digits: Option<InfoDigits>,
     /// What becomes of the transfers it asks for.
     pub transfers: Transfers,
     /// What is done with Replaces.
@@ -109,6 +146,10 @@ impl TrunkConfig {
         Self {
             name,
             target,
+            backups: Vec::new(),
+            destination: None,
+            target_timeout: Duration::from_secs(8),
+            failover_limit: Duration::from_secs(40),
             host: target.ip().to_canonical().to_string(),
             local: None,
             transport: Transport::Udp,
@@ -124,6 +165,8 @@ impl TrunkConfig {
             options_failures: 3,
             options_successes: 2,
             max_calls: 1000,
+            max_call_rate: None,
+            overload_control: false,
             ring_timeout: Duration::from_secs(120),
             answer_timeout: None,
             tolerance: Tolerance::default(),
@@ -142,12 +185,32 @@ impl TrunkConfig {
             interconnect: None,
             answer_change: AnswerChange::default(),
             hold: HoldForm::default(),
+            modify: Modify::default(),
+            session_expires: None,
+            refresher: Refresher::default(),
+            p_early_media: false,
+            srtp: Srtp::default(),
+            srtp_suites: Srtp::DEFAULT_SUITES.to_vec(),
             telephone_events: true,
+            info_digits: None,
             transfers: Transfers::default(),
             replacing: Replacing::default(),
             redirects: Redirects::default(),
             retry_statuses: DEFAULT_RETRY.to_vec(),
         }
+    }
+
+    /// Builds a trunk as [`Self::new`] does, whose targets are where a name leads. The transport of
+    /// `destination` is its transport; UDP if it names none.
+    pub fn named(name: TrunkName, destination: Destination) -> Self {
+        let host = match &destination.host {
+            Host::Name(host) => host.to_string(),
+            Host::Address(address @ IpAddr::V6(_)) => format!("[{address}]"),
+            Host::Address(address) => address.to_string(),
+        };
+        let transport = destination.service.map_or(Transport::Udp, Transport::of);
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], destination.port.unwrap_or(transport.default_port())));
+        Self { host, transport, destination: Some(destination), ..Self::new(name, nowhere) }
     }
 
     /// Takes over every switch of an interop profile that has a place here;
@@ -166,15 +229,28 @@ impl TrunkConfig {
             Level::Required => Reliable::Required,
         };
         self.hold = profile.hold;
+        self.modify = profile.modify;
+        self.refresher = profile.refresher;
+        if profile.refresher != Refresher::AsAsked {
+            self.session_expires = self.session_expires.or(Some(USUAL_INTERVAL));
+        }
+        self.srtp = match profile.srtp {
+            Level::Off => Srtp::Never,
+            Level::Preferred => Srtp::Preferred,
+            Level::Required => Srtp::Required,
+        };
+        self.telephone_events = profile.dtmf == Dtmf::Events;
+        self.info_digits = (profile.dtmf == Dtmf::Info).then_some(InfoDigits::Relay);
         self.transfers = if profile.refer { Transfers::Accept } else { Transfers::Refuse };
         self.replacing = profile.replacing;
         self.redirects.policy = profile.redirects;
-        self.telephone_events = profile.dtmf == super::profile::Dtmf::Events;
         self.answer_change = profile.answer_change;
         self.codecs = profile.codecs.to_vec();
         self.packet_time_ms = profile.packet_time_ms;
         self.options_interval = profile.options_interval;
         self.retry_statuses = profile.retry.to_vec();
+        self.target_timeout = profile.target_timeout;
+        self.overload_control = profile.overload_control;
         self.largest_datagram = profile.largest_datagram;
         self
     }
@@ -267,6 +343,16 @@ impl HoldForm {
             HoldForm::Inactive => "inactive",
         }
     }
+}
+
+/// The body of an INFO with a digit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InfoDigits {
+    /// `application/dtmf-relay`: `Signal=5` and `Duration=160`.
+    #[default]
+    Relay,
+    /// `application/dtmf`: the digit alone.
+    Plain,
 }
 
 /// How a trunk group is stamped on a call.

@@ -20,6 +20,9 @@ const ICID_MAX: usize = 128;
 /// What goes with a call. Everything may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallDetails {
+    /// The user part that is called, as it is dialled at the trunk, where the called address is not what it
+    /// is to be told: an extension of a PBX such as `200`.
+    pub called_user: Option<String>,
     /// The parameters of the called number.
     pub parameters: NumberParameters,
     /// The trunk group the call came over: of Contact (RFC 4904 5), or `otg` of From.

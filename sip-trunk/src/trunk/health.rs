@@ -1,22 +1,22 @@
-//! Whether a trunk's target lives: OPTIONS with hysteresis.
+//! Whether a trunk's targets live: OPTIONS with hysteresis.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use call_model::TrunkName;
 
-use super::TrunkConfig;
 use super::registration::RegistrationStatus;
-use crate::auth::ClientAuth;
+use super::targets::{self, Target, TargetStatus};
 use crate::dialog::{Dialog, host_of, without_port};
-use crate::endpoint::api::Event;
+use crate::endpoint::api::Transport;
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::hex;
-use crate::transaction::client::{NewRequest, Outcome, Owner};
+use crate::registrar::AccountStatus;
+use crate::transaction::client::{ClientKey, NewRequest, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
 use crate::wire::message::{Method, Name, Response};
 
-/// What is known of a trunk's target.
+/// What is known of a trunk's targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrunkState {
     /// Nothing yet, or it is not asked.
@@ -44,8 +44,10 @@ impl TrunkState {
 pub struct TrunkStatus {
     /// Its name.
     pub name: TrunkName,
-    /// Where its requests go.
+    /// Where its requests go: the first target, or what stands for it while there is none.
     pub target: SocketAddr,
+    /// Every target, as DNS or the configuration orders them.
+    pub targets: Vec<TargetStatus>,
     /// Whether that lives, and knows us where the trunk insists on its registration.
     pub state: TrunkState,
     /// The last answer to OPTIONS; `None` if there was none.
@@ -54,34 +56,14 @@ pub struct TrunkStatus {
     pub calls: usize,
     /// Its registration, if it registers.
     pub registration: Option<RegistrationStatus>,
+    /// Its contacts, if it registers with us.
+    pub account: Option<AccountStatus>,
 }
 
-/// The OPTIONS machine of one trunk.
-#[derive(Debug)]
+/// The clock of the OPTIONS of one trunk. What they say is kept with each target.
+#[derive(Debug, Default)]
 pub(crate) struct Health {
-    pub(crate) state: TrunkState,
-    pub(crate) last_status: Option<u16>,
     alarm: Alarm,
-    /// Failures in a row while not down, successes in a row while down.
-    streak: u32,
-    pub(super) auth: Option<ClientAuth>,
-    /// The probe under way: kept to repeat it with credentials.
-    probe: Option<Dialog>,
-    challenges: u8,
-}
-
-impl Health {
-    pub(crate) fn new(config: &TrunkConfig) -> Self {
-        Self {
-            state: TrunkState::Unknown,
-            last_status: None,
-            alarm: Alarm::default(),
-            streak: 0,
-            auth: config.credentials.clone().map(ClientAuth::new),
-            probe: None,
-            challenges: 0,
-        }
-    }
 }
 
 /// Sets the first probe, spread so that many trunks are not asked at once.
@@ -93,7 +75,7 @@ pub(crate) fn start(core: &mut Core, index: usize) {
     trunk.health.alarm.set(&mut core.io.timers, Due::Trunk(index), Some(at));
 }
 
-/// A deadline surfaced: time for a probe.
+/// A deadline surfaced: time for a probe of each target.
 pub(crate) fn on_timer(core: &mut Core, index: usize, at: std::time::Instant) {
     let Some(trunk) = core.trunks.get_mut(index) else { return };
     let (timers, now) = (&mut core.io.timers, core.io.now);
@@ -103,14 +85,18 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: std::time::Instant) {
     if let Some(interval) = trunk.config.options_interval {
         trunk.health.alarm.set(timers, Due::Trunk(index), Some(now + interval));
     }
-    if trunk.health.probe.is_some() {
-        return;
+    let idle = trunk.targets.iter().filter(|target| target.probe.is_none());
+    let idle: Vec<_> = idle.map(|target| (target.transport, target.address)).collect();
+    for (transport, remote) in idle {
+        probe(core, index, transport, remote);
     }
-    let (transport, remote, local) = (trunk.config.transport, trunk.config.target, trunk.config.local);
-    let Some(path) = core.io.path(transport, remote, local) else { return };
+}
+
+fn probe(core: &mut Core, index: usize, transport: Transport, remote: SocketAddr) {
+    let Some(trunk) = core.trunks.get_mut(index) else { return };
+    let Some(path) = core.io.path(transport, remote, trunk.config.local) else { return };
     let tag = core.io.random.number();
-    let target = format!("sip:{}", trunk.config.host);
-    let probe = Dialog {
+    let dialog = Dialog {
         trunk: index,
         established: false,
         udp_only: false,
@@ -121,40 +107,50 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: std::time::Instant) {
         remote_tag: String::new(),
         cseq: 1,
         remote_cseq: None,
-        target,
+        target: format!("sip:{}", trunk.config.host),
         routes: Vec::new(),
         fallback: path,
     };
-    trunk.health.challenges = 0;
-    trunk.health.probe = Some(probe);
-    send(core, index);
+    let own = |t: &&mut Target| (t.transport, t.address) == (transport, remote);
+    let Some(target) = trunk.targets.iter_mut().find(own) else { return };
+    (target.challenges, target.probe) = (0, Some((dialog, None)));
+    send(core, index, transport, remote);
 }
 
-fn send(core: &mut Core, index: usize) {
+fn send(core: &mut Core, index: usize, transport: Transport, remote: SocketAddr) {
     let Some(trunk) = core.trunks.get_mut(index) else { return };
-    let Some(dialog) = trunk.health.probe.clone() else { return };
+    let patience = Some(trunk.config.options_timeout);
+    let own = |t: &&mut Target| (t.transport, t.address) == (transport, remote);
+    let Some(target) = trunk.targets.iter_mut().find(own) else { return };
+    let Some((dialog, _)) = target.probe.clone() else { return };
     let mut extra = Extra::default();
     let cnonce = core.io.random.hex();
-    if let Some(auth) = &mut trunk.health.auth {
+    if let Some(auth) = &mut target.auth {
         extra.lines = auth.headers("OPTIONS", &dialog.target, &[], &cnonce);
     }
     extra.lines.push(("Accept", crate::sdp::CONTENT_TYPE.to_owned()));
-    let patience = Some(trunk.config.options_timeout);
     let branch = core.io.random.number();
     let path = dialog.fallback;
     let bytes = core.write_request(&dialog, Method::Options, dialog.cseq, &path, branch, &extra);
     let (method, cseq, owner) = (Method::Options, dialog.cseq, Owner::Trunk(index));
     let (trunk, in_dialog) = (index, false);
     let probe = NewRequest { branch, method, cseq, bytes, path, owner, trunk, in_dialog, patience };
-    core.clients.start(&mut core.io, probe);
+    let key = core.clients.start(&mut core.io, probe);
+    let targets = core.trunks.get_mut(index).map(|t| &mut t.targets);
+    if let Some((_, pending)) =
+        targets.and_then(|set| set.iter_mut().find(own)).and_then(|target| target.probe.as_mut())
+    {
+        *pending = Some(key);
+    }
 }
 
-/// The probe came to an end, or to a provisional response.
-pub(crate) fn on_outcome(core: &mut Core, index: usize, outcome: Outcome) {
-    let (status, detail) = match outcome {
+/// The probe of a target came to an end, or to a provisional response.
+pub(crate) fn on_outcome(core: &mut Core, index: usize, upcall: &Upcall) {
+    let pending = |t: &Target| t.probe.as_ref().is_some_and(|(_, key)| *key == Some(upcall.key));
+    let (status, detail) = match &upcall.outcome {
         Outcome::Response(response, _) if response.status < 200 => return,
         Outcome::Response(response, _) => {
-            if challenged(core, index, &response) {
+            if challenged(core, index, upcall.key, response) {
                 return;
             }
             (Some(response.status), format!("{} {}", response.status, response.reason))
@@ -162,51 +158,48 @@ pub(crate) fn on_outcome(core: &mut Core, index: usize, outcome: Outcome) {
         Outcome::Timeout => (None, "no answer".to_owned()),
         Outcome::TransportError => (None, "transport error".to_owned()),
     };
-    let Some(trunk) = core.trunks.get_mut(index) else { return };
-    let (health, config) = (&mut trunk.health, &trunk.config);
-    health.probe = None;
-    health.last_status = status;
-    // Whoever answers lives, whatever the answer, unless it says that it cannot work.
-    let lives = status.is_some_and(|s| s != 408 && s != 503);
-    let changed = match (health.state, lives) {
-        (TrunkState::Unknown, true) => true,
-        (TrunkState::Up, true) | (TrunkState::Down, false) => {
-            health.streak = 0;
-            false
+    targets::change(core, index, &detail, |set, config| {
+        // The name may lead elsewhere by now.
+        let Some(target) = set.iter_mut().find(|t| pending(t)) else { return };
+        target.probe = None;
+        target.last_status = status;
+        // Whoever answers lives, whatever the answer, unless it says that it cannot work.
+        let lives = status.is_some_and(|s| s != 408 && s != 503);
+        let enough = match (target.demoted, lives) {
+            (true, true) => config.options_successes,
+            (false, false) => config.options_failures,
+            _ => {
+                target.streak = 0;
+                target.proved |= lives;
+                return;
+            }
+        };
+        target.streak += 1;
+        if target.streak >= enough {
+            (target.streak, target.demoted) = (0, !lives);
+            target.proved |= lives;
         }
-        (TrunkState::Down, true) => {
-            health.streak += 1;
-            health.streak >= config.options_successes
-        }
-        (TrunkState::Unknown | TrunkState::Up, false) => {
-            health.streak += 1;
-            health.streak >= config.options_failures
-        }
-    };
-    if changed {
-        health.streak = 0;
-        health.state = if lives { TrunkState::Up } else { TrunkState::Down };
-        let up = lives && trunk.registered_if_required();
-        core.events.push_back(Event::TrunkHealth { trunk: trunk.config.name.clone(), up, detail });
-    }
+    });
 }
 
 /// Answers a challenge of the probe, once (RFC 3261 22).
-fn challenged(core: &mut Core, index: usize, response: &Response) -> bool {
+fn challenged(core: &mut Core, index: usize, key: ClientKey, response: &Response) -> bool {
     let Some(trunk) = core.trunks.get_mut(index) else { return false };
-    let health = &mut trunk.health;
     if !matches!(response.status, 401 | 407) {
         return false;
     }
-    let (Some(auth), Some(probe)) = (&mut health.auth, &mut health.probe) else { return false };
+    let pending = |t: &&mut Target| t.probe.as_ref().is_some_and(|(_, own)| *own == Some(key));
+    let Some(target) = trunk.targets.iter_mut().find(pending) else { return false };
+    let (Some(auth), Some((dialog, _))) = (&mut target.auth, &mut target.probe) else { return false };
     let www = response.head.texts(&Name::WwwAuthenticate);
     let proxy = response.head.texts(&Name::ProxyAuthenticate);
-    let answered = health.challenges;
+    let answered = target.challenges;
     if auth.challenged(www.iter().map(String::as_str), proxy.iter().map(String::as_str), answered).is_err() {
         return false;
     }
-    health.challenges += 1;
-    probe.cseq += 1;
-    send(core, index);
+    target.challenges += 1;
+    dialog.cseq += 1;
+    let (transport, remote) = (target.transport, target.address);
+    send(core, index, transport, remote);
     true
 }

@@ -7,11 +7,14 @@ pub mod diversion;
 pub(crate) mod health;
 pub mod identity;
 pub mod numbers;
+pub(crate) mod overload;
 pub mod parameters;
 pub mod profile;
 mod referral;
 pub(crate) mod registration;
+pub mod resolve;
 pub mod retry;
+pub(crate) mod targets;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,14 +22,17 @@ use std::net::{IpAddr, SocketAddr};
 use call_model::TrunkName;
 
 use self::certificate::PeerIdentity;
-pub use config::{AnswerChange, GroupForm, HoldForm, LargeRequests, Reliable, TrunkConfig};
+pub use config::{AnswerChange, GroupForm, HoldForm, InfoDigits, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
 pub use registration::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
+pub use targets::{TargetState, TargetStatus};
 
+use crate::auth::ClientAuth;
 use crate::dialog::{host_of, without_port};
+use crate::endpoint::ConnectionId;
 use crate::endpoint::io::{Path, contact};
-use crate::endpoint::{ConnectionId, Transport};
+use crate::registrar::{Account, AccountConfig};
 use crate::sdp::MediaPolicy;
 
 /// A trunk at work.
@@ -36,8 +42,13 @@ pub(crate) struct Trunk {
     pub(crate) policy: MediaPolicy,
     pub(crate) calls: usize,
     pub(crate) health: health::Health,
+    pub(crate) targets: targets::TargetSet,
+    /// Of new calls, both ways.
+    pub(crate) rate: Option<overload::RateLimit>,
     /// Of a trunk that registers.
     pub(crate) registrar: Option<registration::Registrar>,
+    /// Of a trunk that registers with us.
+    pub(crate) account: Option<Account>,
 }
 
 impl Trunk {
@@ -45,19 +56,33 @@ impl Trunk {
         let mut policy = MediaPolicy::new(config.codecs.clone(), config.packet_time_ms);
         policy.tolerant = config.tolerance.sdp;
         policy.telephone_event = config.telephone_events;
-        let health = health::Health::new(&config);
+        policy.srtp = config.srtp;
+        policy.srtp_suites = config.srtp_suites.clone();
+        let (health, targets) = (health::Health::default(), targets::TargetSet::new(&config));
+        let rate = config.max_call_rate.map(overload::RateLimit::new);
         let registrar = registration::Registrar::new(&config);
-        Self { policy, calls: 0, health, registrar, config }
+        Self { policy, calls: 0, health, targets, rate, registrar, account: None, config }
+    }
+
+    /// Makes the trunk that an account is while it is registered.
+    pub(crate) fn of_account(config: AccountConfig) -> Self {
+        Self { account: Some(Account::new(config.clone())), ..Self::new(config.carry(config.trunk.clone())) }
     }
 
     /// Takes another configuration for the same trunk at the same place. Calls, health and
     /// registration stay as they are; credentials are shown when they are asked for next.
     pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
         let credentials = self.config.credentials != config.credentials;
-        let Self { policy, health, registrar, config, .. } = Self::new(config);
+        let rated = self.config.max_call_rate != config.max_call_rate;
+        let Self { policy, rate, registrar, config, .. } = Self::new(config);
         (self.policy, self.config) = (policy, config);
+        if rated {
+            self.rate = rate;
+        }
         if credentials {
-            self.health.auth = health.auth;
+            for target in self.targets.iter_mut() {
+                target.auth = self.config.credentials.clone().map(ClientAuth::new);
+            }
             if let (Some(known), Some(fresh)) = (&mut self.registrar, registrar) {
                 known.auth = fresh.auth;
             }
@@ -69,6 +94,8 @@ impl Trunk {
     pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
         let config = &self.config;
         config.target == other.target
+            && config.backups == other.backups
+            && config.destination == other.destination
             && config.transport == other.transport
             && config.local == other.local
             && config.sources == other.sources
@@ -85,7 +112,10 @@ impl Trunk {
     /// Says whether an address belongs to this trunk.
     pub(crate) fn owns(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.config.target.ip().to_canonical() == address
+        if let Some(account) = &self.account {
+            return account.is_at(address);
+        }
+        self.targets.owns(address)
             || self.registrar.as_ref().is_some_and(|r| r.remote().ip().to_canonical() == address)
             || self.config.sources.iter().any(|s| s.to_canonical() == address)
     }
@@ -94,7 +124,7 @@ impl Trunk {
 impl Trunk {
     /// Says whether nothing is known that speaks against placing calls.
     pub(crate) fn usable(&self) -> bool {
-        self.health.state != TrunkState::Down && self.registered_if_required()
+        self.targets.state() != TrunkState::Down && self.registered_if_required()
     }
 
     /// Says whether the trunk is registered, or does not insist on it.
@@ -105,8 +135,11 @@ impl Trunk {
 
     /// Returns the state that counts: of OPTIONS, and of the registration.
     pub(crate) fn state(&self) -> TrunkState {
+        if let Some(account) = &self.account {
+            return if account.is_registered() { TrunkState::Up } else { TrunkState::Down };
+        }
         let registered = self.registrar.as_ref().map(registration::Registrar::state);
-        match (self.health.state, registered) {
+        match (self.targets.state(), registered) {
             _ if !self.usable() && registered != Some(RegistrationState::Registering) => TrunkState::Down,
             (TrunkState::Unknown, Some(RegistrationState::Registered)) => TrunkState::Up,
             (state, _) => state,
@@ -115,7 +148,8 @@ impl Trunk {
 
     /// Returns the registered flow, if requests outside dialogs go the same way (RFC 5626 4.3).
     pub(crate) fn flow(&self) -> Option<Path> {
-        self.registrar.as_ref()?.flow().filter(|path| path.remote == self.config.target)
+        let leads = |path: &Path| self.targets.iter().any(|t| t.address == path.remote);
+        self.registrar.as_ref()?.flow().filter(leads)
     }
 
     /// Returns the host of identities of ours: that of the account, where there is one.
@@ -153,7 +187,8 @@ pub(crate) fn by_registration(
 #[derive(Debug)]
 pub(crate) struct Sources {
     by_address: HashMap<IpAddr, Vec<usize>>,
-    targets: Vec<(SocketAddr, Transport)>,
+    /// The ports of the targets of each trunk.
+    ports: Vec<Vec<u16>>,
     /// Of trunks that are known by their certificate alone: the names, and whether a common name
     /// counts.
     certified: HashMap<usize, (Vec<String>, bool)>,
@@ -162,9 +197,11 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn new(trunks: &[Trunk]) -> Self {
         let mut by_address: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-        for (index, trunk) in trunks.iter().enumerate() {
+        // Accounts are known by what they send.
+        for (index, trunk) in trunks.iter().enumerate().filter(|(_, t)| t.account.is_none()) {
             let registrar = trunk.registrar.as_ref().map(|r| r.remote().ip());
-            let own = [trunk.config.target.ip()].into_iter().chain(registrar);
+            // Before the name of a trunk has led anywhere, its registrar is nowhere.
+            let own = trunk.targets.addresses().chain(registrar.filter(|ip| !ip.is_unspecified()));
             for address in trunk.config.sources.iter().copied().chain(own) {
                 let entry = by_address.entry(address.to_canonical()).or_default();
                 if !entry.contains(&index) {
@@ -172,12 +209,12 @@ impl Sources {
                 }
             }
         }
-        let targets = trunks.iter().map(|t| (t.config.target, t.config.transport)).collect();
+        let ports = trunks.iter().map(|t| t.targets.iter().map(|t| t.address.port()).collect()).collect();
         let certified = trunks.iter().map(|t| &t.config).enumerate();
         let certified = certified.filter(|(_, config)| !config.certificate_names.is_empty());
         let certified =
             certified.map(|(i, config)| (i, (config.certificate_names.clone(), config.allow_common_name)));
-        Self { by_address, targets, certified: certified.collect() }
+        Self { by_address, ports, certified: certified.collect() }
     }
 
     /// Finds the trunk whose requests come from a source: as [`Self::trunk`], but for those that
@@ -210,7 +247,7 @@ impl Sources {
         let mut candidates = self.by_address.get(&source.ip().to_canonical())?.iter().copied();
         let mut candidates = candidates.by_ref().filter(|&i| fits(i));
         let first = candidates.next()?;
-        let exact = |&i: &usize| self.targets.get(i).is_some_and(|t| t.0.port() == source.port());
+        let exact = |&i: &usize| self.ports.get(i).is_some_and(|p| p.contains(&source.port()));
         if exact(&first) { Some(first) } else { candidates.find(exact).or(Some(first)) }
     }
 }

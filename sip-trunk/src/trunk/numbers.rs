@@ -149,14 +149,14 @@ impl NumberRules {
             NumberFormat::E164NoPlus => number.digits().to_owned(),
             NumberFormat::National => {
                 let home = self.country_code.as_deref().and_then(|code| number.digits().strip_prefix(code));
-                match home {
-                    Some(national) => {
-                        format!("{}{national}", self.national_prefix.as_deref().unwrap_or_default())
-                    }
-                    None => {
-                        format!("{}{}", self.international_prefix.as_deref().unwrap_or("+"), number.digits())
-                    }
-                }
+                let prefix = self.international_prefix.as_deref().unwrap_or("+");
+                let national = home.map(|national| {
+                    format!("{}{national}", self.national_prefix.as_deref().unwrap_or_default())
+                });
+                // A national number that begins as those from abroad do is dialled as one of them.
+                national
+                    .filter(|user| !user.starts_with(prefix))
+                    .unwrap_or_else(|| format!("{prefix}{}", number.digits()))
             }
         }
     }

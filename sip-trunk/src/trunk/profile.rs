@@ -129,6 +129,10 @@ pub struct Profile {
     pub options_interval: Option<Duration>,
     /// Final answers after which another trunk may be tried.
     pub retry: &'static [u16],
+    /// How long one of its targets may be silent before a call tries the next.
+    pub target_timeout: Duration,
+    /// It may ask to be spared calls (RFC 7339).
+    pub overload_control: bool,
     /// The largest request sent by UDP where TCP can be had, in bytes.
     pub largest_datagram: usize,
     /// T.38 fax.
@@ -216,17 +220,19 @@ impl Profile {
             ("number format", self.numbers.as_str().to_owned(), true),
             ("user=phone", yes_no(self.user_phone), true),
             ("100rel", reliable.to_owned(), true),
-            ("timer refresher", refresher.to_owned(), self.refresher == Refresher::AsAsked),
+            ("timer refresher", refresher.to_owned(), true),
             ("hold form", self.hold.as_str().to_owned(), true),
-            ("SRTP", self.srtp.as_str().to_owned(), self.srtp == Level::Off),
-            ("DTMF", dtmf.to_owned(), self.dtmf == Dtmf::Events),
+            ("SRTP", self.srtp.as_str().to_owned(), true),
+            ("DTMF", dtmf.to_owned(), self.dtmf != Dtmf::InBand),
             ("early media", early.to_owned(), self.early_media == EarlyMedia::Progress),
             ("answer change", self.answer_change.as_str().to_owned(), true),
-            ("session change by", modify.to_owned(), self.modify == Modify::ReInvite),
+            ("session change by", modify.to_owned(), true),
             ("codecs", codecs.join(", "), true),
             ("packet time", format!("{} ms", self.packet_time_ms), true),
             ("OPTIONS", options, true),
             ("retry after", retry.join(", "), true),
+            ("next target after", format!("{} s", self.target_timeout.as_secs()), true),
+            ("overload control", yes_no(self.overload_control), true),
             ("largest datagram", format!("{} bytes", self.largest_datagram), true),
             ("T.38", yes_no(self.t38), !self.t38),
             ("REFER", yes_no(self.refer), true),
@@ -276,6 +282,10 @@ fn usual(switch: &str) -> &'static str {
         "packet time" => "RFC 3551 4.2: 20 ms is the default of G.711.",
         "OPTIONS" => "RFC 3261 11: a target that does not answer is not used.",
         "retry after" => "RFC 3263 4.3: no answer, overload, and a broken path say elsewhere.",
+        "next target after" => {
+            "RFC 3263 4.3: 64 T1 is longer than a caller waits; a target that works says 100 within 200 ms."
+        }
+        "overload control" => "RFC 7339 5.1: most peers do not know it, and some read Via with care.",
         "largest datagram" => "RFC 3261 18.1.1: larger requests go by TCP.",
         "T.38" => "G.711 carries fax; an image line is refused and the audio goes on (RFC 3264 6).",
         "REFER" => "RFC 3515 2.4.2: a transfer is refused by policy and the call goes on.",
@@ -297,7 +307,7 @@ mod tests {
             assert!(profile.is_sound(), "{}", profile.name);
             assert_eq!(Profile::by_name(profile.name).as_ref(), Some(profile));
             let explained = profile.explain();
-            assert_eq!(explained.switches.len(), 23);
+            assert_eq!(explained.switches.len(), 25);
             assert!(explained.switches.iter().all(|s| s.why.len() > 20), "{explained}");
             // A note about a switch that does not exist would never be read.
             let known = |name: &str| explained.switches.iter().any(|s| s.switch == name);

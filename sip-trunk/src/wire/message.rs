@@ -12,6 +12,7 @@ use super::limits::MessageLimits;
 use super::tolerance::stamp_via;
 use crate::Transport;
 use crate::text;
+use crate::trunk::overload;
 
 pub(crate) use sipx_sip::HeaderName as Name;
 
@@ -407,6 +408,15 @@ pub(crate) struct UriTarget {
     pub(crate) loose: bool,
 }
 
+/// Returns the host of a URI, where that is a name.
+pub(crate) fn uri_host_name(uri: &str) -> Option<String> {
+    let parsed = ParsedUri::parse(Bytes::copy_from_slice(uri.as_bytes())).ok()?;
+    match parsed.host()? {
+        name @ Host::Name(_) => Some(String::from_utf8_lossy(&name.to_bytes()).into_owned()),
+        _ => None,
+    }
+}
+
 /// Reads the target of a sip or sips URI.
 pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
     let parsed = ParsedUri::parse(Bytes::copy_from_slice(uri.as_bytes())).ok()?;
@@ -532,6 +542,8 @@ pub(crate) struct ReplyHead {
     tagged: bool,
     routes: Bytes,
     sips: bool,
+    /// The top Via takes part in overload control (RFC 7339 5.1).
+    pub(crate) asks_for_overload: bool,
 }
 
 impl ReplyHead {
@@ -540,11 +552,14 @@ impl ReplyHead {
     pub(crate) fn of(request: &Request, source: SocketAddr) -> Self {
         let head = &request.head;
         let mut lines = Writer(Vec::with_capacity(512));
-        let mut first = true;
+        let (mut first, mut asks_for_overload) = (true, false);
         for via in head.headers.get_all(&Name::Via) {
             let value = via.value();
             if first {
-                lines.line("Via", &String::from_utf8_lossy(&stamp_via(&value, source)));
+                let stamped = stamp_via(&value, source);
+                let stamped = String::from_utf8_lossy(&stamped);
+                asks_for_overload = overload::is_asked(&stamped);
+                lines.line("Via", &stamped);
                 first = false;
             } else {
                 lines.line("Via", &String::from_utf8_lossy(&value));
@@ -565,6 +580,7 @@ impl ReplyHead {
             tagged: head.to.tag.is_some(),
             routes: Bytes::from(routes.0),
             sips: request.scheme == Scheme::Sips,
+            asks_for_overload,
         }
     }
 
@@ -573,10 +589,28 @@ impl ReplyHead {
         self.sips
     }
 
-    /// Begins a response; `tag` goes into To if the request had none there.
-    pub(crate) fn begin(&self, status: u16, phrase: &str, tag: Option<&str>) -> Writer {
+    /// Begins a response; `tag` goes into To if the request had none there, and the parameters of
+    /// overload control into the top Via.
+    pub(crate) fn begin(
+        &self,
+        overload: Option<&str>,
+        status: u16,
+        phrase: &str,
+        tag: Option<&str>,
+    ) -> Writer {
         let mut out = Writer::response(status, phrase);
-        out.lines(&self.lines);
+        let end = overload.and_then(|_| find(&self.lines, b"\r\n", 0));
+        match (overload, end.and_then(|end| self.lines.split_at_checked(end))) {
+            (Some(ours), Some((via, rest))) => {
+                let via = String::from_utf8_lossy(via);
+                let via = via.strip_prefix("Via: ").unwrap_or(&via);
+                out.line("Via", &overload::answer(via, ours));
+                out.lines(rest.get(2..).unwrap_or_default());
+            }
+            _ => {
+                out.lines(&self.lines);
+            }
+        }
         out.0.extend_from_slice(b"To: ");
         out.clean(&self.to);
         if let (false, Some(tag)) = (self.tagged, tag) {

@@ -7,24 +7,33 @@
     unreachable_pub
 )]
 
+mod accounts;
+mod authentication;
 mod between_trunks;
 mod calls;
+mod descriptions;
 mod dialogs;
+mod digits;
 mod flows;
 mod identity;
 mod model;
 mod net;
 mod numbers;
+mod overload;
 mod profiles;
 mod raw;
 mod redirect;
+mod registrar;
 mod registration;
 mod reliable;
 mod reliable_in;
 mod replaces;
 mod resilience;
 mod secure;
+mod sessions;
+mod targets;
 mod tcp;
+mod tls;
 mod transactions;
 mod transfer;
 mod web;

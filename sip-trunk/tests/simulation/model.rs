@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use call_model::{CallId, Cause};
-use sip_trunk::{Command, Event, RedirectPolicy, Reliable, Replacing, TransferTarget, Transfers, Transport};
+use call_model::{CallId, Cause, DtmfDigit};
+use sip_trunk::sdp::Srtp;
+use sip_trunk::trunk::profile::Modify;
+use sip_trunk::{
+    Command, Event, InfoDigits, RedirectPolicy, Reliable, Replacing, TransferTarget, Transfers, Transport,
+};
 
 use crate::net::{A_RTP, B_RTP, Dice, Pair, Weather, call_id, caller, media, number, trunk_name};
 
@@ -25,6 +29,11 @@ fn play(seed: u64, transport: Transport) {
             config.trunks[0].reliable_provisional =
                 [Reliable::Supported, Reliable::Required, Reliable::Off][policy];
             config.trunks[0].delayed_offer = seed % 4 == 3;
+            config.trunks[0].srtp = [Srtp::Never, Srtp::Preferred][seed as usize / [2, 5][side] % 2];
+            config.trunks[0].session_expires = (seed % 5 == 4).then_some(90);
+            config.trunks[0].modify = [Modify::ReInvite, Modify::Update][seed as usize / 7 % 2];
+            config.trunks[0].p_early_media = seed.is_multiple_of(3);
+            config.trunks[0].info_digits = Some(InfoDigits::Relay);
             config.trunks[0].transfers = Transfers::Accept;
         }
     });
@@ -59,7 +68,8 @@ fn play(seed: u64, transport: Transport) {
                 true => TransferTarget::Address(number("+442079460019")),
                 false => TransferTarget::Call(other),
             };
-            match dice.below(12) {
+            match dice.below(13) {
+                12 => Command::Dtmf { call, digit: DtmfDigit::from_char('5').unwrap(), duration_ms: 100 },
                 0 => Command::Ringing { call },
                 1 => Command::Progress { call, media: rtp },
                 2..=4 => Command::Answer { call, media: rtp },
@@ -161,6 +171,8 @@ fn mutated_messages_do_no_harm() {
     for seed in 0..40 {
         let mut dice = Dice::new(seed);
         let mut lab = Lab::with(|config| {
+            config.trunks[0].srtp = Srtp::Preferred;
+            config.trunks[0].p_early_media = true;
             let trunk = &mut config.trunks[0];
             (trunk.transfers, trunk.replacing) = (Transfers::Accept, Replacing::Both);
             trunk.redirects.policy = RedirectPolicy::SameHost;
@@ -170,8 +182,15 @@ fn mutated_messages_do_no_harm() {
         lab.command(0, Command::Answer { call, media: media(A_RTP) });
         lab.run_ms(20);
         let ok = lab.inbox(1).into_iter().find(|m| m.starts_with("SIP/2.0 200")).unwrap();
+        let secure = format!("{SDP}{}", crate::secure::TEAMS_KEY);
         let seeds = [
             reply(&invite, 183, "peer", CONTACT, SDP),
+            reply(&invite, 183, "key", &format!("{CONTACT}P-Early-Media: inactive\r\n"), &secure),
+            Ask::within(&ok, "INVITE", 6).body(&secure).text(),
+            Ask::within(&ok, "INFO", 7)
+                .body("Signal=5\r\nDuration=160\r\n")
+                .text()
+                .replace("/sdp", "/dtmf-relay"),
             reply(&invite, 183, "fork", &format!("{CONTACT}Require: 100rel\r\nRSeq: 1\r\n"), SDP),
             Ask::back(&invite, "UPDATE", 1).body(SDP).text(),
             Ask::invite().branch("rel").line("Require: 100rel").text(),

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use call_model::Cause;
-use sip_trunk::{Command, ConfigError, ConnectionId, Endpoint, Event, Listener, Transport};
+use sip_trunk::{
+    Command, CommandError, ConfigError, ConnectionId, Endpoint, Event, Listener, Transport, TrunkState,
+};
 
-use crate::net::{A, A_RTP, B, address, config, media};
-use crate::raw::{Ask, Lab, header};
+use crate::accounts::{PASSWORD, again, credentials, desk, lab_with, register};
+use crate::net::{A, A_RTP, B, address, call_id, caller, config, media, number, trunk_name};
+use crate::raw::{Ask, Lab, SDP, header, reply, status};
 
 fn web_lab(transport: Transport) -> (Lab, ConnectionId) {
     let mut lab = Lab::with(|config| {
@@ -95,4 +98,59 @@ fn a_trunk_cannot_be_called_by_websocket() {
     config.listeners.push(Listener { transport: Transport::Ws, local: address(A) });
     let refused = Endpoint::new(config, [0; 32], std::time::Instant::now(), 0);
     assert_eq!(refused.unwrap_err(), ConfigError::WebTarget("far".to_owned()));
+}
+
+// RFC 7118 5, RFC 5626 3.1, 5.3: who registers over a connection is called over it, as long as it lives;
+// the host of its Contact is no name to ask DNS for.
+#[test]
+fn a_telephone_that_registers_is_called_over_its_connection() {
+    for transport in [Transport::Tls, Transport::Ws, Transport::Wss] {
+        let mut lab = lab_with(|config| {
+            config.listeners.push(Listener { transport, local: address(A) });
+            config.accounts[0].transports = vec![transport];
+            config.dns = true;
+        });
+        let connection = lab.raw_connect_by(2, 45_000, address(A), transport);
+        lab.run_ms(20);
+        let first = of_browser(register(), transport);
+        lab.raw_write(2, connection, &first.text());
+        lab.run_ms(20);
+        let challenged = lab.inbox(2).concat();
+        let second = again(&first, 2);
+        let second = second.clone().line(&credentials(&challenged, &second, "200", PASSWORD, 1));
+        lab.raw_write(2, connection, &second.text());
+        lab.run_ms(20);
+        assert_eq!(status(&lab.inbox(2).concat()), 200);
+        // Longer than idle connections are kept.
+        lab.run(Duration::from_secs(1500));
+        let (state, account) = desk(&mut lab);
+        assert_eq!((state, account.contacts[0].transport), (TrunkState::Up, transport));
+        let invite = |n: u64| Command::Invite {
+            call: call_id(n),
+            trunk: trunk_name("desk"),
+            called: number("+442079460018"),
+            caller: caller("+12025550100"),
+            media: media(A_RTP),
+        };
+        lab.command(0, invite(1));
+        lab.run_ms(20);
+        let invited = lab.inbox(2).concat();
+        assert!(invited.starts_with("INVITE sip:bob@df7jal23ls0d.invalid;transport=ws "), "{invited}");
+        let contact = "Contact: <sip:bob@df7jal23ls0d.invalid;transport=ws>\r\n";
+        lab.raw_write(2, connection, &reply(&invited, 200, "t", contact, SDP));
+        lab.run_ms(20);
+        assert!(lab.inbox(2).concat().starts_with("ACK "));
+        lab.command(0, Command::Release { call: call_id(1), cause: Cause::NORMAL_CALL_CLEARING });
+        lab.run_ms(20);
+        let bye = lab.inbox(2).concat();
+        assert!(bye.starts_with("BYE sip:bob@"), "{bye}");
+        lab.raw_write(2, connection, &reply(&bye, 200, "t", "", ""));
+        lab.run_ms(20);
+        assert_eq!(lab.endpoint(0).poll_query(), None);
+        assert!(lab.dialled.is_empty());
+        lab.cut_all();
+        lab.run_ms(20);
+        assert_eq!(desk(&mut lab).0, TrunkState::Down);
+        assert_eq!(lab.try_command(0, invite(2)), Err(CommandError::NotRegistered));
+    }
 }

@@ -1,9 +1,12 @@
-//! The two kinds of leg: WebRTC towards the overlay, plain RTP towards a trunk.
+//! The two kinds of leg: WebRTC towards the overlay, RTP towards a trunk.
 
+mod buffers;
 pub mod rtp;
+mod security;
 pub mod webrtc;
 
-use std::sync::Arc;
+pub(crate) use buffers::Buffers;
+pub use buffers::Payload;
 
 /// What a packet of a leg carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,5 +31,5 @@ pub struct LegPacket {
     /// RTP synchronisation source.
     pub ssrc: u32,
     /// The payload without header and padding.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }

@@ -1,9 +1,11 @@
-//! The trunk leg: plain RTP and RTCP (RFC 3550) under a strict source rule.
+//! The trunk leg: RTP and RTCP (RFC 3550), plain or under SRTP keyed by signalling (RFC 3711,
+//! RFC 4568), under a strict source rule.
 //!
 //! A packet counts only if it comes from the very address and port that offer and answer named.
 //! Nothing is ever learned from a packet, so nothing that a stranger sends can move, copy or
 //! inject media (the class of attacks known as RTP Bleed). A second synchronisation source on the
-//! right address is let in only after [`SSRC_RUN`] packets in sequence.
+//! right address is let in only after [`SSRC_RUN`] packets in sequence, or at once if SRTP says that
+//! it is the other side's.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,12 +13,14 @@ use std::time::{Duration, Instant};
 use call_model::{Direction, LegMedia, MediaSecurity};
 
 use super::PayloadKind;
+use super::security::Security;
 use crate::bridge::Port;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
 use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, is_rtcp};
 use crate::seed::Seeded;
+use crate::srtp::{MAX_OVERHEAD, SrtpError};
 
 /// RTP clock of G.711, in Hz.
 pub const CLOCK_RATE: u32 = 8_000;
@@ -53,11 +57,15 @@ pub enum Refusal {
     Ssrc,
     /// Its SSRC is our own: a loop.
     Loop,
+    /// It is not protected as was negotiated, or forged (RFC 3711 3.3).
+    Unauthentic,
+    /// It has come before, or is too old to tell (RFC 3711 3.3.2).
+    Replayed,
 }
 
 impl Refusal {
     /// Every refusal, in the order of [`RtpCounters::refused`].
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 10] = [
         Refusal::NotNegotiated,
         Refusal::Source,
         Refusal::Malformed,
@@ -66,6 +74,8 @@ impl Refusal {
         Refusal::Payload,
         Refusal::Ssrc,
         Refusal::Loop,
+        Refusal::Unauthentic,
+        Refusal::Replayed,
     ];
 
     /// Returns the refusal as a metric label.
@@ -79,6 +89,8 @@ impl Refusal {
             Refusal::Payload => "payload",
             Refusal::Ssrc => "ssrc",
             Refusal::Loop => "loop",
+            Refusal::Unauthentic => "unauthentic",
+            Refusal::Replayed => "replayed",
         }
     }
 }
@@ -98,6 +110,8 @@ pub struct RtpCounters {
     pub held: u64,
     /// Times that a new SSRC was believed.
     pub ssrc_changes: u64,
+    /// Packets not sent because the SRTP key had protected as many as it may (RFC 3711 9.2).
+    pub expired: u64,
     refused: [u64; Refusal::ALL.len()],
 }
 
@@ -126,9 +140,19 @@ pub enum Received<'a> {
     Nothing,
 }
 
+/// What [`Received`] will be, while the packet is still being looked at.
+#[derive(Clone, Copy)]
+enum Content {
+    Audio,
+    ComfortNoise,
+    TelephoneEvent,
+    Nothing,
+}
+
 /// One leg towards a trunk. Sans-IO.
 pub struct RtpLeg {
     media: Option<LegMedia>,
+    security: Option<Security>,
     sender: RtpSender,
     statistics: ReceiverStatistics,
     cname: Cname,
@@ -136,10 +160,12 @@ pub struct RtpLeg {
     random: Seeded,
     report_at: Option<Instant>,
     pinned: Option<u32>,
+    /// The source that was pinned before: what of it comes late is not believed at once again.
+    former: Option<u32>,
     candidate: Option<(u32, u16, u8)>,
     round_trip: Option<Duration>,
     counters: RtpCounters,
-    packet: [u8; HEADER_LEN + MAX_PAYLOAD],
+    packet: [u8; HEADER_LEN + MAX_PAYLOAD + MAX_OVERHEAD],
 }
 
 /// Receives what a leg sends: port, destination, bytes.
@@ -151,6 +177,7 @@ impl RtpLeg {
         let mut seeds = Seeded::new(seed);
         Self {
             media: None,
+            security: None,
             sender: RtpSender::new(seeds.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             cname: Cname::new(seeds.next_u64()),
@@ -158,20 +185,22 @@ impl RtpLeg {
             random: seeds,
             report_at: None,
             pinned: None,
+            former: None,
             candidate: None,
             round_trip: None,
             counters: RtpCounters::default(),
-            packet: [0; HEADER_LEN + MAX_PAYLOAD],
+            packet: [0; HEADER_LEN + MAX_PAYLOAD + MAX_OVERHEAD],
         }
     }
 
-    /// Sets what was negotiated, the first time or anew. A new remote address unpins the SSRC.
+    /// Sets what was negotiated, the first time or anew. A new remote address unpins the SSRC. New
+    /// SRTP keys count from the next packet on; rollover counters are kept (RFC 3711 3.3.1).
     /// On an error everything stays as it was.
     pub fn set_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
         if Law::of(media.codec).is_none() {
             return Err(MediaError::TrunkMedia("codec is not G.711"));
         }
-        if media.security != MediaSecurity::None {
+        if media.security == MediaSecurity::DtlsSrtp {
             return Err(MediaError::TrunkMedia("security"));
         }
         if !(10..=MAX_PACKET_TIME_MS).contains(&media.packet_time_ms)
@@ -195,7 +224,14 @@ impl RtpLeg {
         }
         if self.media.as_ref().is_none_or(|old| old.remote_rtp != media.remote_rtp) {
             self.pinned = None;
+            self.former = None;
             self.candidate = None;
+        }
+        if let MediaSecurity::Sdes(keys) = &media.security {
+            match &mut self.security {
+                Some(security) => security.set_keys(keys),
+                None => self.security = Some(Security::new(keys)),
+            }
         }
         if self.report_at.is_none() {
             self.report_at = Some(now + self.report_interval() / 2);
@@ -226,7 +262,7 @@ impl RtpLeg {
 
     /// Takes a datagram that came on the RTP or the RTCP port.
     pub fn handle_datagram<'a>(
-        &mut self,
+        &'a mut self,
         now: Instant,
         port: Port,
         source: SocketAddr,
@@ -237,31 +273,56 @@ impl RtpLeg {
             Port::Rtp => self.receive_rtp(now, source, datagram),
             Port::Rtcp => self.receive_rtcp(now, source, datagram),
         };
-        if let Err(refusal) = result {
-            self.counters.refused[refusal as usize] += 1;
-        }
-        result
+        let (content, length) =
+            result.inspect_err(|&refusal| self.counters.refused[refusal as usize] += 1)?;
+        let packet =
+            |leg: &'a Self| RtpPacket::parse(leg.plain(datagram, length)).map_err(|_| Refusal::Malformed);
+        Ok(match content {
+            Content::Audio => Received::Audio(packet(self)?),
+            Content::ComfortNoise => Received::ComfortNoise(packet(self)?),
+            Content::TelephoneEvent => Received::TelephoneEvent(packet(self)?),
+            Content::Nothing => Received::Nothing,
+        })
     }
 
-    fn receive_rtp<'a>(
+    /// Checks that a datagram came from where it must, takes SRTP off it and returns its length.
+    fn open(&mut self, source: SocketAddr, datagram: &[u8], rtcp: bool) -> Result<usize, Refusal> {
+        let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
+        let expected = if rtcp { media.remote_rtcp.unwrap_or(media.remote_rtp) } else { media.remote_rtp };
+        if !same_address(source, expected) {
+            return Err(Refusal::Source);
+        }
+        match &mut self.security {
+            Some(security) if is_secured(media) => security.unprotect(datagram, rtcp),
+            _ => Ok(datagram.len()),
+        }
+    }
+
+    /// Returns what [`open`](Self::open) made of a datagram.
+    fn plain<'a>(&'a self, datagram: &'a [u8], length: usize) -> &'a [u8] {
+        match &self.security {
+            Some(security) if self.media.as_ref().is_some_and(is_secured) => security.plain(length),
+            _ => datagram,
+        }
+    }
+
+    fn receive_rtp(
         &mut self,
         now: Instant,
         source: SocketAddr,
-        datagram: &'a [u8],
-    ) -> Result<Received<'a>, Refusal> {
+        datagram: &[u8],
+    ) -> Result<(Content, usize), Refusal> {
+        let length = self.open(source, datagram, false)?;
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
-        if !same_address(source, media.remote_rtp) {
-            return Err(Refusal::Source);
-        }
-        let packet = RtpPacket::parse(datagram).map_err(|_| Refusal::Malformed)?;
+        let packet = RtpPacket::parse(self.plain(datagram, length)).map_err(|_| Refusal::Malformed)?;
         let payload_type = packet.payload_type();
         let event = media.telephone_event.filter(|event| event.clock_rate == CLOCK_RATE);
-        let received = if payload_type == media.receive_payload_type {
-            Received::Audio(packet)
+        let content = if payload_type == media.receive_payload_type {
+            Content::Audio
         } else if event.is_some_and(|event| event.receive_payload_type == payload_type) {
-            Received::TelephoneEvent(packet)
+            Content::TelephoneEvent
         } else if payload_type == COMFORT_NOISE_PAYLOAD_TYPE {
-            Received::ComfortNoise(packet)
+            Content::ComfortNoise
         } else {
             return Err(Refusal::PayloadType);
         };
@@ -270,16 +331,18 @@ impl RtpLeg {
         }
         if !media.direction.receives() {
             self.counters.held += 1;
-            return Ok(Received::Nothing);
+            return Ok((Content::Nothing, length));
         }
-        self.check_ssrc(packet.ssrc(), packet.sequence())?;
-        self.statistics.receive(now, packet.ssrc(), packet.sequence(), packet.timestamp());
+        let (ssrc, sequence, timestamp) = (packet.ssrc(), packet.sequence(), packet.timestamp());
+        let authentic = is_secured(media);
+        self.check_ssrc(ssrc, sequence, authentic)?;
+        self.statistics.receive(now, ssrc, sequence, timestamp);
         self.counters.received += 1;
-        Ok(received)
+        Ok((content, length))
     }
 
-    /// RFC 3550 8.2 and A.1.
-    fn check_ssrc(&mut self, ssrc: u32, sequence: u16) -> Result<(), Refusal> {
+    /// RFC 3550 8.2 and A.1. What SRTP has authenticated needs no run.
+    fn check_ssrc(&mut self, ssrc: u32, sequence: u16, authentic: bool) -> Result<(), Refusal> {
         if ssrc == self.sender.ssrc() {
             return Err(Refusal::Loop);
         }
@@ -293,11 +356,13 @@ impl RtpLeg {
                     }
                     _ => 1,
                 };
-                if run < SSRC_RUN {
+                let believed = authentic && self.former != Some(ssrc);
+                if run < SSRC_RUN && !believed {
                     self.candidate = Some((ssrc, sequence, run));
                     return Err(Refusal::Ssrc);
                 }
                 self.candidate = None;
+                self.former = self.pinned;
                 self.pinned = Some(ssrc);
                 self.counters.ssrc_changes += 1;
             }
@@ -305,19 +370,20 @@ impl RtpLeg {
         Ok(())
     }
 
-    fn receive_rtcp<'a>(
+    fn receive_rtcp(
         &mut self,
         now: Instant,
         source: SocketAddr,
         datagram: &[u8],
-    ) -> Result<Received<'a>, Refusal> {
-        let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
-        if !same_address(source, media.remote_rtcp.unwrap_or(media.remote_rtp)) {
-            return Err(Refusal::Source);
-        }
-        let packets = rtcp::parse(datagram).map_err(|_| Refusal::MalformedRtcp)?;
+    ) -> Result<(Content, usize), Refusal> {
+        let length = self.open(source, datagram, true)?;
+        let plain = match &self.security {
+            Some(security) if self.media.as_ref().is_some_and(is_secured) => security.plain(length),
+            _ => datagram,
+        };
+        let packets = rtcp::parse(plain).map_err(|_| Refusal::MalformedRtcp)?;
         let own = self.sender.ssrc();
-        let ntp = self.ntp(now);
+        let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
         for packet in packets {
             let blocks = match packet {
                 RtcpPacket::SenderReport { ssrc, info, blocks } => {
@@ -334,7 +400,7 @@ impl RtpLeg {
             }
         }
         self.counters.rtcp_received += 1;
-        Ok(Received::Nothing)
+        Ok((Content::Nothing, length))
     }
 
     /// Sends a payload, unless hold or the lack of a negotiation forbids. `media_time` is in ticks
@@ -389,13 +455,28 @@ impl RtpLeg {
                 _ => return false,
             },
         };
-        let Some(packet) = self.packet.get_mut(..HEADER_LEN + payload.len()) else { return false };
+        if payload.len() > MAX_PAYLOAD {
+            return false;
+        }
+        let mut length = HEADER_LEN + payload.len();
+        let packet = &mut self.packet[..length];
         packet[HEADER_LEN..].copy_from_slice(payload);
         if header(&mut self.sender, payload_type, packet).is_err() {
             return false;
         }
+        if let Some(security) = self.security.as_mut().filter(|_| is_secured(media)) {
+            match security.outgoing.protect_rtp(&mut self.packet, length) {
+                Ok(protected) => length = protected,
+                // A copy of a packet that went out, or one that nobody would wait for (RFC 3711 9.1).
+                Err(SrtpError::Replayed | SrtpError::TooOld) => return true,
+                Err(_) => {
+                    self.counters.expired += 1;
+                    return false;
+                }
+            }
+        }
         self.counters.sent += 1;
-        emit(Port::Rtp, media.remote_rtp, packet);
+        emit(Port::Rtp, media.remote_rtp, &self.packet[..length]);
         true
     }
 
@@ -437,11 +518,19 @@ impl RtpLeg {
             cname: self.cname.as_str(),
             bye,
         };
-        let mut buffer = [0; RTCP_BUFFER];
-        if let Ok(length) = report.write(&mut buffer) {
-            self.counters.rtcp_sent += 1;
-            emit(port, destination, &buffer[..length]);
+        let mut buffer = [0; RTCP_BUFFER + MAX_OVERHEAD];
+        let Ok(mut length) = report.write(&mut buffer[..RTCP_BUFFER]) else { return };
+        if let Some(security) = self.security.as_mut().filter(|_| is_secured(media)) {
+            match security.outgoing.protect_rtcp(&mut buffer, length) {
+                Ok(protected) => length = protected,
+                Err(_) => {
+                    self.counters.expired += 1;
+                    return;
+                }
+            }
         }
+        self.counters.rtcp_sent += 1;
+        emit(port, destination, &buffer[..length]);
     }
 
     /// RFC 3550 6.2: half to one and a half of the mean.
@@ -468,6 +557,10 @@ impl RtpLeg {
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
+}
+
+fn is_secured(media: &LegMedia) -> bool {
+    matches!(media.security, MediaSecurity::Sdes(_))
 }
 
 /// Compares addresses, with IPv4 mapped into IPv6 taken for what it is.

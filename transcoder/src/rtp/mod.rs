@@ -150,6 +150,11 @@ impl<'a> RtpPacket<'a> {
         &self.bytes[self.payload_start..self.payload_end]
     }
 
+    /// Returns where in the packet the payload is.
+    pub(crate) fn payload_range(&self) -> std::ops::Range<usize> {
+        self.payload_start..self.payload_end
+    }
+
     fn word(&self, at: usize) -> u32 {
         u32::from_be_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
     }

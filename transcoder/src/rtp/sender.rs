@@ -43,6 +43,13 @@ impl RtpSender {
         }
     }
 
+    /// Starts a stream of a source that was announced before. Its media times are RTP timestamps. The
+    /// source is random, so the first sequence number is taken from it.
+    pub fn for_source(ssrc: u32) -> Self {
+        let sequence = (ssrc & 0x7fff) as u16;
+        Self { ssrc, sequence, timestamp_base: 0, packets: 0, octets: 0, last: None }
+    }
+
     /// Writes the header of the next packet into `out[..12]`; its `payload_len` octets belong
     /// right behind. `media_time` is the first sample's time since the stream began, in ticks.
     ///

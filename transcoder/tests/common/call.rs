@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, TelephoneEvent};
+use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, TelephoneEvent};
 use transcoder::codec::g711::Law;
 use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use transcoder::rtp::{HEADER_LEN, RtpPacket, RtpSender, is_rtcp};
+use transcoder::srtp::{MAX_OVERHEAD, SrtpReceiver, SrtpSender};
 use transcoder::{
     Bridge, BridgeConfig, BridgeEvent, DtlsIdentity, Outgoing, Phone, PhoneConfig, PhoneEvent, Port,
     WebRtcConfig, WebRtcLeg,
@@ -28,6 +29,7 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
         codec,
         send_payload_type: payload_type,
         receive_payload_type: payload_type,
+        also_receives: Vec::new(),
         telephone_event: Some(TelephoneEvent {
             send_payload_type: 101,
             receive_payload_type: 96,
@@ -56,6 +58,9 @@ pub struct Pbx {
     pub digits: Vec<(DtmfDigit, u16)>,
     pub rtcp: Vec<Vec<u8>>,
     pub last_packet: Vec<u8>,
+    /// Packets that SRTP did not let in.
+    pub unauthentic: u64,
+    security: Option<(SrtpSender, SrtpReceiver)>,
     sender: RtpSender,
     dtmf_in: DtmfReceiver,
     dtmf_out: DtmfSender,
@@ -64,7 +69,35 @@ pub struct Pbx {
 }
 
 impl Pbx {
+    /// Speaks SRTP from now on, or goes on with other keys.
+    pub fn set_keys(&mut self, send: &SrtpKey, receive: &SrtpKey) {
+        let receive = std::slice::from_ref(receive);
+        match &mut self.security {
+            Some((sender, receiver)) => {
+                sender.rekey(send);
+                receiver.rekey(receive);
+            }
+            None => self.security = Some((SrtpSender::new(send), SrtpReceiver::new(receive))),
+        }
+    }
+
     fn receive(&mut self, now: Instant, bytes: &[u8]) {
+        let mut copy = bytes.to_vec();
+        let bytes = match &mut self.security {
+            Some((_, receiver)) => {
+                let plain = if is_rtcp(bytes) {
+                    receiver.unprotect_rtcp(&mut copy)
+                } else {
+                    receiver.unprotect_rtp(&mut copy)
+                };
+                let Ok(plain) = plain else {
+                    self.unauthentic += 1;
+                    return;
+                };
+                &*plain
+            }
+            None => bytes,
+        };
         if is_rtcp(bytes) {
             self.rtcp.push(bytes.to_vec());
             return;
@@ -112,6 +145,14 @@ impl Pbx {
                 .write_header(now, self.payload_type, time == 0, time, self.packet_samples, &mut packet)
                 .unwrap();
             packets.push(packet);
+        }
+        if let Some((sender, _)) = &mut self.security {
+            for packet in &mut packets {
+                let length = packet.len();
+                packet.resize(length + MAX_OVERHEAD, 0);
+                let length = sender.protect_rtp(packet, length).unwrap();
+                packet.truncate(length);
+            }
         }
         self.last_packet = packets[packets.len() - 1].clone();
         packets
@@ -207,6 +248,8 @@ impl Call {
             digits: Vec::new(),
             rtcp: Vec::new(),
             last_packet: Vec::new(),
+            unauthentic: 0,
+            security: None,
             sender: RtpSender::new(options.seed + 2),
             dtmf_in: DtmfReceiver::new(8000),
             dtmf_out: DtmfSender::new(8000),

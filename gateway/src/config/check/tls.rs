@@ -62,14 +62,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads `auth` and `tls` of a trunk. Certificates are for the host of the target where nothing is
+    /// Reads `auth` and `tls` of a trunk, which may be called by TLS or not. Certificates are for the host of the target where nothing is
     /// written.
     pub(super) fn trunk_tls(
         &self,
         at: &str,
         auth: Option<&str>,
         raw: Option<shape::TrunkTls>,
-        transport: Transport,
+        calls_by_tls: bool,
         host: &str,
     ) -> Checked<Option<TrunkTls>> {
         let key = |name: &str| format!("{at}.tls.{name}");
@@ -81,7 +81,7 @@ impl Check<'_> {
                 return self.error(format!("{at}.auth"), format!("\"{other}\" is no choice"), remedy);
             }
         };
-        if raw.is_none() && !mutual && transport != Transport::Tls {
+        if raw.is_none() && !mutual && !calls_by_tls {
             return Ok(None);
         }
         let raw = raw.unwrap_or_default();

@@ -1,19 +1,20 @@
 //! The `[[trunks]]` entries.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use call_model::{Codec, Number, TrunkName};
-use sip_trunk::Reliable;
 use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::{NumberFormat, NumberRules, NumberRulesError};
 use sip_trunk::trunk::profile::Profile;
+use sip_trunk::trunk::resolve::{Destination, Domain, Host, Service};
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
+use sip_trunk::{Reliable, Transport};
 
 use super::{Check, Checked};
 use crate::config::{Sip, Trunk, shape};
@@ -21,6 +22,14 @@ use crate::config::{Sip, Trunk, shape};
 /// The longest a call may ring: the overlay's sessions and the SIP side's incoming calls give up
 /// after that themselves.
 const LONGEST_RING_S: i64 = 180;
+
+/// What `target` says.
+struct Target {
+    transport: Transport,
+    target: SocketAddr,
+    destination: Option<Destination>,
+    host: String,
+}
 
 impl Check<'_> {
     pub(super) fn trunks(&self, raw: Vec<shape::Trunk>, sip: Option<&Sip>) -> Checked<Vec<Trunk>> {
@@ -34,9 +43,24 @@ impl Check<'_> {
                 return self.error(format!("{at}.name"), problem, "give each trunk a name of its own");
             }
             let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice());
-            let reachable = listeners.iter().any(|(transport, listener)| {
-                *transport == trunk.transport && listener.is_ipv4() == trunk.target.is_ipv4()
-            });
+            self.account_fits(&format!("{at}.account"), &trunk, &trunks, sip)?;
+            let targets = || [trunk.target].into_iter().chain(trunk.backups.iter().copied());
+            let reachable = match &trunk.destination {
+                _ if trunk.account.is_some() => true,
+                Some(name) => {
+                    let service = name.service;
+                    listeners.iter().any(|(transport, _)| match service {
+                        Some(_) => Service::of(*transport) == service,
+                        None => !transport.is_web(),
+                    })
+                }
+                None => targets().all(|target| {
+                    let fits = |(transport, listener): &(Transport, SocketAddr)| {
+                        *transport == trunk.transport && listener.is_ipv4() == target.is_ipv4()
+                    };
+                    listeners.iter().any(fits)
+                }),
+            };
             if !reachable {
                 let family = if trunk.target.is_ipv4() { "IPv4" } else { "IPv6" };
                 let problem =
@@ -74,17 +98,60 @@ impl Check<'_> {
         let name: TrunkName =
             self.parsed(&key("name"), &raw.name, "write a short name such as \"carrier-1\"")?;
         let profile = raw.profile.as_deref().map(|text| self.profile(&key("profile"), text)).transpose()?;
-        let (transport, host_port) = self.transport(&key("target"), &raw.target)?;
-        if transport.is_web() {
+        let account = raw.account.map(|raw| self.account(&key("account"), raw, &name)).transpose()?;
+        let Target { transport, target, destination, host } = match (&account, &raw.target) {
+            (None, Some(text)) => self.target(&key("target"), text)?,
+            // Where it registers from is not known before.
+            (Some(account), None) => Target {
+                transport: account.transports.first().copied().unwrap_or(Transport::Udp),
+                target: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                destination: None,
+                host: account.realm.clone(),
+            },
+            (None, None) => {
+                let remedy =
+                    "add target = \"udp:HOST:PORT\", or account = { ... } for one that registers here";
+                return self.error(key("name"), "no target", remedy);
+            }
+            (Some(_), Some(_)) => {
+                let remedy = "leave it out: the trunk is where it registered from";
+                return self.error(key("target"), "an account beside it", remedy);
+            }
+        };
+        if transport.is_web() && account.is_none() {
             let remedy = "only its client opens a WebSocket: write udp:, tcp: or tls:";
             return self.error(key("target"), "a trunk cannot be called by WebSocket", remedy);
         }
-        let (target, host) = self.target(&key("target"), host_port, transport.default_port())?;
-        let tls = self.trunk_tls(at, raw.auth.as_deref(), raw.tls, transport, &host)?;
+        let written = [
+            ("sources", raw.sources.is_some()),
+            ("register", raw.register.is_some()),
+            ("listener", raw.listener.is_some()),
+            ("backup_targets", raw.backup_targets.is_some()),
+            ("auth", raw.auth.is_some()),
+            ("tls", raw.tls.is_some()),
+        ];
+        if let Some((name, _)) = written.into_iter().find(|(_, written)| account.is_some() && *written) {
+            let remedy = "leave it out: the trunk is where it registered from";
+            return self.error(key(name), "an account beside it", remedy);
+        }
+        let backups = self.backups(&key("backup_targets"), raw.backup_targets, destination.is_some())?;
+        // What a name leads to without saying how may be TLS (RFC 3263 4.1).
+        let calls_by_tls =
+            transport == Transport::Tls || destination.as_ref().is_some_and(|d| d.service.is_none());
+        let tls = match &account {
+            None => self.trunk_tls(at, raw.auth.as_deref(), raw.tls, calls_by_tls, &host)?,
+            Some(_) => None,
+        };
         let by_certificate = tls.as_ref().is_some_and(|tls| !tls.names.is_empty());
         let sources = match raw.sources {
-            None if by_certificate => Vec::new(),
-            None => vec![target.ip()],
+            // Where a name leads, or who registers, is known later; the endpoint takes it for a source then.
+            None if by_certificate || destination.is_some() || account.is_some() => Vec::new(),
+            None => [target].iter().chain(&backups).map(SocketAddr::ip).fold(Vec::new(), |mut known, ip| {
+                if !known.contains(&ip) {
+                    known.push(ip);
+                }
+                known
+            }),
             Some(list) => list
                 .iter()
                 .map(|text| self.parsed(&key("sources"), text, "write IP addresses"))
@@ -145,8 +212,28 @@ impl Check<'_> {
         Ok(Trunk {
             credentials: self.credentials(at, raw.username, raw.password_file, raw.realm)?,
             name,
+            account,
             transport,
             target,
+            destination,
+            backups,
+            target_timeout: self.seconds(
+                &key("target_timeout_s"),
+                raw.target_timeout_s,
+                seconds(
+                    profile.as_ref().map(|profile| profile.target_timeout).or(Some(Duration::from_secs(8))),
+                ),
+                1..=32,
+            )?,
+            failover_limit: self.seconds(&key("failover_limit_s"), raw.failover_limit_s, 40, 1..=120)?,
+            max_call_rate: raw
+                .max_calls_per_second
+                .map(|rate| self.within(&key("max_calls_per_second"), Some(rate), rate, 1..=10_000))
+                .transpose()?
+                .map(|rate| rate as u32),
+            overload_control: raw
+                .overload_control
+                .unwrap_or_else(|| profile.as_ref().is_some_and(|profile| profile.overload_control)),
             sources,
             codecs,
             packet_time_ms: packet_time_ms as u16,
@@ -252,22 +339,49 @@ impl Check<'_> {
 
     /// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Returns the address, and the host as
     /// it stands in a request URI.
-    fn target(&self, key: &str, text: &str, port: u16) -> Checked<(SocketAddr, String)> {
+    /// An address, or a name: with a port it is looked up as a host, without one by SRV, and without a
+    /// transport (`sip:`) by NAPTR first (RFC 3263 4).
+    fn target(&self, key: &str, text: &str) -> Checked<Target> {
+        let (transport, text) = match text.strip_prefix("sip:") {
+            Some(rest) => (None, rest),
+            None => self.transport(key, text).map(|(transport, rest)| (Some(transport), rest))?,
+        };
         if text.matches(':').count() > 1 && !text.starts_with('[') {
             let remedy = "write an IPv6 address in brackets, such as \"udp:[2001:db8::10]:5060\"";
             return self.error(key, format!("\"{text}\" does not tell address and port apart"), remedy);
         }
         let bare = text.ends_with(']') || !text.contains(':');
-        let with_port = if bare { format!("{text}:{port}") } else { text.to_owned() };
-        let resolved = with_port.to_socket_addrs().ok().and_then(|mut found| found.next());
-        match (resolved, with_port.rsplit_once(':')) {
-            (Some(target), Some((host, _))) if target.port() != 0 => Ok((target, host.to_owned())),
+        let usual = transport.unwrap_or(Transport::Udp).default_port();
+        let with_port = if bare { format!("{text}:{usual}") } else { text.to_owned() };
+        let (host, port) = with_port.rsplit_once(':').unwrap_or((&with_port, ""));
+        let (address, port) = (with_port.parse::<SocketAddr>(), port.parse::<u16>().unwrap_or(0));
+        match (address, host.parse::<Domain>()) {
+            (Ok(target), _) if port != 0 => {
+                let transport = transport.unwrap_or(Transport::Udp);
+                Ok(Target { transport, target, destination: None, host: host.to_owned() })
+            }
+            (Err(_), Ok(name)) if port != 0 => {
+                let service = transport.and_then(Service::of);
+                let named = Destination { host: Host::Name(name), port: (!bare).then_some(port), service };
+                let target = SocketAddr::from(([0, 0, 0, 0], port));
+                let transport = transport.unwrap_or(Transport::Udp);
+                Ok(Target { transport, target, destination: Some(named), host: host.to_owned() })
+            }
             _ => {
-                let remedy =
-                    "write TRANSPORT:HOST:PORT with a host that resolves, such as \"udp:192.0.2.10:5060\"";
+                let remedy = "write TRANSPORT:HOST:PORT with an address or a name, such as \"udp:192.0.2.10:5060\", or \"udp:sip.example.com\" for a name with SRV records";
                 self.error(key, format!("\"{text}\" is no reachable host"), remedy)
             }
         }
+    }
+
+    fn backups(&self, key: &str, raw: Option<Vec<String>>, named: bool) -> Checked<Vec<SocketAddr>> {
+        let raw = raw.unwrap_or_default();
+        if named && !raw.is_empty() {
+            let remedy = "leave it out, or write the target as an address";
+            return self.error(key, "the target is a name: DNS says what is tried after it", remedy);
+        }
+        let remedy = "write addresses with ports, such as \"192.0.2.11:5060\"";
+        raw.iter().map(|text| self.parsed(key, text, remedy)).collect()
     }
 
     // RFC 3325 7: what identity headers say counts between those who trust each other only.

@@ -90,8 +90,11 @@ impl TlsStore {
     }
 
     pub(super) fn of(sip: Option<&Sip>, trunks: &[Trunk]) -> Result<Self, TlsFileError> {
+        let speaks = sip.is_some_and(|sip| sip.listen.iter().any(|(t, _)| *t == Transport::Tls));
         let towards = |(index, trunk): (usize, &Trunk)| {
-            let tls = trunk.tls.clone().filter(|_| trunk.transport == Transport::Tls)?;
+            let open = trunk.destination.as_ref().is_some_and(|named| named.service.is_none());
+            let called = trunk.transport == Transport::Tls || open && speaks;
+            let tls = trunk.tls.clone().filter(|_| called)?;
             Some((trunk.name.clone(), format!("trunks[{index}].tls"), tls))
         };
         let listener = sip.and_then(|sip| sip.tls.clone());

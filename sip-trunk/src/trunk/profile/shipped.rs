@@ -39,6 +39,8 @@ const PLAIN: Profile = Profile {
     packet_time_ms: 20,
     options_interval: MINUTE,
     retry: DEFAULT_RETRY,
+    target_timeout: Duration::from_secs(8),
+    overload_control: false,
     largest_datagram: 1300,
     t38: false,
     refer: false,

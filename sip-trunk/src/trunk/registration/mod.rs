@@ -12,7 +12,8 @@ use bytes::Bytes;
 pub use config::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 pub(crate) use keep::is_stun;
 
-use self::binding::{Binding, agreed_keep_alive, seconds};
+pub(super) use self::binding::seconds;
+use self::binding::{Binding, agreed_keep_alive};
 use self::keep::{Flow, Keep, spread};
 use super::numbers::raw_user;
 use super::{Trunk, TrunkConfig};
@@ -37,6 +38,10 @@ const BACK_OFF_MAX: u64 = 1800;
 const STABLE: Duration = Duration::from_secs(120);
 /// The longest that Retry-After is obeyed: what asks for more would be giving up.
 const RETRY_AFTER_MAX: u32 = 3600;
+/// While the name of the trunk leads nowhere, there is nobody to ask.
+const NO_TARGET: Duration = Duration::from_secs(5);
+/// How soon the next target is asked after one that failed.
+const NEXT_TARGET_MS: (u64, u64) = (100, 1000);
 /// How often one try is repeated, for whatever reason: challenges, intervals, extensions.
 const REPEATS_MAX: u8 = 6;
 /// The shortest time between two refreshes, however short a time is granted.
@@ -63,6 +68,8 @@ pub(crate) struct Registrar {
     expires: u32,
     /// Tries in a row that failed.
     failures: u32,
+    /// Targets in a row that were left for another.
+    moves: usize,
     /// Since when no try failed and no flow was lost.
     up_since: Option<Instant>,
     /// The REGISTER under way, and whether it asks for more than the end.
@@ -96,6 +103,7 @@ impl Registrar {
             repeats: 0,
             expires: u32::try_from(config.expires.as_secs()).unwrap_or(EXPIRES_MAX),
             failures: 0,
+            moves: 0,
             up_since: None,
             pending: None,
             wanted: true,
@@ -278,14 +286,34 @@ pub(crate) fn on_timer(core: &mut Core, index: usize, at: Instant) {
     settle(core, index);
 }
 
+/// The name of the trunk leads somewhere at last.
+pub(crate) fn target_found(core: &mut Core, index: usize) {
+    let Some(registrar) = registrar(&mut core.trunks, index) else { return };
+    if registrar.pending.is_none() && !registrar.answered && registrar.next.is_some() {
+        registrar.next =
+            Some(core.io.now + Duration::from_millis(core.io.random.between(0, NEXT_TARGET_MS.1)));
+        registrar.arm(&mut core.io.timers, index);
+    }
+}
+
 /// Sends REGISTER: over the registered flow while it lives, else over a new one.
 fn send(core: &mut Core, index: usize) {
     let Some(trunk) = core.trunks.get_mut(index) else { return };
-    let (transport, local) = (trunk.config.transport, trunk.config.local);
+    let (mut transport, local) = (trunk.config.transport, trunk.config.local);
     let transfers = trunk.config.transfers;
     let Some(registrar) = &mut trunk.registrar else { return };
     registrar.next = None;
-    let flow = registrar.flow().or_else(|| core.io.path(transport, registrar.remote, local));
+    let mut flow = registrar.flow();
+    if registrar.config.registrar.is_none() {
+        // It follows the target that lives (RFC 3263 4.3).
+        let Some(best) = trunk.targets.best(core.io.now, registrar.remote) else {
+            registrar.next = Some(core.io.now + NO_TARGET);
+            return;
+        };
+        (transport, registrar.remote) = best;
+        flow = flow.filter(|path| path.remote == registrar.remote);
+    }
+    let flow = flow.or_else(|| core.io.path(transport, registrar.remote, local));
     let Some(path) = flow else {
         registrar.next = Some(core.io.now + Duration::from_secs(BACK_OFF_MAX));
         return;
@@ -379,6 +407,7 @@ fn succeed(core: &mut Core, index: usize, response: &Response, path: Path, wante
     let (now, random) = (core.io.now, &mut core.io.random);
     registrar.last_status = Some(response.status);
     registrar.answered = true;
+    registrar.moves = 0;
     if !wanted {
         registrar.failures = 0;
         registrar.next = registrar.wanted.then_some(now);
@@ -437,6 +466,17 @@ fn fail(core: &mut Core, index: usize, response: Option<&Response>, wanted: bool
         registrar.next = registrar.wanted.then_some(now);
         return unbind(core, index);
     }
+    // RFC 3263 4.3: where another target is in better standing, it is asked first.
+    let silent = status.is_none_or(|s| s == 408 || s == 503);
+    let followed = registrar.config.registrar.is_none() && registrar.wanted && silent;
+    let best = trunk.targets.best(now, registrar.remote).map(|(_, remote)| remote);
+    if followed && registrar.moves + 1 < trunk.targets.len() && best != Some(registrar.remote) {
+        registrar.moves += 1;
+        let (from, to) = NEXT_TARGET_MS;
+        registrar.next = Some(now + Duration::from_millis(random.between(from, to)));
+        return;
+    }
+    registrar.moves = 0;
     let before = if registrar.was_stable(now) { 0 } else { registrar.failures };
     registrar.failures = before.saturating_add(1);
     if matches!(status, Some(401 | 407)) {

@@ -59,7 +59,13 @@ fn libopus_calls_these_loops() {
         return;
     }
     unsafe extern "C" {
-        fn silk_warped_autocorrelation_FLP(c: *mut f32, w: *const f32, warping: f32, length: c_int, order: c_int);
+        fn silk_warped_autocorrelation_FLP(
+            c: *mut f32,
+            w: *const f32,
+            warping: f32,
+            length: c_int,
+            order: c_int,
+        );
     }
     let theirs = silk_warped_autocorrelation_FLP as *const ();
     let called = theirs == __wrap_silk_warped_autocorrelation_FLP as *const ();

@@ -1,9 +1,17 @@
 //! The overlay leg: ICE or ICE-lite (RFC 8445), DTLS-SRTP (RFC 5764), Opus (RFC 7587) and
-//! telephone events at 48000 Hz (RFC 4733) on one UDP address, through str0m in RTP mode.
+//! telephone events at 48000 Hz (RFC 4733) on one UDP address.
+//!
+//! Session descriptions, ICE and DTLS are str0m's. RTP and RTCP are not: a voice packet touches
+//! nothing but `media`, with the keys that `dtls` took out of str0m.
 //!
 //! str0m negotiates `telephone-event/48000` itself. It knows neither `maxplaybackrate` nor
 //! `sprop-maxcapturerate` (RFC 7587 6.1), so those two are written into, and the first is read
 //! from, the text of the session description here.
+
+mod description;
+mod dtls;
+mod media;
+mod types;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,15 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, FormatParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, RtpPacket, RtpWrite};
+use str0m::rtp::Extension;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
 
-use super::{LegPacket, PayloadKind};
+use super::PayloadKind;
 use crate::error::MediaError;
+use description::{check_shape, playback_rate, refused, with_audio_rates};
+use dtls::Handover;
+use media::{Agreed, Media, Refused, mid_extension};
+pub use types::{DtlsIdentity, LegEvent, LegFailure, WebRtcConfig, WebRtcCounters};
 
 /// Longest session description that is read, in bytes.
 pub const MAX_SDP_LENGTH: usize = 8 * 1024;
@@ -35,9 +46,8 @@ pub const DTLS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a lost ICE connection may take to come back.
 pub const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often the other side's receiver reports are summed up into [`LegEvent::RemoteLoss`]; about
-/// as often as they come (RFC 3550 6.2).
-const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest RTP or RTCP datagram that is taken or sent, in octets.
+const MAX_DATAGRAM: usize = 1_500;
 
 /// RTP clock of everything on this leg, in Hz.
 pub const CLOCK_RATE: u32 = 48_000;
@@ -46,111 +56,6 @@ const OPUS_PAYLOAD_TYPE: u8 = 111;
 const TELEPHONE_EVENT_PAYLOAD_TYPE: u8 = 110;
 const MAX_EVENTS: usize = 64;
 const MAX_OUTPUTS: usize = 512;
-
-/// The DTLS identity of the process: one certificate, whose fingerprint is in every session
-/// description. Generating a key pair is dear; cloning this is not.
-#[derive(Clone)]
-pub struct DtlsIdentity {
-    certificate: DtlsCert,
-    provider: Arc<CryptoProvider>,
-}
-
-impl DtlsIdentity {
-    /// Generates a self-signed certificate.
-    pub fn generate() -> Result<Self, MediaError> {
-        let provider = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = provider.dtls_provider.generate_certificate().ok_or(MediaError::Certificate)?;
-        Ok(Self { certificate, provider })
-    }
-}
-
-impl std::fmt::Debug for DtlsIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DtlsIdentity")
-    }
-}
-
-/// Settings of a WebRTC leg.
-#[derive(Clone, Debug)]
-pub struct WebRtcConfig {
-    /// Host candidates: the UDP addresses on which the leg's packets are sent and received, as the
-    /// other side can reach them. 1 to [`MAX_LOCAL_ADDRESSES`].
-    pub local: Vec<SocketAddr>,
-    /// ICE-lite (RFC 8445 2.5): answers connectivity checks and makes none. For a gateway on a
-    /// public address; such a leg also announces that it plays and captures 8 kHz audio only, for
-    /// behind it is a telephone.
-    pub ice_lite: bool,
-}
-
-/// Why a WebRTC leg is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LegFailure {
-    /// No candidate pair worked within [`ICE_LIMIT`].
-    Unreachable,
-    /// DTLS did not finish within [`DTLS_LIMIT`], or failed.
-    Handshake,
-    /// The certificate is not the one of the session description (RFC 8122 5).
-    Fingerprint,
-    /// ICE consent was lost and did not come back within [`RECONNECT_LIMIT`].
-    Lost,
-    /// The other side closed DTLS.
-    Closed,
-}
-
-impl LegFailure {
-    /// Returns the failure as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LegFailure::Unreachable => "unreachable",
-            LegFailure::Handshake => "handshake",
-            LegFailure::Fingerprint => "fingerprint",
-            LegFailure::Lost => "lost",
-            LegFailure::Closed => "closed",
-        }
-    }
-}
-
-/// What a WebRTC leg reports.
-#[derive(Clone, Debug)]
-pub enum LegEvent {
-    /// ICE is connected and SRTP keys are agreed.
-    Connected,
-    /// A packet passed SRTP authentication.
-    Packet(LegPacket),
-    /// The other side reported how much of what we sent it lost (RFC 3550 6.4.1).
-    RemoteLoss {
-        /// The loss since its last report, in per cent.
-        percent: f32,
-    },
-    /// The leg is over. Comes once, and last.
-    Failed(LegFailure),
-}
-
-/// Counts of datagrams of a WebRTC leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WebRtcCounters {
-    /// RTP packets accepted.
-    pub received: u64,
-    /// RTP packets sent.
-    pub sent: u64,
-    /// Datagrams that are neither STUN, DTLS, RTP nor RTCP (RFC 7983 7), or are cut short.
-    pub malformed: u64,
-    /// Datagrams from an address that ICE has not validated, or STUN with a wrong password.
-    pub foreign: u64,
-    /// DTLS records that were refused.
-    pub dtls_refused: u64,
-    /// RTP packets that failed authentication, were replayed, or have an unknown SSRC or payload type.
-    pub unauthentic: u64,
-    /// Datagrams that came after the end.
-    pub after_end: u64,
-}
-
-impl WebRtcCounters {
-    /// Returns the number of refused datagrams for any reason.
-    pub fn refused(&self) -> u64 {
-        self.malformed + self.foreign + self.dtls_refused + self.unauthentic + self.after_end
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -166,15 +71,18 @@ enum State {
 /// [`LegEvent`]s come out.
 pub struct WebRtcLeg {
     rtc: Rtc,
+    handover: Arc<Handover>,
     state: State,
     pending: Option<SdpPendingOffer>,
     mid: Option<Mid>,
-    opus: Option<Pt>,
-    telephone_event: Option<Pt>,
+    agreed: Option<Agreed>,
+    /// RTP and RTCP, once there are keys.
+    media: Option<Box<Media>>,
+    /// The nominated candidate pair, once there are keys: our address and the other side's.
+    path: Option<(SocketAddr, SocketAddr)>,
     lite: bool,
     playback_rate: u32,
     remote_playback_rate: u32,
-    sequence: Option<u64>,
     wake: Instant,
     /// The latest time that was told.
     seen: Instant,
@@ -208,7 +116,6 @@ impl WebRtcLeg {
             .set_dtls_cert(identity.certificate.clone())
             .set_rtp_mode(true)
             .set_ice_lite(config.ice_lite)
-            .set_stats_interval(Some(STATISTICS_INTERVAL))
             .clear_extension_map()
             .set_extension(4, Extension::RtpMid)
             .clear_codecs();
@@ -234,22 +141,23 @@ impl WebRtcLeg {
             None,
             FormatParams { telephone_event_max: Some(15), ..Default::default() },
         );
-        let mut rtc = rtc_config.build(now);
+        let (mut rtc, handover) = dtls::build(rtc_config, now).ok_or(MediaError::Certificate)?;
         for address in &config.local {
             let candidate = Candidate::host(*address, "udp").map_err(|_| MediaError::LocalAddress)?;
             rtc.add_local_candidate(candidate).ok_or(MediaError::LocalAddress)?;
         }
         Ok(Self {
             rtc,
+            handover,
             state: State::Negotiating,
             pending: None,
             mid: None,
-            opus: None,
-            telephone_event: None,
+            agreed: None,
+            media: None,
+            path: None,
             lite: config.ice_lite,
             playback_rate: if config.ice_lite { 8_000 } else { 48_000 },
             remote_playback_rate: 48_000,
-            sequence: None,
             wake: now,
             seen: now,
             limit: None,
@@ -271,7 +179,7 @@ impl WebRtcLeg {
         let (offer, pending) = api.apply().ok_or(MediaError::OutOfOrder)?;
         self.mid = Some(mid);
         self.pending = Some(pending);
-        Ok(self.with_audio_rates(&offer.to_sdp_string()))
+        Ok(with_audio_rates(&offer.to_sdp_string(), self.playback_rate))
     }
 
     /// Takes the answer to the open offer. ICE and DTLS start at the next
@@ -295,10 +203,10 @@ impl WebRtcLeg {
         let result = check_shape(sdp).and_then(|()| {
             let offer = SdpOffer::from_sdp_string(sdp).map_err(|_| MediaError::SdpSyntax)?;
             let answer = self.rtc.sdp_api().accept_offer(offer).map_err(refused)?.to_sdp_string();
-            self.mid = attribute(&answer, "a=mid:").map(|mid| Mid::from(mid.trim()));
+            self.mid = description::mid(&answer).map(Mid::from);
             self.negotiated(sdp)?;
             self.waits_for_peer = self.lite;
-            Ok(self.with_audio_rates(&answer))
+            Ok(with_audio_rates(&answer, self.playback_rate))
         });
         self.ended_by(result)
     }
@@ -328,8 +236,12 @@ impl WebRtcLeg {
             agreed.iter().find(of_codec).copied()
         };
         let opus = payload_type(Codec::Opus).ok_or(MediaError::NoOpus)?;
-        self.telephone_event = payload_type(Codec::Tele);
-        self.opus = Some(opus);
+        let telephone_event = payload_type(Codec::Tele).map(|payload_type| *payload_type);
+        let cname = media.cname().to_owned();
+        let mid = media.remote_extmap().id_of(Extension::RtpMid);
+        let mid = mid.map_or_else(Vec::new, |id| mid_extension(id, &media.mid()));
+        let ssrc = self.take_streams(remote_sdp).ok_or(MediaError::NotOneAudio)?;
+        self.agreed = Some(Agreed { opus: *opus, telephone_event, ssrc, cname, mid });
         self.remote_playback_rate = playback_rate(remote_sdp, *opus);
         self.state = State::Connecting;
         // The first check is due at once, not when str0m last wanted to be woken.
@@ -337,23 +249,16 @@ impl WebRtcLeg {
         Ok(())
     }
 
-    /// RFC 7587 6.1: says what band is worth sending and what band is sent.
-    fn with_audio_rates(&self, sdp: &str) -> String {
-        let rate = self.playback_rate;
-        let Some(payload_type) = opus_payload_type(sdp) else { return sdp.to_owned() };
-        if rate >= CLOCK_RATE {
-            return sdp.to_owned();
+    /// Takes the streams away from str0m, which else reports on them from time to time. Returns our
+    /// source, the one that our description names.
+    fn take_streams(&mut self, remote_sdp: &str) -> Option<u32> {
+        let mut api = self.rtc.direct_api();
+        let ssrc = api.stream_tx_by_mid(self.mid?, None)?.ssrc();
+        api.remove_stream_tx(ssrc);
+        for theirs in description::sources(remote_sdp) {
+            api.remove_stream_rx(theirs.into());
         }
-        let prefix = format!("a=fmtp:{payload_type} ");
-        let mut text = String::with_capacity(sdp.len() + 64);
-        for line in sdp.lines() {
-            text.push_str(line);
-            if line.starts_with(&prefix) {
-                text.push_str(&format!(";maxplaybackrate={rate};sprop-maxcapturerate={rate}"));
-            }
-            text.push_str("\r\n");
-        }
-        text
+        Some(*ssrc)
     }
 
     /// Takes a datagram. `local` is the address on which it came.
@@ -370,24 +275,41 @@ impl WebRtcLeg {
             return;
         }
         let now = self.inner(now);
-        let Ok(receive) = Receive::new(Protocol::Udp, source, local, packet) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        let mut input = Input::Receive(now, receive);
-        // STUN must carry our user name and password; everything else must come from a pair that
-        // ICE has validated. This also keeps a stranger's ClientHello away from DTLS.
-        if !self.rtc.accepts(&input) {
-            self.counters.foreign += 1;
-            return;
-        }
-        let now = self.peer_came(now);
-        if let Input::Receive(at, _) = &mut input {
-            *at = now;
-        }
         let class = Class::of(packet);
-        let received = self.counters.received;
-        if self.rtc.handle_input(input).is_err() {
+        let validated = matches!(class, Class::Rtp | Class::Rtcp) && self.path == Some((local, source));
+        if !validated {
+            let Ok(receive) = Receive::new(Protocol::Udp, source, local, packet) else {
+                self.counters.malformed += 1;
+                return;
+            };
+            let input = Input::Receive(now, receive);
+            // STUN must carry our user name and password; everything else must come from a pair that
+            // ICE has validated. This also keeps a stranger's ClientHello away from DTLS.
+            if !self.rtc.accepts(&input) {
+                self.counters.foreign += 1;
+                return;
+            }
+        }
+        match class {
+            Class::Rtp => self.receive_rtp(now, packet),
+            Class::Rtcp => self.receive_rtcp(now, packet),
+            Class::Dtls | Class::Other => self.handle_signalling(now, local, source, packet, class, emit),
+        }
+    }
+
+    /// Takes STUN or DTLS.
+    fn handle_signalling(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        source: SocketAddr,
+        packet: &[u8],
+        class: Class,
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) {
+        let now = self.peer_came(now);
+        let Ok(receive) = Receive::new(Protocol::Udp, source, local, packet) else { return };
+        if self.rtc.handle_input(Input::Receive(now, receive)).is_err() {
             match class {
                 Class::Dtls => self.counters.dtls_refused += 1,
                 _ => self.counters.malformed += 1,
@@ -396,9 +318,47 @@ impl WebRtcLeg {
                 self.fail(LegFailure::Handshake);
             }
         }
+        self.ask_for_path();
         self.drain(now, emit);
-        if class == Class::Rtp && self.counters.received == received {
-            self.counters.unauthentic += 1;
+    }
+
+    fn receive_rtp(&mut self, now: Instant, packet: &[u8]) {
+        let received = match &mut self.media {
+            Some(media) => media.receive_rtp(now, packet),
+            None => Err(Refused::Unauthentic),
+        };
+        match received {
+            Ok(packet) => {
+                self.counters.received += 1;
+                self.report(LegEvent::Packet(packet));
+            }
+            Err(refused) => self.refuse(&refused),
+        }
+    }
+
+    fn receive_rtcp(&mut self, now: Instant, packet: &[u8]) {
+        let received = match &mut self.media {
+            Some(media) => media.receive_rtcp(now, packet),
+            None => Err(Refused::Unauthentic),
+        };
+        match received {
+            Ok(Some(percent)) => self.report(LegEvent::RemoteLoss { percent }),
+            Ok(None) => {}
+            Err(refused) => self.refuse(&refused),
+        }
+    }
+
+    fn refuse(&mut self, refused: &Refused) {
+        match refused {
+            Refused::Unauthentic => self.counters.unauthentic += 1,
+            Refused::Malformed => self.counters.malformed += 1,
+        }
+    }
+
+    /// ICE may nominate another pair whenever it has had something to do.
+    fn ask_for_path(&mut self) {
+        if self.state == State::Connected {
+            self.handover.ask_for_path();
         }
     }
 
@@ -433,11 +393,15 @@ impl WebRtcLeg {
         if self.state == State::Connecting && self.limit.is_none() && !self.ice_connected {
             self.limit = Some((now + ICE_LIMIT, LegFailure::Unreachable));
         }
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.fail(LegFailure::Handshake);
-            return;
+        if self.wake <= now {
+            if self.rtc.handle_input(Input::Timeout(now)).is_err() {
+                self.fail(LegFailure::Handshake);
+                return;
+            }
+            self.ask_for_path();
+            self.drain(now, emit);
         }
-        self.drain(now, emit);
+        self.send_report(now, emit);
         if let Some((_, failure)) = self.limit.filter(|(at, _)| *at <= now) {
             self.fail(failure);
         }
@@ -450,7 +414,8 @@ impl WebRtcLeg {
             return None;
         }
         let limit = self.limit.map_or(self.wake, |(at, _)| at.min(self.wake));
-        (self.state != State::Over).then_some(limit + self.waited)
+        let report = self.media.as_ref().map_or(limit, |media| media.report_at().min(limit));
+        (self.state != State::Over).then_some(report + self.waited)
     }
 
     /// Returns the next event. To be called until `None` after every call that takes a time.
@@ -460,8 +425,6 @@ impl WebRtcLeg {
 
     /// Sends a payload with a timestamp of [`CLOCK_RATE`]. Returns whether it was sent: not before
     /// the leg is connected, nor a telephone event that was not negotiated.
-    ///
-    /// str0m allocates twice per packet: the payload behind an `Arc`, and the datagram.
     pub fn send(
         &mut self,
         now: Instant,
@@ -471,33 +434,28 @@ impl WebRtcLeg {
         payload: &[u8],
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
-        let payload_type = match kind {
-            PayloadKind::Audio => self.opus,
-            PayloadKind::TelephoneEvent => self.telephone_event,
-        };
         let now = self.inner(now);
-        let (State::Connected, Some(payload_type), Some(mid)) = (self.state, payload_type, self.mid) else {
+        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, self.path)
+        else {
             return false;
         };
-        {
-            let mut api = self.rtc.direct_api();
-            let Some(stream) = api.stream_tx_by_mid(mid, None) else { return false };
-            // The SSRC is random, so the sequence starts at random too (RFC 3550 5.1), below 2^15
-            // so that the rollover counter starts at nought (RFC 3711 3.3.1).
-            let sequence = self.sequence.unwrap_or(u64::from(*stream.ssrc() & 0x7fff));
-            self.sequence = Some(sequence + 1);
-            stream.write_rtp(
-                RtpWrite::new(payload_type, sequence.into(), timestamp, now, payload).marker(marker),
-            );
-        }
+        let Some(packet) = media.write(now, kind, timestamp, marker, payload) else { return false };
+        emit(local, remote, packet);
         self.counters.sent += 1;
-        // str0m sends what was written when time moves.
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.fail(LegFailure::Handshake);
-            return false;
-        }
-        self.drain(now, emit);
         true
+    }
+
+    /// Sends the RTCP report that is due, if one is.
+    fn send_report(&mut self, now: Instant, emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8])) {
+        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, self.path)
+        else {
+            return;
+        };
+        if media.report_at() <= now
+            && let Some(packet) = media.report(now, false)
+        {
+            emit(local, remote, packet);
+        }
     }
 
     /// Closes the leg: RTCP BYE and DTLS close_notify go out, as far as the leg got.
@@ -506,6 +464,11 @@ impl WebRtcLeg {
             return;
         }
         let now = self.inner(now);
+        if let (Some(media), Some((local, remote))) = (&mut self.media, self.path)
+            && let Some(packet) = media.report(now, true)
+        {
+            emit(local, remote, packet);
+        }
         if self.rtc.close().is_ok() {
             self.drain(now, emit);
         }
@@ -525,7 +488,7 @@ impl WebRtcLeg {
 
     /// Says whether both sides speak RFC 4733 on this leg. Known once the other description is.
     pub fn has_telephone_event(&self) -> bool {
-        self.telephone_event.is_some()
+        self.agreed.as_ref().is_some_and(|agreed| agreed.telephone_event.is_some())
     }
 
     /// Returns the sampling rate beyond which the other side plays nothing, 8000 to 48000 Hz
@@ -542,6 +505,10 @@ impl WebRtcLeg {
     fn drain(&mut self, now: Instant, emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8])) {
         for _ in 0..MAX_OUTPUTS {
             match self.rtc.poll_output() {
+                // What was asked for in `ask_for_path`.
+                Ok(Output::Transmit(transmit)) if transmit.contents.is_empty() => {
+                    self.path = Some((transmit.source, transmit.destination));
+                }
                 Ok(Output::Transmit(transmit)) => {
                     emit(transmit.source, transmit.destination, &transmit.contents);
                 }
@@ -573,40 +540,22 @@ impl WebRtcLeg {
             Event::IceConnectionStateChange(state) if state.is_disconnected() && self.ice_connected => {
                 self.limit = Some((now + RECONNECT_LIMIT, LegFailure::Lost));
             }
-            Event::Connected if self.state == State::Connecting => {
-                self.state = State::Connected;
-                self.limit = None;
-                self.report(LegEvent::Connected);
-            }
-            Event::RtpPacket(packet) => self.on_packet(packet),
-            Event::MediaEgressStats(statistics) => {
-                if let Some(fraction) = statistics.loss {
-                    self.report(LegEvent::RemoteLoss { percent: fraction * 100.0 });
-                }
-            }
+            Event::Connected if self.state == State::Connecting => self.connected(now),
             Event::Closed => self.fail(LegFailure::Closed),
             _ => {}
         }
     }
 
-    fn on_packet(&mut self, packet: RtpPacket) {
-        let payload_type = Some(packet.header.payload_type);
-        let kind = if payload_type == self.opus {
-            PayloadKind::Audio
-        } else if payload_type == self.telephone_event {
-            PayloadKind::TelephoneEvent
-        } else {
+    fn connected(&mut self, now: Instant) {
+        let (Some(keys), Some(agreed)) = (self.handover.take_keys(), self.agreed.clone()) else {
+            self.fail(LegFailure::Handshake);
             return;
         };
-        self.counters.received += 1;
-        self.report(LegEvent::Packet(LegPacket {
-            kind,
-            sequence: packet.header.sequence_number,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            ssrc: *packet.header.ssrc,
-            payload: packet.payload,
-        }));
+        self.media = Some(Box::new(Media::new(agreed, &keys, now)));
+        self.state = State::Connected;
+        self.limit = None;
+        self.ask_for_path();
+        self.report(LegEvent::Connected);
     }
 
     fn report(&mut self, event: LegEvent) {
@@ -631,6 +580,8 @@ impl WebRtcLeg {
 enum Class {
     Dtls,
     Rtp,
+    Rtcp,
+    /// STUN, or nothing that is known here.
     Other,
 }
 
@@ -638,55 +589,9 @@ impl Class {
     fn of(packet: &[u8]) -> Self {
         match packet {
             [20..=63, ..] => Class::Dtls,
-            [128..=191, second, ..] if !(64..96).contains(&(second & 0x7f)) => Class::Rtp,
+            [128..=191, second, _, ..] if (64..96).contains(&(second & 0x7f)) => Class::Rtcp,
+            [128..=191, _, _, ..] => Class::Rtp,
             _ => Class::Other,
         }
     }
-}
-
-/// Bounds what the parser sees, and admits one audio stream only.
-fn check_shape(sdp: &str) -> Result<(), MediaError> {
-    if sdp.len() > MAX_SDP_LENGTH {
-        return Err(MediaError::SdpTooLong);
-    }
-    let mut streams = sdp.lines().filter_map(|line| line.strip_prefix("m="));
-    let (Some(audio), None) = (streams.next(), streams.next()) else { return Err(MediaError::NotOneAudio) };
-    // Port 0 refuses the stream (RFC 3264 6).
-    let mut words = audio.split_whitespace();
-    if words.next() != Some("audio") || words.next().is_none_or(|port| port == "0") {
-        return Err(MediaError::NotOneAudio);
-    }
-    if sdp.lines().filter(|line| line.starts_with("a=candidate:")).count() > MAX_CANDIDATES {
-        return Err(MediaError::SdpTooLong);
-    }
-    Ok(())
-}
-
-fn refused(error: RtcError) -> MediaError {
-    match error {
-        RtcError::ChangesOutOfOrder => MediaError::OutOfOrder,
-        RtcError::Sdp(_) => MediaError::SdpSyntax,
-        other => MediaError::SdpRefused(other.to_string()),
-    }
-}
-
-fn attribute<'a>(sdp: &'a str, prefix: &str) -> Option<&'a str> {
-    sdp.lines().find_map(|line| line.strip_prefix(prefix))
-}
-
-fn opus_payload_type(sdp: &str) -> Option<u8> {
-    sdp.lines().filter_map(|line| line.strip_prefix("a=rtpmap:")).find_map(|map| {
-        let (payload_type, encoding) = map.split_once(' ')?;
-        encoding.to_ascii_lowercase().starts_with("opus/").then(|| payload_type.parse().ok()).flatten()
-    })
-}
-
-fn playback_rate(sdp: &str, payload_type: u8) -> u32 {
-    attribute(sdp, &format!("a=fmtp:{payload_type} "))
-        .and_then(|parameters| {
-            let values = parameters.split(';').filter_map(|parameter| parameter.trim().split_once('='));
-            values.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("maxplaybackrate"))
-        })
-        .and_then(|(_, rate)| rate.trim().parse::<u32>().ok())
-        .map_or(CLOCK_RATE, |rate| rate.clamp(8_000, CLOCK_RATE))
 }

@@ -1,0 +1,176 @@
+//! The keys that DTLS agrees on (RFC 5764), and the path they belong to.
+//!
+//! str0m runs DTLS, but protects and unprotects packets itself if it gets the keys. So it is given a
+//! DTLS implementation that hands the keys to the leg instead. The same place tells the leg which
+//! candidate pair is nominated, which str0m says to nobody: an empty record, given to it to be sent,
+//! comes back with the addresses of that pair, and goes no further.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use call_model::{SrtpKey, SrtpSuite};
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion, SrtpProfile,
+};
+use str0m::{Rtc, RtcConfig};
+
+/// The master keys of both directions.
+pub(super) struct MasterKeys {
+    pub(super) send: SrtpKey,
+    pub(super) receive: SrtpKey,
+}
+
+/// What lies between the DTLS implementation inside of str0m and the leg around it.
+#[derive(Default)]
+pub(super) struct Handover {
+    keys: Mutex<Option<MasterKeys>>,
+    path_wanted: AtomicBool,
+}
+
+impl std::fmt::Debug for Handover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handover")
+    }
+}
+
+impl Handover {
+    /// Takes the keys, once DTLS is connected.
+    pub(super) fn take_keys(&self) -> Option<MasterKeys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Asks for an empty datagram on the nominated pair. Only once there is one.
+    pub(super) fn ask_for_path(&self) {
+        self.path_wanted.store(true, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// str0m asks a provider of the whole process for a DTLS instance, and does not say for whom. It
+    /// does so while an `Rtc` is built, on the same thread.
+    static LATEST: RefCell<Option<Arc<Handover>>> = const { RefCell::new(None) };
+}
+
+/// Builds an `Rtc` whose provider is [`crypto_provider`].
+pub(super) fn build(config: RtcConfig, now: Instant) -> Option<(Rtc, Arc<Handover>)> {
+    LATEST.take();
+    let rtc = config.build(now);
+    LATEST.take().map(|handover| (rtc, handover))
+}
+
+/// Returns str0m's cryptography with DTLS as this module has it.
+pub(super) fn crypto_provider() -> CryptoProvider {
+    CryptoProvider { dtls_provider: &KeyedProvider, ..str0m::crypto::from_feature_flags() }
+}
+
+#[derive(Debug)]
+struct KeyedProvider;
+
+impl DtlsProvider for KeyedProvider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let provider = str0m::crypto::from_feature_flags().dtls_provider;
+        let instance = provider.new_dtls(certificate, now, version, mtu)?;
+        let handover = Arc::new(Handover::default());
+        LATEST.set(Some(Arc::clone(&handover)));
+        Ok(Box::new(KeyedInstance { instance, handover, now }))
+    }
+}
+
+#[derive(Debug)]
+struct KeyedInstance {
+    instance: Box<dyn DtlsInstance>,
+    handover: Arc<Handover>,
+    now: Instant,
+}
+
+impl DtlsInstance for KeyedInstance {
+    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        if self.handover.path_wanted.swap(false, Ordering::Relaxed) {
+            return DtlsOutput::Packet(&buffer[..0]);
+        }
+        match self.instance.poll_output(buffer) {
+            DtlsOutput::KeyingMaterial(material, profile) => {
+                let keys = split(&material, profile, self.instance.is_active());
+                *self.handover.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+                // Nothing of this for str0m; it is to ask again at once.
+                DtlsOutput::Timeout(self.now)
+            }
+            output => output,
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.now = now;
+        self.instance.handle_timeout(now)
+    }
+
+    fn set_active(&mut self, active: bool) {
+        self.instance.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.instance.handle_packet(packet)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.instance.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.instance.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.instance.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.instance.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.instance.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.instance.close()
+    }
+}
+
+/// RFC 5764 4.2: the client's key, the server's, the client's salt, the server's.
+fn split(material: &[u8], profile: SrtpProfile, client: bool) -> Option<MasterKeys> {
+    let suite = match profile {
+        SrtpProfile::AES128_CM_SHA1_80 => SrtpSuite::AesCm128HmacSha1_80,
+        SrtpProfile::AEAD_AES_128_GCM => SrtpSuite::AeadAes128Gcm,
+        SrtpProfile::AEAD_AES_256_GCM => SrtpSuite::AeadAes256Gcm,
+        _ => return None,
+    };
+    let (client_key, rest) = material.split_at_checked(suite.key_len())?;
+    let (server_key, rest) = rest.split_at_checked(suite.key_len())?;
+    let (client_salt, rest) = rest.split_at_checked(suite.salt_len())?;
+    let server_salt = rest.get(..suite.salt_len())?;
+    let key = |key: &[u8], salt: &[u8]| {
+        let mut bytes = zeroize::Zeroizing::new([0; 46]);
+        let bytes = bytes.get_mut(..key.len() + salt.len())?;
+        bytes[..key.len()].copy_from_slice(key);
+        bytes[key.len()..].copy_from_slice(salt);
+        SrtpKey::new(suite, bytes)
+    };
+    let (ours, theirs) = (key(client_key, client_salt)?, key(server_key, server_salt)?);
+    let (send, receive) = if client { (ours, theirs) } else { (theirs, ours) };
+    Some(MasterKeys { send, receive })
+}

@@ -1,0 +1,205 @@
+//! RTP and RTCP of a connected leg.
+
+use std::time::{Duration, Instant};
+
+use super::dtls::MasterKeys;
+use super::{CLOCK_RATE, MAX_DATAGRAM};
+use crate::leg::{Buffers, LegPacket, PayloadKind};
+use crate::rtp::rtcp::{self, NtpTime, Report, RtcpPacket};
+use crate::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender};
+use crate::seed::Seeded;
+use crate::srtp::{SrtpReceiver, SrtpSender};
+
+/// Mean time between RTCP reports (RFC 3550 6.2).
+const RTCP_INTERVAL: Duration = Duration::from_secs(5);
+/// Reports of the other side's that come closer together than this are summed up.
+const LOSS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What both descriptions agreed on.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    pub(super) opus: u8,
+    pub(super) telephone_event: Option<u8>,
+    /// Our source, as our description names it.
+    pub(super) ssrc: u32,
+    pub(super) cname: String,
+    /// The header extension that names the stream, if the other side takes it.
+    pub(super) mid: Vec<u8>,
+}
+
+/// Writes a header extension of one element in the one-byte form (RFC 8285 4.2): the MID
+/// (RFC 9143 15.1). Empty if it cannot be written.
+pub(super) fn mid_extension(id: u8, mid: &str) -> Vec<u8> {
+    if !(1..=14).contains(&id) || !(1..=16).contains(&mid.len()) {
+        return Vec::new();
+    }
+    let words = (1 + mid.len()).div_ceil(4);
+    let mut extension = vec![0xbe, 0xde, 0, words as u8, id << 4 | (mid.len() - 1) as u8];
+    extension.extend(mid.as_bytes());
+    extension.resize(4 + 4 * words, 0);
+    extension
+}
+
+/// What was received, if it was worth anything.
+pub(super) enum Refused {
+    /// It failed authentication, was replayed, or has an unknown payload type.
+    Unauthentic,
+    /// It is authentic and cannot be read.
+    Malformed,
+}
+
+/// The streams of a leg, from the moment there are keys.
+pub(super) struct Media {
+    agreed: Agreed,
+    outgoing: SrtpSender,
+    incoming: SrtpReceiver,
+    sender: RtpSender,
+    statistics: ReceiverStatistics,
+    epoch: Instant,
+    random: Seeded,
+    report_at: Instant,
+    /// Whether the other side has said that it knows our source.
+    bound: bool,
+    /// Fractions of loss that were reported and not yet told, in 1/256, and their number.
+    loss: (u32, u32),
+    loss_told: Option<Instant>,
+    buffers: Buffers,
+    packet: Box<[u8]>,
+}
+
+impl Media {
+    pub(super) fn new(agreed: Agreed, keys: &MasterKeys, now: Instant) -> Self {
+        let mut media = Self {
+            outgoing: SrtpSender::new(&keys.send),
+            incoming: SrtpReceiver::new(std::slice::from_ref(&keys.receive)),
+            sender: RtpSender::for_source(agreed.ssrc),
+            statistics: ReceiverStatistics::new(CLOCK_RATE),
+            epoch: now,
+            // The source is random, and that is enough for the times of reports.
+            random: Seeded::new(u64::from(agreed.ssrc)),
+            report_at: now,
+            bound: false,
+            loss: (0, 0),
+            loss_told: None,
+            buffers: Buffers::new(MAX_DATAGRAM),
+            packet: vec![0; MAX_DATAGRAM].into_boxed_slice(),
+            agreed,
+        };
+        // RFC 3550 6.2: the first report comes after half of the interval.
+        media.report_at = now + media.report_interval() / 2;
+        media
+    }
+
+    pub(super) fn receive_rtp(&mut self, now: Instant, datagram: &[u8]) -> Result<LegPacket, Refused> {
+        let incoming = &mut self.incoming;
+        let filled = self.buffers.fill(datagram, |bytes| {
+            let plain = incoming.unprotect_rtp(bytes).map_err(|_| Refused::Unauthentic)?;
+            let packet = RtpPacket::parse(plain).map_err(|_| Refused::Malformed)?;
+            let facts = (packet.payload_type(), packet.sequence(), packet.timestamp(), packet.marker());
+            Ok((packet.payload_range(), (facts, packet.ssrc())))
+        });
+        let (payload, ((payload_type, sequence, timestamp, marker), ssrc)) =
+            filled.ok_or(Refused::Malformed)??;
+        let kind = if payload_type == self.agreed.opus {
+            PayloadKind::Audio
+        } else if Some(payload_type) == self.agreed.telephone_event {
+            PayloadKind::TelephoneEvent
+        } else {
+            return Err(Refused::Unauthentic);
+        };
+        self.statistics.receive(now, ssrc, sequence, timestamp);
+        Ok(LegPacket { kind, sequence, timestamp, marker, ssrc, payload })
+    }
+
+    /// Takes in RTCP and returns what the other side lost since this last returned something, in per
+    /// cent (RFC 3550 6.4.1).
+    pub(super) fn receive_rtcp(&mut self, now: Instant, datagram: &[u8]) -> Result<Option<f32>, Refused> {
+        let mut buffer = [0; MAX_DATAGRAM];
+        let copy = buffer.get_mut(..datagram.len()).ok_or(Refused::Malformed)?;
+        copy.copy_from_slice(datagram);
+        let plain = self.incoming.unprotect_rtcp(copy).map_err(|_| Refused::Unauthentic)?;
+        for packet in rtcp::parse(plain).map_err(|_| Refused::Malformed)? {
+            let blocks = match packet {
+                RtcpPacket::SenderReport { ssrc, info, blocks } => {
+                    if self.statistics.ssrc() == Some(ssrc) {
+                        self.statistics.handle_sender_report(now, info.ntp);
+                    }
+                    blocks
+                }
+                RtcpPacket::ReceiverReport { blocks, .. } => blocks,
+                _ => continue,
+            };
+            for block in blocks.filter(|block| block.ssrc == self.agreed.ssrc) {
+                self.bound = true;
+                self.loss.0 += u32::from(block.fraction_lost);
+                self.loss.1 += 1;
+            }
+        }
+        let (sum, count) = self.loss;
+        if count == 0 || self.loss_told.is_some_and(|told| now < told + LOSS_INTERVAL) {
+            return Ok(None);
+        }
+        self.loss = (0, 0);
+        self.loss_told = Some(now);
+        Ok(Some(sum as f32 * 100.0 / (256.0 * count as f32)))
+    }
+
+    /// Returns the datagram of a payload; `None` if it was not negotiated, does not fit, or the key
+    /// has done its work.
+    pub(super) fn write(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        timestamp: u32,
+        marker: bool,
+        payload: &[u8],
+    ) -> Option<&[u8]> {
+        let payload_type = match kind {
+            PayloadKind::Audio => self.agreed.opus,
+            PayloadKind::TelephoneEvent => self.agreed.telephone_event?,
+        };
+        // RFC 9143 15 and RFC 8843 9.2: until the other side is known to have bound our source to
+        // the stream. Its first report about it says so.
+        let extension = if self.bound { &[][..] } else { &self.agreed.mid };
+        let start = HEADER_LEN + extension.len();
+        let packet = self.packet.get_mut(..start + payload.len())?;
+        let length = packet.len();
+        let time = u64::from(timestamp);
+        self.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
+        if !extension.is_empty() {
+            packet[0] |= 0x10;
+            packet[HEADER_LEN..start].copy_from_slice(extension);
+        }
+        packet[start..].copy_from_slice(payload);
+        let length = self.outgoing.protect_rtp(&mut self.packet, length).ok()?;
+        self.packet.get(..length)
+    }
+
+    pub(super) fn report_at(&self) -> Instant {
+        self.report_at
+    }
+
+    /// Returns the datagram of a report: SR or RR, SDES, and BYE if asked for (RFC 3550 6.1), and
+    /// says when the next is due.
+    pub(super) fn report(&mut self, now: Instant, bye: bool) -> Option<&[u8]> {
+        self.report_at = now + self.report_interval();
+        let block = self.statistics.report_block(now);
+        let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
+        let report = Report {
+            ssrc: self.agreed.ssrc,
+            sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
+            blocks: block.as_slice(),
+            cname: &self.agreed.cname,
+            bye,
+        };
+        let length = report.write(&mut self.packet).ok()?;
+        let length = self.outgoing.protect_rtcp(&mut self.packet, length).ok()?;
+        self.packet.get(..length)
+    }
+
+    /// RFC 3550 6.2: half to one and a half of the mean.
+    fn report_interval(&mut self) -> Duration {
+        let fraction = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        RTCP_INTERVAL / 2 + RTCP_INTERVAL.mul_f64(fraction)
+    }
+}
