@@ -58,16 +58,16 @@ impl Core {
     /// Starts a request's transaction, or lets it wait for its way.
     pub(super) fn start(&mut self, dialog: &Dialog, mut request: NewRequest) -> ClientKey {
         let key = request.key();
-        match self.named_hop(dialog, request.path.transport).filter(|_| dialog.established) {
-            Some(destination) => match self.way(&destination, request.path) {
+        let named = self.named_hop(dialog, request.path.transport).filter(|_| dialog.established);
+        if let Some(destination) = named {
+            match self.way(&destination, request.path) {
                 Way::Wait if self.held.waiting.len() < HELD_MAX => {
                     self.hold(destination, What::Request(Box::new(request)));
                     return key;
                 }
                 Way::Wait => self.io.counters.refuse("held_requests"),
                 Way::Found(path) => request.path = path,
-            },
-            None => {}
+            }
         }
         self.clients.start(&mut self.io, request)
     }

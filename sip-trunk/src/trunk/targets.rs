@@ -326,7 +326,7 @@ pub(crate) fn observe(core: &mut Core, upcall: &Upcall) {
     let (now, path) = (core.io.now, upcall.path);
     let Some(trunk) = core.trunks.get(upcall.trunk) else { return };
     let fits = |t: &Target| t.address == path.remote && t.transport == path.transport;
-    if !trunk.targets.list.iter().any(|t| fits(t)) {
+    if !trunk.targets.list.iter().any(fits) {
         return;
     }
     let (bar, suspect, detail) = match &upcall.outcome {
