@@ -159,7 +159,11 @@ pub fn stream(data: &[u8]) {
     let mut bench = Bench::new();
     let connection = ConnectionId(ConnectionId::INBOUND + 1);
     let (local, remote) = (gateway(), peer());
-    bench.endpoint.handle_stream(bench.now, connection, StreamEvent::Opened { local, remote, inbound: true });
+    bench.endpoint.handle_stream(
+        bench.now,
+        connection,
+        StreamEvent::Opened { local, remote, inbound: true, transport: Transport::Tcp, identity: None },
+    );
     for piece in data.chunks(usize::from(*size).max(1)) {
         bench.endpoint.handle_stream(bench.now, connection, StreamEvent::Data(piece));
         bench.sent();

@@ -2,8 +2,10 @@
 //!
 //! Start: configuration, identity, then everything is bound, then it is ready. SIGTERM: no new
 //! calls, live ones run on up to `limits.drain_s`, then they are ended with BYE and overlay `bye`.
-//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP: the configuration is read
-//! again, as `causeway reload` does.
+//! SIGINT, SIGQUIT or a second SIGTERM: the same with no wait. SIGHUP: the configuration and the
+//! files of TLS are read again, as `causeway reload` does.
+
+mod certificates;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,10 +26,12 @@ use sip_trunk::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::certificates::Certificates;
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
 use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
-pub use crate::driver::{MediaStartError, SipBindError};
+pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
+use crate::driver::{StreamSettings, TlsStore};
 use crate::reload::Reloader;
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::Metrics;
@@ -69,6 +73,9 @@ pub enum StartError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// A SIP listener could not be bound.
     #[error(transparent)]
     Sip(#[from] SipBindError),
@@ -97,6 +104,7 @@ impl StartError {
             StartError::Identity { .. }
             | StartError::NotCertified { .. }
             | StartError::Role(_)
+            | StartError::Tls(_)
             | StartError::Endpoint(_) => 78,
             StartError::Sip(_) | StartError::Admin(_) => 69,
             StartError::Overlay(NodeError::Listen { .. }) => 69,
@@ -295,7 +303,14 @@ impl Daemon {
         }
         let (now, unix) = (Instant::now(), unix_ms());
         let listeners = config.sip.as_ref().map_or(&[][..], |sip| sip.listen.as_slice());
-        let sockets = SipSockets::bind(listeners).await?;
+        let tls = Arc::new(TlsStore::load(&config)?);
+        let streams = StreamSettings {
+            own: Vec::new(),
+            tls: Arc::clone(&tls),
+            origins: config.sip.as_ref().map(|sip| sip.websocket_origins.clone()).unwrap_or_default(),
+            dscp: config.sip.as_ref().map_or(0, |sip| sip.dscp),
+        };
+        let sockets = SipSockets::bind(listeners, streams.dscp).await?;
         let endpoint = match &config.sip {
             Some(_) => Some(Endpoint::new(endpoint_config(&config), random()?, now, unix)?),
             None => None,
@@ -312,7 +327,8 @@ impl Daemon {
         let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
-        let reloader = Reloader::new(config.clone(), requests.clone());
+        let certificates = Certificates::new(tls, Arc::clone(&metrics));
+        let reloader = Reloader::new(config.clone(), requests.clone(), certificates.clone());
         let admin = match &config.admin {
             None => None,
             Some(admin) => {
@@ -330,7 +346,7 @@ impl Daemon {
         };
         let drain = config.limits.drain;
         let switch_config = switch_config(&config);
-        let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics)));
+        let figures = tokio::spawn(keep_figures(node.clone(), Arc::clone(&metrics), certificates));
         let (dns, dns_answers) = Asker::new(&config.dns);
         let signalling = Signalling {
             endpoint,
@@ -343,6 +359,7 @@ impl Daemon {
             media_reports,
             requests: inbox,
             sockets,
+            streams,
             metrics,
             online: online_sender,
             trunks: config.trunks,
@@ -417,12 +434,13 @@ fn ended_by_itself(ended: &Result<Result<(), LoopError>, tokio::task::JoinError>
 }
 
 /// Carries the figures of the node into the metrics, which must not wait for it.
-async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>) {
+async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>, mut certificates: Certificates) {
     let mut tick = tokio::time::interval(NODE_FIGURES);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         metrics.overlay(&node.status().await);
+        certificates.look_at(unix_ms() / 1000);
     }
 }
 
@@ -568,6 +586,8 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         host: trunk.host.clone(),
         transport: trunk.transport,
         sources: trunk.sources.clone(),
+        certificate_names: trunk.tls.as_ref().map(|tls| tls.names.clone()).unwrap_or_default(),
+        allow_common_name: trunk.tls.as_ref().is_some_and(|tls| tls.allow_common_name),
         credentials: trunk.credentials.clone(),
         codecs: trunk.codecs.clone(),
         packet_time_ms: trunk.packet_time_ms,

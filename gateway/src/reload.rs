@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::config::{Config, Limits, Trunk};
 use crate::driver::Request;
-use crate::lifecycle::Identity;
+use crate::lifecycle::{Certificates, Identity};
 
 /// How long reading the file may take, names of hosts in it included, and applying it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,11 +27,16 @@ pub(crate) struct Reloader {
     /// The configuration in force. Held while another is applied: one at a time.
     current: Mutex<Config>,
     requests: mpsc::Sender<Request>,
+    certificates: Certificates,
 }
 
 impl Reloader {
-    pub(crate) fn new(config: Config, requests: mpsc::Sender<Request>) -> Arc<Self> {
-        Arc::new(Self { file: config.file.clone(), current: Mutex::new(config), requests })
+    pub(crate) fn new(
+        config: Config,
+        requests: mpsc::Sender<Request>,
+        certificates: Certificates,
+    ) -> Arc<Self> {
+        Arc::new(Self { file: config.file.clone(), current: Mutex::new(config), requests, certificates })
     }
 
     /// Reads, checks and applies the file, and says in the log what came of it.
@@ -58,10 +63,12 @@ impl Reloader {
     async fn try_reload(&self) -> Result<Reloaded, ReloadFailure> {
         let mut current = self.current.lock().await;
         let file = self.file.clone();
+        let certificates = self.certificates.clone();
         // Reading waits for the disk, and for the names of hosts.
         let read = tokio::task::spawn_blocking(move || {
             let config = Config::load(&file).map_err(|error| error.to_string())?;
             Identity::load(&config).map_err(|error| error.to_string())?;
+            certificates.reload()?;
             Ok::<Config, String>(config)
         });
         let fresh = read.await.map_err(|_| ReloadFailure::Unavailable)?.map_err(ReloadFailure::Broken)?;
@@ -87,6 +94,7 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
     for (key, differs) in [
         ("overlay", !same(&current.overlay, &fresh.overlay)),
         ("sip", !same(&current.sip, &fresh.sip)),
+        ("dns", !same(&current.dns, &fresh.dns)),
         ("media", !same(&current.media, &fresh.media)),
         ("admin", !same(&current.admin, &fresh.admin) || tokens(current) != tokens(fresh)),
         ("log", !same(&current.log, &fresh.log)),
@@ -161,6 +169,7 @@ fn is_at(current: &Trunk, wanted: &Trunk) -> bool {
         && current.listener == wanted.listener
         && current.sources == wanted.sources
         && current.registration == wanted.registration
+        && current.tls == wanted.tls
         && current.account == wanted.account
 }
 
@@ -220,7 +229,9 @@ calls = 100
             (100, none.clone(), vec!["limits.calls".to_owned()])
         );
         let (_, applied, restart) = merged("5060\"]", "5061\"]");
-        assert_eq!((applied, restart), (none, vec!["sip".to_owned()]));
+        assert_eq!((applied, restart), (none.clone(), vec!["sip".to_owned()]));
+        let (_, applied, restart) = merged("[limits]", "[dns]\nservers = [\"127.0.0.53\"]\n\n[limits]");
+        assert_eq!((applied, restart), (none, vec!["dns".to_owned()]));
     }
 
     #[test]

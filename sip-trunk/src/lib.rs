@@ -29,6 +29,7 @@ pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, Transfe
 pub use registrar::{
     AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,
 };
+pub use trunk::certificate::{PeerIdentity, SubjectName};
 pub use trunk::details::CallDetails;
 pub use trunk::{
     InfoDigits, LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError,

@@ -12,7 +12,9 @@
 #   ASTERISK_RTP                  20000-20999      ports for RTP on the same address
 #   GATEWAY_ADDRESS               127.0.0.1        requests from here belong to the trunk ...
 #   GATEWAY_PORT                  5060             ... and calls to it go here
-#   TRUNK_TRANSPORT               udp              what those calls go over: udp or tcp
+#   TRUNK_TRANSPORT               udp              what those calls go over: udp, tcp or tls
+#   TLS_CERTIFICATE, TLS_KEY, TLS_CA  when set, SIP over TLS on port 5061, verifying the other end
+#   TLS_MUTUAL                    no               yes: clients must show a certificate
 #   TRUNK_CODECS                  ulaw,alaw
 #   TRUNK_USER, TRUNK_PASSWORD    when set, the trunk must authenticate itself (digest)
 #   ACCOUNT_USER, ACCOUNT_PASSWORD  when set, an account that may be registered at Asterisk (digest)
@@ -84,6 +86,21 @@ configure() {
   local etc=$RUN/etc file module
   mkdir -p "$etc" "$RUN"/{db,keys/keys,log,run,recordings} "$RUN"/spool/{outgoing,outgoing_done,tmp}
   for file in "$LAB_DIR"/asterisk/*.conf; do fill "$file" >"$etc/$(basename "$file")"; done
+  if [ -n "${TLS_CERTIFICATE:-}" ]; then
+    cat >>"$etc/pjsip.conf" <<X
+[tls]
+type=transport
+protocol=tls
+bind=$ASTERISK_ADDRESS:5061
+cert_file=$TLS_CERTIFICATE
+priv_key_file=$TLS_KEY
+ca_list_file=$TLS_CA
+method=tlsv1_2
+verify_server=yes
+verify_client=${TLS_MUTUAL:-no}
+require_client_cert=${TLS_MUTUAL:-no}
+X
+  fi
   if [ -n "${TRUNK_USER:-}" ]; then
     printf '[causeway](+)\nauth=causeway\n[causeway]\ntype=auth\nauth_type=userpass\nusername=%s\npassword=%s\n' \
       "$TRUNK_USER" "${TRUNK_PASSWORD:-}" >>"$etc/pjsip.conf"
@@ -126,7 +143,7 @@ cli() { "${AST[@]}" -C "$RUN/etc/asterisk.conf" -rx "$1"; }
 case ${1:-} in
   install) locked asterisk install; exit ;;
   start|run|stop|cli) [ -n "${2:-}" ] || die "which run folder?"; mkdir -p "$2"; RUN=$(readlink -f "$2") ;;
-  *) sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 [ "$1" = stop ] && { end_pid "$RUN/asterisk.pid"; exit 0; }
 locked asterisk install || exit 1

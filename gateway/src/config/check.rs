@@ -5,6 +5,7 @@ mod emergency;
 mod media;
 mod register;
 mod sessions;
+mod tls;
 mod trunks;
 
 use std::collections::{HashMap, HashSet};
@@ -221,7 +222,11 @@ impl Check<'_> {
                 let remedy = "write the port that trunks send to, such as 5060";
                 return self.error(key, "port 0 cannot be told to a trunk", remedy);
             }
-            if listen.contains(&(transport, address)) {
+            let stream = |t: Transport| t != Transport::Udp;
+            let taken = |&(known, at): &(Transport, SocketAddr)| {
+                at == address && (known == transport || stream(known) && stream(transport))
+            };
+            if listen.iter().any(taken) {
                 return self.error(key, format!("{address} stands twice"), "keep one of them");
             }
             listen.push((transport, address));
@@ -254,7 +259,11 @@ impl Check<'_> {
             ban: self.seconds("sip.ban_s", raw.ban_s, usual.ban.as_secs() as i64, 1..=86_400)?,
             ..usual
         };
-        Ok(Sip { listen, unknown_source, access, authentication, user_agent })
+        let tls = raw.tls.map(|tls| self.tls(tls)).transpose()?;
+        let websocket_origins = raw.websocket_origins.unwrap_or_default();
+        self.secure_listeners(&listen, tls.as_ref(), &websocket_origins)?;
+        let dscp = self.dscp("sip.dscp", raw.dscp.as_deref(), "CS3")?;
+        Ok(Sip { listen, unknown_source, access, authentication, user_agent, tls, websocket_origins, dscp })
     }
 
     fn networks(&self, key: &str, list: &[String]) -> Checked<Vec<Network>> {
@@ -280,8 +289,11 @@ impl Check<'_> {
         match text.split_once(':') {
             Some(("udp", rest)) => Ok((Transport::Udp, rest)),
             Some(("tcp", rest)) => Ok((Transport::Tcp, rest)),
+            Some(("tls", rest)) => Ok((Transport::Tls, rest)),
+            Some(("ws", rest)) => Ok((Transport::Ws, rest)),
+            Some(("wss", rest)) => Ok((Transport::Wss, rest)),
             _ => {
-                let remedy = "begin with udp: or tcp:, such as \"udp:192.0.2.1:5060\"";
+                let remedy = "begin with udp:, tcp:, tls:, ws: or wss:, such as \"udp:192.0.2.1:5060\"";
                 self.error(key, format!("\"{text}\" names no transport"), remedy)
             }
         }

@@ -121,6 +121,42 @@ pub struct Sip {
     pub authentication: Authentication,
     /// The `User-Agent` and `Server` header.
     pub user_agent: String,
+    /// Our certificate; `None` where no listener and no trunk needs one.
+    pub tls: Option<Tls>,
+    /// Web origins (RFC 6454) whose pages may open WebSockets; `*` for any.
+    pub websocket_origins: Vec<String>,
+    /// Differentiated services code point of signalling, 0 to 63 (RFC 2474).
+    pub dscp: u8,
+}
+
+/// The `[sip.tls]` table. The files are read at start, and again on SIGHUP.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// PEM file of our certificate and those above it.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file of the authorities whose certificates peers may show.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a peer that shows none is refused.
+    pub require_client_certificate: bool,
+    /// Whether TLS 1.2 is refused.
+    pub only_1_3: bool,
+}
+
+/// What is particular about TLS with one trunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrunkTls {
+    /// PEM file of the authorities that may have issued its certificate; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Whom its certificate must be for when we connect: a domain or an address (RFC 5922).
+    pub server_name: String,
+    /// PEM files of the certificate we show and of its key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Not empty: its requests are told by a certificate for one of these names, and by no address.
+    pub names: Vec<String>,
+    /// Whether the common name of a certificate without subjectAltName counts.
+    pub allow_common_name: bool,
 }
 
 /// The `[dns]` table.
@@ -155,6 +191,8 @@ pub struct Media {
     pub silence_timeout: Duration,
     /// How long a port rests after a call before another may have it.
     pub port_quarantine: Duration,
+    /// Differentiated services code point of media, 0 to 63 (RFC 2474).
+    pub dscp: u8,
 }
 
 /// One `[[trunks]]` entry.
@@ -206,6 +244,8 @@ pub struct Trunk {
     pub large_requests: LargeRequests,
     /// The listener of `sip.listen` that requests leave by; `None`: the first that fits.
     pub listener: Option<SocketAddr>,
+    /// TLS towards it and from it; `None`: it has nothing to do with TLS.
+    pub tls: Option<TrunkTls>,
     /// How it registers here; `None`: it is where its target is.
     pub account: Option<Account>,
     /// How it registers with the trunk; `None`: it does not.

@@ -62,6 +62,30 @@ pub(super) struct Sip {
     pub(super) ban_after: Option<i64>,
     pub(super) ban_s: Option<i64>,
     pub(super) user_agent: Option<String>,
+    pub(super) tls: Option<Tls>,
+    pub(super) websocket_origins: Option<Vec<String>>,
+    pub(super) dscp: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) client_ca: Option<PathBuf>,
+    pub(super) require_client_certificate: Option<bool>,
+    pub(super) minimum: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrunkTls {
+    pub(super) ca: Option<PathBuf>,
+    pub(super) server_name: Option<String>,
+    pub(super) client_certificate: Option<PathBuf>,
+    pub(super) client_key: Option<PathBuf>,
+    pub(super) names: Option<Vec<String>>,
+    pub(super) allow_common_name: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +108,7 @@ pub(super) struct Media {
     pub(super) suppress_silence: Option<bool>,
     pub(super) silence_timeout_s: Option<i64>,
     pub(super) port_quarantine_s: Option<i64>,
+    pub(super) dscp: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +147,8 @@ pub(super) struct Trunk {
     pub(super) listener: Option<String>,
     pub(super) default_caller: Option<String>,
     pub(super) register: Option<Register>,
+    pub(super) auth: Option<String>,
+    pub(super) tls: Option<TrunkTls>,
     pub(super) hairpin: Option<bool>,
     pub(super) portability: Option<bool>,
     pub(super) trunk_group: Option<TrunkGroup>,

@@ -5,7 +5,11 @@ use std::path::Path;
 
 use super::*;
 
+<<<<<<< HEAD
 mod sessions;
+=======
+mod secure;
+>>>>>>> i3-tls-merged
 
 const GOOD: &str = r#"
 [overlay]
@@ -82,8 +86,8 @@ fn every_mistake_names_file_line_key_and_remedy() {
         ),
         (
             "listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]",
-            "listen = [\"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\"]",
-            "/etc/causeway/causeway.toml:11: sip.listen[1]: \"tls:127.0.0.1:5061\" names no transport; begin with udp: or tcp:, such as \"udp:192.0.2.1:5060\"",
+            "listen = [\"udp:127.0.0.1:5060\", \"sctp:127.0.0.1:5061\"]",
+            "/etc/causeway/causeway.toml:11: sip.listen[1]: \"sctp:127.0.0.1:5061\" names no transport; begin with udp:, tcp:, tls:, ws: or wss:, such as \"udp:192.0.2.1:5060\"",
         ),
         (
             "udp:127.0.0.1:5060",

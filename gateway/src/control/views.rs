@@ -146,9 +146,16 @@ pub(crate) fn route_test(
     RouteTest { placed, targets, decisions }
 }
 
-pub(crate) fn trunks(switch: &Switch, configured: &[Trunk], status: &[TrunkStatus]) -> Vec<TrunkView> {
+/// `unreachable` says why the last connection to a trunk could not be had, where that is so.
+pub(crate) fn trunks(
+    switch: &Switch,
+    configured: &[Trunk],
+    status: &[TrunkStatus],
+    unreachable: impl Fn(&TrunkName) -> Option<String>,
+) -> Vec<TrunkView> {
     let row = |trunk: &Trunk| {
         let health = switch.trunk_health(&trunk.name);
+        let failure = unreachable(&trunk.name);
         TrunkView {
             name: trunk.name.to_string(),
             target: match (&trunk.account, &trunk.destination) {
@@ -160,12 +167,14 @@ pub(crate) fn trunks(switch: &Switch, configured: &[Trunk], status: &[TrunkStatu
                 (None, None) => format!("{}:{}", trunk.transport.as_str().to_ascii_lowercase(), trunk.target),
             },
             state: match health {
+                _ if failure.is_some() => "down",
                 None => "unknown",
                 Some((true, _)) => "up",
                 Some((false, _)) => "down",
             }
             .to_owned(),
-            detail: health.map_or("not asked yet", |(_, detail)| detail).to_owned(),
+            detail: failure
+                .unwrap_or_else(|| health.map_or("not asked yet", |(_, detail)| detail).to_owned()),
             calls: switch.calls_on(&trunk.name),
             max_calls: trunk.max_calls,
             targets: status

@@ -1,7 +1,7 @@
 //! The one task that owns the SIP endpoint and the switch. Everything else talks to it by bounded
 //! queues; between endpoint and switch there is none.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use admin_api::{CallFilter, CallList, CallView, LadderView, RouteTest, TrunkView
 use call_model::{Address, CallId, Cause, Pii, TrunkName};
 use p2p_edge::calling::{EndedBy, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, NodeHandle, TrySendError};
-use sip_trunk::{Command, CommandError, Endpoint, Event, StreamEvent, Transmit, Transport};
+use sip_trunk::{Command, CommandError, ConnectionId, Endpoint, Event, StreamEvent, Transmit, Transport};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use super::media::{MediaEngine, Report};
 use super::resolve::{Answer, Asker};
-use super::streams::{StreamReport, Streams};
+use super::streams::{ConnectFailure, StreamReport, StreamSettings, Streams};
 use crate::config::Config;
 use crate::control;
 use crate::lifecycle::{switch_config, trunk_config};
@@ -58,7 +58,8 @@ pub(crate) enum Request {
 #[derive(Debug, Default)]
 pub(crate) struct SipSockets {
     pub(crate) udp: Vec<(UdpSocket, SocketAddr)>,
-    pub(crate) tcp: Vec<tokio::net::TcpListener>,
+    /// Of every transport with connections.
+    pub(crate) tcp: Vec<(Transport, tokio::net::TcpListener)>,
 }
 
 /// A SIP listener could not be bound.
@@ -71,8 +72,8 @@ pub struct SipBindError {
 }
 
 impl SipSockets {
-    /// Binds every listener, or none.
-    pub(crate) async fn bind(listeners: &[(Transport, SocketAddr)]) -> Result<Self, SipBindError> {
+    /// Binds every listener, or none. What is sent is marked with the code point `dscp`.
+    pub(crate) async fn bind(listeners: &[(Transport, SocketAddr)], dscp: u8) -> Result<Self, SipBindError> {
         let mut sockets = Self::default();
         for &(transport, address) in listeners {
             let wrap = |source| SipBindError { transport: transport.as_str(), address, source };
@@ -80,11 +81,16 @@ impl SipSockets {
                 Transport::Udp => {
                     let socket = UdpSocket::bind(address).await.map_err(wrap)?;
                     // A burst of INVITEs must find room while a batch is worked on.
-                    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
+                    let raw = socket2::SockRef::from(&socket);
+                    let _ = raw.set_recv_buffer_size(4 << 20);
+                    super::mark(&raw, address, dscp).map_err(wrap)?;
                     sockets.udp.push((socket, address));
                 }
-                Transport::Tcp => {
-                    sockets.tcp.push(tokio::net::TcpListener::bind(address).await.map_err(wrap)?)
+                Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                    let listener = tokio::net::TcpListener::bind(address).await.map_err(wrap)?;
+                    // What it accepts inherits the mark: the answer to the first packet has it too.
+                    super::mark(&socket2::SockRef::from(&listener), address, dscp).map_err(wrap)?;
+                    sockets.tcp.push((transport, listener));
                 }
             }
         }
@@ -126,6 +132,8 @@ pub(crate) struct Signalling {
     pub(crate) media_reports: mpsc::Receiver<Report>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) sockets: SipSockets,
+    /// What connections need; the addresses in it are filled in from the listeners.
+    pub(crate) streams: StreamSettings,
     pub(crate) dns: Asker,
     pub(crate) dns_answers: mpsc::Receiver<Answer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -135,6 +143,10 @@ pub(crate) struct Signalling {
 
 struct State {
     streams: Streams,
+    /// Why the last connection to a trunk could not be had, until one can.
+    unreachable: HashMap<TrunkName, ConnectFailure>,
+    /// Connections to those that opened, but on which nothing has come yet.
+    unproven: HashMap<ConnectionId, TrunkName>,
     overlay_backlog: VecDeque<NodeCommand>,
     overlay_dropped: u64,
     deltas: Deltas,
@@ -152,14 +164,17 @@ impl Signalling {
     /// # Errors
     /// When what it cannot do without has ended by itself. The trunks have been told goodbye then.
     pub(crate) async fn run(mut self) -> Result<(), LoopError> {
-        let own = self.sockets.tcp.iter().filter_map(|listener| listener.local_addr().ok());
-        let (streams, mut stream_reports) = Streams::new(own.map(|own| own.ip()).collect());
+        let own = self.sockets.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok());
+        self.streams.own.extend(own.map(|own| own.ip()));
+        let (streams, mut stream_reports) = Streams::new(self.streams.clone());
         let accepting: Vec<_> = std::mem::take(&mut self.sockets.tcp)
             .into_iter()
-            .map(|listener| streams.listen(listener))
+            .map(|(transport, listener)| streams.listen(transport, listener))
             .collect();
         let mut state = State {
             streams,
+            unreachable: HashMap::new(),
+            unproven: HashMap::new(),
             overlay_backlog: VecDeque::new(),
             overlay_dropped: 0,
             deltas: Deltas::default(),
@@ -216,7 +231,7 @@ impl Signalling {
                     None => break Err(LoopError::Node),
                 },
                 () = self.sockets.readable() => self.read_udp(&mut buffer, &mut state),
-                Some(report) = stream_reports.recv() => self.take_stream(report, &mut state.streams),
+                Some(report) = stream_reports.recv() => self.take_stream(report, &mut state),
                 Some(Answer { id, answer }) = self.dns_answers.recv() => {
                     if let Some(endpoint) = &mut self.endpoint {
                         endpoint.handle_answer(Instant::now(), id, answer);
@@ -387,7 +402,9 @@ impl Signalling {
                     tracing::debug!(%error, remote = %Pii(remote), "SIP datagram not sent");
                 }
             }
-            Transmit::Connect { connection, remote } => streams.connect(connection, remote),
+            Transmit::Connect { connection, transport, remote, trunk } => {
+                streams.connect(connection, transport, remote, trunk);
+            }
             Transmit::Stream { connection, bytes } => {
                 if !streams.send(connection, bytes)
                     && let Some(endpoint) = &mut self.endpoint
@@ -423,31 +440,56 @@ impl Signalling {
         endpoint.handle_load(now, delay);
     }
 
-    fn take_stream(&mut self, report: StreamReport, streams: &mut Streams) {
+    fn take_stream(&mut self, report: StreamReport, state: &mut State) {
+        let streams = &mut state.streams;
         let Some(endpoint) = &mut self.endpoint else { return };
         let now = Instant::now();
         match report {
-            StreamReport::Accepted { stream, local, remote } => {
-                if let Some(connection) = streams.accept(stream, remote) {
-                    endpoint.handle_stream(
-                        now,
-                        connection,
-                        StreamEvent::Opened { local, remote, inbound: true },
-                    );
+            // The access list comes before the work of a handshake.
+            StreamReport::Accepted { transport, stream, local, remote } => {
+                if endpoint.admits(local, remote, transport) {
+                    let _ = streams.accept(transport, stream, (local, remote));
                 }
             }
-            StreamReport::Opened { connection, local, remote, inbound } => {
-                endpoint.handle_stream(now, connection, StreamEvent::Opened { local, remote, inbound });
+            StreamReport::Opened { connection, local, remote, inbound, transport, identity, trunk } => {
+                if let Some(trunk) = trunk.filter(|trunk| state.unreachable.contains_key(trunk)) {
+                    state.unproven.insert(connection, trunk);
+                }
+                let identity = identity.as_ref();
+                let opened = StreamEvent::Opened { local, remote, inbound, transport, identity };
+                endpoint.handle_stream(now, connection, opened);
             }
             StreamReport::Data { connection, bytes } => {
+                if let Some(trunk) = state.unproven.remove(&connection)
+                    && state.unreachable.remove(&trunk).is_some()
+                {
+                    tracing::info!(%trunk, "trunk {trunk}: connected again");
+                }
                 endpoint.handle_stream(now, connection, StreamEvent::Data(&bytes));
             }
             StreamReport::Closed { connection } => {
                 streams.close(connection);
+                state.unproven.remove(&connection);
                 endpoint.handle_stream(now, connection, StreamEvent::Closed);
             }
-            StreamReport::ConnectFailed { connection } => {
+            StreamReport::Refused { connection, failure } => {
                 streams.close(connection);
+                // Anybody may cause this.
+                tracing::debug!(reason = failure.as_str(), "SIP connection refused: {failure}");
+                self.metrics.handshake_refused(failure.as_str());
+                endpoint.handle_stream(now, connection, StreamEvent::Closed);
+            }
+            StreamReport::ConnectFailed { connection, trunk, failure } => {
+                streams.close(connection);
+                state.unproven.remove(&connection);
+                if let Some(trunk) = trunk {
+                    self.metrics.connect_failed(&trunk, failure.as_str());
+                    // Once, not at every try.
+                    if state.unreachable.get(&trunk) != Some(&failure) {
+                        tracing::warn!(%trunk, reason = failure.as_str(), "trunk {trunk}: {failure}");
+                        state.unreachable.insert(trunk, failure);
+                    }
+                }
                 endpoint.handle_stream(now, connection, StreamEvent::ConnectFailed);
             }
         }
@@ -507,7 +549,8 @@ impl Signalling {
             }
             Request::Trunks(reply) => {
                 let status = self.endpoint.as_ref().map(Endpoint::trunk_status).unwrap_or_default();
-                drop(reply.send(control::views::trunks(&self.switch, &self.trunks, &status)));
+                let unreachable = |trunk: &TrunkName| state.unreachable.get(trunk).map(ToString::to_string);
+                drop(reply.send(control::views::trunks(&self.switch, &self.trunks, &status, unreachable)));
             }
             Request::Reconfigure(config, reply) => drop(reply.send(self.reconfigure(now, &config))),
             Request::Load(reply) => drop(reply.send((self.switch.live(), self.switch.is_draining()))),

@@ -55,6 +55,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         tolerance: Default::default(),
         large_requests: Default::default(),
         listener: None,
+        tls: None,
         account: None,
         registration: None,
         profile: None,

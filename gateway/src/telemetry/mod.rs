@@ -55,6 +55,22 @@ struct TrunkLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TrunkReasonLabels {
+    trunk: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KeyLabel {
+    key: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabel {
     queue: &'static str,
 }
@@ -70,6 +86,10 @@ pub(crate) struct Metrics {
     duration: Histogram,
     calls_live: Gauge,
     trunk_up: Family<TrunkLabel, Gauge>,
+    trunk_connect_failed: Family<TrunkReasonLabels, Counter>,
+    sip_handshakes_refused: Family<ReasonLabel, Counter>,
+    tls_certificate_ends: Family<KeyLabel, Gauge>,
+    tls_reloads: Family<ResultLabel, Counter>,
     sip_messages: Family<KindLabels, Counter>,
     sip_refused: Family<ReasonLabel, Counter>,
     sip_repaired: Family<ReasonLabel, Counter>,
@@ -98,6 +118,10 @@ impl Metrics {
             duration: Histogram::new(duration),
             calls_live: Gauge::default(),
             trunk_up: Family::default(),
+            trunk_connect_failed: Family::default(),
+            sip_handshakes_refused: Family::default(),
+            tls_certificate_ends: Family::default(),
+            tls_reloads: Family::default(),
             sip_messages: Family::default(),
             sip_refused: Family::default(),
             sip_repaired: Family::default(),
@@ -128,6 +152,9 @@ impl Metrics {
                 }
             }
         }
+        for result in ["ok", "failed"] {
+            let _ = self.tls_reloads.get_or_create(&ResultLabel { result });
+        }
         for trunk in trunks {
             self.trunk(&trunk.name, trunk.options_interval.is_none());
         }
@@ -152,6 +179,23 @@ impl Metrics {
             "Whether the last health check of a trunk succeeded; 1 where none is made",
             self.trunk_up.clone(),
         );
+        r.register(
+            "trunk_connect_failed",
+            "Connections to a trunk that could not be had, by reason",
+            self.trunk_connect_failed.clone(),
+        );
+        r.register(
+            "sip_handshakes_refused",
+            "TLS and WebSocket handshakes of peers that failed, by reason",
+            self.sip_handshakes_refused.clone(),
+        );
+        r.register_with_unit(
+            "tls_certificate_end",
+            "When our certificate ends, in seconds since 1970, by the key that names it",
+            seconds(),
+            self.tls_certificate_ends.clone(),
+        );
+        r.register("tls_reloads", "Times the files of TLS were read again", self.tls_reloads.clone());
         r.register(
             "sip_messages",
             "SIP messages by direction and method or class",
@@ -211,6 +255,24 @@ impl Metrics {
 
     pub(crate) fn trunk(&self, trunk: &TrunkName, up: bool) {
         self.trunk_up.get_or_create(&TrunkLabel { trunk: trunk.to_string() }).set(i64::from(up));
+    }
+
+    pub(crate) fn connect_failed(&self, trunk: &TrunkName, reason: &'static str) {
+        let labels = TrunkReasonLabels { trunk: trunk.to_string(), reason };
+        self.trunk_connect_failed.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn handshake_refused(&self, reason: &'static str) {
+        self.sip_handshakes_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn certificate_ends(&self, key: &str, unix: u64) {
+        self.tls_certificate_ends.get_or_create(&KeyLabel { key: key.to_owned() }).set(unix as i64);
+    }
+
+    pub(crate) fn tls_reloaded(&self, ok: bool) {
+        let result = if ok { "ok" } else { "failed" };
+        self.tls_reloads.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub(crate) fn queue(&self, queue: &'static str, length: usize, dropped: u64) {

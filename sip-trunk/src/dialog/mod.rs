@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use crate::endpoint::api::Transport;
 use crate::endpoint::io::{Io, Path};
-use crate::trunk::resolve::{Destination, Host};
+use crate::trunk::resolve::{Destination, Host, Service};
 use crate::wire::message::{Head, Name, Response, addr_uri, uri_host_name, uri_target};
 
 /// The state of a dialog (RFC 3261 12), from our side.
@@ -132,8 +132,12 @@ impl Dialog {
         if address.is_unspecified() || address.is_multicast() {
             return self.fallback;
         }
-        let remote = SocketAddr::new(address, target.port.unwrap_or(5060));
         let transport = target.transport.unwrap_or(self.fallback.transport);
+        // RFC 7118 5.2.2: nobody else leads to a WebSocket client than the connection it opened.
+        if self.fallback.transport.is_web() || transport.is_web() {
+            return self.fallback;
+        }
+        let remote = SocketAddr::new(address, target.port.unwrap_or(transport.default_port()));
         if transport == self.fallback.transport && remote == self.fallback.remote {
             return self.fallback;
         }
@@ -146,7 +150,7 @@ impl Dialog {
         let uri = self.routes.first().and_then(|r| addr_uri(r)).unwrap_or(&self.target);
         let name = uri_host_name(uri)?.parse().ok()?;
         let port = uri_target(uri)?.port;
-        Some(Destination { host: Host::Name(name), port, service: Some(transport.into()) })
+        Some(Destination { host: Host::Name(name), port, service: Some(Service::of(transport)?) })
     }
 
     /// Takes over a new remote target from a target refresh (RFC 3261 12.2.1.2, 12.2.2).

@@ -7,25 +7,32 @@ use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, 
 
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
 use crate::trunk::TargetState;
+use crate::trunk::certificate::PeerIdentity;
 use crate::trunk::details::CallDetails;
 use crate::trunk::resolve::Service;
 
-/// A transport of SIP (RFC 3261 18).
+/// A transport of SIP (RFC 3261 18, RFC 7118).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// UDP: unreliable, one message per datagram.
     Udp,
     /// TCP: reliable, a stream of messages.
     Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// WebSocket: one message per WebSocket message (RFC 7118 4). Peers open these, never we.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
 }
 
 impl Transport {
-    /// Returns the transport of a service, where this crate speaks it.
-    pub(crate) fn of(service: Service) -> Option<Self> {
+    /// Returns the transport of a service.
+    pub(crate) fn of(service: Service) -> Self {
         match service {
-            Service::Udp => Some(Transport::Udp),
-            Service::Tcp => Some(Transport::Tcp),
-            Service::Tls => None,
+            Service::Udp => Transport::Udp,
+            Service::Tcp => Transport::Tcp,
+            Service::Tls => Transport::Tls,
         }
     }
 
@@ -34,11 +41,50 @@ impl Transport {
         match self {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+            Transport::Ws => "WS",
+            Transport::Wss => "WSS",
         }
+    }
+
+    /// Returns the value of the `transport` parameter of a URI. A secure WebSocket is `ws` too
+    /// (RFC 7118 5.2.4).
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+            Transport::Ws | Transport::Wss => "ws",
+        }
+    }
+
+    /// Returns the port where none is written (RFC 3261 19.1.2, RFC 7118 8).
+    pub fn default_port(self) -> u16 {
+        match self {
+            Transport::Udp | Transport::Tcp => 5060,
+            Transport::Tls => 5061,
+            Transport::Ws => 80,
+            Transport::Wss => 443,
+        }
+    }
+
+    /// Says whether messages go over a connection, which loses none while it lives.
+    pub fn is_reliable(self) -> bool {
+        self != Transport::Udp
+    }
+
+    /// Says whether TLS protects it: `sips` URIs may be reached by it (RFC 5630 3.1.1).
+    pub fn is_secure(self) -> bool {
+        matches!(self, Transport::Tls | Transport::Wss)
+    }
+
+    /// Says whether it is a WebSocket.
+    pub fn is_web(self) -> bool {
+        matches!(self, Transport::Ws | Transport::Wss)
     }
 }
 
-/// Names one TCP connection. The driver chooses the ids of accepted connections with the top bit
+/// Names one connection: TCP, TLS or WebSocket. The driver chooses the ids of accepted connections with the top bit
 /// set; the endpoint chooses those of the connections it asks for, with the top bit clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
@@ -53,7 +99,7 @@ impl ConnectionId {
     }
 }
 
-/// What happened to a TCP connection.
+/// What happened to a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamEvent<'a> {
     /// It is open: accepted (`inbound`) or as asked for by [`Transmit::Connect`].
@@ -64,8 +110,12 @@ pub enum StreamEvent<'a> {
         remote: SocketAddr,
         /// The far side opened it.
         inbound: bool,
+        /// TCP, TLS or WebSocket, handshakes done.
+        transport: Transport,
+        /// Whom the peer's certificate is for, if it showed one and its chain was verified.
+        identity: Option<&'a PeerIdentity>,
     },
-    /// Bytes came.
+    /// Bytes came; on a WebSocket, one message.
     Data(&'a [u8]),
     /// It is gone, whoever closed it.
     Closed,
@@ -85,10 +135,14 @@ pub enum Transmit {
         /// One message.
         bytes: Bytes,
     },
-    /// Open a TCP connection and report [`StreamEvent::Opened`] or [`StreamEvent::ConnectFailed`].
+    /// Open a connection and report [`StreamEvent::Opened`] or [`StreamEvent::ConnectFailed`].
     Connect {
         /// The id to report under.
         connection: ConnectionId,
+        /// TCP or TLS.
+        transport: Transport,
+        /// The trunk the destination belongs to, which says whose certificate is expected there.
+        trunk: Option<TrunkName>,
         /// The destination.
         remote: SocketAddr,
     },

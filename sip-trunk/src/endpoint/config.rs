@@ -168,6 +168,9 @@ pub enum ConfigError {
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]
     NoCodec(String),
+    /// The trunk would have to be called by WebSocket, which only its clients open (RFC 7118).
+    #[error("trunk {0}: nobody can be called by WebSocket")]
+    WebTarget(String),
     /// The trunk's target is a name, and the endpoint is not set up for DNS.
     #[error("trunk {0}: its target is a name, which needs DNS")]
     NoDns(String),

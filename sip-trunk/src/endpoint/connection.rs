@@ -1,4 +1,4 @@
-//! TCP connections: reuse, opening, framing, keep-alive, and the end of those that are idle.
+//! Connections: reuse, opening, framing, keep-alive, and the end of those that are idle.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::api::{ConnectionId, Transmit};
+use super::api::{ConnectionId, Transmit, Transport};
 use super::config::{Limits, Timers};
 use super::counters::Counters;
 use crate::transaction::timer::{Alarm, Due, TimerQueue};
@@ -16,10 +16,31 @@ use crate::wire::tolerance::{Refusal, Tolerance};
 /// How long the answer to a ping may take (RFC 5626 4.4.1).
 const PONG_WAIT: Duration = Duration::from_secs(10);
 
+/// A far address with the transport by which it is reached: what goes by TLS must not go by TCP.
+pub(crate) type Far = (Transport, SocketAddr);
+
+/// A connection that opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) inbound: bool,
+    pub(crate) transport: Transport,
+    /// Whose certificate the far side showed, where it came to us.
+    pub(crate) trunk: Option<usize>,
+    /// The far side showed a certificate that was verified.
+    pub(crate) certified: bool,
+}
+
 #[derive(Debug)]
 struct Connection {
     remote: SocketAddr,
     local: SocketAddr,
+    transport: Transport,
+    trunk: Option<usize>,
+    certified: bool,
+    /// Where its far side is reached by it too (RFC 5923).
+    alias: Option<SocketAddr>,
     inbound: bool,
     state: State,
     last_traffic: Instant,
@@ -42,13 +63,15 @@ enum State {
     /// Messages wait for it to open.
     Opening(VecDeque<Bytes>),
     Open(Box<Framer>),
+    /// Open, and messages come whole: a WebSocket.
+    Web,
 }
 
 /// The connections, by id and by far address.
 #[derive(Debug)]
 pub(crate) struct Pool {
     connections: HashMap<u64, Connection>,
-    by_remote: HashMap<SocketAddr, u64>,
+    by_remote: HashMap<Far, u64>,
     per_source: HashMap<IpAddr, usize>,
     next: u64,
     /// Connections that registrations needed and that are gone.
@@ -79,9 +102,28 @@ impl Pool {
         self.connections.get(&id.0).is_some_and(|c| c.last_heard <= at)
     }
 
-    /// Returns our own address of a connection and the far one.
-    pub(crate) fn addresses(&self, id: ConnectionId) -> Option<(SocketAddr, SocketAddr)> {
-        self.connections.get(&id.0).map(|c| (c.local, c.remote))
+    /// Returns the transport of a connection, our own address of it and the far one.
+    pub(crate) fn addresses(&self, id: ConnectionId) -> Option<(Transport, SocketAddr, SocketAddr)> {
+        self.connections.get(&id.0).map(|c| (c.transport, c.local, c.remote))
+    }
+
+    /// Returns the trunk whose certificate was shown on a connection.
+    pub(crate) fn trunk(&self, id: ConnectionId) -> Option<usize> {
+        self.connections.get(&id.0)?.trunk
+    }
+
+    /// Lets requests to the port a Via names go over a connection that the far side opened
+    /// (RFC 5923 8.2): over TLS, and only where a certificate proved who that is.
+    pub(crate) fn alias(&mut self, id: ConnectionId, port: u16) {
+        let Some(connection) = self.connections.get_mut(&id.0) else { return };
+        if connection.transport != Transport::Tls || !connection.inbound || !connection.certified {
+            return;
+        }
+        let at = SocketAddr::new(connection.remote.ip(), port);
+        if connection.alias.is_none() && port != 0 && !self.by_remote.contains_key(&(Transport::Tls, at)) {
+            connection.alias = Some(at);
+            self.by_remote.insert((Transport::Tls, at), id.0);
+        }
     }
 
     /// Sends on the wanted connection, another one to the same address, or a new one. Returns which;
@@ -91,16 +133,22 @@ impl Pool {
         &mut self,
         now: Instant,
         wanted: Option<ConnectionId>,
-        remote: SocketAddr,
+        far: Far,
         bytes: Bytes,
         timers: &mut TimerQueue,
         transmits: &mut VecDeque<Transmit>,
         counters: &mut Counters,
     ) -> Option<ConnectionId> {
         let known = wanted.map(|c| c.0).filter(|id| self.connections.contains_key(id));
-        let id = match known.or_else(|| self.by_remote.get(&remote).copied()) {
+        let id = match known.or_else(|| self.by_remote.get(&far).copied()) {
             Some(id) => id,
             None => {
+                let (transport, remote) = far;
+                // RFC 7118 5.2.2: a WebSocket client is behind what it opened, and nowhere else.
+                if transport.is_web() {
+                    counters.refuse("no_connection");
+                    return None;
+                }
                 if self.connections.len() >= self.limits.connections {
                     counters.refuse("connections");
                     return None;
@@ -108,14 +156,17 @@ impl Pool {
                 self.next += 1;
                 let id = self.next;
                 let state = State::Opening(VecDeque::new());
-                self.insert(now, id, remote, remote, false, state, timers);
-                transmits.push_back(Transmit::Connect { connection: ConnectionId(id), remote });
+                let (inbound, trunk, certified) = (false, None, false);
+                let opened = Opened { local: remote, remote, inbound, transport, trunk, certified };
+                self.insert(now, id, opened, state, timers);
+                let connection = ConnectionId(id);
+                transmits.push_back(Transmit::Connect { connection, transport, remote, trunk: None });
                 id
             }
         };
         let connection = self.connections.get_mut(&id)?;
         match &mut connection.state {
-            State::Open(_) => {
+            State::Open(_) | State::Web => {
                 connection.last_traffic = now;
                 transmits.push_back(Transmit::Stream { connection: ConnectionId(id), bytes });
             }
@@ -130,17 +181,8 @@ impl Pool {
         Some(ConnectionId(id))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn insert(
-        &mut self,
-        now: Instant,
-        id: u64,
-        local: SocketAddr,
-        remote: SocketAddr,
-        inbound: bool,
-        state: State,
-        timers: &mut TimerQueue,
-    ) {
+    fn insert(&mut self, now: Instant, id: u64, opened: Opened, state: State, timers: &mut TimerQueue) {
+        let Opened { local, remote, inbound, transport, trunk, certified } = opened;
         let mut alarm = Alarm::default();
         let idle = self.timers.connection_idle.min(self.timers.keep_alive);
         let wait = if inbound { self.timers.first_message } else { idle };
@@ -149,6 +191,10 @@ impl Pool {
         let connection = Connection {
             remote,
             local,
+            transport,
+            trunk,
+            certified,
+            alias: None,
             inbound,
             state,
             last_traffic,
@@ -162,25 +208,26 @@ impl Pool {
         };
         self.connections.insert(id, connection);
         // The latest connection to an address serves what is sent there.
-        self.by_remote.insert(remote, id);
+        self.by_remote.insert((transport, remote), id);
         *self.per_source.entry(remote.ip()).or_default() += 1;
     }
 
     /// Takes note that a connection opened. False if it must be closed.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn opened(
         &mut self,
         now: Instant,
         id: ConnectionId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        inbound: bool,
+        opened: Opened,
         tolerance: Tolerance,
         timers: &mut TimerQueue,
         transmits: &mut VecDeque<Transmit>,
     ) -> bool {
-        let framer = Box::new(Framer::new(self.limits.message, tolerance));
-        if inbound {
+        let remote = opened.remote;
+        let state = match opened.transport.is_web() {
+            true => State::Web,
+            false => State::Open(Box::new(Framer::new(self.limits.message, tolerance))),
+        };
+        if opened.inbound {
             let full = self.connections.len() >= self.limits.connections
                 || self
                     .per_source
@@ -188,14 +235,15 @@ impl Pool {
                     .is_some_and(|&n| n >= self.limits.connections_per_source)
                 || self.connections.contains_key(&id.0);
             if !full {
-                self.insert(now, id.0, local, remote, true, State::Open(framer), timers);
+                self.insert(now, id.0, opened, state, timers);
             }
             return !full;
         }
         let Some(connection) = self.connections.get_mut(&id.0) else { return false };
-        connection.local = local;
+        connection.local = opened.local;
+        (connection.trunk, connection.certified) = (opened.trunk, opened.certified);
         connection.last_traffic = now;
-        if let State::Opening(queue) = std::mem::replace(&mut connection.state, State::Open(framer)) {
+        if let State::Opening(queue) = std::mem::replace(&mut connection.state, state) {
             for bytes in queue {
                 transmits.push_back(Transmit::Stream { connection: id, bytes });
             }
@@ -209,8 +257,11 @@ impl Pool {
         if connection.kept {
             self.lost.push_back(id);
         }
-        if self.by_remote.get(&connection.remote) == Some(&id.0) {
-            self.by_remote.remove(&connection.remote);
+        for at in [Some(connection.remote), connection.alias].into_iter().flatten() {
+            let far = (connection.transport, at);
+            if self.by_remote.get(&far) == Some(&id.0) {
+                self.by_remote.remove(&far);
+            }
         }
         if let Some(count) = self.per_source.get_mut(&connection.remote.ip()) {
             *count -= 1;
@@ -252,6 +303,13 @@ impl Pool {
         {
             connection.last_heard = now;
             framer.push(bytes);
+        }
+    }
+
+    /// Takes note of a message that came whole.
+    pub(crate) fn message(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id.0) {
+            (connection.heard, connection.last_traffic, connection.last_heard) = (true, now, now);
         }
     }
 

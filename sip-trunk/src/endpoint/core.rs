@@ -10,7 +10,7 @@ use call_model::{Actor, CallId, Exchange, Protocol};
 use super::api::{Event, Transport};
 use super::config::EndpointConfig;
 use super::held::Held;
-use super::io::{Io, Path, contact, via};
+use super::io::{Io, Path, contact, sips, via};
 use crate::cause::reason_phrase;
 use crate::dialog::Dialog;
 use crate::dialog::call::Call;
@@ -174,7 +174,10 @@ impl Core {
         out.line("CSeq", &format!("{cseq} {name}"));
         // RFC 3261 12.2.1.1, RFC 3515 2.2, RFC 6665 8.2.1: what may refresh the target.
         if matches!(method, Method::Invite | Method::Update | Method::Refer | Method::Notify) {
-            out.line("Contact", &self.contact_of(dialog, path));
+            let contact = self.contact_of(dialog, path);
+            // RFC 3261 8.1.1.8.
+            let secure = dialog.target.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("sips:"));
+            out.line("Contact", &if secure { sips(&contact) } else { contact });
         }
         out.lines(self.common_lines(dialog.trunk));
         // A re-INVITE rings nobody: what it comes to is wanted at once, not provisionally.
@@ -226,7 +229,9 @@ impl Core {
             if status < 300
                 && let Some(path) = self.servers.path(server)
             {
-                out.line("Contact", &contact(&path));
+                let contact = contact(&path);
+                // RFC 3261 12.1.1.
+                out.line("Contact", &if head.sips() { sips(&contact) } else { contact });
             }
             out.lines(self.common_lines(trunk));
             out.line("Supported", self.supported(trunk));

@@ -10,6 +10,9 @@ use crate::dialog::uas::Refused;
 use crate::registrar;
 use crate::wire::message::{Method, Request, tag_number};
 
+/// What is counted where nobody knows the far side.
+pub(super) const UNKNOWN: &str = "unknown_source";
+
 impl Endpoint {
     /// Says why nothing is read that comes from a source, before anything is.
     pub(super) fn refuses(
@@ -26,22 +29,35 @@ impl Endpoint {
         banned.then_some("banned")
     }
 
+    /// Finds the trunk of a path: by the certificate of its connection, by the address, or by what
+    /// registered over it.
+    pub(super) fn whose(&self, path: &Path, source: SocketAddr) -> Option<usize> {
+        let certified = path.connection.and_then(|connection| self.core.io.pool.trunk(connection));
+        // Where we went ourselves we have seen whose certificate it is.
+        let by_address = || match path.connection {
+            Some(connection) if !connection.is_inbound() => self.sources.trunk(source),
+            _ => self.sources.of_source(source),
+        };
+        certified.or_else(by_address).or_else(|| self.core.accounts.of_flow(path))
+    }
+
     /// Says why a connection is closed at once. Those who have yet to say who they are take no more than
-    /// half of the connections.
+    /// half of the connections; `promising`: a certificate may do that yet.
     pub(super) fn refuses_connection(
         &self,
         trunk: Option<usize>,
-        local: SocketAddr,
+        listener: SocketAddr,
         remote: SocketAddr,
+        promising: bool,
     ) -> Option<&'static str> {
-        if let Some(refusal) = self.refuses(trunk, self.core.io.tcp_listener(local), remote) {
+        if let Some(refusal) = self.refuses(trunk, listener, remote) {
             return Some(refusal);
         }
         if trunk.is_some() {
             return None;
         }
-        if !self.core.accounts.any() {
-            return Some("unknown_source");
+        if !self.core.accounts.any() && !promising {
+            return Some(UNKNOWN);
         }
         let full = self.core.io.pool.len() * 2 >= self.core.config.limits.connections;
         full.then_some("connections")
@@ -54,7 +70,7 @@ impl Endpoint {
 
     /// Answers a stranger as the configuration says.
     pub(super) fn refuse_stranger(&mut self, path: Path, source: SocketAddr, bytes: &[u8]) {
-        self.core.io.counters.refuse("unknown_source");
+        self.core.io.counters.refuse(UNKNOWN);
         if self.core.config.unknown_source == UnknownSource::Forbid {
             self.refuse_raw(path, source, bytes, 403);
         }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::api::Transport;
 use super::core::Core;
 use super::io::Path;
 use crate::dialog::Dialog;
@@ -57,16 +58,16 @@ impl Core {
     /// Starts a request's transaction, or lets it wait for its way.
     pub(super) fn start(&mut self, dialog: &Dialog, mut request: NewRequest) -> ClientKey {
         let key = request.key();
-        match dialog.named_hop(request.path.transport).filter(|_| self.config.dns && dialog.established) {
-            Some(destination) => match self.way(&destination, request.path) {
+        let named = self.named_hop(dialog, request.path.transport).filter(|_| dialog.established);
+        if let Some(destination) = named {
+            match self.way(&destination, request.path) {
                 Way::Wait if self.held.waiting.len() < HELD_MAX => {
                     self.hold(destination, What::Request(Box::new(request)));
                     return key;
                 }
                 Way::Wait => self.io.counters.refuse("held_requests"),
                 Way::Found(path) => request.path = path,
-            },
-            None => {}
+            }
         }
         self.clients.start(&mut self.io, request)
     }
@@ -80,7 +81,7 @@ impl Core {
         mut path: Path,
     ) {
         let mut wait = None;
-        if let Some(destination) = dialog.named_hop(path.transport).filter(|_| self.config.dns) {
+        if let Some(destination) = self.named_hop(dialog, path.transport) {
             match self.way(&destination, path) {
                 Way::Wait if self.held.waiting.len() < HELD_MAX => wait = Some(destination),
                 Way::Wait => self.io.counters.refuse("held_requests"),
@@ -92,6 +93,12 @@ impl Core {
         if let Some(destination) = wait {
             self.hold(destination, What::Ack { key, tag: tag.clone(), path });
         }
+    }
+
+    /// Returns the name the next request of a dialog goes to, unless it goes back the way it came anyhow.
+    fn named_hop(&self, dialog: &Dialog, transport: Transport) -> Option<Destination> {
+        let back = dialog.routes.is_empty() && self.io.goes_back(dialog.trunk, &dialog.fallback);
+        if back || !self.config.dns { None } else { dialog.named_hop(transport) }
     }
 
     fn hold(&mut self, destination: Destination, what: What) {
@@ -109,7 +116,8 @@ impl Core {
     /// otherwise, and along that path if the name leads there too.
     fn way(&mut self, destination: &Destination, path: Path) -> Way {
         let v4 = path.remote.is_ipv4();
-        let offered = [(Service::from(path.transport), Families { v4, v6: !v4 })];
+        let Some(service) = Service::of(path.transport) else { return Way::Found(path) };
+        let offered = [(service, Families { v4, v6: !v4 })];
         match self.resolver.locate(self.io.now, destination, &offered) {
             Located::Known { candidates, .. } => {
                 if candidates.iter().any(|c| c.address == path.remote) {

@@ -27,22 +27,19 @@ impl Endpoint {
         self.receive(path, remote, bytes, Framing::Datagram);
     }
 
-    pub(super) fn receive_stream_message(
-        &mut self,
-        connection: ConnectionId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        raw: &Bytes,
-    ) {
-        let local = self.core.io.tcp_listener(local);
-        let path = Path { transport: Transport::Tcp, local, remote, connection: Some(connection) };
-        self.receive(path, remote, raw, Framing::Stream);
+    pub(super) fn receive_stream_message(&mut self, connection: ConnectionId, raw: &[u8]) {
+        let Some((transport, local, remote)) = self.core.io.pool.addresses(connection) else { return };
+        let local = self.core.io.listener(transport, local);
+        let path = Path { transport, local, remote, connection: Some(connection) };
+        // RFC 7118 4: the WebSocket says how long a message is.
+        let framing = if transport.is_web() { Framing::Datagram } else { Framing::Stream };
+        self.receive(path, remote, raw, framing);
     }
 
     /// The access list comes before anything is read. A connection we opened ourselves may lead
     /// elsewhere, to the address in a Contact: responses are heard there, requests are not.
     fn receive(&mut self, path: Path, source: SocketAddr, bytes: &[u8], framing: Framing) {
-        let trunk = self.sources.trunk(source).or_else(|| self.core.accounts.of_flow(&path));
+        let trunk = self.whose(&path, source);
         if path.connection.is_none_or(ConnectionId::is_inbound) {
             if let Some(refusal) = self.refuses(trunk, path.local, source) {
                 return self.core.io.counters.refuse(refusal);
@@ -136,10 +133,14 @@ impl Endpoint {
         request: &Request,
     ) -> bool {
         // RFC 3261 18.2.2, RFC 3581 4: with rport to the source port, else to the port of the Via;
-        // on TCP over the same connection while it lives.
+        // but for UDP over the same connection while it lives.
         let mut reply_path = path;
-        if !request.head.via.rport || path.transport == Transport::Tcp {
-            reply_path.remote.set_port(request.head.via.port.unwrap_or(5060));
+        let port = request.head.via.port.unwrap_or(path.transport.default_port());
+        if !request.head.via.rport || path.reliable() {
+            reply_path.remote.set_port(port);
+        }
+        if let Some(connection) = path.connection.filter(|_| request.head.via.alias) {
+            self.core.io.pool.alias(connection, port);
         }
         match self.core.servers.on_request(&mut self.core.io, request) {
             Match::Absorbed => return true,
@@ -211,7 +212,9 @@ impl Endpoint {
         let plain = |status: u16| (status, Vec::new());
         match request.scheme {
             Scheme::Sip | Scheme::Tel => {}
-            // No hop here is TLS (RFC 5630 3.3), and no other scheme is known (8.2.2.1).
+            // RFC 5630 3.1.1: TLS on every hop, and this is the last.
+            Scheme::Sips if path.transport.is_secure() => {}
+            // RFC 5630 4.3; and no other scheme is known (8.2.2.1).
             Scheme::Sips | Scheme::Other => return Err(plain(416)),
         }
         // Within a dialog the request has arrived: there is no further hop (RFC 3261 16.3).

@@ -20,13 +20,13 @@ pub(crate) struct Path {
     pub(crate) transport: Transport,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// The connection to use while it lives (TCP).
+    /// The connection to use while it lives.
     pub(crate) connection: Option<ConnectionId>,
 }
 
 impl Path {
     pub(crate) fn reliable(&self) -> bool {
-        self.transport == Transport::Tcp
+        self.transport.is_reliable()
     }
 }
 
@@ -81,14 +81,14 @@ impl Io {
     }
 
     /// Returns the listener that accepted a connection whose own address is `local`.
-    pub(crate) fn tcp_listener(&self, local: SocketAddr) -> SocketAddr {
-        let mut tcp = self.listeners.iter().filter(|l| l.transport == Transport::Tcp);
-        let exact = tcp.clone().find(|l| l.local == local);
-        let family = tcp.find(|l| l.local.ip().is_ipv4() == local.ip().is_ipv4());
+    pub(crate) fn listener(&self, transport: Transport, local: SocketAddr) -> SocketAddr {
+        let mut fitting = self.listeners.iter().filter(|l| l.transport == transport);
+        let exact = fitting.clone().find(|l| l.local == local);
+        let family = fitting.find(|l| l.local.ip().is_ipv4() == local.ip().is_ipv4());
         exact.or(family).map_or(local, |l| l.local)
     }
 
-    /// Sends a message. On TCP the connection of the path is used, else any open one to the same
+    /// Sends a message. But for UDP the connection of the path is used, else any open one to the same
     /// address, else a new one; the path remembers which.
     pub(crate) fn send(&mut self, path: &mut Path, bytes: Bytes) {
         match path.transport {
@@ -96,10 +96,10 @@ impl Io {
                 let datagram = Transmit::Datagram { local: path.local, remote: path.remote, bytes };
                 self.transmits.push_back(datagram);
             }
-            Transport::Tcp => {
-                let (now, wanted) = (self.now, path.connection);
+            transport => {
+                let (now, wanted, far) = (self.now, path.connection, (transport, path.remote));
                 let Self { pool, timers, transmits, counters, .. } = self;
-                path.connection = pool.send(now, wanted, path.remote, bytes, timers, transmits, counters);
+                path.connection = pool.send(now, wanted, far, bytes, timers, transmits, counters);
             }
         }
     }
@@ -172,13 +172,27 @@ pub(crate) fn hex(number: u64) -> String {
 
 /// Writes the Via of a request of ours.
 pub(crate) fn via(path: &Path, branch: u64) -> String {
-    format!("SIP/2.0/{} {};branch={COOKIE}{branch:016x};rport", path.transport.as_str(), path.local)
+    // RFC 5923 8.1: requests may come to us over the connection we opened.
+    let alias = if path.transport == Transport::Tls { ";alias" } else { "" };
+    let (transport, local) = (path.transport.as_str(), path.local);
+    format!("SIP/2.0/{transport} {local};branch={COOKIE}{branch:016x};rport{alias}")
 }
 
 /// Writes our Contact.
 pub(crate) fn contact(path: &Path) -> String {
-    match path.transport {
-        Transport::Udp => format!("<sip:{}>", path.local),
-        Transport::Tcp => format!("<sip:{};transport=tcp>", path.local),
+    format!("<sip:{}{}>", path.local, transport_parameter(path.transport))
+}
+
+/// Writes the `transport` parameter of a URI of ours; nothing for UDP.
+pub(crate) fn transport_parameter(transport: Transport) -> String {
+    match transport {
+        Transport::Udp => String::new(),
+        other => format!(";transport={}", other.parameter()),
     }
+}
+
+/// Makes a Contact of ours one of a `sips` URI, which says TLS by itself (RFC 3261 26.2.2,
+/// RFC 5630 3.1.4).
+pub(crate) fn sips(contact: &str) -> String {
+    contact.replacen("<sip:", "<sips:", 1).replacen(";transport=tls", "", 1)
 }

@@ -42,7 +42,9 @@ use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, re
 use crate::wire::framer::Framed;
 use crate::wire::tolerance::refusal_answer;
 
+use self::connection::Opened;
 use self::core::{CommonLines, Core};
+use self::guest::UNKNOWN;
 use self::io::Io;
 
 /// SIP towards all trunks of a gateway.
@@ -112,26 +114,36 @@ impl Endpoint {
         self.settle();
     }
 
-    /// Takes in what happened to a TCP connection.
+    /// Takes in what happened to a connection.
     pub fn handle_stream(&mut self, now: Instant, connection: ConnectionId, event: StreamEvent<'_>) {
         self.core.io.now = now;
         match event {
-            StreamEvent::Opened { local, remote, inbound } => {
-                let trunk = self.sources.trunk(remote);
+            StreamEvent::Opened { local, remote, inbound, transport, identity } => {
+                let certified = identity.filter(|_| inbound);
+                let certified = certified.and_then(|identity| self.sources.of_certificate(identity));
+                let by_address =
+                    || if inbound { self.sources.of_source(remote) } else { self.sources.trunk(remote) };
+                let trunk = certified.or_else(by_address);
                 // The access list is about who may come to us: where we went ourselves is our choice.
-                if inbound && let Some(refusal) = self.refuses_connection(trunk, local, remote) {
+                let listener = self.core.io.listener(transport, local);
+                if inbound && let Some(refusal) = self.refuses_connection(trunk, listener, remote, false) {
+                    let known = identity.is_some() || self.sources.trunk(remote).is_some();
+                    let refusal = if refusal == UNKNOWN && known { "certificate" } else { refusal };
                     self.core.io.counters.refuse(refusal);
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                     return;
                 }
-                let trunk = trunk.and_then(|index| self.core.trunks.get(index));
-                let tolerance = trunk.map(|t| t.config.tolerance).unwrap_or_default();
+                let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
+                let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
+                let (trunk, certified) = (certified, identity.is_some());
+                let opened = Opened { local, remote, inbound, transport, trunk, certified };
                 let Io { pool, timers, transmits, .. } = &mut self.core.io;
-                if !pool.opened(now, connection, local, remote, inbound, tolerance, timers, transmits) {
+                if !pool.opened(now, connection, opened, tolerance, timers, transmits) {
                     self.core.io.counters.refuse("connections");
                     self.core.io.transmits.push_back(Transmit::Close { connection });
                 }
             }
+            StreamEvent::Data(bytes) if self.is_web(connection) => self.receive_web(connection, bytes),
             StreamEvent::Data(bytes) => {
                 self.core.io.pool.data(now, connection, bytes);
                 self.drain_stream(connection);
@@ -141,8 +153,37 @@ impl Endpoint {
         self.settle();
     }
 
+    /// Says whether a connection that came to `local` from `remote` is worth its handshake: it may turn
+    /// out to be a trunk's, or of one that registers. Counts it as refused if not.
+    #[must_use]
+    pub fn admits(&mut self, local: SocketAddr, remote: SocketAddr, transport: Transport) -> bool {
+        let by_certificate = transport.is_secure() && self.sources.knows_certificates();
+        let listener = self.core.io.listener(transport, local);
+        let trunk = self.sources.of_source(remote);
+        let refusal = self.refuses_connection(trunk, listener, remote, by_certificate);
+        if let Some(refusal) = refusal {
+            self.core.io.counters.refuse(refusal);
+        }
+        refusal.is_none()
+    }
+
+    fn is_web(&self, connection: ConnectionId) -> bool {
+        self.core.io.pool.addresses(connection).is_some_and(|(transport, ..)| transport.is_web())
+    }
+
+    /// Takes in a message of a WebSocket: a SIP message or a keep-alive (RFC 7118 4, 6).
+    fn receive_web(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.core.io.pool.message(self.core.io.now, connection);
+        if bytes == b"\r\n\r\n" {
+            let bytes = Bytes::from_static(b"\r\n");
+            self.core.io.transmits.push_back(Transmit::Stream { connection, bytes });
+        } else {
+            self.receive_stream_message(connection, bytes);
+        }
+    }
+
     fn drain_stream(&mut self, connection: ConnectionId) {
-        let Some((local, remote)) = self.core.io.pool.addresses(connection) else { return };
+        let Some((_, _, remote)) = self.core.io.pool.addresses(connection) else { return };
         loop {
             match self.core.io.pool.poll(self.core.io.now, connection) {
                 Ok(None) => return,
@@ -153,7 +194,7 @@ impl Endpoint {
                 }
                 Ok(Some(Framed::Pong)) => {}
                 Ok(Some(Framed::Message(raw))) => {
-                    self.receive_stream_message(connection, local, remote, &raw);
+                    self.receive_stream_message(connection, &raw);
                     self.settle();
                 }
                 Err((refusal, head)) => {
@@ -455,7 +496,12 @@ impl Endpoint {
     /// Returns the next thing to send.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.core.io.transmits.pop_front()
+        let mut transmit = self.core.io.transmits.pop_front()?;
+        if let Transmit::Connect { remote, trunk, .. } = &mut transmit {
+            let index = self.sources.trunk(*remote);
+            *trunk = index.and_then(|i| self.core.trunks.get(i)).map(|t| t.config.name.clone());
+        }
+        Some(transmit)
     }
 
     /// Returns the next event.
@@ -558,6 +604,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
     }
     for (index, trunk) in config.trunks.iter().enumerate() {
         let name = trunk.name.to_string();
+        if trunk.transport.is_web() {
+            return Err(ConfigError::WebTarget(name));
+        }
         if config.trunks.iter().take(index).any(|t| t.name == trunk.name) {
             return Err(ConfigError::DuplicateTrunk(name));
         }

@@ -77,6 +77,7 @@ impl AccountConfig {
             host: self.realm.clone(),
             target: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             sources: Vec::new(),
+            certificate_names: Vec::new(),
             registration: None,
             options_interval: None,
             // A flow is not left for the size of a request.

@@ -49,11 +49,14 @@ pub(crate) struct Accounts {
     unix_ms: u64,
 }
 
+/// The users of a realm: their accounts, and what they prove.
+type Users = HashMap<String, (usize, Ha1)>;
+
 /// A protection domain and its users.
 #[derive(Debug)]
 struct Realm {
     authenticator: Authenticator,
-    users: HashMap<String, (usize, Ha1)>,
+    users: Users,
 }
 
 /// What ties requests to a registration (RFC 5626 3).
@@ -83,7 +86,7 @@ impl Accounts {
         started: Instant,
         unix_ms: u64,
     ) -> Self {
-        let mut users: Vec<(String, HashMap<String, (usize, Ha1)>)> = Vec::new();
+        let mut users: Vec<(String, Users)> = Vec::new();
         for (index, trunk) in trunks.iter().enumerate() {
             let Some(account) = trunk.account.as_ref().map(Account::config) else { continue };
             let hashes = account.secret.hashed(&account.user, &account.realm);

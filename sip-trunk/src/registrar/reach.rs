@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 
 use super::binding::{Binding, Parts};
-use crate::endpoint::Transport;
 use crate::endpoint::core::Core;
 use crate::endpoint::io::{Io, Path};
 use crate::wire::message::{addr_uri, uri_target};
@@ -51,7 +50,7 @@ fn in_brackets(route: &str) -> String {
 /// to where it came from if that is how the account is reached, or to what it names.
 pub(super) fn path_to(io: &Io, binding: &Binding, symmetric: bool) -> Path {
     let flow = binding.flow;
-    if flow.transport == Transport::Tcp || binding.outbound {
+    if flow.transport.is_reliable() || binding.outbound {
         return flow;
     }
     let uri = match binding.path.first() {
@@ -63,8 +62,13 @@ pub(super) fn path_to(io: &Io, binding: &Binding, symmetric: bool) -> Path {
     let Some(address) = target.address.filter(|a| !a.is_unspecified() && !a.is_multicast()) else {
         return flow;
     };
-    let remote = std::net::SocketAddr::new(address, target.port.unwrap_or(5060));
-    io.path(target.transport.unwrap_or(flow.transport), remote, Some(flow.local)).unwrap_or(flow)
+    let transport = target.transport.unwrap_or(flow.transport);
+    // RFC 7118 5.2.2: nobody is called by WebSocket but over the connection it opened.
+    if transport.is_web() {
+        return flow;
+    }
+    let remote = std::net::SocketAddr::new(address, target.port.unwrap_or(transport.default_port()));
+    io.path(transport, remote, Some(flow.local)).unwrap_or(flow)
 }
 
 /// Escapes what may not stand in a user part (RFC 3261 25.1).

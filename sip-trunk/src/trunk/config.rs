@@ -45,6 +45,11 @@ pub struct TrunkConfig {
     pub transport: Transport,
     /// Requests from these addresses belong to this trunk, and so do those from the target's.
     pub sources: Vec<IpAddr>,
+    /// Whom its certificate may be for: domains or addresses (RFC 5922). Not empty: requests belong to
+    /// this trunk by a verified certificate with one of these names, and by no address.
+    pub certificate_names: Vec<String>,
+    /// The common name of a certificate without subjectAltName counts as one of its names.
+    pub allow_common_name: bool,
     /// For digest challenges of this trunk.
     pub credentials: Option<Credentials>,
     /// How the trunk registers; `None`: it knows us by our address.
@@ -149,6 +154,8 @@ impl TrunkConfig {
             local: None,
             transport: Transport::Udp,
             sources: Vec::new(),
+            certificate_names: Vec::new(),
+            allow_common_name: false,
             credentials: None,
             registration: None,
             codecs: vec![Codec::Pcma, Codec::Pcmu],
@@ -201,8 +208,8 @@ impl TrunkConfig {
             Host::Address(address @ IpAddr::V6(_)) => format!("[{address}]"),
             Host::Address(address) => address.to_string(),
         };
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], destination.port.unwrap_or(5060)));
-        let transport = destination.service.and_then(Transport::of).unwrap_or(Transport::Udp);
+        let transport = destination.service.map_or(Transport::Udp, Transport::of);
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], destination.port.unwrap_or(transport.default_port())));
         Self { host, transport, destination: Some(destination), ..Self::new(name, nowhere) }
     }
 

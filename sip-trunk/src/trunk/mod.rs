@@ -1,5 +1,6 @@
 //! Trunks: configuration, number rules, caller identity, health, and which trunk a source is.
 
+pub mod certificate;
 mod config;
 pub mod details;
 pub mod diversion;
@@ -20,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use call_model::TrunkName;
 
+use self::certificate::PeerIdentity;
 pub use config::{AnswerChange, GroupForm, HoldForm, InfoDigits, LargeRequests, Reliable, TrunkConfig};
 pub use health::{TrunkState, TrunkStatus};
 pub use referral::{RedirectPolicy, Redirects, Replacing, Transfers};
@@ -88,7 +90,7 @@ impl Trunk {
     }
 
     /// Says whether another configuration is for a trunk at the same place, known by the same
-    /// sources and registered in the same way.
+    /// sources or certificates, and registered in the same way.
     pub(crate) fn is_at(&self, other: &TrunkConfig) -> bool {
         let config = &self.config;
         config.target == other.target
@@ -97,6 +99,8 @@ impl Trunk {
             && config.transport == other.transport
             && config.local == other.local
             && config.sources == other.sources
+            && config.certificate_names == other.certificate_names
+            && config.allow_common_name == other.allow_common_name
             && config.registration == other.registration
     }
 
@@ -185,6 +189,9 @@ pub(crate) struct Sources {
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// The ports of the targets of each trunk.
     ports: Vec<Vec<u16>>,
+    /// Of trunks that are known by their certificate alone: the names, and whether a common name
+    /// counts.
+    certified: HashMap<usize, (Vec<String>, bool)>,
 }
 
 impl Sources {
@@ -203,16 +210,45 @@ impl Sources {
             }
         }
         let ports = trunks.iter().map(|t| t.targets.iter().map(|t| t.address.port()).collect()).collect();
-        Self { by_address, ports }
+        let certified = trunks.iter().map(|t| &t.config).enumerate();
+        let certified = certified.filter(|(_, config)| !config.certificate_names.is_empty());
+        let certified =
+            certified.map(|(i, config)| (i, (config.certificate_names.clone(), config.allow_common_name)));
+        Self { by_address, ports, certified: certified.collect() }
+    }
+
+    /// Finds the trunk whose requests come from a source: as [`Self::trunk`], but for those that
+    /// only a certificate makes known.
+    pub(crate) fn of_source(&self, source: SocketAddr) -> Option<usize> {
+        if self.certified.is_empty() {
+            return self.trunk(source);
+        }
+        self.find(source, |index| !self.certified.contains_key(&index))
+    }
+
+    /// Finds the trunk that a certificate is for (RFC 5922 7.3).
+    pub(crate) fn of_certificate(&self, identity: &PeerIdentity) -> Option<usize> {
+        let fits = |(names, common_name): &(Vec<String>, bool)| identity.is_one_of(names, *common_name);
+        self.certified.iter().filter(|(_, allowed)| fits(allowed)).map(|(index, _)| *index).min()
+    }
+
+    /// Says whether a certificate may make a stranger's connection that of a trunk.
+    pub(crate) fn knows_certificates(&self) -> bool {
+        !self.certified.is_empty()
     }
 
     /// Finds the trunk of a source. Where several share the address, the one whose target has the
     /// very port wins, then the first in the configuration.
     pub(crate) fn trunk(&self, source: SocketAddr) -> Option<usize> {
-        let candidates = self.by_address.get(&source.ip().to_canonical())?;
-        let exact =
-            candidates.iter().find(|&&i| self.ports.get(i).is_some_and(|p| p.contains(&source.port())));
-        exact.or(candidates.first()).copied()
+        self.find(source, |_| true)
+    }
+
+    fn find(&self, source: SocketAddr, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut candidates = self.by_address.get(&source.ip().to_canonical())?.iter().copied();
+        let mut candidates = candidates.by_ref().filter(|&i| fits(i));
+        let first = candidates.next()?;
+        let exact = |&i: &usize| self.ports.get(i).is_some_and(|p| p.contains(&source.port()));
+        if exact(&first) { Some(first) } else { candidates.find(exact).or(Some(first)) }
     }
 }
 

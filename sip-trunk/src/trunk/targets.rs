@@ -169,7 +169,7 @@ impl TargetSet {
         let mut set = Self { list: Vec::new(), former: Vec::new(), lost: false, alarm: Alarm::default() };
         if config.destination.is_none() {
             let addresses = [config.target].into_iter().chain(config.backups.iter().copied());
-            let service = Service::from(config.transport);
+            let service = Service::of(config.transport).unwrap_or(Service::Udp);
             let candidates = addresses.zip(0..).map(|(address, rank)| {
                 let group = rank as u16;
                 (Candidate { address, service, rank, weight: 0, group }, config.transport)
@@ -265,7 +265,7 @@ impl TargetSet {
         let before: Vec<_> = old.iter().map(|t| (t.address, t.transport)).collect();
         let former = self.former.clone();
         for candidate in candidates {
-            let Some(transport) = Transport::of(candidate.service) else { continue };
+            let transport = Transport::of(candidate.service);
             let known = old.iter().position(|t| (t.address, t.transport) == (candidate.address, transport));
             let target = match known.map(|at| old.swap_remove(at)) {
                 Some(target) => Target {
@@ -326,7 +326,7 @@ pub(crate) fn observe(core: &mut Core, upcall: &Upcall) {
     let (now, path) = (core.io.now, upcall.path);
     let Some(trunk) = core.trunks.get(upcall.trunk) else { return };
     let fits = |t: &Target| t.address == path.remote && t.transport == path.transport;
-    if !trunk.targets.list.iter().any(|t| fits(t)) {
+    if !trunk.targets.list.iter().any(fits) {
         return;
     }
     let (bar, suspect, detail) = match &upcall.outcome {
@@ -425,7 +425,7 @@ fn offered(core: &Core, trunk: &Trunk) -> Vec<(Service, Families)> {
     let mut listeners: Vec<_> = core.config.listeners.iter().collect();
     listeners.sort_by_key(|l| l.transport != own);
     for listener in listeners {
-        let service = Service::from(listener.transport);
+        let Some(service) = Service::of(listener.transport) else { continue };
         let v4 = listener.local.is_ipv4();
         match offered.iter_mut().find(|(known, _)| *known == service) {
             Some((_, families)) => {

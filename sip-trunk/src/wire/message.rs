@@ -10,6 +10,7 @@ use sipx_sip::{CSeq, Finding, Headers, Host, Limits, Uri as ParsedUri, Via as Pa
 
 use super::limits::MessageLimits;
 use super::tolerance::stamp_via;
+use crate::Transport;
 use crate::text;
 use crate::trunk::overload;
 
@@ -139,6 +140,8 @@ pub(crate) struct Via {
     pub(crate) cookie: bool,
     /// The sender asked for RFC 3581 routing.
     pub(crate) rport: bool,
+    /// The sender takes requests over the same connection (RFC 5923).
+    pub(crate) alias: bool,
 }
 
 /// A From or To value and its tag.
@@ -226,6 +229,7 @@ impl Head {
                 // RFC 4475 3.2.1: the cookie alone names nothing.
                 cookie: via.has_rfc3261_branch() && branch.len() > COOKIE.len(),
                 rport: via.rport().is_some(),
+                alias: via.params.iter().any(|p| p.name.eq_ignore_ascii_case(b"alias")),
             },
             from: party(&Name::From)?,
             to: party(&Name::To)?,
@@ -400,7 +404,7 @@ pub(crate) struct UriTarget {
     pub(crate) address: Option<IpAddr>,
     pub(crate) port: Option<u16>,
     /// `transport=` when it is one this crate speaks.
-    pub(crate) transport: Option<crate::Transport>,
+    pub(crate) transport: Option<Transport>,
     pub(crate) loose: bool,
 }
 
@@ -425,15 +429,17 @@ pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
             text.trim_start_matches('[').trim_end_matches(']').parse().ok()
         }
     };
-    let transport = parsed.transport().and_then(|t| {
-        if t.eq_ignore_ascii_case(b"tcp") {
-            Some(crate::Transport::Tcp)
-        } else if t.eq_ignore_ascii_case(b"udp") {
-            Some(crate::Transport::Udp)
-        } else {
-            None
-        }
-    });
+    let sips = uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"));
+    let transport = match parsed.transport().map(|t| t.to_ascii_lowercase()).as_deref() {
+        Some(b"udp") if !sips => Some(Transport::Udp),
+        Some(b"tcp") if !sips => Some(Transport::Tcp),
+        Some(b"ws") if !sips => Some(Transport::Ws),
+        Some(b"ws" | b"wss") => Some(Transport::Wss),
+        Some(b"tls") => Some(Transport::Tls),
+        // RFC 5630 3.1.4: `sips` is TLS, over TCP where nothing else is said.
+        _ if sips => Some(Transport::Tls),
+        _ => None,
+    };
     let loose = parsed.params().is_some_and(|p| p.contains("lr"));
     Some(UriTarget { address, port: parsed.port(), transport, loose })
 }
@@ -535,6 +541,7 @@ pub(crate) struct ReplyHead {
     to: Bytes,
     tagged: bool,
     routes: Bytes,
+    sips: bool,
     /// The top Via takes part in overload control (RFC 7339 5.1).
     pub(crate) asks_for_overload: bool,
 }
@@ -572,8 +579,14 @@ impl ReplyHead {
             to: Bytes::copy_from_slice(head.to.value.as_bytes()),
             tagged: head.to.tag.is_some(),
             routes: Bytes::from(routes.0),
+            sips: request.scheme == Scheme::Sips,
             asks_for_overload,
         }
+    }
+
+    /// Says whether the request URI was a `sips` one.
+    pub(crate) fn sips(&self) -> bool {
+        self.sips
     }
 
     /// Begins a response; `tag` goes into To if the request had none there, and the parameters of

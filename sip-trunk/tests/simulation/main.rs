@@ -33,5 +33,7 @@ mod secure;
 mod sessions;
 mod targets;
 mod tcp;
+mod tls;
 mod transactions;
 mod transfer;
+mod web;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use call_model::{Address, CallId, Caller, Cause, TrunkName};
 use sip_trunk::{
-    Command, ConnectionId, EndedBy, Endpoint, EndpointConfig, Event, Listener, LocalMedia, StreamEvent,
-    Transmit, Transport, TrunkConfig,
+    Command, ConnectionId, EndedBy, Endpoint, EndpointConfig, Event, Listener, LocalMedia, PeerIdentity,
+    StreamEvent, Transmit, Transport, TrunkConfig,
 };
 
 /// A small generator with a seed (SplitMix64).
@@ -48,11 +48,34 @@ pub struct Weather {
 pub type Filter = Box<dyn FnMut(SocketAddr, &str) -> bool>;
 
 enum Flight {
-    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Opened { node: usize, connection: ConnectionId, local: SocketAddr, remote: SocketAddr, inbound: bool },
-    Failed { node: usize, connection: ConnectionId },
-    Data { node: usize, connection: ConnectionId, bytes: Vec<u8> },
-    Closed { node: usize, connection: ConnectionId },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Opened {
+        node: usize,
+        connection: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        inbound: bool,
+        transport: Transport,
+        /// Whose certificate is shown.
+        far: usize,
+    },
+    Failed {
+        node: usize,
+        connection: ConnectionId,
+    },
+    Data {
+        node: usize,
+        connection: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        node: usize,
+        connection: ConnectionId,
+    },
 }
 
 pub enum Node {
@@ -76,6 +99,10 @@ pub struct Net {
     pub binary: Vec<(Duration, SocketAddr, SocketAddr, Vec<u8>)>,
     /// TCP connections to these addresses fail.
     pub closed_ports: Vec<SocketAddr>,
+    /// Whom the certificate of a node is for, shown on every TLS connection.
+    pub identities: HashMap<usize, PeerIdentity>,
+    /// What connections were asked for, with the trunk they are for.
+    pub dialled: Vec<(Transport, SocketAddr, Option<TrunkName>)>,
     flights: BTreeMap<(Instant, u64), Flight>,
     serial: u64,
     /// The far end of each end of a connection.
@@ -101,6 +128,8 @@ impl Net {
             log: Vec::new(),
             binary: Vec::new(),
             closed_ports: Vec::new(),
+            identities: HashMap::new(),
+            dialled: Vec::new(),
             flights: BTreeMap::new(),
             serial: 0,
             links: HashMap::new(),
@@ -166,7 +195,21 @@ impl Net {
     pub fn raw_connect(&mut self, from: usize, port: u16, to: SocketAddr) -> ConnectionId {
         let own = ConnectionId(self.serial + 1_000_000);
         let local = SocketAddr::new(self.nodes[from].0.ip(), port);
-        self.link(from, own, local, to);
+        self.link(from, own, local, to, Transport::Tcp);
+        own
+    }
+
+    /// As [`Self::raw_connect`], by another transport; over TLS the peer shows its certificate.
+    pub fn raw_connect_by(
+        &mut self,
+        from: usize,
+        port: u16,
+        to: SocketAddr,
+        transport: Transport,
+    ) -> ConnectionId {
+        let own = ConnectionId(self.serial + 1_000_000);
+        let local = SocketAddr::new(self.nodes[from].0.ip(), port);
+        self.link(from, own, local, to, transport);
         own
     }
 
@@ -205,7 +248,14 @@ impl Net {
         }
     }
 
-    fn link(&mut self, node: usize, connection: ConnectionId, local: SocketAddr, remote: SocketAddr) {
+    fn link(
+        &mut self,
+        node: usize,
+        connection: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        transport: Transport,
+    ) {
         let far = self.nodes.iter().position(|(address, _)| *address == remote);
         let Some(far) = far.filter(|_| !self.closed_ports.contains(&remote)) else {
             self.fly(LATENCY, Flight::Failed { node, connection });
@@ -215,10 +265,12 @@ impl Net {
         let theirs = ConnectionId(self.next_link);
         self.links.insert((node, connection), (far, theirs));
         self.links.insert((far, theirs), (node, connection));
-        let opened =
-            Flight::Opened { node: far, connection: theirs, local: remote, remote: local, inbound: true };
-        self.fly(LATENCY, opened);
-        self.fly(LATENCY, Flight::Opened { node, connection, local, remote, inbound: false });
+        let (here, there) = (local, remote);
+        let ends = [(far, theirs, there, here, true, node), (node, connection, here, there, false, far)];
+        for (node, connection, local, remote, inbound, far) in ends {
+            let opened = Flight::Opened { node, connection, local, remote, inbound, transport, far };
+            self.fly(LATENCY, opened);
+        }
     }
 
     /// Takes what the endpoints want to send and say.
@@ -245,9 +297,10 @@ impl Net {
                             self.fly(LATENCY + jitter, flight);
                         }
                     }
-                    Transmit::Connect { connection, remote } => {
+                    Transmit::Connect { connection, transport, remote, trunk } => {
                         let local = SocketAddr::new(address.ip(), 40_000 + self.next_link as u16);
-                        self.link(node, connection, local, remote);
+                        self.dialled.push((transport, remote, trunk));
+                        self.link(node, connection, local, remote, transport);
                     }
                     Transmit::Stream { connection, bytes } => {
                         let Some(&(far, id)) = self.links.get(&(node, connection)) else { continue };
@@ -277,7 +330,7 @@ impl Net {
 
     fn deliver(&mut self, flight: Flight) {
         let now = self.now;
-        let (node, connection, event, bytes);
+        let (node, connection, event, bytes, identity);
         match flight {
             Flight::Datagram { from, to, bytes } => {
                 let target = self.nodes.iter_mut().find(|(address, _)| *address == to);
@@ -290,9 +343,11 @@ impl Net {
                 }
                 return;
             }
-            Flight::Opened { node: n, connection: c, local, remote, inbound } => {
+            Flight::Opened { node: n, connection: c, local, remote, inbound, transport, far } => {
                 (node, connection) = (n, c);
-                event = StreamEvent::Opened { local, remote, inbound };
+                identity = self.identities.get(&far).filter(|_| transport.is_secure()).cloned();
+                let identity = identity.as_ref();
+                event = StreamEvent::Opened { local, remote, inbound, transport, identity };
             }
             Flight::Failed { node: n, connection: c } => {
                 (node, connection, event) = (n, c, StreamEvent::ConnectFailed);

@@ -71,6 +71,7 @@ impl Farm {
         let destination = Destination::of("carrier.example".parse().unwrap());
         let zone = vec![
             a("carrier.example", "10.0.0.99:1"),
+            srv("_sips._tcp.carrier.example", 10, 5060, "one.carrier.example"),
             srv("_sip._udp.carrier.example", 10, 5060, "one.carrier.example"),
             srv("_sip._udp.carrier.example", 20, 5060, "two.carrier.example"),
             srv("_sip._udp.carrier.example", 30, 5070, "three.carrier.example"),
@@ -185,12 +186,12 @@ impl Farm {
         let mut got = [0; 4];
         for _ in 0..seconds * 10 {
             self.step(100);
-            for node in 1..=3 {
+            for (node, count) in got.iter_mut().enumerate().skip(1) {
                 for text in self.net.inbox(node) {
                     if !text.starts_with(method) {
                         continue;
                     }
-                    got[node] += 1;
+                    *count += 1;
                     if let Some(status) = answers.get(&node) {
                         let lines = if method == "REGISTER" {
                             format!("Contact: {};expires=60\r\n", header(&text, "Contact"))
@@ -425,7 +426,7 @@ fn a25_an_answer_ends_with_its_time_and_outlives_dns() {
     farm.step(20);
     assert_eq!(farm.endpoint(0).counters().refused["unknown_source"], before + 1);
     farm.away = true;
-    farm.step(3600_000);
+    farm.step(3_600_000);
     assert_eq!(targets(&mut farm).len(), 3, "the last good answer");
     assert_eq!(farm.call().0, 1);
     // Those who are gone are gone.

@@ -178,7 +178,8 @@ impl Rig {
     pub fn stream(&mut self, bytes: &[u8], size: usize) -> Vec<String> {
         let (local, remote) = (self.family.gateway(), self.family.peer());
         let connection = ConnectionId(ConnectionId::INBOUND + 1);
-        let opened = StreamEvent::Opened { local, remote, inbound: true };
+        let opened =
+            StreamEvent::Opened { local, remote, inbound: true, transport: Transport::Tcp, identity: None };
         self.endpoint.handle_stream(self.now, connection, opened);
         let mut out = self.sent();
         for piece in bytes.chunks(size) {

@@ -29,14 +29,29 @@ pub struct AsteriskOptions {
     pub address: Ipv4Addr,
     /// The SIP socket of the gateway: calls go there, and requests from its address belong to the trunk.
     pub gateway: SocketAddrV4,
-    /// What calls to the gateway go over: `udp` or `tcp`.
+    /// What calls to the gateway go over: `udp`, `tcp` or `tls`.
     pub transport: &'static str,
+    /// Its certificate, for `tls` on port 5061.
+    pub tls: Option<AsteriskTls>,
     /// Codecs of the trunk in order of preference, in Asterisk's words.
     pub codecs: &'static str,
     /// Digest credentials the gateway must show: user name and password.
     pub credentials: Option<(String, String)>,
     /// An account that may be registered: user name and password.
     pub account: Option<(String, String)>,
+}
+
+/// The certificate of an Asterisk.
+#[derive(Debug, Clone)]
+pub struct AsteriskTls {
+    /// PEM file of the certificate.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// PEM file of the authority of whoever it talks to.
+    pub ca: PathBuf,
+    /// Whether those that come must show a certificate.
+    pub mutual: bool,
 }
 
 impl AsteriskOptions {
@@ -47,6 +62,7 @@ impl AsteriskOptions {
             address: ports::address(),
             gateway,
             transport: "udp",
+            tls: None,
             codecs: "alaw,ulaw",
             credentials: None,
             account: None,
@@ -94,6 +110,13 @@ impl Asterisk {
         if let Some((user, password)) = &options.credentials {
             environment.push(("TRUNK_USER", user.clone()));
             environment.push(("TRUNK_PASSWORD", password.clone()));
+        }
+        if let Some(tls) = &options.tls {
+            let path = |path: &Path| path.display().to_string();
+            environment.push(("TLS_CERTIFICATE", path(&tls.certificate)));
+            environment.push(("TLS_KEY", path(&tls.key)));
+            environment.push(("TLS_CA", path(&tls.ca)));
+            environment.push(("TLS_MUTUAL", if tls.mutual { "yes" } else { "no" }.to_owned()));
         }
         if let Some((user, password)) = &options.account {
             environment.push(("ACCOUNT_USER", user.clone()));

@@ -2,13 +2,15 @@
 
 mod asterisk;
 mod baresip;
+mod certificates;
 mod phone;
 pub mod ports;
 mod process;
 mod site;
 
-pub use asterisk::{Asterisk, AsteriskOptions, HeardDigit, Originate};
+pub use asterisk::{Asterisk, AsteriskOptions, AsteriskTls, HeardDigit, Originate};
 pub use baresip::{Baresip, BaresipOptions};
+pub use certificates::TlsAuthority;
 pub use phone::{Phone, PhoneOptions};
 pub use process::{Process, Signal, until};
 pub use site::{Authority, Credential, Daemon, DaemonOptions, TrunkOptions};

@@ -158,7 +158,7 @@ fn run(command: &mut Command) -> Result<String> {
 pub struct TrunkOptions {
     /// Its name.
     pub name: String,
-    /// `udp` or `tcp`.
+    /// `udp`, `tcp` or `tls`.
     pub transport: &'static str,
     /// The PBX's SIP socket.
     pub target: SocketAddrV4,
@@ -198,6 +198,10 @@ pub struct DaemonOptions {
     pub trunks: Vec<TrunkOptions>,
     /// Numbers of overlay users: number and handle.
     pub numbers: Vec<(String, String)>,
+    /// More listeners of SIP.
+    pub listen: Vec<String>,
+    /// More lines of its `[sip]` table.
+    pub sip_table: String,
     /// More lines of its `[media]` table.
     pub media: String,
     /// More lines of the configuration, placed at its end.
@@ -219,6 +223,8 @@ impl DaemonOptions {
             offers: Vec::new(),
             trunks: Vec::new(),
             numbers: Vec::new(),
+            listen: Vec::new(),
+            sip_table: String::new(),
             media: String::new(),
             extra: String::new(),
             log: "info".to_owned(),
@@ -408,7 +414,9 @@ impl DaemonOptions {
         writeln!(text, "[[admin.tokens]]\nsha256 = {digest:?}\nscope = \"operate\"")?;
         writeln!(text, "\n[log]\nfilter = {:?}", self.log)?;
         if self.gateway {
-            writeln!(text, "\n[sip]\nlisten = [\"udp:{address}:5060\", \"tcp:{address}:5060\"]")?;
+            let plain = [format!("udp:{address}:5060"), format!("tcp:{address}:5060")];
+            let listen = quoted(&[&plain[..], &self.listen].concat());
+            writeln!(text, "\n[sip]\nlisten = [{listen}]\n{}", self.sip_table)?;
             writeln!(text, "\n[numbers]")?;
             for (number, handle) in &self.numbers {
                 writeln!(text, "{number:?} = {handle:?}")?;

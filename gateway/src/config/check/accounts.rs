@@ -12,6 +12,7 @@ use crate::config::{Account, Sip, Trunk, shape};
 
 /// The protection domain where none is written.
 const REALM: &str = "causeway";
+const TRANSPORTS: &str = "write some of \"udp\", \"tcp\", \"tls\", \"ws\", \"wss\"";
 
 impl Check<'_> {
     /// Reads `account` of a trunk.
@@ -26,9 +27,12 @@ impl Check<'_> {
                 let transport = match text.as_str() {
                     "udp" => Transport::Udp,
                     "tcp" => Transport::Tcp,
+                    "tls" => Transport::Tls,
+                    "ws" => Transport::Ws,
+                    "wss" => Transport::Wss,
                     other => {
                         let problem = format!("\"{other}\" is no transport");
-                        return self.error(key("transports"), problem, "write \"udp\", \"tcp\"");
+                        return self.error(key("transports"), problem, TRANSPORTS);
                     }
                 };
                 account.transports.push(transport);
@@ -58,7 +62,7 @@ impl Check<'_> {
                     ("realm", "write what the account's owner knows it by, or leave it out")
                 }
                 AccountError::Expires => ("min_expires_s", "write no more than max_expires_s"),
-                AccountError::Transports => ("transports", "write \"udp\", \"tcp\" or both"),
+                AccountError::Transports => ("transports", TRANSPORTS),
                 AccountError::KeepAlive => ("keep_alive_s", "write 0 (never), or 5 to 3600"),
                 _ => ("max_contacts", "write 1 to 64"),
             };

@@ -52,6 +52,7 @@ impl Check<'_> {
             opus_bitrate: self.within("media.opus_bitrate", raw.opus_bitrate, 16_000, 6_000..=64_000)? as u32,
             suppress_silence: raw.suppress_silence.unwrap_or(true),
             silence_timeout: self.seconds("media.silence_timeout_s", raw.silence_timeout_s, 60, 5..=3600)?,
+            dscp: self.dscp("media.dscp", raw.dscp.as_deref(), "EF")?,
             port_quarantine: self.seconds("media.port_quarantine_s", raw.port_quarantine_s, 30, 1..=600)?,
         })
     }

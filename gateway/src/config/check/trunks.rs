@@ -11,7 +11,7 @@ use sip_trunk::trunk::LargeRequests;
 use sip_trunk::trunk::identity::IdentityHeader;
 use sip_trunk::trunk::numbers::{NumberFormat, NumberRules, NumberRulesError};
 use sip_trunk::trunk::profile::Profile;
-use sip_trunk::trunk::resolve::{Destination, Domain, Host};
+use sip_trunk::trunk::resolve::{Destination, Domain, Host, Service};
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{Reliable, Transport};
@@ -49,7 +49,10 @@ impl Check<'_> {
                 _ if trunk.account.is_some() => true,
                 Some(name) => {
                     let service = name.service;
-                    listeners.iter().any(|(transport, _)| service.is_none_or(|s| s == (*transport).into()))
+                    listeners.iter().any(|(transport, _)| match service {
+                        Some(_) => Service::of(*transport) == service,
+                        None => !transport.is_web(),
+                    })
                 }
                 None => targets().all(|target| {
                     let fits = |(transport, listener): &(Transport, SocketAddr)| {
@@ -71,6 +74,12 @@ impl Check<'_> {
                 let problem = format!("{}:{listener} is not in sip.listen", trunk.transport.as_str());
                 let remedy = "write the address of one of sip.listen with the transport of the target";
                 return self.error(format!("{at}.listener"), problem, remedy);
+            }
+            let knows_clients =
+                sip.and_then(|sip| sip.tls.as_ref()).is_some_and(|tls| tls.client_ca.is_some());
+            if trunk.tls.as_ref().is_some_and(|tls| !tls.names.is_empty()) && !knows_clients {
+                let remedy = "add client_ca = \"PATH\" to [sip.tls]: who may have issued its certificate";
+                return self.error(format!("{at}.auth"), "no certificate of a peer is believed", remedy);
             }
             for source in &trunk.sources {
                 if let Some(other) = sources.insert(*source, trunk.name.clone()) {
@@ -110,20 +119,34 @@ impl Check<'_> {
                 return self.error(key("target"), "an account beside it", remedy);
             }
         };
+        if transport.is_web() && account.is_none() {
+            let remedy = "only its client opens a WebSocket: write udp:, tcp: or tls:";
+            return self.error(key("target"), "a trunk cannot be called by WebSocket", remedy);
+        }
         let written = [
             ("sources", raw.sources.is_some()),
             ("register", raw.register.is_some()),
             ("listener", raw.listener.is_some()),
             ("backup_targets", raw.backup_targets.is_some()),
+            ("auth", raw.auth.is_some()),
+            ("tls", raw.tls.is_some()),
         ];
         if let Some((name, _)) = written.into_iter().find(|(_, written)| account.is_some() && *written) {
             let remedy = "leave it out: the trunk is where it registered from";
             return self.error(key(name), "an account beside it", remedy);
         }
         let backups = self.backups(&key("backup_targets"), raw.backup_targets, destination.is_some())?;
+        // What a name leads to without saying how may be TLS (RFC 3263 4.1).
+        let calls_by_tls =
+            transport == Transport::Tls || destination.as_ref().is_some_and(|d| d.service.is_none());
+        let tls = match &account {
+            None => self.trunk_tls(at, raw.auth.as_deref(), raw.tls, calls_by_tls, &host)?,
+            Some(_) => None,
+        };
+        let by_certificate = tls.as_ref().is_some_and(|tls| !tls.names.is_empty());
         let sources = match raw.sources {
             // Where a name leads, or who registers, is known later; the endpoint takes it for a source then.
-            None if destination.is_some() || account.is_some() => Vec::new(),
+            None if by_certificate || destination.is_some() || account.is_some() => Vec::new(),
             None => [target].iter().chain(&backups).map(SocketAddr::ip).fold(Vec::new(), |mut known, ip| {
                 if !known.contains(&ip) {
                     known.push(ip);
@@ -275,6 +298,7 @@ impl Check<'_> {
                 })
                 .transpose()?,
             default_caller,
+            tls,
             hairpin: raw.hairpin.unwrap_or(false),
             portability: raw.portability,
             sessions,
@@ -329,7 +353,8 @@ impl Check<'_> {
             return self.error(key, format!("\"{text}\" does not tell address and port apart"), remedy);
         }
         let bare = text.ends_with(']') || !text.contains(':');
-        let with_port = if bare { format!("{text}:5060") } else { text.to_owned() };
+        let usual = transport.unwrap_or(Transport::Udp).default_port();
+        let with_port = if bare { format!("{text}:{usual}") } else { text.to_owned() };
         let (host, port) = with_port.rsplit_once(':').unwrap_or((&with_port, ""));
         let (address, port) = (with_port.parse::<SocketAddr>(), port.parse::<u16>().unwrap_or(0));
         match (address, host.parse::<Domain>()) {
@@ -338,7 +363,7 @@ impl Check<'_> {
                 Ok(Target { transport, target, destination: None, host: host.to_owned() })
             }
             (Err(_), Ok(name)) if port != 0 => {
-                let service = transport.map(Into::into);
+                let service = transport.and_then(Service::of);
                 let named = Destination { host: Host::Name(name), port: (!bare).then_some(port), service };
                 let target = SocketAddr::from(([0, 0, 0, 0], port));
                 let transport = transport.unwrap_or(Transport::Udp);

@@ -299,7 +299,8 @@ impl MediaEngine {
 
     fn bind(&mut self) -> Result<Sockets, (Cause, String)> {
         let overlay_ip = self.config.overlay_address;
-        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into())?]));
+        let dscp = self.config.dscp;
+        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into(), dscp)?]));
         let (overlay_port, [overlay]) = overlay.map_err(|error| refused("overlay", error))?;
         let (trunk, [rtp, rtcp]) =
             self.bind_pair().inspect_err(|_| self.overlay_ports.give_back(overlay_port))?;
@@ -310,9 +311,9 @@ impl MediaEngine {
 
     /// Takes the two ports of a leg towards a trunk.
     fn bind_pair(&mut self) -> Result<(u16, [(UdpSocket, SocketAddr); 2]), (Cause, String)> {
-        let ip = self.config.trunk_address;
+        let (ip, dscp) = (self.config.trunk_address, self.config.dscp);
         let bound = bind_from(&mut self.trunk_ports, |port| {
-            Ok([udp((ip, port).into())?, udp((ip, port + 1).into())?])
+            Ok([udp((ip, port).into(), dscp)?, udp((ip, port + 1).into(), dscp)?])
         });
         let (port, [rtp, rtcp]) = bound.map_err(|error| refused("trunk", error))?;
         Ok((port, [(rtp, SocketAddr::new(ip, port)), (rtcp, SocketAddr::new(ip, port + 1))]))
@@ -359,15 +360,11 @@ fn bind_from<const N: usize>(
     Err(None)
 }
 
-fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(address: SocketAddr, dscp: u8) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // DSCP EF (RFC 4594 4.1): voice goes first where the network looks at it.
-    match address {
-        SocketAddr::V4(_) => socket.set_tos_v4(0xb8)?,
-        SocketAddr::V6(_) => socket.set_tclass_v6(0xb8)?,
-    }
+    super::mark(&socket, address, dscp)?;
     socket.bind(&address.into())?;
     Ok(UdpSocket::from_std(socket.into()))
 }

@@ -20,6 +20,7 @@ fn engine(threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
         suppress_silence: true,
         silence_timeout: Duration::from_secs(60),
         port_quarantine: Duration::from_secs(1),
+        dscp: 46,
     };
     (MediaEngine::start(config, 1, &reports).unwrap(), inbox)
 }
@@ -41,6 +42,18 @@ fn a_burst_of_calls_spreads_over_the_threads() {
     }
     assert_eq!(engine.load, [0, 0, 0, 0]);
     assert!(engine.look_after().is_empty() && engine.has_threads() && engine.closes_waiting() == 0);
+}
+
+// RFC 2474, RFC 4594 4.1: media is EF, over IPv4 and IPv6.
+#[test]
+fn f26_media_is_marked_over_both_families() {
+    for (address, dscp) in [("127.0.0.1:0", 46), ("[::1]:0", 46), ("127.0.0.1:0", 0), ("[::1]:0", 34)] {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = udp(address, dscp).unwrap();
+        let raw = socket2::SockRef::from(&socket);
+        let mark = if address.is_ipv4() { raw.tos_v4() } else { raw.tclass_v6() };
+        assert_eq!(mark.unwrap() >> 2, u32::from(dscp), "{address}");
+    }
 }
 
 #[test]

@@ -20,9 +20,9 @@ use super::{Trunk, TrunkConfig};
 use crate::auth::ClientAuth;
 use crate::dialog::without_port;
 use crate::endpoint::ConnectionId;
-use crate::endpoint::api::{Event, Transmit, Transport};
+use crate::endpoint::api::{Event, Transmit};
 use crate::endpoint::core::Core;
-use crate::endpoint::io::{Path, Random, hex, via};
+use crate::endpoint::io::{Path, Random, hex, transport_parameter, via};
 use crate::text::unescape;
 use crate::transaction::client::{ClientKey, NewRequest, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due, TimerQueue};
@@ -180,7 +180,7 @@ impl Registrar {
 
     /// Writes the URI of our Contact for a flow.
     fn contact_uri(&self, path: &Path) -> String {
-        let transport = if path.transport == Transport::Tcp { ";transport=tcp" } else { "" };
+        let transport = transport_parameter(path.transport);
         if self.bulk {
             // RFC 6140 5.2: no user part, which each of the numbers will take.
             return format!("sip:{}{transport};bnc", path.local);

@@ -175,7 +175,7 @@ impl Walk<'_> {
             Step::Unknown => self.failed = missing.1,
         }
         let mut found = false;
-        for (n, (service, _)) in self.offered.to_vec().into_iter().enumerate() {
+        for (n, &(service, _)) in self.offered.iter().enumerate() {
             found |= self.service(name, service, (n as u32) << 16);
         }
         // RFC 3263 4.2: without SRV the name itself, by UDP, or TCP where that is all there is.

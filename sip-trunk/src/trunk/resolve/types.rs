@@ -92,6 +92,18 @@ pub enum Service {
 }
 
 impl Service {
+    /// Returns what a transport is to DNS; `None` for WebSocket, whose clients are called over the
+    /// connection they opened alone (RFC 7118 5.2.2).
+    #[must_use]
+    pub fn of(transport: Transport) -> Option<Self> {
+        match transport {
+            Transport::Udp => Some(Service::Udp),
+            Transport::Tcp => Some(Service::Tcp),
+            Transport::Tls => Some(Service::Tls),
+            Transport::Ws | Transport::Wss => None,
+        }
+    }
+
     /// Returns the labels of its SRV records (RFC 3263 4.1).
     #[must_use]
     pub fn labels(self) -> &'static str {
@@ -118,15 +130,6 @@ impl Service {
         match self {
             Service::Udp | Service::Tcp => 5060,
             Service::Tls => 5061,
-        }
-    }
-}
-
-impl From<Transport> for Service {
-    fn from(transport: Transport) -> Self {
-        match transport {
-            Transport::Udp => Service::Udp,
-            Transport::Tcp => Service::Tcp,
         }
     }
 }
