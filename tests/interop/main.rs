@@ -231,7 +231,8 @@ fn g10_no_secret_leaves_the_daemon_and_no_number_stands_in_its_log() {
 
     let trace = network.pbx.log();
     let digest = |name: &str| {
-        let values = trace.split(&format!("{name}=\"")).skip(1).filter_map(|rest| rest.split('"').next());
+        let before = format!("{name}=\"");
+        let values = trace.split(&before).skip(1).filter_map(|rest| rest.split('"').next());
         values.map(str::to_owned).collect::<Vec<_>>()
     };
     let answers = digest("response");

@@ -73,7 +73,7 @@ impl Pair {
 
     fn deliver(&mut self, packet: &[u8]) -> Result<Vec<u8>, Refusal> {
         match self.b.handle_datagram(self.now, Port::Rtp, address(A), packet)? {
-            Received::Audio(packet) => Ok(packet.payload().to_vec()),
+            Received::Audio(packet, _) => Ok(packet.payload().to_vec()),
             other => panic!("{other:?}"),
         }
     }

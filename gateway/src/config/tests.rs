@@ -5,11 +5,8 @@ use std::path::Path;
 
 use super::*;
 
-<<<<<<< HEAD
-mod sessions;
-=======
 mod secure;
->>>>>>> i3-tls-merged
+mod sessions;
 
 const GOOD: &str = r#"
 [overlay]
