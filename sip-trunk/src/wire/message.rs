@@ -196,6 +196,8 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
                 head: Head::of(request.headers)?,
             }))
         }
+        // RFC 3261 7.2: the first digit is 1 to 6. What says another ends no call.
+        sipx_sip::Message::Response(response) if !(100..700).contains(&response.status.code()) => Err(SYNTAX),
         sipx_sip::Message::Response(response) => Ok(Message::Response(Response {
             status: response.status.code(),
             // It ends up in events and records, where a control character has no business.

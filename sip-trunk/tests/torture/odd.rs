@@ -449,6 +449,8 @@ fn a16_odd_responses_do_not_end_a_call() {
         to.response("199 Early Dialog Terminated", ";tag=z", "Reason: ;;;\r\n", ""),
         to.response("180 = 2**3 * 5**2 \u{43d}\u{43e}", ";tag=x", "RSeq: x\r\nRequire:\r\n", ""),
         ringing.replace("180", "099"),
+        ringing.replace("180", "700"),
+        ringing.replace("180", "999"),
         ringing.replace("180", "4294967301"),
         ringing.replace("INVITE", "BYE"),
         ringing.replace("CSeq: ", "CSeq: 99"),
