@@ -104,7 +104,9 @@ fn play(program: &Path, folder: &Path) -> Result<Vec<(String, bool)>> {
     if tests.is_empty() {
         return Ok(Vec::new());
     }
-    let output = Command::new(program).arg("--exact").args(&tests).current_dir(folder).output()?;
+    // One after the other: some run networks in real time.
+    let arguments = ["--exact", "--test-threads=1"];
+    let output = Command::new(program).args(arguments).args(&tests).current_dir(folder).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let outcome = |test: &&str| {
         let good = said.contains(&format!("test {test} ... ok"));
