@@ -22,6 +22,10 @@ demo: setup ## Calls from an overlay user to a telephone and back, with a real P
 test: setup ## Runs every test; ends with the count
 	@$(LAB)/run-tests.sh
 
+interop: setup ## Calls between the gateway and every peer of the laboratory, real and scripted
+	cargo build --workspace --bins
+	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-interop $(INTEROP)
+
 conformance: setup ## Runs the tests of the conformance checklist; writes docs/conformance.md
 	cargo build --workspace --bins --tests
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-conformance
@@ -29,6 +33,10 @@ conformance: setup ## Runs the tests of the conformance checklist; writes docs/c
 bench: setup ## Measures calls per core beside rtpengine, set-up times, idle memory; see docs/performance.md
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench $(BENCH)
+
+bench-signalling: setup ## Measures what a call costs in signalling beside Asterisk and Kamailio, memory, overload
+	cargo build --release -p gateway -p peer -p tests --bins
+	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench-signalling $(BENCH)
 
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check
@@ -46,4 +54,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test conformance bench check fmt clean
+.PHONY: help setup build demo test interop conformance bench bench-signalling check fmt clean

@@ -67,9 +67,9 @@ pub struct Decision {
     /// What it said.
     pub verdict: Verdict,
     /// The rule that decided, by the name the operator knows it by (`routes[2]`, `numbers.+15551000`).
-    pub rule: String,
+    pub rule: Box<str>,
     /// One sentence for a person.
-    pub detail: String,
+    pub detail: Box<str>,
 }
 
 impl fmt::Display for Decision {

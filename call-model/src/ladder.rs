@@ -43,5 +43,5 @@ pub struct Exchange {
     /// In which protocol.
     pub protocol: Protocol,
     /// What it was, in at most 64 characters.
-    pub label: String,
+    pub label: Box<str>,
 }

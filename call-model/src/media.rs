@@ -117,7 +117,7 @@ pub enum MediaSecurity {
     None,
     /// SRTP with the keys that signalling carried (RFC 4568). Other keys than before, with whatever
     /// else unchanged, mean a new key from the next packet on.
-    Sdes(SrtpKeys),
+    Sdes(Box<SrtpKeys>),
     /// SRTP keyed by DTLS on the path that ICE validated (RFC 5764).
     DtlsSrtp,
 }

@@ -2,6 +2,9 @@
 /// without the marks that turn the direction of what follows (Unicode TR 36 2.5), and at most
 /// `longest` characters, the last of them `…` where more was there.
 pub fn printable(raw: &str, longest: usize) -> String {
+    if raw.len() <= longest && raw.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return raw.to_owned(); // as most of it is
+    }
     let mut rest = raw.chars().filter(|c| !c.is_control() && !turns_direction(*c));
     let mut text: String = rest.by_ref().take(longest).collect();
     if rest.next().is_some() && text.pop().is_some() {

@@ -23,6 +23,7 @@ use p2p_edge::record::GatewayOffer;
 use sip_trunk::{
     AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Replacing, Transfers, TrunkConfig,
 };
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -283,7 +284,7 @@ pub struct Daemon {
     requests: mpsc::Sender<Request>,
     reloader: Arc<Reloader>,
     node: NodeHandle,
-    signalling: tokio::task::JoinHandle<Result<(), LoopError>>,
+    signalling: oneshot::Receiver<Result<(), LoopError>>,
     figures: tokio::task::JoinHandle<()>,
     admin: Option<AdminServer>,
     online: watch::Receiver<bool>,
@@ -363,8 +364,11 @@ impl Daemon {
             metrics,
             online: online_sender,
             trunks: config.trunks,
+            runtime: Handle::current(),
         };
-        let signalling = tokio::spawn(signalling.run());
+        let signalling = signalling.spawn();
+        let signalling =
+            signalling.map_err(|error| StartError::System(format!("no thread for signalling: {error}")))?;
         Ok(Self { requests, reloader, node, signalling, figures, admin, online, drain })
     }
 
@@ -426,10 +430,11 @@ impl Daemon {
     }
 }
 
-fn ended_by_itself(ended: &Result<Result<(), LoopError>, tokio::task::JoinError>) -> StartError {
+fn ended_by_itself(ended: &Result<Result<(), LoopError>, oneshot::error::RecvError>) -> StartError {
     StartError::System(match ended {
+        Ok(Ok(())) => "the signalling loop ended".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        ended => format!("the signalling loop ended: {ended:?}"),
+        Err(_) => "the signalling thread panicked; what it said is above".to_owned(),
     })
 }
 
@@ -600,6 +605,7 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         tolerance: trunk.tolerance,
         large_requests: trunk.large_requests,
         local: trunk.listener,
+        contact_host: trunk.contact_host.clone(),
         backups: trunk.backups.clone(),
         target_timeout: trunk.target_timeout,
         failover_limit: trunk.failover_limit,

@@ -31,6 +31,7 @@ pub use registrar::{
 };
 pub use trunk::certificate::{PeerIdentity, SubjectName};
 pub use trunk::details::CallDetails;
+pub use trunk::overload::Waited;
 pub use trunk::{
     InfoDigits, LargeRequests, Outbound, RedirectPolicy, Redirects, Registration, RegistrationError,
     RegistrationState, RegistrationStatus, Reliable, Replacing, TargetState, TargetStatus, Transfers,

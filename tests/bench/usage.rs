@@ -1,12 +1,13 @@
 //! Processor time of a process that carries calls, and whether it really carried them.
 
 use std::fmt;
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::lab::Process;
+use tests::lab::usage::{cpu_seconds, machine_seconds};
+pub(crate) use tests::lab::usage::{median, quantile, resident_megabytes};
 
 use crate::generator::{Flow, Generator};
 
@@ -82,7 +83,7 @@ pub(crate) fn measure(
     thread::sleep(Duration::from_secs(seconds));
     let (after, seconds) = (generator.flows()?, began.elapsed().as_secs_f64());
     let cpu_seconds = process.cpu_seconds()? - cpu;
-    let foreign = machine_seconds()? - busy - cpu_seconds - (self::cpu_seconds(own)? - self_cpu);
+    let foreign = machine_seconds()? - busy - cpu_seconds - (tests::lab::usage::cpu_seconds(own)? - self_cpu);
     let megabytes = resident_megabytes(process.pid())?;
     ensure!(after.len() == 2 * calls, "{} ends of {calls} calls", after.len());
     let received = check(&before, &after, seconds)?;
@@ -119,47 +120,4 @@ fn check(before: &[Flow], after: &[Flow], seconds: f64) -> Result<(f64, f64)> {
         extremes = (extremes.0.min(received), extremes.1.max(received));
     }
     Ok(extremes)
-}
-
-/// Returns the resident memory of a process in MB of 10^6 octets.
-pub(crate) fn resident_megabytes(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kibibytes * 1024.0 / 1e6)
-}
-
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').context("unknown form of stat")?.1;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    ticks(fields.get(11..13).context("unknown form of stat")?)
-}
-
-/// Returns the seconds that all processors together have worked since the start of the machine.
-fn machine_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let fields: Vec<&str> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).collect();
-    // user, nice, system; then idle and waiting, which are no work; then interrupts.
-    let work = [0..3, 5..7].into_iter().filter_map(|range| fields.get(range)).flatten().copied();
-    ticks(&work.collect::<Vec<_>>())
-}
-
-fn ticks(fields: &[&str]) -> Result<f64> {
-    let ticks = fields.iter().map(|field| field.parse::<f64>()).sum::<Result<f64, _>>()?;
-    Ok(ticks / 100.0)
-}
-
-/// Returns the value in the middle; 0 for none.
-pub(crate) fn median(values: Vec<f64>) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// Returns the value below which the share `q` of the values lies; 0 for none.
-pub(crate) fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
-    let at = last as f64 * q;
-    let (low, high) = (values[at.floor() as usize], values[at.ceil() as usize]);
-    low + (high - low) * at.fract()
 }

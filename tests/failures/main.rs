@@ -11,10 +11,7 @@ use std::{
 
 use p2p_edge::identity::{Authority as Signer, NodeBundle, NodeClaims, NodeKey, Validity};
 use serde_json::{Value, json};
-use tests::lab::{
-    self, Authority, Credential, Daemon, DaemonOptions, Folder, Phone, PhoneOptions, Signal, TrunkOptions,
-    ports,
-};
+use tests::lab::{self, Authority, Credential, Daemon, Folder, Phone, Plan, Signal, TrunkOptions, ports};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -29,23 +26,14 @@ struct Network {
 }
 
 fn network(extra: &str) -> Network {
-    let folder = Folder::new("failures").unwrap();
-    let authority = Authority::init(&folder.path().join("authority")).unwrap();
-    let credential = authority.gateway("gateway", &["+1555"], &["+1555"]).unwrap();
+    let mut plan = Plan::new("failures").unwrap();
     let trunk = UdpSocket::bind((ports::address(), 5060)).unwrap();
     let std::net::SocketAddr::V4(at) = trunk.local_addr().unwrap() else { unreachable!("bound to IPv4") };
-    let mut options = DaemonOptions::gateway("gateway", &credential);
-    options.offers = vec!["+1555".to_owned()];
+    let options = &mut plan.options;
     options.trunks = vec![TrunkOptions { options_interval_s: 0, ..TrunkOptions::new("silent", at) }];
-    options.numbers =
-        vec![("+15550009001".to_owned(), "alice".to_owned()), ("+15550009002".to_owned(), "bob".to_owned())];
+    options.numbers.push(("+15550009002".to_owned(), "bob".to_owned()));
     options.extra = extra.to_owned();
-    let gateway = Daemon::start(folder.path(), &authority, &credential, options).unwrap();
-    let user = authority.user("alice", &["+15550009001"]).unwrap();
-    let mut alice =
-        Phone::start(folder.path(), &user, &PhoneOptions::new("alice", &[gateway.multiaddress()])).unwrap();
-    alice.wait_until_online(SOON).unwrap();
-    gateway.wait_until_ready().unwrap();
+    let lab::Network { alice, gateway, authority, credential, folder } = plan.start().unwrap();
     Network { alice, gateway, trunk, authority, credential, folder }
 }
 

@@ -1,6 +1,6 @@
 //! What a PBX does besides carrying a voice, with a real one: Asterisk, and baresip for the telephone that holds.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod between_trunks;
 
@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::lab::{
     self, Asterisk, AsteriskOptions, Authority, Baresip, BaresipOptions, Daemon, DaemonOptions, Folder,
-    Originate, Phone, PhoneOptions, Signal, Speech, TrunkOptions, ports,
+    Originate, Phone, PhoneOptions, Plan, Signal, Speech, TrunkOptions, ports,
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const ALICE: &str = "+15550009001";
+const ALICE: &str = Plan::ALICE;
 const PBX: &str = "+15550000199";
 
 struct Network {
@@ -50,10 +50,8 @@ impl Default for Shape {
 
 fn network(shape: &Shape) -> Network {
     let credentials = |password: &str| ("causeway".to_owned(), password.to_owned());
-    let folder = Folder::new("interop").unwrap();
-    let authority = Authority::init(&folder.path().join("authority")).unwrap();
-    let identity = authority.gateway("gateway", &["+1555"], &["+1555"]).unwrap();
-    let mut options = DaemonOptions::gateway("gateway", &identity);
+    let mut plan = Plan::new("interop").unwrap();
+    let options = &mut plan.options;
     let pbx = AsteriskOptions {
         transport: shape.transport,
         codecs: shape.codecs,
@@ -61,10 +59,9 @@ fn network(shape: &Shape) -> Network {
         account: shape.registers.then(|| ("trunk1".to_owned(), "open sesame".to_owned())),
         ..AsteriskOptions::new(options.sip())
     };
-    let pbx = Asterisk::start(&folder.path().join("asterisk"), &pbx).unwrap();
+    let pbx = Asterisk::start(&plan.folder.path().join("asterisk"), &pbx).unwrap();
     pbx.trace_sip().unwrap();
     options.log = shape.log.to_owned();
-    options.offers = vec!["+1555".to_owned()];
     options.trunks = vec![TrunkOptions {
         transport: shape.transport,
         credentials: shape.gateway_knows.map(|password| match shape.registers {
@@ -78,13 +75,7 @@ fn network(shape: &Shape) -> Network {
         },
         ..TrunkOptions::new("pbx", pbx.sip())
     }];
-    options.numbers = vec![(ALICE.to_owned(), "alice".to_owned())];
-    let gateway = Daemon::start(folder.path(), &authority, &identity, options).unwrap();
-    let user = authority.user("alice", &[ALICE]).unwrap();
-    let mut alice =
-        Phone::start(folder.path(), &user, &PhoneOptions::new("alice", &[gateway.multiaddress()])).unwrap();
-    alice.wait_until_online(SOON).unwrap();
-    gateway.wait_until_ready().unwrap();
+    let lab::Network { alice, gateway, folder, .. } = plan.start().unwrap();
     Network { alice, pbx, gateway, _folder: folder }
 }
 

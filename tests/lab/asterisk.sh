@@ -18,6 +18,7 @@
 #   TRUNK_CODECS                  ulaw,alaw
 #   TRUNK_USER, TRUNK_PASSWORD    when set, the trunk must authenticate itself (digest)
 #   ACCOUNT_USER, ACCOUNT_PASSWORD  when set, an account that may be registered at Asterisk (digest)
+#   RELAY_TO                      when set, calls go on to this address and port, and little is logged
 #   SPEECH, ANNOUNCEMENT          wav files to play  from speech.sh
 #
 # What can be dialled is written in asterisk/extensions.conf.
@@ -129,6 +130,26 @@ max_contacts=1
 remove_existing=yes
 X
   fi
+  if [ -n "${RELAY_TO:-}" ]; then
+    sed -i 's/^context=lab$/context=relay/' "$etc/pjsip.conf"
+    cat >>"$etc/pjsip.conf" <<X
+[carrier]
+type=endpoint
+transport=$TRUNK_TRANSPORT
+context=relay
+disallow=all
+allow=$TRUNK_CODECS
+aors=carrier
+direct_media=no
+[carrier]
+type=aor
+contact=sip:$RELAY_TO
+X
+    # shellcheck disable=SC2016
+    printf '[relay]\nexten => _+X.,1,Dial(PJSIP/${EXTEN}@carrier)\n' >>"$etc/extensions.conf"
+    printf '[logfiles]\nmessages => warning,error\n' >"$etc/logger.conf"
+    sed -i 's/^verbose = .*/verbose = 0/' "$etc/asterisk.conf"
+  fi
   { echo '[modules]'; echo 'autoload=no'
     for module in $(modules); do [ -e "$MODULES/$module.so" ] && echo "load=$module.so"; done; } >"$etc/modules.conf"
   for file in features stasis pjproject sorcery ccss acl cel cdr udptl codecs confbridge dnsmgr manager http; do
@@ -143,7 +164,7 @@ cli() { "${AST[@]}" -C "$RUN/etc/asterisk.conf" -rx "$1"; }
 case ${1:-} in
   install) locked asterisk install; exit ;;
   start|run|stop|cli) [ -n "${2:-}" ] || die "which run folder?"; mkdir -p "$2"; RUN=$(readlink -f "$2") ;;
-  *) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 [ "$1" = stop ] && { end_pid "$RUN/asterisk.pid"; exit 0; }
 locked asterisk install || exit 1

@@ -11,7 +11,8 @@
 #   PHONE_RTP                     40000-40999
 #   PHONE_USER                    phone
 #   PHONE_PEER                    127.0.0.1:5060   its outbound proxy
-#   PHONE_CODEC                   pcma             pcmu or pcma
+#   PHONE_PASSWORD                                 when set, it registers there as PHONE_USER
+#   PHONE_CODEC                   pcma             pcmu, pcma or opus
 #   PHONE_ANSWER                  auto             auto or manual
 #   PHONE_WAV                     from speech.sh   8 kHz, mono
 #
@@ -24,7 +25,7 @@ A=${PHONE_ADDRESS:-127.0.0.20} P=${PHONE_PORT:-5060}
 case ${1:-} in
   install) locked baresip need baresip baresip-core; exit ;;
   run) [ -n "${2:-}" ] || die "which run folder?"; mkdir -p "$2"; RUN=$(readlink -f "$2") ;;
-  *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 locked baresip need baresip baresip-core || exit 1
 for MODULES in /usr/lib/baresip/modules /usr/lib/*/baresip/modules; do [ -d "$MODULES" ] && break; done
@@ -53,6 +54,7 @@ ctrl_tcp_listen $A:${PHONE_CONTROL:-4444}
 module_path $MODULES
 module uuid.so
 module g711.so
+module opus.so
 module aufile.so
 module aubridge.so
 module sndfile.so
@@ -60,8 +62,10 @@ module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
 X
-printf '<sip:%s@%s>;regint=0;outbound="sip:%s";answermode=%s;audio_codecs=%s;dtmfmode=rtp\n' \
-  "${PHONE_USER:-phone}" "$A:$P" "${PHONE_PEER:-127.0.0.1:5060}" "${PHONE_ANSWER:-auto}" "${PHONE_CODEC:-pcma}" >"$RUN/accounts"
+PEER=${PHONE_PEER:-127.0.0.1:5060} DOMAIN=$A:$P REGISTER='regint=0'
+if [ -n "${PHONE_PASSWORD:-}" ]; then DOMAIN=$PEER REGISTER="regint=60;auth_user=${PHONE_USER:-phone};auth_pass=$PHONE_PASSWORD"; fi
+printf '<sip:%s@%s>;%s;outbound="sip:%s";answermode=%s;audio_codecs=%s;dtmfmode=rtp\n' \
+  "${PHONE_USER:-phone}" "$DOMAIN" "$REGISTER" "$PEER" "${PHONE_ANSWER:-auto}" "${PHONE_CODEC:-pcma}" >"$RUN/accounts"
 : >"$RUN/contacts"
 echo $$ >"$RUN/baresip.pid"
 cd "$RUN" && exec baresip -f "$RUN" </dev/null

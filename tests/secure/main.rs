@@ -10,12 +10,12 @@ use std::{
 };
 
 use tests::lab::{
-    self, Asterisk, AsteriskOptions, AsteriskTls, Authority, Daemon, DaemonOptions, Folder, Originate, Phone,
-    PhoneOptions, Signal, TlsAuthority, TrunkOptions, ports,
+    self, Asterisk, AsteriskOptions, AsteriskTls, Daemon, Folder, Originate, Phone, Plan, Signal,
+    TlsAuthority, TrunkOptions, ports,
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const ALICE: &str = "+15550009001";
+const ALICE: &str = Plan::ALICE;
 const PBX: &str = "+15550000199";
 
 struct Network {
@@ -31,11 +31,9 @@ struct Network {
 /// A network whose PBX shows a certificate for `pbx_name` (the address where empty) and, where `mutual`, asks for ours
 /// and is known by its own. `interval` is that of the health check.
 fn network(pbx_name: &str, mutual: bool, interval: u32) -> Network {
-    let folder = Folder::new("secure").unwrap();
-    let authority = Authority::init(&folder.path().join("authority")).unwrap();
-    let identity = authority.gateway("gateway", &["+1555"], &["+1555"]).unwrap();
-    let tls = TlsAuthority::new(&folder.path().join("tls")).unwrap();
-    let mut options = DaemonOptions::gateway("gateway", &identity);
+    let mut plan = Plan::new("secure").unwrap();
+    let tls = TlsAuthority::new(&plan.folder.path().join("tls")).unwrap();
+    let options = &mut plan.options;
     let (here, there) = (options.address, ports::address());
     let own = tls.issue("gateway", &["gw.example.com", &here.to_string()]).unwrap();
     let at = there.to_string();
@@ -48,9 +46,8 @@ fn network(pbx_name: &str, mutual: bool, interval: u32) -> Network {
         tls: Some(AsteriskTls { certificate, key, ca: tls.ca(), mutual }),
         ..AsteriskOptions::new(secure(here))
     };
-    let pbx = Asterisk::start(&folder.path().join("asterisk"), &pbx).unwrap();
+    let pbx = Asterisk::start(&plan.folder.path().join("asterisk"), &pbx).unwrap();
     pbx.trace_sip().unwrap();
-    options.offers = vec!["+1555".to_owned()];
     options.listen = vec![format!("tls:{here}:5061")];
     options.sip_table = format!(
         "tls = {{ certificate = {:?}, key = {:?}, client_ca = {:?}, require_client_certificate = {mutual} }}",
@@ -75,13 +72,7 @@ fn network(pbx_name: &str, mutual: bool, interval: u32) -> Network {
         extra,
         ..TrunkOptions::new("pbx", target)
     }];
-    options.numbers = vec![(ALICE.to_owned(), "alice".to_owned())];
-    let gateway = Daemon::start(folder.path(), &authority, &identity, options).unwrap();
-    let user = authority.user("alice", &[ALICE]).unwrap();
-    let mut alice =
-        Phone::start(folder.path(), &user, &PhoneOptions::new("alice", &[gateway.multiaddress()])).unwrap();
-    alice.wait_until_online(SOON).unwrap();
-    gateway.wait_until_ready().unwrap();
+    let lab::Network { alice, gateway, folder, .. } = plan.start().unwrap();
     Network { alice, pbx, gateway, tls, own, folder }
 }
 

@@ -7,16 +7,13 @@ use std::{thread, time::Duration};
 
 use tests::{
     audio::{Audio, correlation},
-    lab::{
-        self, Authority, Baresip, BaresipOptions, Daemon, DaemonOptions, Folder, Phone, PhoneOptions, Speech,
-        TrunkOptions,
-    },
+    lab::{self, Baresip, BaresipOptions, Daemon, Folder, Phone, Plan, Speech, TrunkOptions},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 /// Long enough for 7 s of speech to be compared.
 const TALK: Duration = Duration::from_secs(8);
-const ALICE: &str = "+15550009001";
+const ALICE: &str = Plan::ALICE;
 
 struct Network {
     alice: Phone,
@@ -27,25 +24,20 @@ struct Network {
 
 /// Alice says French, the telephone Italian.
 fn network(codec: &'static str) -> Network {
-    let folder = Folder::new("softphone").unwrap();
-    let authority = Authority::init(&folder.path().join("authority")).unwrap();
-    let identity = authority.gateway("gateway", &["+1555"], &["+1555"]).unwrap();
-    let mut options = DaemonOptions::gateway("gateway", &identity);
+    let mut plan = Plan::new("softphone").unwrap();
+    let options = &mut plan.options;
     let telephone = BaresipOptions {
         codec,
         ..BaresipOptions::new(options.sip(), &lab::speech_file(Speech::Italian).unwrap())
     };
-    options.offers = vec!["+1555".to_owned()];
-    options.trunks =
-        vec![TrunkOptions { options_interval_s: 0, ..TrunkOptions::new("telephone", telephone.sip) }];
-    options.numbers = vec![(ALICE.to_owned(), "alice".to_owned())];
-    let gateway = Daemon::start(folder.path(), &authority, &identity, options).unwrap();
+    let codecs = if codec == "opus" { "codecs = [\"opus\", \"PCMA\"]" } else { "" };
+    options.trunks = vec![TrunkOptions {
+        options_interval_s: 0,
+        extra: codecs.to_owned(),
+        ..TrunkOptions::new("telephone", telephone.sip)
+    }];
+    let lab::Network { alice, gateway, folder, .. } = plan.start().unwrap();
     let telephone = Baresip::start(&folder.path().join("telephone"), &telephone).unwrap();
-    let user = authority.user("alice", &[ALICE]).unwrap();
-    let mut alice =
-        Phone::start(folder.path(), &user, &PhoneOptions::new("alice", &[gateway.multiaddress()])).unwrap();
-    alice.wait_until_online(SOON).unwrap();
-    gateway.wait_until_ready().unwrap();
     Network { alice, telephone, gateway, _folder: folder }
 }
 
@@ -96,6 +88,28 @@ fn a_telephone_calls_an_overlay_user_by_number() {
         network.telephone.hang_up().unwrap();
         let ended = network.alice.wait_for("ended", SOON).unwrap();
         assert_eq!((&ended["cause"], &ended["by"]), (&16.into(), &"far".into()), "{ended}");
+        assert_both_heard(&mut network);
+    });
+}
+
+// RFC 7587: nothing is transcoded where both sides speak Opus.
+#[test]
+fn f07_speech_and_digits_cross_a_trunk_in_opus() {
+    lab::in_real_time(|| {
+        let mut network = network("opus");
+        network.alice.call("+15550001000", Some(&lab::speech_file(Speech::French).unwrap())).unwrap();
+        network.alice.wait_for("answered", SOON).unwrap();
+        network.alice.wait_for("heard", SOON).unwrap();
+        thread::sleep(TALK); // real time: speech
+        network.telephone.press('5').unwrap();
+        let digit = network.alice.wait_for("dtmf", SOON).unwrap();
+        assert_eq!(digit["digit"], "5", "{digit}");
+        network.alice.hang_up().unwrap();
+        network.alice.wait_for("ended", SOON).unwrap();
+        network.telephone.wait_for_event("CALL_CLOSED", SOON).unwrap();
+        let call = network.gateway.json("/v1/calls?limit=1").unwrap()["calls"][0].clone();
+        assert_eq!(call["trunk_leg"]["codec"], "opus", "{call}");
+        assert!(call["trunk_leg"]["packets_received"].as_u64().unwrap() > 300, "{call}");
         assert_both_heard(&mut network);
     });
 }

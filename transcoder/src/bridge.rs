@@ -1,11 +1,11 @@
 //! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
-//! trunk side, everything in between at 8 kHz.
+//! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+use call_model::{DigitFilter, DigitPath, DtmfDigit, LegMedia, LegQuality, Side};
 
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
@@ -13,9 +13,12 @@ use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::leg::{LegPacket, PayloadKind};
+use crate::rtp::{Numbering, RtpPacket};
 use crate::seed::Seeded;
 use crate::stream::g711::{G711Receiver, G711Sender};
 use crate::stream::opus::{OpusReceiver, OpusSender};
+use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
 
 /// Sampling rate between the legs, in Hz.
@@ -136,6 +139,12 @@ pub(crate) struct Watch {
     pub(crate) deadline: Option<Instant>,
 }
 
+/// Both directions of Opus that passes.
+struct Passing {
+    to_overlay: Passage,
+    to_trunk: Passage,
+}
+
 /// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
 /// what comes out of `emit`.
 pub struct Bridge {
@@ -145,10 +154,17 @@ pub struct Bridge {
     overlay_out: OpusSender,
     overlay_held: bool,
     overlay_watch: Watch,
+    /// The digits that go from the overlay to the trunk: those of its media and those it signals.
+    overlay_digits: DigitFilter,
     trunk: RtpLeg,
     trunk_in: G711Receiver,
     trunk_out: G711Sender,
     trunk_watch: Watch,
+    trunk_digits: DigitFilter,
+    /// While both legs speak Opus.
+    passing: Option<Box<Passing>>,
+    /// Whether they ever did.
+    has_passed: bool,
     tick_at: Instant,
     ticks_skipped: u64,
     events: VecDeque<BridgeEvent>,
@@ -182,10 +198,14 @@ impl Bridge {
                 .map_err(codec)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
+            overlay_digits: DigitFilter::default(),
             trunk: RtpLeg::new(seeds.next_u64(), now),
             trunk_in: G711Receiver::new(&mut seeds),
             trunk_out: G711Sender::new(),
             trunk_watch: Watch::default(),
+            trunk_digits: DigitFilter::default(),
+            passing: None,
+            has_passed: false,
             tick_at: now + phase,
             ticks_skipped: 0,
             events: VecDeque::with_capacity(MAX_EVENTS),
@@ -207,15 +227,28 @@ impl Bridge {
     /// Sets what was negotiated with the trunk: for early media, for the answer, and on every
     /// change after. Media flows from the first time on. On an error everything stays as it was.
     pub fn set_trunk_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
-        let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
         let before = self.trunk.media().map(|media| media.remote_rtp);
         self.trunk.set_media(media, now)?;
         let after = self.trunk.media().map(|media| media.remote_rtp);
         if before.is_some() && before != after {
             self.trunk_in.reset();
         }
-        self.trunk_in.set_law(law);
-        self.trunk_out.set_media(law, media);
+        let voice = media.codec.clock_rate();
+        let events = media.telephone_event.map_or(voice, |event| event.clock_rate);
+        self.trunk_in.set_clock_rates(voice, events);
+        match Law::of(media.codec) {
+            Some(law) => {
+                self.passing = None;
+                self.trunk_in.set_law(law);
+                self.trunk_out.set_media(law, media);
+            }
+            None => {
+                let passage = || Passing { to_overlay: Passage::new(), to_trunk: Passage::new() };
+                let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
+                passing.to_trunk.set_event_clock_rate(events);
+                self.has_passed = true;
+            }
+        }
         self.trunk_watch.deadline = Some(now);
         self.expect_media(now);
         Ok(())
@@ -240,16 +273,49 @@ impl Bridge {
         }
     }
 
-    /// Queues a digit to be sent on a side. Returns false if the side has no telephone events in
-    /// RTP, or too many digits wait: then signalling may carry it.
-    pub fn send_dtmf(&mut self, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+    /// Queues a digit that the other side signalled to be sent on a side, unless it is one that came with the
+    /// media of that side. Returns false if the side has no telephone events in RTP, or too many digits wait:
+    /// then signalling may carry it.
+    pub fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
+        self.forward_digit(now, side, DigitPath::Signalling, digit, duration_ms)
+    }
+
+    /// Sends a digit on a side that came by one way, once if it comes by the other too (RFC 4733 and INFO at
+    /// once). What goes out by no event is not taken: whoever carries it otherwise tells it by itself.
+    fn forward_digit(
+        &mut self,
+        now: Instant,
+        side: Side,
+        path: DigitPath,
+        digit: DtmfDigit,
+        duration_ms: u16,
+    ) -> bool {
+        let lasted = match path {
+            DigitPath::Media => Duration::from_millis(duration_ms.into()),
+            // How long it will be heard.
+            DigitPath::Signalling => Duration::ZERO,
+        };
+        if !self.has_telephone_event(side) {
+            return false;
+        }
         let duration_ms = duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS);
-        self.has_telephone_event(side)
-            && match side {
-                Side::Overlay => self.overlay_out.queue_dtmf(digit, duration_ms),
-                Side::Trunk => self.trunk_out.queue_dtmf(digit, duration_ms),
-                Side::Onward => false,
+        match side {
+            Side::Overlay => {
+                !self.trunk_digits.take(now, lasted, path, digit)
+                    || match &mut self.passing {
+                        Some(passing) => passing.to_overlay.queue_dtmf(digit, duration_ms),
+                        None => self.overlay_out.queue_dtmf(digit, duration_ms),
+                    }
             }
+            Side::Trunk => {
+                !self.overlay_digits.take(now, lasted, path, digit)
+                    || match &mut self.passing {
+                        Some(passing) => passing.to_trunk.queue_dtmf(digit, duration_ms),
+                        None => self.trunk_out.queue_dtmf(digit, duration_ms),
+                    }
+            }
+            Side::Onward => false,
+        }
     }
 
     /// Says whether a side carries digits in RTP.
@@ -278,7 +344,7 @@ impl Bridge {
         match side {
             Side::Overlay => {
                 self.overlay.handle_datagram(now, local, source, packet, &mut overlay_emit(emit));
-                self.take_overlay_events(now);
+                self.take_overlay_events(now, emit);
             }
             Side::Trunk => {
                 let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else { return };
@@ -288,8 +354,12 @@ impl Bridge {
                 {
                     report(&mut self.events, BridgeEvent::FirstPacket { side: Side::Trunk });
                 }
+                if let (Received::Opus(packet), Some(passing)) = (&received, &mut self.passing) {
+                    let silent = self.overlay_held || self.trunk_in.hears_digit();
+                    pass_to_overlay(now, packet, silent, &mut passing.to_overlay, &mut self.overlay, emit);
+                }
                 self.trunk_in.receive(now, received);
-                self.take_digits();
+                self.take_digits(now);
             }
             Side::Onward => {}
         }
@@ -299,12 +369,12 @@ impl Bridge {
     pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
         if self.overlay.poll_timeout().is_some_and(|at| at <= now) {
             self.overlay.handle_timeout(now, &mut overlay_emit(emit));
-            self.take_overlay_events(now);
+            self.take_overlay_events(now, emit);
         }
         self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
         self.overlay_in.handle_timeout(now);
         self.trunk_in.handle_timeout(now);
-        self.take_digits();
+        self.take_digits(now);
         self.skip_hopeless_ticks(now);
         while self.tick_at <= now {
             self.tick(now, emit);
@@ -321,10 +391,17 @@ impl Bridge {
             self.ticks_skipped += u64::from(skipped);
             self.overlay_out.skip(u64::from(skipped));
             self.trunk_out.skip(u64::from(skipped) * TICK_SAMPLES as u64);
+            if let Some(passing) = &mut self.passing {
+                passing.to_overlay.skip(u64::from(skipped));
+                passing.to_trunk.skip(u64::from(skipped));
+            }
         }
     }
 
     fn tick(&mut self, now: Instant, emit: Emit<'_>) {
+        if self.passing.is_some() {
+            return self.tick_passing(now, emit);
+        }
         let mut pcm = [0; TICK_SAMPLES];
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
@@ -336,6 +413,50 @@ impl Bridge {
         let audible = played == Played::Audio && !self.overlay_held;
         let frame = audible.then_some(&pcm[..]);
         self.overlay_out.tick(now, frame, &mut self.overlay, &mut overlay_emit(emit));
+    }
+
+    /// Sends the digits that are due where voice passes by itself.
+    fn tick_passing(&mut self, now: Instant, emit: Emit<'_>) {
+        // The clocks of what is made here go on, for the trunk may speak G.711 again.
+        self.overlay_out.skip(1);
+        self.trunk_out.skip(TICK_SAMPLES as u64);
+        let Some(passing) = &mut self.passing else { return };
+        let kind = PayloadKind::TelephoneEvent;
+        // Digits wait while hold forbids to send.
+        if self.trunk.media().is_some_and(|media| media.direction.sends()) {
+            if let Some(event) = passing.to_trunk.tick(self.trunk.next_numbering(now)) {
+                let mut out = trunk_emit(&self.config, &mut *emit);
+                self.trunk.forward(now, kind, event.marker, event.numbering, &event.payload, &mut out);
+            }
+        } else {
+            passing.to_trunk.skip(1);
+        }
+        if let Some(next) = self.overlay.next_numbering(now)
+            && let Some(event) = passing.to_overlay.tick(next)
+        {
+            let mut out = overlay_emit(emit);
+            self.overlay.forward(now, kind, event.numbering, event.marker, &event.payload, &mut out);
+        }
+    }
+
+    /// Passes a packet of the overlay's on to a trunk that speaks Opus. Says whether there is one.
+    fn pass_to_trunk(&mut self, now: Instant, packet: &LegPacket, emit: Emit<'_>) -> bool {
+        let Some(passing) = &mut self.passing else { return false };
+        self.overlay_in.count(now, packet);
+        // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
+        if self.overlay_in.hears_digit() {
+            passing.to_trunk.pause();
+            return true;
+        }
+        let was = Numbering { sequence: packet.sequence, timestamp: packet.timestamp };
+        let next = self.trunk.next_numbering(now);
+        if let Some((numbering, marker)) = passing.to_trunk.number(packet.ssrc, was, packet.marker, next) {
+            let mut out = trunk_emit(&self.config, emit);
+            if !self.trunk.forward(now, PayloadKind::Audio, marker, numbering, &packet.payload, &mut out) {
+                passing.to_trunk.pause();
+            }
+        }
+        true
     }
 
     fn watch(&mut self, now: Instant) {
@@ -351,7 +472,7 @@ impl Bridge {
         }
     }
 
-    fn take_overlay_events(&mut self, now: Instant) {
+    fn take_overlay_events(&mut self, now: Instant, emit: Emit<'_>) {
         while let Some(event) = self.overlay.poll_event() {
             match event {
                 LegEvent::Connected => {
@@ -363,7 +484,9 @@ impl Bridge {
                     if !std::mem::replace(&mut self.overlay_watch.heard, true) {
                         report(&mut self.events, BridgeEvent::FirstPacket { side: Side::Overlay });
                     }
-                    self.overlay_in.receive(now, &packet);
+                    if packet.kind != PayloadKind::Audio || !self.pass_to_trunk(now, &packet, emit) {
+                        self.overlay_in.receive(now, &packet);
+                    }
                 }
                 LegEvent::RemoteLoss { percent } => self.overlay_out.adapt(percent),
                 LegEvent::Failed(failure) => {
@@ -372,20 +495,22 @@ impl Bridge {
                 }
             }
         }
-        self.take_digits();
+        self.take_digits(now);
     }
 
     /// A digit goes on when it has ended, so that its length is known; it is sent once.
-    fn take_digits(&mut self) {
+    fn take_digits(&mut self, now: Instant) {
+        let path = DigitPath::Media;
         while let Some((digit, duration_ms)) = self.overlay_in.poll_dtmf() {
-            let forwarded = self.send_dtmf(Side::Trunk, digit, duration_ms);
+            let forwarded = self.forward_digit(now, Side::Trunk, path, digit, duration_ms);
             report(
                 &mut self.events,
                 BridgeEvent::Dtmf { side: Side::Overlay, digit, duration_ms, forwarded },
             );
         }
         while let Some((digit, duration_ms)) = self.trunk_in.poll_dtmf() {
-            let forwarded = self.overlay.is_connected() && self.send_dtmf(Side::Overlay, digit, duration_ms);
+            let forwarded = self.overlay.is_connected()
+                && self.forward_digit(now, Side::Overlay, path, digit, duration_ms);
             report(&mut self.events, BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms, forwarded });
         }
     }
@@ -416,11 +541,16 @@ impl Bridge {
 
     /// Returns what was measured of the media that a side sent us.
     pub fn quality(&self, side: Side) -> LegQuality {
-        match side {
-            Side::Overlay => self.overlay_in.quality(&self.overlay),
-            Side::Trunk => self.trunk_in.quality(&self.trunk),
-            Side::Onward => LegQuality::default(),
+        let (quality, statistics) = match side {
+            Side::Overlay => (self.overlay_in.quality(&self.overlay), self.overlay_in.statistics()),
+            Side::Trunk => (self.trunk_in.quality(&self.trunk), self.trunk.statistics()),
+            Side::Onward => return LegQuality::default(),
+        };
+        if !self.has_passed {
+            return quality;
         }
+        // What passed was in no jitter buffer.
+        LegQuality { packets_received: statistics.packets(), packets_lost: statistics.lost(), ..quality }
     }
 
     /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.
@@ -476,6 +606,24 @@ impl std::fmt::Debug for Bridge {
 pub(crate) fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
     if events.len() < MAX_EVENTS {
         events.push_back(event);
+    }
+}
+
+/// Passes a packet of the trunk's on to the overlay, unless that is to hear nothing.
+fn pass_to_overlay(
+    now: Instant,
+    packet: &RtpPacket<'_>,
+    silent: bool,
+    passage: &mut Passage,
+    overlay: &mut WebRtcLeg,
+    emit: Emit<'_>,
+) {
+    let Some(next) = overlay.next_numbering(now).filter(|_| !silent) else { return passage.pause() };
+    let numbered = passage.number(packet.ssrc(), packet.numbering(), packet.marker(), next);
+    let Some((numbering, marker)) = numbered else { return };
+    let mut out = overlay_emit(emit);
+    if !overlay.forward(now, PayloadKind::Audio, numbering, marker, packet.payload(), &mut out) {
+        passage.pause();
     }
 }
 

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
 
-use crate::bridge::{
-    BridgeEvent, Emit, MAX_DIGIT_MS, MAX_EVENTS, MIN_DIGIT_MS, Outgoing, Port, Watch, report,
-};
+use crate::bridge::{BridgeEvent, Emit, MAX_DIGIT_MS, MIN_DIGIT_MS, Outgoing, Port, Watch, report};
 use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
@@ -43,7 +41,8 @@ pub struct Relay {
     /// What each leg receives, on its way to the other.
     flows: [Flow; 2],
     watches: [Watch; 2],
-    locals: [[SocketAddr; 2]; 2],
+    /// Ours for RTP.
+    locals: [SocketAddr; 2],
     media_timeout: Duration,
     events: VecDeque<BridgeEvent>,
 }
@@ -53,14 +52,13 @@ impl Relay {
     /// first sequence numbers and timestamps, and RTCP times.
     pub fn new(config: &RelayConfig, seed: u64, now: Instant) -> Self {
         let mut seeds = Seeded::new(seed);
-        let rtcp = |rtp: SocketAddr| SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1));
         Self {
             legs: [RtpLeg::new(seeds.next_u64(), now), RtpLeg::new(seeds.next_u64(), now)],
             flows: [Flow::new(now), Flow::new(now)],
             watches: [Watch::default(), Watch::default()],
-            locals: [config.trunk_rtp, config.onward_rtp].map(|rtp| [rtp, rtcp(rtp)]),
+            locals: [config.trunk_rtp, config.onward_rtp],
             media_timeout: config.media_timeout,
-            events: VecDeque::with_capacity(MAX_EVENTS),
+            events: VecDeque::new(),
         }
     }
 
@@ -71,10 +69,9 @@ impl Relay {
     /// Where a leg does not carry it; everything stays as it was then.
     pub fn set_media(&mut self, side: Side, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
         let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
+        let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
         self.legs[at].set_media(media, now)?;
-        if let Some(law) = Law::of(media.codec) {
-            self.flows[1 - at].set_law(law);
-        }
+        self.flows[1 - at].set_law(law);
         self.watches[at].deadline = Some(now);
         // A hold ends the wait on either side, and what ends it begins the wait anew.
         for watch in &mut self.watches {
@@ -83,12 +80,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Queues a digit that came by signalling to be sent on a side. Returns false if the side has
-    /// no telephone events in RTP, or too many digits wait: then signalling may carry it.
+    /// Queues a digit that the other side signalled to be sent on a side, unless it is one that goes there with the
+    /// media. Returns false if the side has no telephone events in RTP, or too many digits wait: then signalling
+    /// may carry it.
     pub fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
         let Some(to) = index_of(side) else { return false };
         self.legs[to].has_telephone_event()
-            && self.flows[1 - to].queue(now, digit, duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS))
+            && self.flows[1 - to].take_signalled(now, digit, duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS))
     }
 
     /// Says whether a side carries digits in RTP.
@@ -117,7 +115,7 @@ impl Relay {
             report(&mut self.events, BridgeEvent::FirstPacket { side });
         }
         let flow = &mut self.flows[from];
-        flow.receive(now, received, other, &mut leg_emit(SIDES[1 - from], &self.locals[1 - from], emit));
+        flow.receive(now, received, other, &mut leg_emit(SIDES[1 - from], self.locals[1 - from], emit));
         Self::take_digits(flow, side, &mut self.events);
     }
 
@@ -125,7 +123,7 @@ impl Relay {
     pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
         // What goes out on a leg came in on the other.
         let flows = self.flows.iter_mut().zip(SIDES).rev();
-        let legs = self.legs.iter_mut().zip(SIDES.into_iter().zip(&self.locals));
+        let legs = self.legs.iter_mut().zip(SIDES.into_iter().zip(self.locals));
         for ((leg, (side, local)), (flow, from)) in legs.zip(flows) {
             let mut out = leg_emit(side, local, &mut *emit);
             leg.handle_timeout(now, &mut out);
@@ -165,7 +163,7 @@ impl Relay {
     /// Ends the media with an RTCP BYE to both sides. Nothing is sent after.
     pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
         for ((leg, watch), (side, local)) in
-            self.legs.iter_mut().zip(&mut self.watches).zip(SIDES.into_iter().zip(&self.locals))
+            self.legs.iter_mut().zip(&mut self.watches).zip(SIDES.into_iter().zip(self.locals))
         {
             leg.stop(now, &mut leg_emit(side, local, &mut *emit));
             watch.deadline = None;
@@ -209,14 +207,13 @@ fn index_of(side: Side) -> Option<usize> {
 
 fn leg_emit<'a>(
     side: Side,
-    locals: &[SocketAddr; 2],
+    rtp: SocketAddr,
     emit: Emit<'a>,
 ) -> impl FnMut(Port, SocketAddr, &[u8]) + use<'a> {
-    let [rtp, rtcp] = *locals;
     move |port, destination, bytes| {
         let local = match port {
             Port::Rtp => rtp,
-            Port::Rtcp => rtcp,
+            Port::Rtcp => SocketAddr::new(rtp.ip(), rtp.port().wrapping_add(1)),
         };
         emit(Outgoing { side, port, local, destination, bytes });
     }

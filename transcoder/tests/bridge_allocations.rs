@@ -130,7 +130,7 @@ fn a_call_with_srtp_on_both_sides_allocates_nothing_per_packet() {
         let keys = SrtpKeys { suite, send: key(1), receive: vec![key(2)] };
         call.pbx.set_keys(&keys.receive[0], &keys.send);
         let mut media = trunk_media(Codec::Pcma, 20);
-        media.security = MediaSecurity::Sdes(keys);
+        media.security = MediaSecurity::Sdes(Box::new(keys));
         let now = call.net.now;
         call.bridge.set_trunk_media(&media, now).unwrap();
         let (allocations, sent, received) = connected_seconds(&mut call);

@@ -257,6 +257,65 @@ fn a_digit_that_came_by_signalling_takes_the_place_of_voice() {
     assert_eq!((last.0, last.3), (8, out[0].3.wrapping_add(24 * 160)), "voice goes on in its own time");
 }
 
+/// The far side presses a key for `length_ms`, as RFC 4733 2.5.1 has it, and signals the same `signalled_ms` after
+/// the event began, or before. Returns the events that go out: the timestamp and the code of each.
+fn press_both_ways(line: &mut Line, at: u32, length_ms: i64, signalled_ms: i64) -> Vec<(u32, u8)> {
+    let digit = DtmfDigit::from_char('5').unwrap();
+    let mut n = 0;
+    for ms in (-500..1_000 + length_ms).step_by(10) {
+        if ms == signalled_ms {
+            assert!(line.relay.send_dtmf(line.now, Side::Onward, digit, 100), "{signalled_ms}");
+        }
+        if ms >= 0 && ms % 20 == 0 && ms < length_ms + 60 {
+            let duration = ((ms + 20).min(length_ms) * 8) as u16;
+            let end = if ms + 20 >= length_ms { 0x80 } else { 0 };
+            let payload = [5, end | 10, (duration >> 8) as u8, duration as u8];
+            let packet = rtp(101, n == 0, (at / 160) as u16 + n, at, 5, &payload);
+            line.from(Side::Trunk, remote(Side::Trunk), &packet);
+            n += 1;
+        }
+        line.pass(Duration::from_millis(10));
+    }
+    let mut starts: Vec<(u32, u8)> = Vec::new();
+    for (kind, _, _, timestamp, _, payload) in line.out(Side::Onward) {
+        assert_eq!(kind, 96);
+        if !starts.contains(&(timestamp, payload[0])) {
+            starts.push((timestamp, payload[0]));
+        }
+    }
+    starts
+}
+
+// RFC 4733 beside INFO: whichever comes first, and however the two overlap.
+#[test]
+fn f11_a_digit_that_is_signalled_and_heard_goes_on_once() {
+    for length_ms in [60, 100, 400, 3_000] {
+        for signalled_ms in [-500, -120, -60, -10, 0, 10, 60, 90, 150, 400, 900] {
+            let mut line = Line::new(Codec::Pcma, Codec::Pcma);
+            for press in 0..3u32 {
+                let starts = press_both_ways(&mut line, 16_000 + press * 160_000, length_ms, signalled_ms);
+                let label =
+                    format!("{length_ms} ms, signalled at {signalled_ms} ms, press {press}: {starts:?}");
+                assert_eq!(starts.len(), 1, "{label}");
+                assert_eq!(starts[0].1, 5, "{label}");
+            }
+            let told =
+                line.events.iter().filter(|event| matches!(event, BridgeEvent::Dtmf { forwarded: true, .. }));
+            assert_eq!(told.count(), 3, "each was heard");
+        }
+    }
+}
+
+// Nobody signals what is pressed elsewhere: an event that comes by itself goes on by itself.
+#[test]
+fn f11_another_digit_than_the_one_signalled_goes_on_too() {
+    let mut line = Line::new(Codec::Pcma, Codec::Pcma);
+    assert!(line.relay.send_dtmf(line.now, Side::Onward, DtmfDigit::from_char('6').unwrap(), 60));
+    line.pass(Duration::from_millis(300));
+    let starts = press_both_ways(&mut line, 16_000, 100, i64::MAX);
+    assert_eq!(starts.iter().map(|(_, code)| *code).collect::<Vec<_>>(), [6, 5]);
+}
+
 #[test]
 fn a_new_source_begins_where_the_one_before_stands() {
     let mut line = Line::new(Codec::Pcma, Codec::Pcma);

@@ -32,11 +32,11 @@ fn media(is_a: bool, send: &SrtpKey, receive: &SrtpKey) -> LegMedia {
     media.telephone_event = None;
     let (rtp, rtcp) = if is_a { (B, B_RTCP) } else { (A, A_RTCP) };
     (media.remote_rtp, media.remote_rtcp) = (address(rtp), Some(address(rtcp)));
-    media.security = MediaSecurity::Sdes(SrtpKeys {
+    media.security = MediaSecurity::Sdes(Box::new(SrtpKeys {
         suite: send.suite(),
         send: send.clone(),
         receive: vec![receive.clone()],
-    });
+    }));
     media
 }
 
@@ -234,7 +234,7 @@ fn f16_f19_a_call_to_a_trunk_with_srtp_is_heard_through_a_change_of_keys() {
         let mut media = trunk_media(Codec::Pcma, 20);
         let (send, receive) = (key(suite, ours), key(suite, theirs));
         call.pbx.set_keys(&receive, &send);
-        media.security = MediaSecurity::Sdes(SrtpKeys { suite, send, receive: vec![receive] });
+        media.security = MediaSecurity::Sdes(Box::new(SrtpKeys { suite, send, receive: vec![receive] }));
         let now = call.net.now;
         call.bridge.set_trunk_media(&media, now).unwrap();
     };

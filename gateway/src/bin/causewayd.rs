@@ -6,6 +6,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Signalling is many small pieces of memory of short life: a fifth of its processor time went into the
+/// allocator of the C library.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Joins an open voice overlay to the telephone world.
 #[derive(Debug, Parser)]
 #[command(name = "causewayd", version)]

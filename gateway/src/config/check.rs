@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
-use call_model::{Handle, Number, TrunkName};
+use call_model::{Codec, Handle, Number, TrunkName};
 use sip_trunk::{AccessList, Authentication, Network, Transport, UnknownSource};
 use toml::de::{DeTable, DeValue};
 
@@ -371,6 +371,15 @@ impl Check<'_> {
                     .collect::<Checked<Vec<TrunkName>>>()
             };
             let (names, from) = (named("trunks", &route.trunks)?, named("from", &route.from)?);
+            // Media between trunks is passed on in G.711 alone.
+            let opus = |name: &&TrunkName| {
+                trunks.iter().any(|trunk| trunk.name == **name && trunk.codecs.contains(&Codec::Opus))
+            };
+            if let Some(name) = names.iter().chain(&from).find(opus).filter(|_| !from.is_empty()) {
+                let problem = format!("trunk \"{name}\" speaks Opus, which calls between trunks do not");
+                let remedy = "take \"opus\" out of its codecs, or leave from out";
+                return self.error(format!("{at}.from"), problem, remedy);
+            }
             routes.push(Route { index, prefix, trunks: names, from });
         }
         routes.sort_by_key(|route| (std::cmp::Reverse(route.prefix.len()), route.index));

@@ -7,17 +7,20 @@ mod error;
 mod sessions;
 mod shape;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
 use call_model::{Codec, Handle, Number, TrunkName};
 use sip_trunk::auth::Credentials;
 use sip_trunk::trunk::details::Interconnect;
+use sip_trunk::trunk::emergency::{EmergencyCall, EmergencyService};
 use sip_trunk::trunk::identity::IdentityHeader;
+use sip_trunk::trunk::location::Location;
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::trunk::parameters::TrunkGroup;
 use sip_trunk::trunk::profile::Profile;
@@ -222,7 +225,7 @@ pub struct Trunk {
     pub sources: Vec<IpAddr>,
     /// What answers its challenges.
     pub credentials: Option<Credentials>,
-    /// G.711 laws in order of preference.
+    /// Codecs in order of preference.
     pub codecs: Vec<Codec>,
     /// Milliseconds of audio per packet.
     pub packet_time_ms: u16,
@@ -244,6 +247,8 @@ pub struct Trunk {
     pub large_requests: LargeRequests,
     /// The listener of `sip.listen` that requests leave by; `None`: the first that fits.
     pub listener: Option<SocketAddr>,
+    /// The host of our Contact towards it; `None`: our address.
+    pub contact_host: Option<String>,
     /// TLS towards it and from it; `None`: it has nothing to do with TLS.
     pub tls: Option<TrunkTls>,
     /// How it registers here; `None`: it is where its target is.
@@ -319,12 +324,29 @@ pub struct Emergency {
     pub numbers: Vec<String>,
     /// Where such calls go; `None`: they are refused at once.
     pub trunk: Option<TrunkName>,
+    /// The services of the numbers that mean another than whatever help there is (RFC 5031).
+    pub services: BTreeMap<String, EmergencyService>,
+    /// Where help is to come to; goes with every such call.
+    pub location: Option<Arc<Location>>,
+}
+
+impl Emergency {
+    /// Makes the call for help that a dialled number is; `None` for all other numbers.
+    pub(crate) fn call(&self, dialled: &str) -> Option<EmergencyCall> {
+        let known = self.numbers.iter().any(|number| number == dialled);
+        known.then(|| EmergencyCall {
+            dialled: dialled.to_owned(),
+            service: self.services.get(dialled).cloned().unwrap_or_default(),
+            location: self.location.clone(),
+        })
+    }
 }
 
 impl Default for Emergency {
     /// The numbers that telephones know everywhere (3GPP TS 22.101 10.1), refused.
     fn default() -> Self {
-        Self { numbers: vec!["112".to_owned(), "911".to_owned()], trunk: None }
+        let numbers = vec!["112".to_owned(), "911".to_owned()];
+        Self { numbers, trunk: None, services: BTreeMap::new(), location: None }
     }
 }
 

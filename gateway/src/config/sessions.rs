@@ -2,6 +2,7 @@
 
 use call_model::SrtpSuite;
 use sip_trunk::sdp::Srtp;
+use sip_trunk::trunk::emergency::EmergencyForm;
 use sip_trunk::trunk::profile::{Dtmf, Modify, Refresher};
 use sip_trunk::{InfoDigits, RedirectPolicy, Replacing, Transfers, TrunkConfig};
 
@@ -39,6 +40,8 @@ pub struct Sessions {
     pub p_early_media: Option<bool>,
     /// How digits are sent.
     pub dtmf: Option<DigitForm>,
+    /// What emergency calls on it are written for.
+    pub emergency: Option<EmergencyForm>,
     /// What becomes of the transfers it asks for (RFC 3515).
     pub transfers: Option<Transfers>,
     /// What is done with Replaces (RFC 3891).
@@ -88,6 +91,7 @@ impl Sessions {
                 DigitForm::Events | DigitForm::InBand => None,
             };
         }
+        set(&mut config.emergency, self.emergency.as_ref());
         set(&mut config.transfers, self.transfers.as_ref());
         set(&mut config.replacing, self.replaces.as_ref());
         set(&mut config.redirects.policy, self.redirects.as_ref());

@@ -145,6 +145,7 @@ pub(super) struct Trunk {
     pub(super) tolerance: Option<String>,
     pub(super) large_requests: Option<String>,
     pub(super) listener: Option<String>,
+    pub(super) contact_host: Option<String>,
     pub(super) default_caller: Option<String>,
     pub(super) register: Option<Register>,
     pub(super) auth: Option<String>,
@@ -160,6 +161,7 @@ pub(super) struct Trunk {
     pub(super) session_change: Option<String>,
     pub(super) p_early_media: Option<bool>,
     pub(super) dtmf: Option<String>,
+    pub(super) emergency: Option<String>,
     pub(super) transfers: Option<String>,
     pub(super) replaces: Option<String>,
     pub(super) redirects: Option<String>,
@@ -228,6 +230,26 @@ pub(super) struct Emergency {
     pub(super) trunk: Option<String>,
     #[serde(default)]
     pub(super) refuse: bool,
+    /// Number to service.
+    #[serde(default)]
+    pub(super) services: BTreeMap<String, String>,
+    pub(super) location: Option<Location>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Location {
+    /// Elements of RFC 5139, `country` and `language`.
+    pub(super) civic: Option<BTreeMap<String, String>>,
+    pub(super) point: Option<Point>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Point {
+    pub(super) latitude: f64,
+    pub(super) longitude: f64,
+    pub(super) radius_m: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 
+mod emergency;
 mod secure;
 mod sessions;
 
@@ -109,7 +110,7 @@ fn every_mistake_names_file_line_key_and_remedy() {
         (
             "target = \"udp:127.0.0.10\"",
             "target = \"udp:127.0.0.10\"\ncodecs = [\"G729\"]",
-            "/etc/causeway/causeway.toml:20: trunks[0].codecs: \"G729\" is no codec of a trunk; write \"PCMA\", \"PCMU\"",
+            "/etc/causeway/causeway.toml:20: trunks[0].codecs: \"G729\" is no codec of a trunk; write \"PCMA\", \"PCMU\", \"opus\"",
         ),
         (
             "target = \"udp:127.0.0.10\"",
@@ -408,6 +409,10 @@ fn what_a_trunk_cannot_be_names_the_key_and_the_remedy() {
             "listener: UDP:192.0.2.9:5060 is not in sip.listen; write the address of one of sip.listen with the transport of the target",
         ),
         (
+            "contact_host = \"sbc.example.com:5061\"",
+            "contact_host: \"sbc.example.com:5061\": no domain name; write a name without a port, such as \"sbc.example.com\"",
+        ),
+        (
             "reliable_provisional = \"maybe\"",
             "reliable_provisional: \"maybe\" is no choice; write \"off\", \"supported\" or \"required\"",
         ),
@@ -595,7 +600,7 @@ interconnect = { operator = "example.net" }"#;
         TrunkGroup::new("tg-1", "example.com").map(|group| (group, GroupForm::Otg))
     );
     assert_eq!(trunk.interconnect.as_ref().unwrap().operator.as_deref(), Some("example.net"));
-    assert_eq!(config.routes[1].from, [trunk.name.clone()]);
+    assert_eq!(config.routes[1].from, std::slice::from_ref(&trunk.name));
     assert!(config.routes[0].from.is_empty(), "a route is open to overlay users alone");
     let said = trunk_with("trunk_group = { label = \"a b\", context = \"x\" }");
     assert!(
@@ -608,26 +613,4 @@ interconnect = { operator = "example.net" }"#;
     assert!(said.contains("trunks[0].interconnect.operator: no name of a network"), "{said}");
     let said = broken("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"x\"]");
     assert!(said.contains(":24: routes[0].from: no trunk is called \"x\""), "{said}");
-}
-
-#[test]
-fn e17_emergency_calls_go_to_a_trunk_or_are_refused() {
-    let with =
-        |lines: &str| parse(&GOOD.replacen("[numbers]", &format!("[emergency]\n{lines}\n[numbers]"), 1));
-    assert_eq!(parse(GOOD).unwrap().emergency.numbers, ["112", "911"], "refused where nothing is written");
-    let emergency = with("numbers = [\"999\"]\ntrunk = \"pbx\"").unwrap().emergency;
-    assert_eq!((emergency.numbers, emergency.trunk.unwrap().as_str()), (vec!["999".to_owned()], "pbx"));
-    assert_eq!(with("refuse = true").unwrap().emergency.trunk, None);
-    for (lines, expected) in [
-        (
-            "numbers = []",
-            "emergency: calls are either sent to a trunk or refused; write trunk = \"NAME\", or refuse = true",
-        ),
-        ("refuse = true\ntrunk = \"pbx\"", "emergency: calls are either sent to a trunk or refused"),
-        ("trunk = \"x\"", "emergency.trunk: no trunk is called \"x\""),
-        ("refuse = true\nnumbers = [\"+112\"]", "emergency.numbers: \"+112\" is no emergency number"),
-    ] {
-        let said = with(lines).unwrap_err().to_string();
-        assert!(said.contains(expected), "{said}");
-    }
 }

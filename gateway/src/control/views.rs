@@ -104,8 +104,8 @@ fn decisions(list: &[Decision]) -> Vec<DecisionView> {
         .map(|decision| DecisionView {
             gate: decision.gate.as_str().to_owned(),
             verdict: decision.verdict.as_str().to_owned(),
-            rule: decision.rule.clone(),
-            detail: decision.detail.clone(),
+            rule: decision.rule.to_string(),
+            detail: decision.detail.to_string(),
         })
         .collect()
 }
@@ -115,7 +115,7 @@ pub(crate) fn ladder(record: &CallRecord, now: Instant) -> LadderView {
         at_ms: (at.as_secs_f64() * 1e4).round() / 10.0,
         from: exchange.from.as_str().to_owned(),
         to: exchange.to.as_str().to_owned(),
-        label: exchange.label.clone(),
+        label: exchange.label.to_string(),
     });
     LadderView { call: call(record, now), exchanges: exchanges.collect(), dropped: record.exchanges_dropped }
 }

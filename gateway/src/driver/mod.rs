@@ -1,5 +1,6 @@
 //! All I/O of the daemon but the overlay's: the signalling loop, the SIP sockets, the media threads.
 
+mod batch;
 mod media;
 mod resolve;
 mod signalling;

@@ -12,6 +12,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType as Wire};
 use sip_trunk::trunk::resolve::{Failure, Query, Record, RecordData, RecordType};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::Dns;
@@ -33,12 +34,15 @@ pub(crate) struct Asker {
     resolver: Option<Arc<TokioResolver>>,
     answers: mpsc::Sender<Answer>,
     places: Arc<Semaphore>,
+    /// Where the questions are asked.
+    runtime: Handle,
     /// A question takes no longer, whatever happens.
     patience: Duration,
 }
 
 impl Asker {
-    /// Builds one that asks the servers of the configuration, or those of the system.
+    /// Builds one that asks the servers of the configuration, or those of the system, in the runtime it
+    /// is called in.
     pub(crate) fn new(config: &Dns) -> (Self, mpsc::Receiver<Answer>) {
         let resolver = match config.servers.as_slice() {
             [] => TokioResolver::builder_tokio(),
@@ -62,14 +66,15 @@ impl Asker {
         let (answers, inbox) = mpsc::channel(IN_FLIGHT);
         let patience = config.timeout * (ATTEMPTS as u32 * 2 + 1);
         let resolver = resolver.ok().map(Arc::new);
-        (Self { resolver, answers, places: Arc::new(Semaphore::new(IN_FLIGHT)), patience }, inbox)
+        let (places, runtime) = (Arc::new(Semaphore::new(IN_FLIGHT)), Handle::current());
+        (Self { resolver, answers, places, runtime, patience }, inbox)
     }
 
     /// Asks. An answer to each question comes in time, if only that there is none.
     pub(crate) fn ask(&self, query: Query) {
         let (resolver, answers, patience) = (self.resolver.clone(), self.answers.clone(), self.patience);
         let place = Arc::clone(&self.places).try_acquire_owned();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let answer = match (resolver, place) {
                 (Some(resolver), Ok(_place)) => {
                     let asked = tokio::time::timeout(patience, look_up(&resolver, &query)).await;

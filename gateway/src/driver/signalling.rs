@@ -1,4 +1,4 @@
-//! The one task that owns the SIP endpoint and the switch. Everything else talks to it by bounded
+//! The one thread that owns the SIP endpoint and the switch. Everything else talks to it by bounded
 //! queues; between endpoint and switch there is none.
 
 use std::collections::{HashMap, VecDeque};
@@ -13,10 +13,16 @@ use admin_api::{CallFilter, CallList, CallView, LadderView, RouteTest, TrunkView
 use call_model::{Address, CallId, Cause, Pii, TrunkName};
 use p2p_edge::calling::{EndedBy, SessionEvent};
 use p2p_edge::node::{NodeCommand, NodeEvent, NodeHandle, TrySendError};
-use sip_trunk::{Command, CommandError, ConnectionId, Endpoint, Event, StreamEvent, Transmit, Transport};
+use sip_trunk::{
+    Command, CommandError, ConnectionId, Endpoint, Event, StreamEvent, Transmit, Transport, Waited,
+};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
+use tracing::field::display;
 
+use super::batch::{BATCH, Inbox};
 use super::media::{MediaEngine, Report};
 use super::resolve::{Answer, Asker};
 use super::streams::{ConnectFailure, StreamReport, StreamSettings, Streams};
@@ -26,8 +32,14 @@ use crate::lifecycle::{switch_config, trunk_config};
 use crate::switch::{Action, MediaEvent, Switch};
 use crate::telemetry::{Deltas, Metrics};
 
-/// Datagrams taken from the sockets before everything else has its turn.
-const BATCH: usize = 64;
+/// Batches of datagrams taken from a socket before everything else has its turn.
+const BATCHES: usize = 8;
+/// From one reading of the datagrams to the next, at least. What comes meanwhile is worked on together: at 1,000
+/// calls/s a wake-up for every message costs as much as the messages. A timer of SIP is no shorter than 500 ms
+/// (RFC 3261 17.1.1.1), and nobody hears two.
+const TURN: Duration = Duration::from_millis(2);
+/// Reports of media taken before everything else has its turn.
+const REPORTS: usize = 64;
 /// Longest SIP datagram taken.
 const DATAGRAM: usize = 65_535;
 /// Commands that may wait for the overlay node; more means that it is stuck, and new calls stop.
@@ -84,6 +96,9 @@ impl SipSockets {
                     let raw = socket2::SockRef::from(&socket);
                     let _ = raw.set_recv_buffer_size(4 << 20);
                     super::mark(&raw, address, dscp).map_err(wrap)?;
+                    if let Err(error) = super::batch::stamp_arrivals(&socket) {
+                        tracing::debug!(%error, "the kernel does not stamp datagrams");
+                    }
                     sockets.udp.push((socket, address));
                 }
                 Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
@@ -95,6 +110,18 @@ impl SipSockets {
             }
         }
         Ok(sockets)
+    }
+
+    /// Has a runtime watch the UDP sockets, and no other.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn watch_in(&mut self, runtime: &Runtime) -> io::Result<()> {
+        let _entered = runtime.enter();
+        for (socket, address) in std::mem::take(&mut self.udp) {
+            self.udp.push((UdpSocket::from_std(socket.into_std()?)?, address));
+        }
+        Ok(())
     }
 
     /// Waits until one of the UDP sockets can be read.
@@ -139,6 +166,8 @@ pub(crate) struct Signalling {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) online: tokio::sync::watch::Sender<bool>,
     pub(crate) trunks: Vec<crate::config::Trunk>,
+    /// Where connections, their handshakes and questions to name servers are worked on.
+    pub(crate) runtime: Handle,
 }
 
 struct State {
@@ -154,19 +183,37 @@ struct State {
     ended: Vec<oneshot::Sender<()>>,
     /// The goodbyes are being said: that the node ends is in order.
     stopping: bool,
-    /// Since when the sockets were not read to their end.
-    behind: Option<Instant>,
 }
 
 impl Signalling {
-    /// Runs until [`Request::Stop`] or until every sender of requests is gone.
+    /// Starts the thread. It runs until [`Request::Stop`] or until every sender of requests is gone,
+    /// and then says why; if it says nothing, it panicked.
+    ///
+    /// A thread of its own is woken by its sockets and by nothing else in between, and waits for no
+    /// handshake and no look-up; among the tasks of a runtime it went from thread to thread.
     ///
     /// # Errors
+    /// What the system says when there is no thread to be had.
+    pub(crate) fn spawn(mut self) -> io::Result<oneshot::Receiver<Result<(), LoopError>>> {
+        let (end, ended) = oneshot::channel();
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.sockets.watch_in(&own)?;
+        std::thread::Builder::new().name("signalling".to_owned()).spawn(move || {
+            // Whoever does not listen has gone away already.
+            let _ = end.send(own.block_on(self.run()));
+        })?;
+        Ok(ended)
+    }
+
+    /// # Errors
     /// When what it cannot do without has ended by itself. The trunks have been told goodbye then.
-    pub(crate) async fn run(mut self) -> Result<(), LoopError> {
+    async fn run(mut self) -> Result<(), LoopError> {
         let own = self.sockets.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok());
         self.streams.own.extend(own.map(|own| own.ip()));
-        let (streams, mut stream_reports) = Streams::new(self.streams.clone());
+        let (streams, mut stream_reports) = {
+            let _elsewhere = self.runtime.enter();
+            Streams::new(self.streams.clone())
+        };
         let accepting: Vec<_> = std::mem::take(&mut self.sockets.tcp)
             .into_iter()
             .map(|(transport, listener)| streams.listen(transport, listener))
@@ -181,13 +228,16 @@ impl Signalling {
             drained: Vec::new(),
             ended: Vec::new(),
             stopping: false,
-            behind: None,
         };
-        let mut buffer = vec![0; DATAGRAM];
+        let mut inbox = Inbox::new(DATAGRAM, Instant::now());
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        let mut node_gone = false;
+        let (mut node_gone, mut read) = (false, None::<Instant>);
         let ended = loop {
             self.settle(&mut state);
+            if let Some(read) = read.take() {
+                // The thread has nothing else to do: what else comes waits in a queue.
+                std::thread::sleep(TURN.saturating_sub(read.elapsed()));
+            }
             let deadline =
                 [self.endpoint.as_ref().and_then(Endpoint::poll_timeout), self.switch.poll_timeout()];
             let deadline = deadline.into_iter().flatten().min();
@@ -220,7 +270,7 @@ impl Signalling {
                 }
                 Some(report) = self.media_reports.recv() => {
                     self.take_report(report);
-                    for _ in 0..BATCH {
+                    for _ in 0..REPORTS {
                         let Ok(report) = self.media_reports.try_recv() else { break };
                         self.take_report(report);
                     }
@@ -230,7 +280,10 @@ impl Signalling {
                     None if state.stopping => node_gone = true,
                     None => break Err(LoopError::Node),
                 },
-                () = self.sockets.readable() => self.read_udp(&mut buffer, &mut state),
+                () = self.sockets.readable() => {
+                    read = Some(Instant::now());
+                    self.read_udp(&mut inbox);
+                }
                 Some(report) = stream_reports.recv() => self.take_stream(report, &mut state),
                 Some(Answer { id, answer }) = self.dns_answers.recv() => {
                     if let Some(endpoint) = &mut self.endpoint {
@@ -242,7 +295,7 @@ impl Signalling {
                     if let Some(endpoint) = &mut self.endpoint {
                         // How late a timer is served is how long everything waits here.
                         let late = deadline.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-                        endpoint.handle_load(now, late);
+                        endpoint.handle_load(now, Waited::Timer, late);
                         endpoint.handle_timeout(now);
                     }
                     self.switch.handle_timeout(now);
@@ -327,15 +380,18 @@ impl Signalling {
             }
             Action::Started { call, direction } => {
                 self.metrics.started(direction);
-                if let Some(record) = self.switch.record(call) {
-                    let from = record.from.address.as_ref().map(|address| Pii(address.to_string()));
-                    tracing::info!(%call, direction = direction.as_str(), ?from, to = %Pii(&record.to), "call");
-                }
+                tracing::debug!(%call, direction = direction.as_str(), "call began");
             }
             Action::Ended { call, direction, outcome, cause, trunk, setup, duration } => {
                 self.metrics.ended(direction, outcome, cause, trunk.as_ref(), setup, duration);
-                let outcome = outcome.as_str();
-                tracing::info!(%call, outcome, cause = cause.value(), ?setup, ?duration, "call ended");
+                let record = self.switch.record(call);
+                let from = record.and_then(|record| record.from.address.as_ref()).map(Pii).map(display);
+                let to = record.map(|record| Pii(&record.to)).map(display);
+                let (direction, outcome) = (direction.as_str(), outcome.as_str());
+                let setup_ms = setup.map(|setup| setup.as_millis() as u64);
+                let seconds = duration.map(|duration| duration.as_secs());
+                let cause = cause.value();
+                tracing::info!(%call, direction, from, to, outcome, cause, setup_ms, seconds, "call");
             }
         }
     }
@@ -417,27 +473,34 @@ impl Signalling {
         }
     }
 
-    fn read_udp(&mut self, buffer: &mut [u8], state: &mut State) {
+    fn read_udp(&mut self, inbox: &mut Inbox) {
         let Some(endpoint) = &mut self.endpoint else { return };
-        let now = Instant::now();
-        let mut more = false;
         for (socket, local) in &self.sockets.udp {
-            let mut read = 0;
-            while read < BATCH {
-                match socket.try_recv_from(buffer) {
-                    Ok((length, remote)) => endpoint.handle_datagram(now, *local, remote, &buffer[..length]),
+            for _ in 0..BATCHES {
+                let now = Instant::now();
+                let mut count = 0;
+                // A batch that is not full has emptied the socket: what comes now is told of anew.
+                let read = socket.try_io(Interest::READABLE, || {
+                    count = inbox.receive(socket, now)?;
+                    if count < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                });
+                let datagrams = (0..count).map(|number| inbox.datagram(number));
+                // A queue that stays is one that the last of them has waited in too; what was let wait on purpose
+                // is none.
+                if let Some(last) = datagrams.clone().map(|(at, ..)| at).max() {
+                    let waited = now.saturating_duration_since(last);
+                    endpoint.handle_load(now, Waited::Datagram, waited);
+                }
+                for (_, remote, bytes) in datagrams {
+                    endpoint.handle_datagram(now, *local, remote, bytes);
+                }
+                match read {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // An ICMP error of an earlier send; the socket is still good.
-                    Err(_) => {}
+                    Ok(()) | Err(_) => {}
                 }
-                read += 1;
             }
-            more |= read == BATCH;
         }
-        // What is left waits at least as long as the sockets were not empty.
-        state.behind = if more { state.behind.or(Some(now)) } else { None };
-        let delay = state.behind.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        endpoint.handle_load(now, delay);
     }
 
     fn take_stream(&mut self, report: StreamReport, state: &mut State) {
@@ -459,7 +522,8 @@ impl Signalling {
                 let opened = StreamEvent::Opened { local, remote, inbound, transport, identity };
                 endpoint.handle_stream(now, connection, opened);
             }
-            StreamReport::Data { connection, bytes } => {
+            StreamReport::Data { connection, bytes, at } => {
+                endpoint.handle_load(now, Waited::Stream, now.saturating_duration_since(at));
                 if let Some(trunk) = state.unproven.remove(&connection)
                     && state.unreachable.remove(&trunk).is_some()
                 {
@@ -503,9 +567,9 @@ impl Signalling {
                 }
                 self.switch.handle_media(Instant::now(), event);
             }
-            Report::PortsFree(ports) => {
+            Report::PortFree(port) => {
                 if let Some(media) = &mut self.media {
-                    media.ports_free(ports);
+                    media.port_free(port);
                 }
             }
         }

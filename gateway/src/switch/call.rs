@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use call_model::{Address, CallId, Caller, DigitFilter, Handle, Side, TrunkName};
@@ -109,9 +110,9 @@ pub(super) struct Call {
     /// The call whose media meets this one's instead of a far side, and its leg there.
     pub(super) joined: Option<(CallId, Role)>,
     /// What a trunk said of the call, for the next.
-    pub(super) details: Box<CallDetails>,
+    pub(super) details: Arc<CallDetails>,
     /// Who is connected on the trunk, to be told to the overlay user once the call is answered.
-    pub(super) connected: Option<Caller>,
+    pub(super) connected: Option<Box<Caller>>,
     /// What an overlay user who called is told beside the cause.
     pub(super) goodbye: String,
     /// The overlay user that counts against the limit per user.
@@ -143,7 +144,7 @@ impl Call {
             trunks_left: VecDeque::new(),
             successor: None,
             joined: None,
-            details: Box::default(),
+            details: Arc::default(),
             connected: None,
             goodbye: String::new(),
             user: None,

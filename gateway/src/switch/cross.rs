@@ -1,6 +1,6 @@
 //! What one leg says, told to the other: the same for every pair of overlay and trunk.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::{CallId, Caller, DigitPath, DtmfDigit, Side, TrunkName};
 use p2p_edge::calling::SessionCommand;
@@ -84,6 +84,7 @@ impl Switch {
     pub(super) fn callee_answers(&mut self, now: Instant, id: CallId, rule: &str, detail: &str) {
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.caller.is_open()) else { return };
         call.answered(now, rule, detail);
+        self.asked.remove(call.called.as_ref(), id);
         if call.caller.is_overlay() {
             if let Some(media) = call.overlay_sdp.clone() {
                 self.tell_overlay(id, SessionCommand::Answer { media });
@@ -124,17 +125,22 @@ impl Switch {
         id: CallId,
         from: Role,
         path: DigitPath,
-        digit: DtmfDigit,
+        (digit, duration_ms): (DtmfDigit, u16),
     ) -> bool {
         let Some(call) = self.calls.get_mut(&id) else { return false };
-        let new = call.leg_mut(from).digits.take(now, path, digit);
+        let lasted = match path {
+            DigitPath::Media => Duration::from_millis(duration_ms.into()),
+            // How long it will be heard.
+            DigitPath::Signalling => Duration::ZERO,
+        };
+        let new = call.leg_mut(from).digits.take(now, lasted, path, digit);
         call.record.dtmf_digits += u32::from(new);
         new
     }
 
     /// A digit came by signalling: it goes on in media, unless the other leg takes it by signalling.
     pub(super) fn digit(&mut self, now: Instant, id: CallId, from: Role, digit: DtmfDigit, duration_ms: u16) {
-        if !self.take_digit(now, id, from, DigitPath::Signalling, digit) {
+        if !self.take_digit(now, id, from, DigitPath::Signalling, (digit, duration_ms)) {
             return;
         }
         let Some(call) = self.calls.get(&id) else { return };
@@ -175,6 +181,7 @@ impl Switch {
         // That the called number has answered is no news.
         let news = call.record.connected.is_some() || party.address.as_ref() != known;
         if news && call.leg(from.other()).is_overlay() {
+            let party = Box::new(party);
             call.record.connected = Some(party.clone());
             call.connected = Some(party);
             self.tell_connected(id);

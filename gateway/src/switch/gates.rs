@@ -2,6 +2,7 @@
 
 use call_model::{Address, CallId, Cause, Decision, Gate, Handle, Number, TrunkName, Verdict, printable};
 
+use sip_trunk::trunk::emergency::EmergencyCall;
 use sip_trunk::{CallDetails, TransferRequest};
 
 use super::Switch;
@@ -47,8 +48,8 @@ pub struct Evaluation {
     pub sip_status: Option<u16>,
     /// What the caller is told beside the cause of a refusal.
     pub text: Option<String>,
-    /// The emergency number that was dialled.
-    pub emergency: Option<String>,
+    /// The call for help that it is.
+    pub emergency: Option<Box<EmergencyCall>>,
 }
 
 impl Evaluation {
@@ -62,11 +63,11 @@ impl Evaluation {
         }
     }
 
-    fn step(&mut self, gate: Gate, verdict: Verdict, rule: impl Into<String>, detail: impl Into<String>) {
+    fn step(&mut self, gate: Gate, verdict: Verdict, rule: impl Into<Box<str>>, detail: impl Into<Box<str>>) {
         self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail: detail.into() });
     }
 
-    fn pass(&mut self, gate: Gate, rule: impl Into<String>, detail: impl Into<String>) {
+    fn pass(&mut self, gate: Gate, rule: impl Into<Box<str>>, detail: impl Into<Box<str>>) {
         self.step(gate, Verdict::Pass, rule, detail);
     }
 
@@ -74,8 +75,8 @@ impl Evaluation {
         mut self,
         gate: Gate,
         cause: Cause,
-        rule: impl Into<String>,
-        detail: impl Into<String>,
+        rule: impl Into<Box<str>>,
+        detail: impl Into<Box<str>>,
     ) -> Self {
         self.step(gate, Verdict::Refuse, rule, detail);
         self.target = Err(cause);
@@ -83,7 +84,7 @@ impl Evaluation {
     }
 
     /// Refuses a call that has been here before: 482 (RFC 3261 21.4.20).
-    fn refuse_loop(mut self, rule: impl Into<String>, detail: impl Into<String>) -> Self {
+    fn refuse_loop(mut self, rule: impl Into<Box<str>>, detail: impl Into<Box<str>>) -> Self {
         self.sip_status = Some(482);
         self.refuse(Gate::Route, Cause::EXCHANGE_ROUTING_ERROR, rule, detail)
     }
@@ -116,9 +117,9 @@ impl Switch {
         let mut evaluation = Evaluation::new();
         let dialled = printable(dialled, MAX_TEXT);
         if let (Origin::Overlay { .. }, Some(Address::Number(number))) = (origin, to)
-            && self.config.emergency.numbers.iter().any(|known| known == number.digits())
+            && let Some(call) = self.config.emergency.call(number.digits())
         {
-            return self.emergency(evaluation, number);
+            return self.emergency(evaluation, number, call);
         }
         match origin {
             Origin::Overlay { handle: Some(_) } => {
@@ -168,7 +169,7 @@ impl Switch {
 
     /// An emergency call passes no gate that might stop it: it goes out by the trunk that is meant
     /// for it, or its caller learns at once that it cannot be made here (RFC 6881 ED-7).
-    fn emergency(&self, mut evaluation: Evaluation, number: &Number) -> Evaluation {
+    fn emergency(&self, mut evaluation: Evaluation, number: &Number, call: EmergencyCall) -> Evaluation {
         let unasked = "an emergency call is not asked";
         evaluation.step(Gate::Identity, Verdict::Skip, "emergency", unasked);
         let detail = format!("{} is an emergency number", number.digits());
@@ -185,7 +186,7 @@ impl Switch {
         };
         evaluation.pass(Gate::Route, "emergency.trunk", format!("emergency calls go to {trunk}"));
         evaluation.target = Ok(Target::Trunks(vec![trunk]));
-        evaluation.emergency = Some(number.digits().to_owned());
+        evaluation.emergency = Some(Box::new(call));
         evaluation
     }
 
@@ -365,9 +366,9 @@ impl Switch {
             call.callee.state == State::Open
                 && !call.is_answered()
                 && call.callee.trunk.as_ref() == Some(trunk)
-                && matches!(&call.called, Some(Address::Number(called)) if called == number)
         };
-        self.calls.values().find(waits).map(|call| call.record.id)
+        let asked = self.asked.0.get(number)?.iter().filter_map(|id| self.calls.get(id).map(|call| &**call));
+        asked.into_iter().find(waits).map(|call| call.record.id)
     }
 
     fn towards_overlay(&self, mut evaluation: Evaluation, trunk: &TrunkName, to: &Address) -> Evaluation {

@@ -201,7 +201,7 @@ impl Switch {
             MediaEvent::Silent { call, side } => self.silent(now, call, side),
             MediaEvent::Dtmf { call, side, digit, duration_ms, forwarded } => {
                 let Some(role) = self.calls.get(&call).and_then(|live| live.role_of(side)) else { return };
-                let new = self.take_digit(now, call, role, DigitPath::Media, digit);
+                let new = self.take_digit(now, call, role, DigitPath::Media, (digit, duration_ms));
                 if new && !forwarded {
                     self.digit_by_signalling(call, role, digit, duration_ms);
                 }
@@ -249,7 +249,12 @@ impl Switch {
         if let Some(role) = call.role_of(Side::Trunk) {
             call.leg_mut(role).rtp = Some(trunk_rtp);
         }
-        call.record.decide(Gate::Codec, Verdict::Pass, "media", "Opus in the overlay, G.711 on the trunk");
+        call.record.decide(
+            Gate::Codec,
+            Verdict::Pass,
+            "media",
+            "Opus in the overlay, what is agreed on with the trunk",
+        );
         if call.caller.is_overlay() {
             call.overlay_sdp = Some(overlay_sdp);
             return self.try_next_trunk(now, id);

@@ -24,7 +24,7 @@ mod trunk;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Cause, Handle, Outcome, TrunkName};
+use call_model::{Address, CallId, Cause, Handle, Number, Outcome, TrunkName};
 use p2p_edge::node::NodeCommand;
 
 use crate::config::{Emergency, Limits, Policy, Route, Trunk};
@@ -108,11 +108,37 @@ impl TrunkCalls {
     }
 }
 
+/// The calls that a trunk was asked to put through to a number, until the answer.
+#[derive(Debug, Default)]
+struct Asked(HashMap<Number, Vec<CallId>>);
+
+impl Asked {
+    fn add(&mut self, called: Option<&Address>, call: CallId) {
+        if let Some(Address::Number(number)) = called {
+            let calls = self.0.entry(number.clone()).or_default();
+            if !calls.contains(&call) {
+                calls.push(call);
+            }
+        }
+    }
+
+    fn remove(&mut self, called: Option<&Address>, call: CallId) {
+        if let Some(Address::Number(number)) = called
+            && let Some(calls) = self.0.get_mut(number)
+        {
+            calls.retain(|known| *known != call);
+            if calls.is_empty() {
+                self.0.remove(number);
+            }
+        }
+    }
+}
+
 /// Pairs legs; owns the state of every call.
 #[derive(Debug)]
 pub struct Switch {
     config: SwitchConfig,
-    calls: HashMap<CallId, Call>,
+    calls: HashMap<CallId, Box<Call>>,
     /// The SIP legs that have another id than their call, and whose they are: the second ones of calls
     /// between trunks, and those that follow others.
     onward: HashMap<CallId, CallId>,
@@ -120,6 +146,7 @@ pub struct Switch {
     actions: VecDeque<Action>,
     calls_of_user: HashMap<Handle, usize>,
     trunk_calls: TrunkCalls,
+    asked: Asked,
     /// When calls that are being released are dropped; one entry each, gone with the call.
     releases: BTreeSet<(Instant, CallId)>,
     /// When calls that are silent although somebody is there end; one entry each at most.
@@ -141,6 +168,7 @@ impl Switch {
             actions: VecDeque::new(),
             calls_of_user: HashMap::new(),
             trunk_calls: TrunkCalls::default(),
+            asked: Asked::default(),
             releases: BTreeSet::new(),
             silences: BTreeSet::new(),
             trunks_down: HashSet::new(),

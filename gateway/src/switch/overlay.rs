@@ -1,5 +1,6 @@
 //! What the overlay says, and what follows from it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use call_model::{Actor, Address, CallId, Caller, Cause, Exchange, Gate, Protocol, Verdict, printable};
@@ -42,7 +43,7 @@ impl Switch {
         let mut call = self.begin(now, id, direction, caller, to.to_string());
         call.caller.state = State::Open;
         // The session reports its invite only after the call it brought: the ladder begins with it.
-        let (sender, receiver, label) = (Actor::Overlay, Actor::Gateway, "invite".to_owned());
+        let (sender, receiver, label) = (Actor::Overlay, Actor::Gateway, "invite".into());
         let invite = Exchange { from: sender, to: receiver, protocol: Protocol::Overlay, label };
         call.record.exchange(now, invite);
         let origin = Origin::Overlay { handle: from.handle.clone() };
@@ -53,21 +54,21 @@ impl Switch {
                 if evaluation.emergency.is_none() {
                     self.claim_user(&mut call, from.handle);
                 }
-                call.details.emergency = evaluation.emergency;
+                Arc::make_mut(&mut call.details).emergency = evaluation.emergency;
                 call.called = Some(to.clone());
                 call.trunks_left = trunks.into();
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.tell_overlay(id, SessionCommand::Trying);
                 self.tell_media(MediaCommand::Open { call: id, overlay_offer: Some(media) });
             }
             Ok(Target::User(_)) => {
                 // The gates never send an overlay call back into the overlay.
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.release(now, id, End::gateway(Cause::NO_ROUTE_TO_DESTINATION));
             }
             Err(cause) => {
                 call.goodbye = evaluation.text.unwrap_or_default();
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.release(now, id, End { sip_status: evaluation.sip_status, ..End::gateway(cause) });
             }
         }
@@ -84,7 +85,7 @@ impl Switch {
         let Some(role) = call.role_of(call_model::Side::Overlay) else { return };
         let (callee, open) = (role == Role::Callee, call.leg(role.other()).is_open());
         match event {
-            SessionEvent::Exchange(exchange) if !callee && exchange.label == "invite" => {}
+            SessionEvent::Exchange(exchange) if !callee && &*exchange.label == "invite" => {}
             SessionEvent::Exchange(exchange) => call.record.exchange(now, exchange),
             SessionEvent::Ended { cause, sip_status, text, by } => {
                 call.leg_mut(role).state = State::Done;

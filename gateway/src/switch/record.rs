@@ -7,6 +7,10 @@ use call_model::{
 
 /// Messages of a call that are kept; later ones are counted.
 const MAX_EXCHANGES: usize = 200;
+/// Room that a record grows by: a call between two trunks has 14 messages until it is answered, and six more at its
+/// end.
+const EXCHANGES_ON: usize = 7;
+const DECISIONS_ON: usize = 4;
 /// Characters of one text from the network that are kept, of a sentence around such a text, and of
 /// the name of a message.
 pub(super) const MAX_TEXT: usize = 128;
@@ -99,7 +103,7 @@ pub struct CallRecord {
     /// The trunk by which a call from another trunk goes on, once one was chosen.
     pub onward: Option<TrunkName>,
     /// Who is connected on the trunk, where it said so and that is not the number called.
-    pub connected: Option<Caller>,
+    pub connected: Option<Box<Caller>>,
     /// Wall clock at the beginning, in milliseconds since 1970.
     pub started_unix_ms: u64,
     /// The beginning.
@@ -187,8 +191,11 @@ impl CallRecord {
     }
 
     pub(super) fn exchange(&mut self, now: Instant, mut exchange: Exchange) {
-        exchange.label = printable(&exchange.label, MAX_LABEL);
         if self.exchanges.len() < MAX_EXCHANGES {
+            exchange.label = printable(&exchange.label, MAX_LABEL).into();
+            if self.exchanges.len() == self.exchanges.capacity() {
+                self.exchanges.reserve_exact(EXCHANGES_ON);
+            }
             self.exchanges.push((self.since_start(now), exchange));
         } else {
             self.exchanges_dropped += 1;
@@ -198,7 +205,10 @@ impl CallRecord {
     pub(super) fn decide(&mut self, gate: Gate, verdict: Verdict, rule: &str, detail: impl Into<String>) {
         // A call that is tried on many trunks must not grow without end.
         if self.decisions.len() < 64 {
-            let detail = printable(&detail.into(), MAX_SENTENCE);
+            let detail = printable(&detail.into(), MAX_SENTENCE).into();
+            if self.decisions.len() == self.decisions.capacity() {
+                self.decisions.reserve_exact(DECISIONS_ON);
+            }
             self.decisions.push(Decision { gate, verdict, rule: rule.into(), detail });
         }
     }

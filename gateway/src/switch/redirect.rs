@@ -36,6 +36,8 @@ impl Switch {
                 Ok(target) => {
                     let detail = format!("{trunk} redirects to {target} ({status})");
                     call.record.decide(Gate::Route, Verdict::Pass, &rule, detail);
+                    self.asked.remove(call.called.as_ref(), id);
+                    self.asked.add(Some(&target), id);
                     call.called = Some(target);
                     return self.tell_trunk(Command::FollowRedirect { call: sip, contact: index });
                 }
@@ -73,7 +75,7 @@ impl Switch {
             Ok(_) => Err((Gate::Route, format!("no route of {target} leads to {trunk}"))),
             Err(_) => {
                 let last = evaluation.decisions.last();
-                Err(last.map_or((Gate::Route, String::new()), |step| (step.gate, step.detail.clone())))
+                Err(last.map_or((Gate::Route, String::new()), |step| (step.gate, step.detail.to_string())))
             }
         }
     }

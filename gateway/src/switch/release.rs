@@ -74,7 +74,7 @@ impl Switch {
                 self.tell_trunk(command);
             }
         }
-        if self.calls.get(&id).is_some_and(Call::is_over) {
+        if self.calls.get(&id).is_some_and(|call| call.is_over()) {
             self.finish(now, id);
         }
     }
@@ -89,6 +89,7 @@ impl Switch {
         }
         self.onward.remove(&call.caller.sip);
         self.onward.remove(&call.callee.sip);
+        self.asked.remove(call.called.as_ref(), id);
         for trunk in [&call.caller.trunk, &call.callee.trunk].into_iter().flatten() {
             self.trunk_calls.give_back(trunk);
         }
@@ -123,7 +124,11 @@ fn overlay_goodbye(call: &Call, role: Role, cause: Cause) -> SessionCommand {
     let text = call.goodbye.clone();
     match (call.is_answered(), role) {
         (true, _) => SessionCommand::Bye { cause, text },
-        (false, Role::Caller) => SessionCommand::Reject { cause, sip_status: call.record.sip_status, text },
+        (false, Role::Caller) => {
+            // A 2xx whose description was of no use ended it: that is no refusal, and cannot be told as one.
+            let sip_status = call.record.sip_status.filter(|status| (300..700).contains(status));
+            SessionCommand::Reject { cause, sip_status, text }
+        }
         (false, Role::Callee) => SessionCommand::Cancel { answered_elsewhere: false },
     }
 }
@@ -156,7 +161,7 @@ fn outcome(call: &Call, end: End) -> Outcome {
     };
     let nothing_heard = call.record.phase == Phase::Setup && call.record.alerted.is_none();
     let refused_by = call.record.decisions.iter().rev().find(|step| step.verdict == Verdict::Refuse);
-    let user_is_full = refused_by.is_some_and(|step| step.rule == USER_LIMIT);
+    let user_is_full = refused_by.is_some_and(|step| &*step.rule == USER_LIMIT);
     match end.by {
         by if by == caller => Outcome::Client,
         // A limit on one user is reached by that user's own calls, not for want of room here.

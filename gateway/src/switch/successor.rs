@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use call_model::{
@@ -184,7 +185,7 @@ impl Switch {
         self.onward.insert(sip, id);
         self.trunk_calls.take(&trunk);
         let caller = self.shown_to_trunk(&trunk, caller);
-        let details = Box::new(CallDetails { referral: Some(referral), ..CallDetails::default() });
+        let details = Arc::new(CallDetails { referral: Some(Box::new(referral)), ..CallDetails::default() });
         let media = LocalMedia { rtp };
         self.tell_trunk(Command::InviteWith { call: sip, trunk, called, caller, media, details });
     }

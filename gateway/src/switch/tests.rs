@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use call_model::{
@@ -42,6 +43,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         max_call_rate: None,
         overload_control: false,
         host: "127.0.0.10".into(),
+        contact_host: None,
         sources: Vec::new(),
         credentials: None,
         codecs: vec![Codec::Pcma],
@@ -165,7 +167,7 @@ impl Bench {
             caller,
             source,
             has_offer: true,
-            details: Box::default(),
+            details: Arc::default(),
         });
         call
     }
@@ -216,7 +218,7 @@ impl Bench {
     fn refusal(&self, call: CallId) -> (Gate, String) {
         let record = self.switch.record(call).unwrap();
         let refused = record.decisions.iter().find(|step| step.verdict == Verdict::Refuse).unwrap();
-        (refused.gate, refused.rule.clone())
+        (refused.gate, refused.rule.to_string())
     }
 }
 
@@ -643,6 +645,6 @@ fn the_ladder_begins_with_the_invite_and_goes_on_after_the_end() {
     assert_eq!(bench.switch.live(), 0);
     bench.overlay(call, overlay("bye"));
     let record = bench.switch.record(call).unwrap();
-    let labels: Vec<&str> = record.exchanges.iter().map(|(_, exchange)| exchange.label.as_str()).collect();
+    let labels: Vec<&str> = record.exchanges.iter().map(|(_, exchange)| &*exchange.label).collect();
     assert_eq!(labels, ["invite", "INVITE (SDP)", "bye"]);
 }

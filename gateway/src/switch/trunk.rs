@@ -1,5 +1,6 @@
 //! What trunks say, and what follows from it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use call_model::{
@@ -106,7 +107,7 @@ impl Switch {
         dialled: String,
         to: Option<&Address>,
         from: Caller,
-        details: Box<CallDetails>,
+        details: Arc<CallDetails>,
     ) {
         let shown = to.map_or_else(|| dialled.clone(), ToString::to_string);
         let origin = Origin::Trunk { name: trunk.clone() };
@@ -125,7 +126,7 @@ impl Switch {
             Ok(Target::User(handle)) => {
                 self.claim_user(&mut call, Some(handle.clone()));
                 call.called = Some(Address::Handle(handle));
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.tell_media(MediaCommand::Open { call: id, overlay_offer: None });
             }
             Ok(Target::Trunks(trunks)) => {
@@ -133,15 +134,17 @@ impl Switch {
                 call.trunks_left = trunks.into();
                 call.details = details;
                 // What the first trunk says of who is connected there is not for the second.
-                call.details.connected = None;
+                if call.details.connected.is_some() {
+                    Arc::make_mut(&mut call.details).connected = None;
+                }
                 call.callee.sip = self.spare_id(id);
                 call.record.onward_leg = Some(call.callee.sip);
                 self.onward.insert(call.callee.sip, id);
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.tell_media(MediaCommand::OpenRelay { call: id });
             }
             Err(cause) => {
-                self.calls.insert(id, call);
+                self.calls.insert(id, Box::new(call));
                 self.release(now, id, End { sip_status: evaluation.sip_status, ..End::gateway(cause) });
             }
         }
@@ -258,11 +261,12 @@ impl Switch {
         }
         let earlier = call.callee.trunk.replace(trunk.clone());
         call.callee.state = State::Open;
-        let (sip, details, media) = (call.callee.sip, call.details.clone(), LocalMedia { rtp });
+        let (sip, details, media) = (call.callee.sip, Arc::clone(&call.details), LocalMedia { rtp });
         if let Some(earlier) = earlier {
             self.trunk_calls.give_back(&earlier);
         }
         self.trunk_calls.take(&trunk);
+        self.asked.add(Some(&called), id);
         let caller = self.shown_to_trunk(&trunk, caller);
         self.tell_trunk(Command::InviteWith { call: sip, trunk, called, caller, media, details });
     }

@@ -1,6 +1,7 @@
 //! One call: its phase, its deadlines and its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,7 +42,8 @@ pub(crate) struct Call {
     pub(super) auth: Option<Box<ClientAuth>>,
     /// Challenges the request under way has met.
     pub(super) challenges: u8,
-    pub(super) unacked: Option<Unacked>,
+    /// In a box: for a moment of the call only.
+    pub(super) unacked: Option<Box<Unacked>>,
     pub(super) modify: Modify,
     pub(super) session: Option<SessionTimer>,
     /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
@@ -60,8 +62,8 @@ pub(crate) struct Call {
     pub(super) refer: Option<Box<Refer>>,
     /// The call (by the number of our tag) that this one takes the place of when it is answered.
     pub(super) takes_over: Option<u64>,
-    /// What else is known of the call.
-    pub(crate) details: Box<CallDetails>,
+    /// What else is known of the call; the user has it too.
+    pub(crate) details: Arc<CallDetails>,
     /// `Ended` was sent: the user no longer knows the call.
     pub(crate) ended: bool,
     /// Nothing is left to do.
@@ -128,7 +130,7 @@ impl Call {
             refers: 0,
             refer: None,
             takes_over: None,
-            details: Box::default(),
+            details: Arc::default(),
             ended: false,
             finished: false,
             lingers: false,
@@ -157,7 +159,7 @@ impl Call {
             && let Some(party) = connected(head, &at.config)
             && self.details.connected.as_ref() != Some(&party)
         {
-            self.details.connected = Some(party.clone());
+            Arc::make_mut(&mut self.details).connected = Some(party.clone());
             core.events.push_back(Event::Connected { call: self.id, party });
         }
     }
@@ -381,7 +383,7 @@ impl Call {
     }
 
     /// Reports a message of the call, while the user knows the call.
-    pub(super) fn note(&self, core: &mut Core, incoming: bool, label: String) {
+    pub(super) fn note(&self, core: &mut Core, incoming: bool, label: Box<str>) {
         if !self.ended {
             core.exchange(self.id, incoming, label);
         }
@@ -392,11 +394,12 @@ impl Call {
             return;
         }
         let sdp = matches!(content(&response.head, &response.body), Content::Sdp(_));
-        let phrase: String = response.reason.chars().take(40).collect();
-        let phrase = if phrase.is_empty() { reason_phrase(response.status).to_owned() } else { phrase };
+        let said = response.reason.as_str();
+        let phrase = said.char_indices().nth(40).map_or(said, |(end, _)| said.get(..end).unwrap_or_default());
+        let phrase = if phrase.is_empty() { reason_phrase(response.status) } else { phrase };
         self.note(core, true, label(&format!("{} {phrase}", response.status), sdp));
         if response.status >= 300 && response.head.cseq_method == Method::Invite {
-            self.note(core, false, "ACK".to_owned());
+            self.note(core, false, "ACK".into());
         }
     }
 
@@ -422,7 +425,8 @@ impl Call {
         if let Some(path) = path {
             let interval = timers.t1;
             let (next, expires) = (now + interval, now + timers.give_up());
-            self.unacked = Some(Unacked { cseq, bytes, path, interval, next, expires, offered });
+            let unacked = Unacked { cseq, bytes, path, interval, next, expires, offered };
+            self.unacked = Some(Box::new(unacked));
         }
     }
 
@@ -529,10 +533,8 @@ pub(super) fn acknowledge(core: &mut Core, key: ClientKey, dialog: &Dialog, sdp:
 }
 
 /// Writes the label of a message for a ladder: at most 64 characters.
-pub(super) fn label(what: &str, sdp: bool) -> String {
-    let mut label: String = what.chars().take(58).collect();
-    if sdp {
-        label.push_str(" (SDP)");
-    }
-    label
+pub(super) fn label(what: &str, sdp: bool) -> Box<str> {
+    let end = what.char_indices().nth(58).map_or(what.len(), |(end, _)| end);
+    let parts = [what.get(..end).unwrap_or_default(), if sdp { " (SDP)" } else { "" }];
+    parts.concat().into_boxed_str()
 }

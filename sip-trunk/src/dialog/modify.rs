@@ -233,7 +233,7 @@ impl Call {
         if pending.method == Method::Invite {
             let acked = Dialog { cseq: response.head.cseq, ..self.dialog.clone() };
             acknowledge(core, upcall.key, &acked, None);
-            self.note(core, false, "ACK".to_owned());
+            self.note(core, false, "ACK".into());
         }
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;

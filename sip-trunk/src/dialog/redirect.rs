@@ -1,6 +1,8 @@
 //! Redirections of the calls we place (RFC 3261 8.1.3.4): which contacts of a 3xx count, and the
 //! INVITE to the one that was chosen.
 
+use std::sync::Arc;
+
 use call_model::Address;
 
 use super::call::{Call, Phase};
@@ -212,7 +214,7 @@ impl Call {
         redirection.waits = false;
         redirection.hops = redirection.hops.saturating_add(1);
         redirection.called = chosen.contact.target;
-        self.details.diversions = chosen.diversions;
+        Arc::make_mut(&mut self.details).diversions = chosen.diversions;
         let (config, host) = (&trunk.config, trunk.own_host(&self.dialog.fallback));
         outgoing.lines.retain(|(name, _)| !["Diversion", "History-Info"].contains(name));
         outgoing.lines.extend(write_diversions(

@@ -55,11 +55,12 @@ pub(super) struct Negotiated {
 }
 
 impl Negotiated {
-    /// Returns the header lines of the 2xx (RFC 4028 9). In it, `uas` is us.
+    /// Returns the header lines of the 2xx. In it, `uas` is us. RFC 4028 9: whoever is to refresh, a
+    /// far side that knows timers is told to mind this one.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let refresher = if self.ours { "uas" } else { "uac" };
         let mut lines = vec![("Session-Expires", format!("{};refresher={refresher}", self.seconds))];
-        if !self.ours && self.supported {
+        if self.supported {
             lines.push(("Require", "timer".to_owned()));
         }
         lines

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,10 +25,11 @@ use crate::sdp::{Answer, Negotiated, NegotiationError};
 use crate::sdp::{OfferAnswer, Srtp};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::trunk::details::CallDetails;
+use crate::trunk::emergency::{EmergencyForm, Enclosure};
 use crate::trunk::identity::{IdentityStyle, write_caller};
 use crate::trunk::parameters::with_parameters;
 use crate::trunk::{AnswerChange, GroupForm, Reliable, Trunk};
-use crate::wire::message::{Content, Method, Response, content};
+use crate::wire::message::{Content, Method, Response, addr_uri, content};
 use crate::wire::tolerance::Repairs;
 
 /// What only a call that was not answered yet needs.
@@ -58,6 +60,8 @@ pub(crate) struct Outgoing {
     enlarged: u8,
     /// The contacts of an account that were not tried yet.
     others: VecDeque<Reach>,
+    /// Where the caller is, in an emergency.
+    enclosure: Option<Enclosure>,
 }
 
 /// How often an INVITE is sent again with a larger session interval.
@@ -82,7 +86,7 @@ pub(crate) fn place(
     trunk: usize,
     (called, caller): (&Address, &Caller),
     media: LocalMedia,
-    details: CallDetails,
+    details: Arc<CallDetails>,
 ) -> Result<Call, CommandError> {
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     let config = &at.config;
@@ -95,7 +99,7 @@ pub(crate) fn place(
         _ => uri,
     };
     let uri = |host: &str| match &details.emergency {
-        Some(dialled) => format!("sip:{dialled}@{host}"),
+        Some(emergency) => format!("sip:{}@{host}", emergency.dialled),
         None => in_user(config.numbers.uri_of(called, host)),
     };
     let plain = uri(&config.host);
@@ -127,7 +131,7 @@ pub(crate) fn place(
     };
     let path =
         flow.or_else(|| std::iter::from_fn(&mut next).flatten().next()).ok_or(CommandError::Unusable)?;
-    let routes = match &reach {
+    let mut routes = match &reach {
         Some(reach) => reach.routes.clone(),
         None => at.registrar.as_ref().map(|r| r.routes().to_vec()).unwrap_or_default(),
     };
@@ -158,9 +162,16 @@ pub(crate) fn place(
     let named = referral.and_then(|r| r.uri.as_ref()).filter(sip).and_then(|uri| plain_uri(uri));
     let by_number = || with_parameters(&uri(&config.host), &parameters);
     // A contact is reached by its own URI, whoever is meant.
-    let target = reach.map(|reach| reach.uri).or_else(|| named.clone()).unwrap_or_else(by_number);
+    let service = details.emergency.as_ref().filter(|_| config.emergency == EmergencyForm::Service);
+    let service = service.filter(|_| reach.is_none()).map(|emergency| emergency.service.urn());
+    let target = reach.map(|reach| reach.uri).or_else(|| service.clone()).or_else(|| named.clone());
+    let target = target.unwrap_or_else(by_number);
+    if service.is_some() && routes.is_empty() {
+        // RFC 3261 8.1.2: a URN leads nowhere by itself, so the route says where it goes.
+        routes.push(format!("<sip:{};lr>", config.host));
+    }
     let (key, session) = (core.io.random.number(), core.io.random.number());
-    let to = named.unwrap_or_else(|| uri(without_port(&config.host)));
+    let to = service.or(named).unwrap_or_else(|| uri(without_port(&config.host)));
     caller.headers.extend(details.lines(config, &target, &own_host, || core.io.random.hex()));
     let dialog = Dialog {
         trunk,
@@ -176,7 +187,11 @@ pub(crate) fn place(
         routes,
         fallback: path,
     };
+    let location = details.emergency.as_ref().and_then(|emergency| emergency.location.as_deref());
+    let from = addr_uri(&caller.from).unwrap_or_default();
+    let enclosure = location.map(|at| Enclosure::new(at, from, &own_host, || core.io.random.number()));
     let mut lines = caller.headers;
+    lines.extend(enclosure.iter().flat_map(Enclosure::lines));
     if config.reliable_provisional == Reliable::Required {
         lines.push(("Require", "100rel".to_owned()));
     }
@@ -203,10 +218,11 @@ pub(crate) fn place(
         session_expires: None,
         enlarged: 0,
         others,
+        enclosure,
     };
     let mut call = Call::new(key, id, trunk, Phase::Outgoing(Box::new(outgoing)), dialog, session);
     call.local = Some(media.rtp);
-    *call.details = details;
+    call.details = details;
     call.modify.owns_call_id = true;
     if secure {
         call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.key());
@@ -242,7 +258,14 @@ impl Call {
     pub(super) fn send_invite(&mut self, core: &mut Core) {
         self.dialog.cseq += 1;
         let sdp = self.offer_answer.local_body().map(Bytes::copy_from_slice);
-        let mut lines = self.credentials(core, Method::Invite, sdp.as_deref().unwrap_or_default());
+        let enclosure = match &self.phase {
+            Phase::Outgoing(outgoing) => outgoing.enclosure.as_ref(),
+            _ => None,
+        };
+        let enclosed = enclosure.map(|enclosure| enclosure.body(sdp.as_deref()));
+        let body = enclosed.as_ref().map(|(_, body)| body).or(sdp.as_ref());
+        let body = body.cloned().unwrap_or_default();
+        let mut lines = self.credentials(core, Method::Invite, &body);
         let (wish, min_se) = (self.timer_wish(core), self.modify.min_se);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         lines.extend(outgoing.lines.iter().cloned());
@@ -251,7 +274,8 @@ impl Call {
         // What the INVITE before this one began is over with its final response.
         outgoing.forks.clear();
         let hops = self.details.max_forwards.map(|hops| hops.saturating_sub(1));
-        let extra = Extra { lines, sdp: sdp.as_deref(), hops, ..Extra::default() };
+        let body = enclosed.as_ref().map(|(kind, body)| (kind.as_str(), body.as_ref()));
+        let extra = Extra { lines, sdp: sdp.as_deref(), body, hops, ..Extra::default() };
         let path = self.dialog.fallback;
         let key = core.request(&self.dialog, Method::Invite, path, Owner::Call(self.key), &extra);
         outgoing.key = Some(key);
@@ -268,6 +292,7 @@ impl Call {
                 200..300 => self.on_success(core, response, &upcall),
                 401 | 407 if self.take_challenge(core, response, *source) => self.send_invite(core),
                 422 if self.enlarge_interval(response) => self.send_invite(core),
+                415 | 424 if self.leave_location_out() => self.send_invite(core),
                 // RFC 3263 4.3; the transaction has acknowledged it.
                 408 | 503 if self.try_next_target(core) => {}
                 status if NOT_REACHED.contains(&status) && self.try_next_contact(core) => {}
@@ -298,6 +323,15 @@ impl Call {
         outgoing.enlarged += 1;
         outgoing.session_expires = outgoing.session_expires.max(Some(least));
         self.modify.min_se = self.modify.min_se.max(Some(least));
+        true
+    }
+
+    /// A call for help is not lost for what it carries: where the location is not understood (415), or cannot
+    /// be used (424, RFC 6442 4.4), it goes without. Says whether there was one.
+    fn leave_location_out(&mut self) -> bool {
+        let Phase::Outgoing(outgoing) = &mut self.phase else { return false };
+        let Some(enclosure) = outgoing.enclosure.take() else { return false };
+        outgoing.lines.retain(|(name, _)| !enclosure.lines().iter().any(|(ours, _)| ours == name));
         true
     }
 
@@ -465,7 +499,7 @@ impl Call {
         let Phase::Outgoing(outgoing) = &self.phase else { return };
         let reason = Some(reason_value(cause));
         if outgoing.key.is_some_and(|key| core.clients.cancel(&mut core.io, key, reason)) {
-            self.note(core, false, "CANCEL".to_owned());
+            self.note(core, false, "CANCEL".into());
         }
         self.finished = true;
     }

@@ -1,6 +1,7 @@
 //! Calls we receive (RFC 3261 13.3).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -135,11 +136,11 @@ pub(crate) fn receive(
     };
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
-    *call.details = details;
+    call.details = Arc::new(details);
     call.learn_methods(head);
     call.takes_over = takeover.map(|takeover| takeover.key);
     let trunk = trunk_name;
-    let details = call.details.clone();
+    let details = Arc::clone(&call.details);
     core.events.push_back(match takeover {
         Some(Takeover { call: replaced, early, .. }) => {
             Event::Replacing { call: id, replaced, early, trunk, caller, source, has_offer }
@@ -300,8 +301,8 @@ impl Call {
         if !matches!(&self.phase, Phase::Incoming(incoming) if incoming.server == server) {
             return;
         }
-        self.note(core, true, "CANCEL".to_owned());
-        self.note(core, false, "200 OK".to_owned());
+        self.note(core, true, "CANCEL".into());
+        self.note(core, false, "200 OK".into());
         self.refuse(core, 487, Vec::new());
         let reasons = cancel.head.reasons();
         let cause = cause_of_release(reasons.iter().map(String::as_str));

@@ -1,6 +1,7 @@
 //! What goes into and comes out of an [`Endpoint`](super::Endpoint).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
@@ -198,7 +199,7 @@ pub enum Command {
         media: LocalMedia,
         /// Diversions, portability, priority, charging. Most of a call that came from another trunk
         /// is in [`Endpoint::call_details`](crate::Endpoint::call_details).
-        details: Box<CallDetails>,
+        details: Arc<CallDetails>,
     },
     /// Tells the caller that the called user is alerted: 180.
     Ringing {
@@ -395,7 +396,7 @@ pub enum Event {
         /// The INVITE carried an SDP offer.
         has_offer: bool,
         /// What else it said of the call.
-        details: Box<CallDetails>,
+        details: Arc<CallDetails>,
     },
     /// The trunk works on our INVITE: 100 or any other provisional response, once.
     Trying {

@@ -139,8 +139,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            transactions: 100_000,
-            transactions_per_source: 50_000,
+            // A call has two server transactions, of INVITE and BYE, each for 64 times T1 (RFC 3261 17.2.2, RFC
+            // 6026 7.1), which is 64 of them for each call a second over UDP: 3,000 calls a second from one PBX,
+            // 6,000 in all. One that is over takes less than a kilobyte.
+            transactions: 400_000,
+            transactions_per_source: 200_000,
             calls: 20_000,
             connections: 1_000,
             connections_per_source: 64,

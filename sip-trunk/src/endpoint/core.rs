@@ -21,7 +21,8 @@ use crate::trunk::numbers::user_part;
 use crate::trunk::overload::Controller;
 use crate::trunk::resolve::Resolver;
 use crate::trunk::{GroupForm, Reliable, Transfers, Trunk, parameters};
-use crate::wire::message::{Method, ReplyHead, Request, Writer, addr_uri};
+use crate::wire::message::{Method, Request, addr_uri};
+use crate::wire::write::{ReplyHead, Writer};
 
 /// How many hops a request of ours may go (RFC 3261 8.1.1.6).
 const MAX_FORWARDS: u8 = 70;
@@ -93,7 +94,7 @@ pub(crate) struct Extra<'a> {
     pub(crate) copied: Bytes,
     pub(crate) sdp: Option<&'a [u8]>,
     /// A body that is no session description, with its type.
-    pub(crate) body: Option<(&'static str, &'a [u8])>,
+    pub(crate) body: Option<(&'a str, &'a [u8])>,
     /// Instead of a description: how far another call is (RFC 3420).
     pub(crate) sipfrag: Option<&'a str>,
     /// How many hops it may go, where that is less than the usual 70 (RFC 3261 8.1.1.6).
@@ -172,8 +173,10 @@ impl Core {
         out.line("To", &dialog.remote);
         out.line("Call-ID", &dialog.call_id);
         out.line("CSeq", &format!("{cseq} {name}"));
-        // RFC 3261 12.2.1.1, RFC 3515 2.2, RFC 6665 8.2.1: what may refresh the target.
-        if matches!(method, Method::Invite | Method::Update | Method::Refer | Method::Notify) {
+        // RFC 3261 12.2.1.1, RFC 3515 2.2, RFC 6665 8.2.1: what may refresh the target. RFC 3261 11.1:
+        // an OPTIONS of its own may say where we are; Teams hears no other.
+        let own_query = method == Method::Options && !dialog.established;
+        if own_query || matches!(method, Method::Invite | Method::Update | Method::Refer | Method::Notify) {
             let contact = self.contact_of(dialog, path);
             // RFC 3261 8.1.1.8.
             let secure = dialog.target.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("sips:"));
@@ -229,7 +232,8 @@ impl Core {
             if status < 300
                 && let Some(path) = self.servers.path(server)
             {
-                let contact = contact(&path);
+                let contact =
+                    self.trunks.get(trunk).map_or_else(|| contact(&path), |t| t.plain_contact(&path));
                 // RFC 3261 12.1.1.
                 out.line("Contact", &if head.sips() { sips(&contact) } else { contact });
             }
@@ -300,7 +304,7 @@ impl Core {
         self.trunks.get(trunk).map(|t| t.config.reliable_provisional).unwrap_or_default()
     }
 
-    pub(crate) fn exchange(&mut self, call: CallId, incoming: bool, label: String) {
+    pub(crate) fn exchange(&mut self, call: CallId, incoming: bool, label: Box<str>) {
         let (from, to) =
             if incoming { (Actor::Trunk, Actor::Gateway) } else { (Actor::Gateway, Actor::Trunk) };
         let exchange = Exchange { from, to, protocol: Protocol::Sip, label };

@@ -16,6 +16,7 @@ use crate::transaction::server::Match;
 use crate::trunk::numbers::user_part;
 use crate::trunk::{by_registration, overload, registration};
 use crate::wire::message::{Message, Method, Name, Request, Response, Scheme, parse, tag_number};
+use crate::wire::plain;
 use crate::wire::tolerance::{Framing, Refusal, refusal_answer, tolerate};
 
 /// What a client is asked to wait, in seconds, spread so that not all come back at once.
@@ -57,9 +58,12 @@ impl Endpoint {
             }
             return registration::on_stun(&mut self.core, path.local, source, bytes);
         }
+        let limits = self.core.config.limits.message;
+        if let Some(message) = plain::read(bytes, &limits) {
+            return self.receive_message(trunk, path, source, message, bytes);
+        }
         let tolerance = trunk.and_then(|index| self.core.trunks.get(index));
         let tolerance = tolerance.map(|t| t.config.tolerance).unwrap_or_default();
-        let limits = self.core.config.limits.message;
         let tolerated = match tolerate(bytes, framing, &tolerance, &limits) {
             Ok(tolerated) => tolerated,
             Err(Refusal::KeepAlive) => return,
@@ -75,26 +79,39 @@ impl Endpoint {
             self.core.io.counters.repair(repair.as_str());
         }
         match parse(tolerated.bytes.clone(), &limits) {
-            Ok(Message::Request(request)) => {
-                let guest = path.connection.is_none_or(ConnectionId::is_inbound) && self.core.accounts.any();
-                if trunk.is_none() && !guest {
-                    self.core.io.counters.refuse("unknown_source");
-                    return self.refuse_raw(path, source, &tolerated.bytes, 403);
-                }
-                *self.core.io.counters.requests_in.entry(request.method.as_str()).or_default() += 1;
-                if !self.receive_request(trunk, path, source, &request) {
-                    self.refuse_stranger(path, source, &tolerated.bytes);
-                }
-            }
-            Ok(Message::Response(response)) => {
-                *self.core.io.counters.responses_in.entry(class(response.status)).or_default() += 1;
-                self.receive_response(response, source);
-            }
+            Ok(message) => self.receive_message(trunk, path, source, message, &tolerated.bytes),
             Err(fault) => {
                 self.core.io.counters.refuse(fault.reason);
                 if self.may_hear(trunk) {
                     self.refuse_raw(path, source, &tolerated.bytes, fault.status);
                 }
+            }
+        }
+    }
+
+    fn receive_message(
+        &mut self,
+        trunk: Option<usize>,
+        path: Path,
+        source: SocketAddr,
+        message: Message,
+        bytes: &[u8],
+    ) {
+        match message {
+            Message::Request(request) => {
+                let guest = path.connection.is_none_or(ConnectionId::is_inbound) && self.core.accounts.any();
+                if trunk.is_none() && !guest {
+                    self.core.io.counters.refuse("unknown_source");
+                    return self.refuse_raw(path, source, bytes, 403);
+                }
+                *self.core.io.counters.requests_in.entry(request.method.as_str()).or_default() += 1;
+                if !self.receive_request(trunk, path, source, &request) {
+                    self.refuse_stranger(path, source, bytes);
+                }
+            }
+            Message::Response(response) => {
+                *self.core.io.counters.responses_in.entry(class(response.status)).or_default() += 1;
+                self.receive_response(response, source);
             }
         }
     }

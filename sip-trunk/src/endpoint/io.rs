@@ -47,7 +47,7 @@ impl Io {
     pub(crate) fn new(config: &EndpointConfig, seed: [u8; 32], now: Instant) -> Self {
         Self {
             now,
-            timers: TimerQueue::default(),
+            timers: TimerQueue::new(now),
             transmits: VecDeque::new(),
             pool: Pool::new(config.limits, config.timers),
             counters: Counters::default(),
@@ -181,6 +181,11 @@ pub(crate) fn via(path: &Path, branch: u64) -> String {
 /// Writes our Contact.
 pub(crate) fn contact(path: &Path) -> String {
     format!("<sip:{}{}>", path.local, transport_parameter(path.transport))
+}
+
+/// Writes our Contact by a name of ours.
+pub(crate) fn contact_at(host: &str, path: &Path) -> String {
+    format!("<sip:{host}:{}{}>", path.local.port(), transport_parameter(path.transport))
 }
 
 /// Writes the `transport` parameter of a URI of ours; nothing for UDP.

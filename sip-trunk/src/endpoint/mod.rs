@@ -17,6 +17,7 @@ mod replaces;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,7 +37,7 @@ use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
 use crate::trunk::details::CallDetails;
-use crate::trunk::overload::Controller;
+use crate::trunk::overload::{Controller, Waited};
 use crate::trunk::resolve::{Failure, Query, Record, Resolver, ResolverLimits};
 use crate::trunk::{Sources, Trunk, TrunkConfig, TrunkStatus, by_name, health, registration, targets};
 use crate::wire::framer::Framed;
@@ -51,7 +52,7 @@ use self::io::Io;
 #[derive(Debug)]
 pub struct Endpoint {
     core: Core,
-    calls: HashMap<u64, Call>,
+    calls: HashMap<u64, Box<Call>>,
     ids: HashMap<CallId, u64>,
     /// Calls whose far side may still be told of its transfer.
     reports: HashMap<CallId, u64>,
@@ -233,10 +234,10 @@ impl Endpoint {
         self.core.io.now = now;
         let done = match command {
             Command::Invite { call, trunk, called, caller, media } => {
-                self.invite(call, &trunk, &called, &caller, media, CallDetails::default())
+                self.invite(call, &trunk, &called, &caller, media, Arc::default())
             }
             Command::InviteWith { call, trunk, called, caller, media, details } => {
-                self.invite(call, &trunk, &called, &caller, media, *details)
+                self.invite(call, &trunk, &called, &caller, media, details)
             }
             Command::Ringing { call } => self.with(call, |call, core| call.ringing(core)),
             Command::Progress { call, media } => self.with(call, |call, core| call.progress(core, media)),
@@ -286,7 +287,7 @@ impl Endpoint {
             Some(account) => account.config().carry(config),
             None => config,
         };
-        let codec = config.codecs.iter().any(|codec| codec.static_payload_type().is_some());
+        let codec = !config.codecs.is_empty();
         if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
             return Err(CommandError::Unusable);
         }
@@ -311,10 +312,10 @@ impl Endpoint {
         called: &Address,
         caller: &Caller,
         media: LocalMedia,
-        details: CallDetails,
+        details: Arc<CallDetails>,
     ) -> Result<(), CommandError> {
         let plain = |dialled: &String| dialled.bytes().all(|b| b.is_ascii_digit() || b == b'*');
-        if !details.emergency.as_ref().is_none_or(plain) {
+        if !details.emergency.as_ref().map(|emergency| &emergency.dialled).is_none_or(plain) {
             return Err(CommandError::Unusable);
         }
         let index = self.admit(call, trunk, details.emergency.is_some())?;
@@ -368,7 +369,7 @@ impl Endpoint {
             trunk.calls += 1;
         }
         self.ids.insert(call.id, call.key);
-        self.calls.insert(call.key, call);
+        self.calls.insert(call.key, Box::new(call));
     }
 
     fn with(
@@ -445,7 +446,7 @@ impl Endpoint {
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
             }
             for stray in self.core.strays.drain(..) {
-                self.calls.insert(stray.key, stray);
+                self.calls.insert(stray.key, Box::new(stray));
             }
         }
         if std::mem::take(&mut self.core.sources_changed) {
@@ -487,10 +488,10 @@ impl Endpoint {
         self.settle();
     }
 
-    /// Takes in how late something was done: a datagram read, a timer served. New calls are refused,
-    /// and peers asked to hold back, by that (RFC 7339). 50 ms are aimed at.
-    pub fn handle_load(&mut self, now: Instant, delay: Duration) {
-        self.core.overload.load(now, delay);
+    /// Takes in for how long something has waited until it was done. New calls are refused, and peers asked to hold
+    /// back, by that (RFC 7339): 10 ms are aimed at.
+    pub fn handle_load(&mut self, now: Instant, waited: Waited, delay: Duration) {
+        self.core.overload.load(now, waited, delay);
     }
 
     /// Returns the next thing to send.
@@ -582,7 +583,7 @@ fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
         if !md5 && !sha256 {
             return wrong(AccountError::Algorithms);
         }
-        if !account.trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
+        if account.trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(trunk));
         }
         if let Err(error) = account.trunk.numbers.check() {
@@ -622,7 +623,7 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if !config.listeners.iter().any(fits) {
             return Err(ConfigError::NoListenerFor(name));
         }
-        if !trunk.codecs.iter().any(|c| c.static_payload_type().is_some()) {
+        if trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(name));
         }
         if let Some(registration) = &trunk.registration {

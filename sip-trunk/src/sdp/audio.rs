@@ -1,19 +1,22 @@
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::{Codec, Direction};
-use sdp_types::{Attribute, Connection, Media, Session};
 
 use super::crypto::{Crypto, Cryptos};
+use super::description::{Attribute, Description, Media};
 use super::is_denied;
 use super::negotiation::Local;
 use super::policy::{MediaPolicy, NegotiationError, Srtp};
+
+/// The clock of the narrow band, in Hz.
+const NARROWBAND: u32 = 8_000;
 
 /// What a payload type of an audio m-line stands for, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Codec(Codec),
-    /// `telephone-event/8000`: beside G.711 the event clock is that of G.711 (RFC 4733 2.1).
-    TelephoneEvent,
+    /// `telephone-event` with its clock in Hz, which is that of the voice it stands beside (RFC 4733 2.1).
+    TelephoneEvent(u32),
 }
 
 /// One audio m-line with everything that applies to it.
@@ -39,6 +42,11 @@ pub(super) struct Audio {
     pub(super) packet_time_ms: Option<u16>,
 }
 
+/// The clocks in Hz that events beside a codec may have, the best first.
+pub(super) fn event_clocks(codec: Codec) -> [u32; 2] {
+    [codec.clock_rate(), NARROWBAND]
+}
+
 impl Audio {
     /// The first format that is one of `codecs`.
     pub(super) fn first_codec(&self, codecs: &[Codec]) -> Option<(u8, Codec)> {
@@ -48,20 +56,25 @@ impl Audio {
         })
     }
 
-    pub(super) fn telephone_event(&self) -> Option<u8> {
-        self.formats.iter().find(|(_, format)| *format == Format::TelephoneEvent).map(|(number, _)| *number)
+    /// The telephone events that go with a codec, with their clock in Hz: its own (RFC 4733 2.1), else 8 kHz, which is
+    /// all that many peers know beside Opus too.
+    pub(super) fn telephone_event(&self, codec: Codec) -> Option<(u8, u32)> {
+        event_clocks(codec).into_iter().find_map(|clock| {
+            let wanted = Format::TelephoneEvent(clock);
+            self.formats.iter().find(|(_, format)| *format == wanted).map(|(number, _)| (*number, clock))
+        })
     }
 
     /// Finds the m-line of an offer to talk over: the first audio line with a known codec and the
     /// protection that is wanted; where either will do, SRTP goes before plain RTP.
     pub(super) fn of_offer(
-        session: &Session,
+        description: &Description<'_>,
         policy: &MediaPolicy,
         srtp: Srtp,
     ) -> Result<Self, NegotiationError> {
         let mut error = NegotiationError::NoAudio;
         let mut plain = None;
-        for (index, media) in session.medias.iter().enumerate() {
+        for (index, media) in description.medias.iter().enumerate() {
             if !is_audio(media) || media.port == 0 {
                 continue;
             }
@@ -77,28 +90,28 @@ impl Audio {
             let formats = formats_of(media);
             let known = |format: &(u8, Format)| match format.1 {
                 Format::Codec(codec) => policy.codecs.contains(&codec),
-                Format::TelephoneEvent => false,
+                Format::TelephoneEvent(_) => false,
             };
             if !formats.iter().any(known) {
                 error = NegotiationError::NoCommonCodec;
             } else if crypto.is_some() {
-                return Self::read(session, index, media, formats, crypto, policy);
+                return Self::read(description, index, media, formats, crypto, policy);
             } else {
                 plain.get_or_insert((index, media, formats));
             }
         }
         let (index, media, formats) = plain.ok_or(error)?;
-        Self::read(session, index, media, formats, None, policy)
+        Self::read(description, index, media, formats, None, policy)
     }
 
     /// Reads the m-line of an answer at the index where ours is.
     pub(super) fn of_answer(
-        session: &Session,
+        description: &Description<'_>,
         index: usize,
         policy: &MediaPolicy,
         offer: &Local,
     ) -> Result<Self, NegotiationError> {
-        let media = session.medias.get(index).ok_or(NegotiationError::MediaLines)?;
+        let media = description.medias.get(index).ok_or(NegotiationError::MediaLines)?;
         if !is_audio(media) {
             return Err(NegotiationError::MediaLines);
         }
@@ -106,18 +119,18 @@ impl Audio {
             return Err(NegotiationError::AudioRejected);
         }
         let crypto = protection_of_answer(media, offer)?;
-        Self::read(session, index, media, formats_of(media), crypto, policy)
+        Self::read(description, index, media, formats_of(media), crypto, policy)
     }
 
     fn read(
-        session: &Session,
+        description: &Description<'_>,
         index: usize,
-        media: &Media,
+        media: &Media<'_>,
         formats: Vec<(u8, Format)>,
         crypto: Option<Crypto>,
         policy: &MediaPolicy,
     ) -> Result<Self, NegotiationError> {
-        let connection = media.connections.first().or(session.connection.as_ref());
+        let connection = media.connection.or(description.connection);
         let ip = address_of(connection.ok_or(NegotiationError::NoAddress)?)?;
         let rtp = SocketAddr::new(ip, media.port);
         let rtcp = match rtcp_of(media) {
@@ -134,14 +147,14 @@ impl Audio {
             }
         }
         let mut direction = direction_of(&media.attributes)
-            .or_else(|| direction_of(&session.attributes))
+            .or_else(|| direction_of(&description.attributes))
             .unwrap_or(Direction::SendRecv);
         if ip.is_unspecified() {
             direction = if direction.sends() { Direction::SendOnly } else { Direction::Inactive };
         }
         let milliseconds = |name| {
             value_of(&media.attributes, name)
-                .or_else(|| value_of(&session.attributes, name))
+                .or_else(|| value_of(&description.attributes, name))
                 .and_then(|v| v.trim().parse::<u16>().ok())
                 .filter(|&ms| ms > 0)
         };
@@ -156,7 +169,7 @@ impl Audio {
             formats,
             rtp,
             rtcp,
-            mux: media.attributes.iter().any(|a| a.attribute.eq_ignore_ascii_case("rtcp-mux")),
+            mux: media.attributes.iter().any(|a| a.name.eq_ignore_ascii_case("rtcp-mux")),
             direction,
             savp: is_savp(media),
             crypto,
@@ -165,15 +178,15 @@ impl Audio {
     }
 }
 
-fn is_audio(media: &Media) -> bool {
+fn is_audio(media: &Media<'_>) -> bool {
     media.media.eq_ignore_ascii_case("audio")
 }
 
-fn is_savp(media: &Media) -> bool {
+fn is_savp(media: &Media<'_>) -> bool {
     media.proto.eq_ignore_ascii_case("RTP/SAVP")
 }
 
-fn check_transport(media: &Media) -> Result<(), NegotiationError> {
+fn check_transport(media: &Media<'_>) -> Result<(), NegotiationError> {
     if media.proto.eq_ignore_ascii_case("RTP/AVP") || is_savp(media) {
         Ok(())
     } else if media.proto.to_ascii_uppercase().contains("SAVP") {
@@ -188,7 +201,7 @@ fn check_transport(media: &Media) -> Result<(), NegotiationError> {
 /// the peer's order (RFC 4568 5.1.2), or `None` for plain RTP. A line of RTP/SAVP is never answered as
 /// plain (RFC 4568 7.1.2).
 fn protection_of_offer(
-    media: &Media,
+    media: &Media<'_>,
     policy: &MediaPolicy,
     srtp: Srtp,
 ) -> Result<Option<Crypto>, NegotiationError> {
@@ -208,7 +221,7 @@ fn protection_of_offer(
 
 /// Reads how an answered line is protected: by the line of our offer that its tag and suite name
 /// (RFC 4568 7.1.3), or not at all, where that will do (RFC 8643 4.3).
-fn protection_of_answer(media: &Media, offer: &Local) -> Result<Option<Crypto>, NegotiationError> {
+fn protection_of_answer(media: &Media<'_>, offer: &Local) -> Result<Option<Crypto>, NegotiationError> {
     check_transport(media)?;
     if offer.keys.is_empty() {
         return if is_savp(media) { Err(NegotiationError::SecureMedia) } else { Ok(None) };
@@ -227,18 +240,18 @@ fn protection_of_answer(media: &Media, offer: &Local) -> Result<Option<Crypto>, 
 }
 
 /// RFC 3551 6: payload types 0 and 8 need no rtpmap. Where one is given, it counts.
-fn formats_of(media: &Media) -> Vec<(u8, Format)> {
+fn formats_of(media: &Media<'_>) -> Vec<(u8, Format)> {
     let rtpmaps: Vec<(u8, &str)> = media
         .attributes
         .iter()
-        .filter(|a| a.attribute.eq_ignore_ascii_case("rtpmap"))
+        .filter(|a| a.name.eq_ignore_ascii_case("rtpmap"))
         .filter_map(|a| {
-            let (number, encoding) = a.value.as_deref()?.trim().split_once(char::is_whitespace)?;
+            let (number, encoding) = a.value?.trim().split_once(char::is_whitespace)?;
             Some((number.parse().ok()?, encoding.trim()))
         })
         .collect();
     let mut formats: Vec<(u8, Format)> = Vec::new();
-    for number in media.fmt.split_whitespace().filter_map(|f| f.parse::<u8>().ok()).filter(|&n| n < 128) {
+    for number in media.formats.split_whitespace().filter_map(|f| f.parse::<u8>().ok()).filter(|&n| n < 128) {
         if formats.iter().any(|(known, _)| *known == number) {
             continue;
         }
@@ -258,26 +271,26 @@ fn format_of(encoding: &str) -> Option<Format> {
     let name = parts.next()?;
     let clock: u32 = parts.next()?.trim().parse().ok()?;
     let channels = parts.next().map_or(Some(1), |c| c.trim().parse::<u8>().ok())?;
-    if clock != 8000 || channels != 1 {
-        return None;
-    }
-    match name {
-        name if name.eq_ignore_ascii_case("PCMU") => Some(Format::Codec(Codec::Pcmu)),
-        name if name.eq_ignore_ascii_case("PCMA") => Some(Format::Codec(Codec::Pcma)),
-        name if name.eq_ignore_ascii_case("telephone-event") => Some(Format::TelephoneEvent),
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    match (clock, channels) {
+        (8_000, 1) if is("PCMU") => Some(Format::Codec(Codec::Pcmu)),
+        (8_000, 1) if is("PCMA") => Some(Format::Codec(Codec::Pcma)),
+        // RFC 7587 7: the clock is 48000 and the channels are two, whatever is sent.
+        (48_000, 2) if is("opus") => Some(Format::Codec(Codec::Opus)),
+        (8_000 | 48_000, 1) if is("telephone-event") => Some(Format::TelephoneEvent(clock)),
         _ => None,
     }
 }
 
 /// A host name would have to be resolved, by us, for a stranger: refused (RFC 8866 5.7 allows it).
-fn address_of(connection: &Connection) -> Result<IpAddr, NegotiationError> {
-    let text = connection.connection_address.split('/').next().unwrap_or_default();
+fn address_of(connection: &str) -> Result<IpAddr, NegotiationError> {
+    let text = connection.split('/').next().unwrap_or_default();
     let text = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| NegotiationError::Hostname)
 }
 
 /// RFC 3605 2.1: `a=rtcp:port [IN IP4 address]`. An unreadable address leaves that of RTP.
-fn rtcp_of(media: &Media) -> Option<(u16, Option<IpAddr>)> {
+fn rtcp_of(media: &Media<'_>) -> Option<(u16, Option<IpAddr>)> {
     let value = value_of(&media.attributes, "rtcp")?;
     let mut fields = value.split_whitespace();
     let port = fields.next()?.parse().ok().filter(|&port| port != 0)?;
@@ -285,15 +298,15 @@ fn rtcp_of(media: &Media) -> Option<(u16, Option<IpAddr>)> {
     Some((port, address))
 }
 
-fn value_of<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
-    attributes.iter().find(|a| a.attribute.eq_ignore_ascii_case(name))?.value.as_deref()
+fn value_of<'a>(attributes: &[Attribute<'a>], name: &str) -> Option<&'a str> {
+    attributes.iter().find(|a| a.name.eq_ignore_ascii_case(name))?.value
 }
 
-fn direction_of(attributes: &[Attribute]) -> Option<Direction> {
+fn direction_of(attributes: &[Attribute<'_>]) -> Option<Direction> {
     const ALL: [Direction; 4] =
         [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive];
     attributes
         .iter()
         .filter(|a| a.value.is_none())
-        .find_map(|a| ALL.into_iter().find(|d| a.attribute.eq_ignore_ascii_case(d.as_str())))
+        .find_map(|a| ALL.into_iter().find(|d| a.name.eq_ignore_ascii_case(d.as_str())))
 }

@@ -1,11 +1,14 @@
 //! Keys of SRTP in a session description: `a=crypto` (RFC 4568).
 
+use std::fmt::Write as _;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use call_model::{SrtpKey, SrtpSuite};
-use sdp_types::{Attribute, Media};
 use sha2::{Digest, Sha256};
+
+use super::description::Media;
 
 /// Most `a=crypto` lines of an m-line that are looked at.
 const LINES_MAX: usize = 16;
@@ -57,9 +60,11 @@ impl Crypto {
 
     /// Writes a line with a key of ours. Lifetime and identifier are left out: the key holds for as
     /// many packets as RFC 3711 9.2 allows, and it is the only one.
-    pub(super) fn attribute(tag: u32, key: &SrtpKey) -> Attribute {
-        let text = BASE64.encode(key.key_and_salt());
-        Attribute::with_value("crypto", format!("{tag} {} inline:{text}", key.suite().as_str()))
+    pub(super) fn write(out: &mut String, tag: u32, key: &SrtpKey) {
+        // Writing to a string does not fail.
+        let _ = write!(out, "a=crypto:{tag} {} inline:", key.suite().as_str());
+        BASE64.encode_string(key.key_and_salt(), out);
+        out.push_str("\r\n");
     }
 }
 
@@ -73,9 +78,9 @@ pub(super) struct Cryptos {
 }
 
 impl Cryptos {
-    pub(super) fn of(media: &Media) -> Self {
-        let lines = media.attributes.iter().filter(|a| a.attribute.eq_ignore_ascii_case("crypto"));
-        let values: Vec<&str> = lines.take(LINES_MAX).filter_map(|a| a.value.as_deref()).collect();
+    pub(super) fn of(media: &Media<'_>) -> Self {
+        let lines = media.attributes.iter().filter(|a| a.name.eq_ignore_ascii_case("crypto"));
+        let values: Vec<&str> = lines.take(LINES_MAX).filter_map(|a| a.value).collect();
         Self { any: !values.is_empty(), usable: values.into_iter().filter_map(Crypto::parse).collect() }
     }
 }

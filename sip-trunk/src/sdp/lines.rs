@@ -1,9 +1,11 @@
 //! The m-lines that we write.
 
+use std::fmt::Write as _;
+
 use call_model::Codec;
-use sdp_types::{Attribute, Media};
 
 use super::crypto::Crypto;
+use super::description::Media;
 use super::negotiation::Local;
 use crate::text::is_token;
 
@@ -13,74 +15,90 @@ const MID_MAX: usize = 32;
 /// What is kept of an m-line, so that later descriptions have it in its place (RFC 3264 8).
 #[derive(Clone)]
 pub(super) struct MediaLine {
-    media: String,
-    proto: String,
-    format: String,
-    mid: Option<String>,
+    media: Box<str>,
+    proto: Box<str>,
+    format: Box<str>,
+    mid: Option<Box<str>>,
 }
 
 impl MediaLine {
-    pub(super) fn of(media: &Media) -> Self {
-        let mid = media.attributes.iter().find(|a| a.attribute.eq_ignore_ascii_case("mid"));
-        let mid = mid.and_then(|a| a.value.as_deref()).map(str::trim);
+    pub(super) fn of(media: &Media<'_>) -> Self {
+        let mid = media.attributes.iter().find(|a| a.name.eq_ignore_ascii_case("mid"));
+        let mid = mid.and_then(|a| a.value).map(str::trim);
         let token = |mid: &&str| (1..=MID_MAX).contains(&mid.len()) && mid.bytes().all(is_token);
         Self {
-            media: media.media.clone(),
-            proto: media.proto.clone(),
-            format: media.fmt.split_whitespace().next().unwrap_or("0").to_owned(),
-            mid: mid.filter(token).map(str::to_owned),
+            media: media.media.into(),
+            proto: media.proto.into(),
+            format: media.formats.split_whitespace().next().unwrap_or("0").into(),
+            mid: mid.filter(token).map(Box::from),
         }
     }
 
-    /// The line with port 0 (RFC 3264 6).
-    pub(super) fn refused(&self) -> Media {
-        media_line(&self.media, 0, &self.proto, &self.format, self.mid().into_iter().collect())
+    /// That of an offer of ours.
+    pub(super) fn audio(local: &Local) -> Self {
+        let format = local.codecs.first().map_or(0, |(number, _)| *number).to_string().into();
+        Self { media: "audio".into(), proto: proto(local).into(), format, mid: None }
+    }
+
+    /// Writes the line with port 0 (RFC 3264 6).
+    pub(super) fn write_refused(&self, out: &mut String) {
+        write_line(out, &["m=", &self.media, " 0 ", &self.proto, " ", &self.format]);
+        if let Some(mid) = self.mid() {
+            write_line(out, &["a=mid:", mid]);
+        }
     }
 
     /// The identification of the line, which an answer repeats (RFC 5888 6). Without `a=group` beside
     /// it no grouping is agreed to.
-    pub(super) fn mid(&self) -> Option<Attribute> {
-        self.mid.as_ref().map(|mid| Attribute::with_value("mid", mid))
+    pub(super) fn mid(&self) -> Option<&str> {
+        self.mid.as_deref()
     }
 }
 
-fn media_line(media: &str, port: u16, proto: &str, fmt: &str, attributes: Vec<Attribute>) -> Media {
-    Media {
-        media: media.to_owned(),
-        port,
-        num_ports: None,
-        proto: proto.to_owned(),
-        fmt: fmt.to_owned(),
-        media_title: None,
-        connections: Vec::new(),
-        bandwidths: Vec::new(),
-        key: None,
-        attributes,
-    }
+fn proto(local: &Local) -> &'static str {
+    if local.savp { "RTP/SAVP" } else { "RTP/AVP" }
+}
+
+fn write_line(out: &mut String, parts: &[&str]) {
+    out.extend(parts.iter().copied());
+    out.push_str("\r\n");
 }
 
 /// Writes the audio line of a description. Nothing is in it but what is spoken, so that it stays small
 /// enough for a datagram.
-pub(super) fn audio_line(local: &Local, packet_time_ms: u16, mid: Option<Attribute>) -> Media {
-    let numbers = local.codecs.iter().map(|(number, _)| *number).chain(local.event);
-    let formats: Vec<String> = numbers.map(|number| number.to_string()).collect();
-    let rtpmap = |(number, codec): &(u8, Codec)| {
-        let encoding = format!("{number} {}/{}", codec.encoding_name(), codec.clock_rate());
-        Attribute::with_value("rtpmap", encoding)
-    };
-    let mut attributes: Vec<Attribute> = local.codecs.iter().map(rtpmap).collect();
-    if let Some(number) = local.event {
-        attributes.push(Attribute::with_value("rtpmap", format!("{number} telephone-event/8000")));
+pub(super) fn write_audio(out: &mut String, local: &Local, packet_time_ms: u16, mid: Option<&str>) {
+    // Writing to a string does not fail.
+    let _ = write!(out, "m=audio {} {}", local.address.port(), proto(local));
+    let events = local.events.iter().map(|(number, _)| *number);
+    for number in local.codecs.iter().map(|(number, _)| *number).chain(events) {
+        let _ = write!(out, " {number}");
+    }
+    out.push_str("\r\n");
+    for (number, codec) in &local.codecs {
+        // RFC 7587 7: two channels.
+        let channels = if *codec == Codec::Opus { "/2" } else { "" };
+        let (name, clock_rate) = (codec.encoding_name(), codec.clock_rate());
+        let _ = write!(out, "a=rtpmap:{number} {name}/{clock_rate}{channels}\r\n");
+    }
+    for (number, codec) in &local.codecs {
+        if *codec == Codec::Opus {
+            // RFC 7587 6.1: what is lost may be made good of the packet after.
+            let _ = write!(out, "a=fmtp:{number} useinbandfec=1\r\n");
+        }
+    }
+    for (number, clock_rate) in &local.events {
         // RFC 4733 2.4.1: the sixteen DTMF events.
-        attributes.push(Attribute::with_value("fmtp", format!("{number} 0-15")));
+        let _ = write!(out, "a=rtpmap:{number} telephone-event/{clock_rate}\r\na=fmtp:{number} 0-15\r\n");
     }
-    attributes.push(Attribute::with_value("ptime", packet_time_ms));
-    attributes.push(Attribute::new(local.direction.as_str()));
-    attributes.extend(local.keys.iter().map(|(tag, key)| Crypto::attribute(*tag, key)));
-    attributes.extend(mid);
+    let _ = write!(out, "a=ptime:{packet_time_ms}\r\n");
+    write_line(out, &["a=", local.direction.as_str()]);
+    for (tag, key) in &local.keys {
+        Crypto::write(out, *tag, key);
+    }
+    if let Some(mid) = mid {
+        write_line(out, &["a=mid:", mid]);
+    }
     if local.mux {
-        attributes.push(Attribute::new("rtcp-mux"));
+        out.push_str("a=rtcp-mux\r\n");
     }
-    let proto = if local.savp { "RTP/SAVP" } else { "RTP/AVP" };
-    media_line("audio", local.address.port(), proto, &formats.join(" "), attributes)
 }

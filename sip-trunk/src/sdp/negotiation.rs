@@ -1,18 +1,21 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::{Codec, Direction, LegMedia, MediaSecurity, SrtpKey, SrtpKeys, TelephoneEvent};
-use sdp_types::{Connection, Media, Origin, Session, Time};
 
-use super::audio::Audio;
+use super::audio::{Audio, Format, event_clocks};
 use super::crypto::{Crypto, KeyMaker};
-use super::description::{Description, SdpError, Version};
-use super::lines::{MediaLine, audio_line};
+use super::description::{Description, Text, Version};
+use super::lines::{MediaLine, write_audio};
 use super::policy::{MediaPolicy, NegotiationError, Srtp};
 use crate::wire::tolerance::{Repair, Repairs};
 
-/// The payload type that our offers give to telephone events.
-const EVENT_PAYLOAD_TYPE: u8 = 101;
+/// The payload types that our offers give to what has none of its own, where the session has not given another:
+/// Opus, and telephone events with each clock.
+const PAYLOAD_TYPES: [(Dynamic, u8); 3] =
+    [(Dynamic::Opus, 111), (Dynamic::Events(8_000), 101), (Dynamic::Events(48_000), 110)];
+/// The numbers for that (RFC 3551 6).
+const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
 /// Packet times that are sent, in milliseconds.
 const PACKET_TIME_MS: std::ops::RangeInclusive<u16> = 10..=60;
 
@@ -75,7 +78,6 @@ pub struct OfferAnswer {
     /// Address in `o=`: stays when the media moves (RFC 3264 8).
     origin: Option<IpAddr>,
     open: Open,
-    sent: Option<Session>,
     sent_body: Option<Vec<u8>>,
     /// What `sent_body` was before the offer that is open.
     agreed_body: Option<Vec<u8>>,
@@ -84,19 +86,27 @@ pub struct OfferAnswer {
     /// It was our offer that settled the session: further answers may follow.
     offered: bool,
     /// Makes our keys; `None`: SRTP cannot be spoken.
-    keys: Option<KeyMaker>,
+    keys: Option<Box<KeyMaker>>,
     media: Option<LegMedia>,
     remote: Option<Remote>,
     /// All m-lines of the session, which never become fewer (RFC 3264 8).
     lines: Vec<MediaLine>,
     audio_index: usize,
-    event_payload_type: u8,
+    payload_types: [(Dynamic, u8); 3],
+}
+
+/// What has a payload type by agreement alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dynamic {
+    Opus,
+    /// With a clock in Hz.
+    Events(u32),
 }
 
 #[derive(Clone)]
 enum Open {
     Nothing,
-    Local(Local),
+    Local(Box<Local>),
     Remote(Box<PendingOffer>),
 }
 
@@ -105,7 +115,8 @@ enum Open {
 pub(super) struct Local {
     pub(super) address: SocketAddr,
     pub(super) codecs: Vec<(u8, Codec)>,
-    pub(super) event: Option<u8>,
+    /// Telephone events, with the clock of each in Hz.
+    pub(super) events: Vec<(u8, u32)>,
     pub(super) direction: Direction,
     pub(super) mux: bool,
     /// RTP/SAVP.
@@ -116,8 +127,11 @@ pub(super) struct Local {
 
 #[derive(Clone)]
 struct PendingOffer {
-    description: Description,
     audio: Audio,
+    lines: Vec<MediaLine>,
+    times: Vec<[u64; 2]>,
+    version: Option<Version>,
+    repairs: Repairs,
 }
 
 /// The peer's last description that counted.
@@ -126,6 +140,13 @@ struct Remote {
     version: Option<Version>,
     audio: Audio,
     lines: usize,
+}
+
+impl Local {
+    /// The telephone events of a clock in Hz.
+    fn events_at(&self, clock_rate: u32) -> Option<u8> {
+        self.events.iter().find(|(_, clock)| *clock == clock_rate).map(|(number, _)| *number)
+    }
 }
 
 impl OfferAnswer {
@@ -137,7 +158,6 @@ impl OfferAnswer {
             version: 0,
             origin: None,
             open: Open::Nothing,
-            sent: None,
             sent_body: None,
             agreed_body: None,
             last: None,
@@ -147,7 +167,7 @@ impl OfferAnswer {
             remote: None,
             lines: Vec::new(),
             audio_index: 0,
-            event_payload_type: EVENT_PAYLOAD_TYPE,
+            payload_types: PAYLOAD_TYPES,
         }
     }
 
@@ -155,7 +175,7 @@ impl OfferAnswer {
     /// Each early dialog needs a seed of its own before it answers an offer (RFC 4568 7.3).
     #[must_use]
     pub fn with_seed(mut self, seed: [u8; 32]) -> Self {
-        self.keys = Some(KeyMaker::new(seed));
+        self.keys = Some(Box::new(KeyMaker::new(seed)));
         self
     }
 
@@ -196,8 +216,9 @@ impl OfferAnswer {
         if self.state() != State::Stable {
             return Err(NegotiationError::WrongState);
         }
+        let number = |codec: Codec| codec.static_payload_type().unwrap_or(self.payload_type(Dynamic::Opus));
         let mut codecs: Vec<(u8, Codec)> =
-            policy.codecs.iter().filter_map(|&c| Some((c.static_payload_type()?, c))).collect();
+            policy.codecs.iter().map(|&codec| (number(codec), codec)).collect();
         if codecs.is_empty() {
             return Err(NegotiationError::NoCommonCodec);
         }
@@ -212,25 +233,29 @@ impl OfferAnswer {
         let suites = if srtp == Srtp::Never { &[][..] } else { &policy.srtp_suites[..] };
         let maker = self.keys.as_mut();
         let keys = maker.map(|maker| suites.iter().filter_map(|&suite| maker.key(suite)).collect::<Vec<_>>());
-        let event = policy.telephone_event.then_some(self.event_payload_type);
+        // RFC 4733 2.1: events for the clock of each codec, for the answer may be any.
+        let mut events: Vec<(u8, u32)> = Vec::new();
+        let clocks = codecs.iter().flat_map(|(_, codec)| event_clocks(*codec));
+        for clock in clocks.filter(|_| policy.telephone_event) {
+            if !events.iter().any(|(_, known)| *known == clock) {
+                events.push((self.payload_type(Dynamic::Events(clock)), clock));
+            }
+        }
         // RFC 8643 4: where plain RTP will do, the keys stand in a line of RTP/AVP. A session that is
         // RTP/SAVP stays so.
         let savp = srtp == Srtp::Required || self.last.as_ref().is_some_and(|last| last.savp);
         let keys = (1..).zip(keys.unwrap_or_default()).collect();
-        let offer = Local { address: local, codecs, event, direction, mux: false, savp, keys };
-        let mid = self.lines.get(self.audio_index).and_then(MediaLine::mid);
-        let audio = audio_line(&offer, usable_packet_time(policy.packet_time_ms), mid);
+        let offer = Local { address: local, codecs, events, direction, mux: false, savp, keys };
         if self.lines.is_empty() {
-            self.lines = vec![MediaLine::of(&audio)];
+            self.lines = vec![MediaLine::audio(&offer)];
             self.audio_index = 0;
         }
-        let medias = (0..self.lines.len())
-            .map(|n| if n == self.audio_index { audio.clone() } else { self.lines[n].refused() })
-            .collect();
+        let medias =
+            media_lines(&self.lines, self.audio_index, &offer, usable_packet_time(policy.packet_time_ms));
         self.agreed_body = self.sent_body.clone();
-        let body = self.send(local, vec![Time::new(0, 0)], medias)?;
+        let body = self.send(local, &[[0, 0]], &medias);
         self.last = Some(offer.clone());
-        self.open = Open::Local(offer);
+        self.open = Open::Local(Box::new(offer));
         Ok(body)
     }
 
@@ -245,7 +270,7 @@ impl OfferAnswer {
         let (Some(last), Some(body)) = (last, &self.sent_body) else {
             return Err(NegotiationError::WrongState);
         };
-        self.open = Open::Local(last.clone());
+        self.open = Open::Local(Box::new(last.clone()));
         self.agreed_body = self.sent_body.clone();
         Ok(body.clone())
     }
@@ -261,22 +286,24 @@ impl OfferAnswer {
         policy: &MediaPolicy,
     ) -> Result<Negotiated, NegotiationError> {
         let offer = match (&self.open, &self.last) {
-            (Open::Local(offer), _) => offer.clone(),
+            (Open::Local(offer), _) => (**offer).clone(),
             (Open::Nothing, Some(offer)) if self.offered => offer.clone(),
             _ => return Err(NegotiationError::WrongState),
         };
-        let description = Description::parse(body, policy.tolerant)?;
-        if description.session.medias.len() < self.lines.len() {
+        let text = Text::of(body)?;
+        let description = Description::parse(&text, policy.tolerant)?;
+        if description.medias.len() < self.lines.len() {
             return Err(NegotiationError::MediaLines);
         }
-        let audio = Audio::of_answer(&description.session, self.audio_index, policy, &offer)?;
+        let audio = Audio::of_answer(&description, self.audio_index, policy, &offer)?;
         let codecs: Vec<Codec> = offer.codecs.iter().map(|(_, codec)| *codec).collect();
         let (send, codec) = audio.first_codec(&codecs).ok_or(NegotiationError::NoCommonCodec)?;
         let number =
             |wanted: Codec| offer.codecs.iter().find(|(_, c)| *c == wanted).map(|(number, _)| *number);
         let receive = number(codec).ok_or(NegotiationError::NoCommonCodec)?;
         // RFC 3264 6.1: of what is in the answer, anything may come.
-        let others = codecs.iter().filter(|&&other| other != codec && audio.first_codec(&[other]).is_some());
+        let beside = |other: &&Codec| **other != codec && other.clock_rate() == codec.clock_rate();
+        let others = codecs.iter().filter(beside).filter(|other| audio.first_codec(&[**other]).is_some());
         let also_receives = others.filter_map(|&other| Some((number(other)?, other))).collect();
         check_family(offer.address, audio.rtp)?;
         let security = match &audio.crypto {
@@ -291,10 +318,9 @@ impl OfferAnswer {
             send_payload_type: send,
             receive_payload_type: receive,
             also_receives,
-            telephone_event: offer.event.zip(audio.telephone_event()).map(|(ours, theirs)| TelephoneEvent {
-                send_payload_type: theirs,
-                receive_payload_type: ours,
-                clock_rate: codec.clock_rate(),
+            telephone_event: audio.telephone_event(codec).and_then(|(theirs, clock_rate)| {
+                let ours = offer.events_at(clock_rate)?;
+                Some(TelephoneEvent { send_payload_type: theirs, receive_payload_type: ours, clock_rate })
             }),
             packet_time_ms: usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms)),
             remote_rtp: audio.rtp,
@@ -331,25 +357,28 @@ impl OfferAnswer {
         if self.state() != State::Stable {
             return Err(NegotiationError::WrongState);
         }
-        let mut description = Description::parse(body, policy.tolerant)?;
-        let audio = Audio::of_offer(&description.session, policy, self.srtp(policy))?;
+        let text = Text::of(body)?;
+        let description = Description::parse(&text, policy.tolerant)?;
+        let audio = Audio::of_offer(&description, policy, self.srtp(policy))?;
         // RFC 3264 8: the same version is the same description. Not with every peer: one that moves
         // its media and forgets to count would go on unheard.
         let counted = self
             .remote
             .as_ref()
             .filter(|remote| remote.version.is_some() && remote.version == description.version);
-        let unchanged = counted
-            .is_some_and(|remote| remote.lines == description.session.medias.len() && remote.audio == audio);
+        let unchanged =
+            counted.is_some_and(|remote| remote.lines == description.medias.len() && remote.audio == audio);
+        let mut repairs = description.repairs;
         if counted.is_some() && !unchanged {
-            description.repairs.insert(Repair::SdpVersion);
+            repairs.insert(Repair::SdpVersion);
         }
-        let repairs = description.repairs;
         if audio.first_codec(&policy.codecs).is_none() {
             return Err(NegotiationError::NoCommonCodec);
         }
         let direction = audio.direction.reversed();
-        self.open = Open::Remote(Box::new(PendingOffer { description, audio }));
+        let lines = description.medias.iter().map(MediaLine::of).collect();
+        let Description { times, version, .. } = description;
+        self.open = Open::Remote(Box::new(PendingOffer { audio, lines, times, version, repairs }));
         Ok(RemoteOffer { unchanged, direction, repairs })
     }
 
@@ -366,19 +395,39 @@ impl OfferAnswer {
         policy: &MediaPolicy,
         direction: Direction,
     ) -> Result<Answer, NegotiationError> {
-        let Open::Remote(offer) = &self.open else { return Err(NegotiationError::WrongState) };
-        let offer = offer.clone();
-        let audio = offer.audio;
+        match std::mem::replace(&mut self.open, Open::Nothing) {
+            Open::Remote(offer) => {
+                let answer = self.answer(&offer, local, policy, direction);
+                if answer.is_err() {
+                    self.open = Open::Remote(offer);
+                }
+                answer
+            }
+            other => {
+                self.open = other;
+                Err(NegotiationError::WrongState)
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        offer: &PendingOffer,
+        local: SocketAddr,
+        policy: &MediaPolicy,
+        direction: Direction,
+    ) -> Result<Answer, NegotiationError> {
+        let audio = &offer.audio;
         let (number, codec) = audio.first_codec(&policy.codecs).ok_or(NegotiationError::NoCommonCodec)?;
         check_family(local, audio.rtp)?;
-        let event = audio.telephone_event().filter(|_| policy.telephone_event);
+        let event = audio.telephone_event(codec).filter(|_| policy.telephone_event);
         let direction = direction.restricted_to(audio.direction.reversed());
         let packet_time_ms = usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms));
         let key = audio.crypto.as_ref().map(|theirs| self.key_against(theirs)).transpose()?;
         let answer = Local {
             address: local,
             codecs: vec![(number, codec)],
-            event,
+            events: event.into_iter().collect(),
             direction,
             // RFC 8035: in an answer only where the offer had it.
             mux: audio.mux,
@@ -386,26 +435,20 @@ impl OfferAnswer {
             // RFC 4568 5.1.2: one line, with the tag of the line that was chosen.
             keys: audio.crypto.iter().map(|theirs| theirs.tag).zip(key.clone()).collect(),
         };
-        let session = &offer.description.session;
-        let lines: Vec<MediaLine> = session.medias.iter().map(MediaLine::of).collect();
-        let line = audio_line(&answer, packet_time_ms, lines.get(audio.index).and_then(MediaLine::mid));
-        let medias = lines
-            .iter()
-            .enumerate()
-            .map(|(n, other)| if n == audio.index { line.clone() } else { other.refused() })
-            .collect();
+        let lines = offer.lines.clone();
+        let medias = media_lines(&lines, audio.index, &answer, packet_time_ms);
         // RFC 3264 6: `t=` of the answer equals that of the offer.
-        let times = if session.times.is_empty() { vec![Time::new(0, 0)] } else { session.times.clone() };
-        let body = self.send(local, times, medias)?;
+        let times = if offer.times.is_empty() { &[[0, 0]][..] } else { &offer.times };
+        let body = self.send(local, times, &medias);
         let media = LegMedia {
             codec,
             send_payload_type: number,
             receive_payload_type: number,
             also_receives: Vec::new(),
-            telephone_event: event.map(|number| TelephoneEvent {
+            telephone_event: event.map(|(number, clock_rate)| TelephoneEvent {
                 send_payload_type: number,
                 receive_payload_type: number,
-                clock_rate: codec.clock_rate(),
+                clock_rate,
             }),
             packet_time_ms,
             remote_rtp: audio.rtp,
@@ -414,15 +457,49 @@ impl OfferAnswer {
             security: key.zip(audio.crypto.as_ref()).map_or(MediaSecurity::None, |(k, c)| sdes(k, c)),
         };
         // RFC 3264 8.3.2: a payload type keeps its meaning for the life of the session.
-        self.event_payload_type = event.unwrap_or(self.event_payload_type);
+        self.keep_payload_types(audio);
         self.audio_index = audio.index;
-        self.remote = Some(Remote { version: offer.description.version, audio, lines: lines.len() });
+        let version = offer.version.clone();
+        self.remote = Some(Remote { version, audio: audio.clone(), lines: lines.len() });
         self.lines = lines;
         self.last = Some(answer);
         self.offered = false;
-        self.open = Open::Nothing;
         let changed = self.settle(&media);
-        Ok(Answer { body, media, changed, repairs: offer.description.repairs })
+        Ok(Answer { body, media, changed, repairs: offer.repairs })
+    }
+
+    /// Returns the number of something in our descriptions.
+    fn payload_type(&self, what: Dynamic) -> u8 {
+        let known = self.payload_types.iter().find(|(known, _)| *known == what);
+        known.map_or(*DYNAMIC.start(), |(_, number)| *number)
+    }
+
+    /// Gives what the peer has offered the numbers that it has there, and what it has not other ones.
+    fn keep_payload_types(&mut self, audio: &Audio) {
+        let theirs = |what: Dynamic| {
+            audio.formats.iter().find(|(_, format)| match (what, format) {
+                (Dynamic::Opus, Format::Codec(codec)) => *codec == Codec::Opus,
+                (Dynamic::Events(clock), Format::TelephoneEvent(known)) => clock == *known,
+                _ => false,
+            })
+        };
+        for (what, number) in &mut self.payload_types {
+            if let Some((known, _)) = theirs(*what) {
+                *number = *known;
+            }
+        }
+        for index in 0..self.payload_types.len() {
+            let (what, number) = self.payload_types[index];
+            let taken = |wanted: u8| {
+                let ours = self.payload_types.iter().any(|(other, known)| *other != what && *known == wanted);
+                ours || audio.formats.iter().any(|(known, _)| *known == wanted)
+            };
+            if theirs(what).is_none() && taken(number) {
+                // Three numbers and those of an m-line leave some of 32 free, or one more meaning is lost.
+                let free = DYNAMIC.rev().find(|&free| !taken(free));
+                self.payload_types[index].1 = free.unwrap_or(number);
+            }
+        }
     }
 
     /// Returns our key for an answer. A peer with a new key of its own may be another one, which knows
@@ -452,38 +529,54 @@ impl OfferAnswer {
 
     /// Prints a description. The version grows by one where anything differs from the last one
     /// sent, and only then (RFC 3264 8).
-    fn send(
-        &mut self,
-        local: SocketAddr,
-        times: Vec<Time>,
-        medias: Vec<Media>,
-    ) -> Result<Vec<u8>, NegotiationError> {
+    fn send(&mut self, local: SocketAddr, times: &[[u64; 2]], medias: &str) -> Vec<u8> {
         let origin = *self.origin.get_or_insert(local.ip());
-        let mut session = Session {
-            origin: Origin::with_ip_addr(self.session_id, self.version, origin),
-            session_name: "-".to_owned(),
-            session_description: None,
-            uri: None,
-            emails: Vec::new(),
-            phones: Vec::new(),
-            connection: Some(Connection::from_ip_addr(local.ip())),
-            bandwidths: Vec::new(),
-            times,
-            time_zones: Vec::new(),
-            key: None,
-            attributes: Vec::new(),
-            medias,
-        };
-        if self.sent.as_ref() != Some(&session) {
+        let mut body = session_lines(self.session_id, self.version, (origin, local.ip()), times);
+        let repeats = self.sent_body.as_ref().and_then(|last| last.strip_prefix(body.as_bytes()));
+        if repeats != Some(medias.as_bytes()) {
             self.version += 1;
-            session.origin.sess_version = self.version;
+            body = session_lines(self.session_id, self.version, (origin, local.ip()), times);
         }
-        let mut body = Vec::with_capacity(256);
-        session.write(&mut body).map_err(|_| NegotiationError::Sdp(SdpError::Syntax))?;
-        self.sent = Some(session);
+        body.push_str(medias);
+        let body = body.into_bytes();
         self.sent_body = Some(body.clone());
-        Ok(body)
+        body
     }
+}
+
+/// Writes what stands before the m-lines (RFC 8866 5).
+fn session_lines(
+    session: u64,
+    version: u64,
+    (origin, connection): (IpAddr, IpAddr),
+    times: &[[u64; 2]],
+) -> String {
+    let mut out = String::with_capacity(384);
+    let kind = |address: IpAddr| if address.is_ipv4() { "IP4" } else { "IP6" };
+    // Writing to a string does not fail.
+    let _ = write!(
+        out,
+        "v=0\r\no=- {session} {version} IN {} {origin}\r\ns=-\r\nc=IN {} {connection}\r\n",
+        kind(origin),
+        kind(connection)
+    );
+    for [start, end] in times {
+        let _ = write!(out, "t={start} {end}\r\n");
+    }
+    out
+}
+
+/// Writes the m-lines: the one for audio, and the others refused in their places (RFC 3264 6).
+fn media_lines(lines: &[MediaLine], audio: usize, local: &Local, packet_time_ms: u16) -> String {
+    let mut out = String::with_capacity(256);
+    for (index, line) in lines.iter().enumerate() {
+        if index == audio {
+            write_audio(&mut out, local, packet_time_ms, line.mid());
+        } else {
+            line.write_refused(&mut out);
+        }
+    }
+    out
 }
 
 impl fmt::Debug for OfferAnswer {
@@ -498,7 +591,7 @@ impl fmt::Debug for OfferAnswer {
 }
 
 fn sdes(send: SrtpKey, theirs: &Crypto) -> MediaSecurity {
-    MediaSecurity::Sdes(SrtpKeys { suite: theirs.suite, send, receive: theirs.keys.clone() })
+    MediaSecurity::Sdes(Box::new(SrtpKeys { suite: theirs.suite, send, receive: theirs.keys.clone() }))
 }
 
 /// Rounds down to whole frames of 10 ms within what is sent.

@@ -34,7 +34,7 @@ impl Srtp {
 /// What a trunk wants of media.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaPolicy {
-    /// Codecs in order of preference. Those without a static payload type are not used on trunks.
+    /// Codecs in order of preference.
     pub codecs: Vec<Codec>,
     /// Milliseconds of audio in a packet, where the peer does not ask for something else.
     pub packet_time_ms: u16,

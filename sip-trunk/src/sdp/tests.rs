@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::tolerance::Repair;
 
+mod opus;
+
 fn local() -> SocketAddr {
     "198.51.100.1:40000".parse().unwrap()
 }
@@ -485,7 +487,7 @@ fn offers_do_not_overlap() {
     session.receive_offer(plain(2).as_bytes(), &policy()).unwrap();
     assert_eq!(session.make_offer(local(), &policy(), Direction::SendRecv), Err(wrong));
     assert_eq!(session.accept_answer(plain(2).as_bytes(), &policy()), Err(wrong));
-    let empty = MediaPolicy::new(vec![Codec::Opus], 20);
+    let empty = MediaPolicy::new(Vec::new(), 20);
     assert_eq!(
         OfferAnswer::new(1).make_offer(local(), &empty, Direction::SendRecv),
         Err(NegotiationError::NoCommonCodec)
@@ -499,7 +501,7 @@ fn faults_that_cost_nothing_are_mended_and_counted() {
         (good.replace("\r\n", "\n"), vec![Repair::SdpBareLf]),
         (good.replace("s=-\r\n", "").replace("t=0 0\r\n", ""), vec![Repair::SdpMissingLine]),
         (good.replace("o=- 7 1 IN IP4 192.0.2.1\r\n", ""), vec![Repair::SdpMissingLine]),
-        (good.replace("v=0\r\n", ""), vec![Repair::SdpMissingLine]),
+        (format!("\u{feff}{good}"), vec![Repair::SdpIgnoredLine]),
         (good.replace("o=- 7 1", "o=Cisco CCM SIP 7 1"), vec![Repair::SdpOriginFields]),
         (good.replace("o=- 7 1", "o=7 1"), vec![Repair::SdpOriginFields]),
         (good.replace("o=- 7 1", "o=- 123456789012345678901 1"), vec![Repair::SdpOriginNumber]),
@@ -520,6 +522,10 @@ fn faults_that_cost_nothing_are_mended_and_counted() {
         let strict = MediaPolicy { tolerant: false, ..policy() };
         let strictly = OfferAnswer::new(1).receive_offer(body.as_bytes(), &strict);
         assert_eq!(strictly.is_ok(), expected.is_empty(), "{body}");
+    }
+    for other in [good.replace("v=0\r\n", ""), good.replace("v=0", "w=0"), good.replace("v=0", "v=1")] {
+        let refused = session().receive_offer(other.as_bytes(), &policy());
+        assert_eq!(refused.unwrap_err(), NegotiationError::Sdp(SdpError::Version), "{other}");
     }
     let latin = [good.as_bytes(), b"a=tool:J\xf6rg\r\n"].concat();
     let summary = session().receive_offer(&latin, &policy()).unwrap();

@@ -11,7 +11,8 @@ use crate::endpoint::ConnectionId;
 use crate::endpoint::api::Transmit;
 use crate::endpoint::config::{Limits, Timers};
 use crate::endpoint::io::{Io, Path};
-use crate::wire::message::{Method, Response, ack_of, cancel_of, credentials_of, own_branch};
+use crate::wire::message::{Method, Response, own_branch};
+use crate::wire::write::{ack_of, cancel_of, credentials_of};
 
 /// Names a client transaction: the number in its branch, and whether it is the CANCEL that shares
 /// the branch of its INVITE.
@@ -285,6 +286,10 @@ impl Clients {
         }
         let reliable = client.path.reliable();
         let first = matches!(client.state, State::Calling | State::Proceeding);
+        // RFC 3261 8.2.6.2: a response has the Call-ID and CSeq of its request, or it is of another.
+        if response.head.cseq != client.cseq || (first && !client.has_call_id(&response.head.call_id)) {
+            return false;
+        }
         match (response.status, client.method == Method::Invite) {
             (..200, _) if !first => return true,
             (..200, true) => {
@@ -451,6 +456,16 @@ impl Clients {
 }
 
 impl Client {
+    /// Says whether the request, as long as it is kept, has this Call-ID. We write one, by its long name.
+    fn has_call_id(&self, call_id: &str) -> bool {
+        const NAME: &[u8] = b"\r\nCall-ID: ";
+        let at = self.bytes.windows(NAME.len()).position(|window| window == NAME);
+        let value = at.and_then(|at| self.bytes.get(at + NAME.len()..));
+        value.is_none_or(|value| {
+            value.strip_prefix(call_id.as_bytes()).is_some_and(|rest| rest.starts_with(b"\r\n"))
+        })
+    }
+
     fn upcall(&self, key: ClientKey, outcome: Outcome) -> Upcall {
         let &Self { owner, method, path, trunk, in_dialog, .. } = self;
         Upcall { owner, key, method, path, trunk, in_dialog, outcome }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::timer::{Alarm, Due};
 use crate::endpoint::config::{Limits, Timers};
 use crate::endpoint::io::{Io, Path};
-use crate::wire::message::{Method, ReplyHead, Request};
+use crate::wire::message::{Method, Request};
+use crate::wire::write::ReplyHead;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

@@ -5,6 +5,7 @@ use call_model::{Codec, SrtpSuite, TrunkName};
 
 use super::details::Interconnect;
 use super::diversion::DiversionHeader;
+use super::emergency::EmergencyForm;
 use super::identity::{CliSource, IdentityHeader, PrivacyForm};
 use super::numbers::NumberRules;
 use super::parameters::TrunkGroup;
@@ -41,6 +42,9 @@ pub struct TrunkConfig {
     pub host: String,
     /// The listener requests leave by, with the address it advertises; `None`: the first that fits.
     pub local: Option<SocketAddr>,
+    /// The host of our Contact, instead of our address: a name that leads to us, for peers that know us
+    /// by no other. A trunk that registers, or is registered, has a Contact of its own.
+    pub contact_host: Option<String>,
     /// The transport towards the target.
     pub transport: Transport,
     /// Requests from these addresses belong to this trunk, and so do those from the target's.
@@ -108,6 +112,8 @@ pub struct TrunkConfig {
     pub interconnect: Option<Interconnect>,
     /// What a 2xx means whose description differs from that of the 18x before.
     pub answer_change: AnswerChange,
+    /// What emergency calls on it are written for.
+    pub emergency: EmergencyForm,
     /// How a call is held.
     pub hold: HoldForm,
     /// The method that changes a session.
@@ -152,6 +158,7 @@ impl TrunkConfig {
             failover_limit: Duration::from_secs(40),
             host: target.ip().to_canonical().to_string(),
             local: None,
+            contact_host: None,
             transport: Transport::Udp,
             sources: Vec::new(),
             certificate_names: Vec::new(),
@@ -184,6 +191,7 @@ impl TrunkConfig {
             trunk_group: None,
             interconnect: None,
             answer_change: AnswerChange::default(),
+            emergency: EmergencyForm::default(),
             hold: HoldForm::default(),
             modify: Modify::default(),
             session_expires: None,

@@ -5,6 +5,7 @@ use call_model::Caller;
 
 use super::config::TrunkConfig;
 use super::diversion::{Diversion, read_diversions, write_diversions};
+use super::emergency::EmergencyCall;
 use super::identity::{CallerHeaders, PrivacyWish, hides_history, read_caller};
 use super::parameters::{NumberParameters, TrunkGroup, originating_group};
 use crate::referral::Referral;
@@ -34,15 +35,14 @@ pub struct CallDetails {
     /// Values of Resource-Priority (RFC 4412), such as `ets.0`. Between trusted trunks only.
     pub priorities: Vec<String>,
     /// The charging vector (RFC 7315 4.6). Between networks only.
-    pub charging: Option<ChargingVector>,
+    pub charging: Option<Box<ChargingVector>>,
     /// The transfer that brought the call about.
-    pub referral: Option<Referral>,
+    pub referral: Option<Box<Referral>>,
     /// How many hops the call may still go (RFC 3261 8.1.1.6). One that came over a trunk leaves by
     /// another with one less, so that a loop through several networks ends (RFC 7332 4).
     pub max_forwards: Option<u8>,
-    /// The emergency number that was dialled. It is written as it was dialled, for it has no global
-    /// form, and neither limits of the trunk nor draining stop the call.
-    pub emergency: Option<String>,
+    /// A call for help. Neither limits of the trunk nor draining stop it.
+    pub emergency: Option<Box<EmergencyCall>>,
     /// Who is connected, where the far side said so since (RFC 4916, RFC 5876). From trusted
     /// trunks only.
     pub connected: Option<Caller>,
@@ -120,7 +120,7 @@ impl CallDetails {
             parameters: NumberParameters::of_uri(called),
             originating_group: originating,
             privacy: PrivacyWish::read(&head.texts(&Name::Privacy)),
-            referral: Referral::of_invite(head),
+            referral: Referral::of_invite(head).map(Box::new),
             max_forwards: Some(u8::try_from(head.max_forwards()).unwrap_or(u8::MAX)),
             ..Self::default()
         };
@@ -139,7 +139,7 @@ impl CallDetails {
             let sent = head.texts_named("P-Charging-Vector");
             let sent = sent.first().filter(|_| config.trusted).and_then(|v| ChargingVector::parse(v));
             details.charging =
-                Some(sent.unwrap_or_else(|| ChargingVector { icid: icid(), ..Default::default() }));
+                Some(Box::new(sent.unwrap_or_else(|| ChargingVector { icid: icid(), ..Default::default() })));
         }
         details
     }
@@ -161,7 +161,7 @@ impl CallDetails {
             host,
             config.trusted,
         ));
-        lines.extend(self.referral.as_ref().map(Referral::lines).unwrap_or_default());
+        lines.extend(self.referral.as_deref().map(Referral::lines).unwrap_or_default());
         // RFC 3261 20.26.
         if self.emergency.is_some() {
             lines.push(("Priority", "emergency".to_owned()));
@@ -175,7 +175,7 @@ impl CallDetails {
         }
         // RFC 7315 4.6: between networks, and nowhere else.
         if let Some(interconnect) = &config.interconnect {
-            let mut vector = self.charging.clone().unwrap_or_else(|| ChargingVector {
+            let mut vector = self.charging.as_deref().cloned().unwrap_or_else(|| ChargingVector {
                 icid: icid(),
                 generated_at: Some(host.to_owned()),
                 ..Default::default()

@@ -4,8 +4,10 @@ pub mod certificate;
 mod config;
 pub mod details;
 pub mod diversion;
+pub mod emergency;
 pub(crate) mod health;
 pub mod identity;
+pub mod location;
 pub mod numbers;
 pub(crate) mod overload;
 pub mod parameters;
@@ -31,7 +33,7 @@ pub use targets::{TargetState, TargetStatus};
 use crate::auth::ClientAuth;
 use crate::dialog::{host_of, without_port};
 use crate::endpoint::ConnectionId;
-use crate::endpoint::io::{Path, contact};
+use crate::endpoint::io::{Path, contact, contact_at};
 use crate::registrar::{Account, AccountConfig};
 use crate::sdp::MediaPolicy;
 
@@ -162,7 +164,15 @@ impl Trunk {
 
     /// Writes the Contact of a request that goes by `path`.
     pub(crate) fn contact(&self, path: &Path) -> String {
-        self.registrar.as_ref().map_or_else(|| contact(path), |r| r.dialog_contact(path))
+        self.registrar.as_ref().map_or_else(|| self.plain_contact(path), |r| r.dialog_contact(path))
+    }
+
+    /// Writes the Contact of a response that goes by `path`.
+    pub(crate) fn plain_contact(&self, path: &Path) -> String {
+        match &self.config.contact_host {
+            Some(host) => contact_at(host, path),
+            None => contact(path),
+        }
     }
 }
 

@@ -2,19 +2,19 @@
 //! read once, and a writer for what is sent. No other module but the transaction layer may name the
 //! message crate beneath.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use sipx_sip::headers::Address as NameAddr;
 use sipx_sip::{CSeq, Finding, Headers, Host, Limits, Uri as ParsedUri, Via as ParsedVia, validate};
 
+use super::fields::Fields;
 use super::limits::MessageLimits;
-use super::tolerance::stamp_via;
+use super::plain::uri_parts;
 use crate::Transport;
 use crate::text;
-use crate::trunk::overload;
 
-pub(crate) use sipx_sip::HeaderName as Name;
+pub(crate) use super::fields::Name;
 
 /// The cookie that begins every branch of RFC 3261 8.1.1.7.
 pub(crate) const COOKIE: &str = "z9hG4bK";
@@ -61,25 +61,29 @@ impl Method {
         }
     }
 
+    /// Reads a method that has a name here.
+    pub(super) fn known(token: &[u8]) -> Option<Self> {
+        Some(match token {
+            b"INVITE" => Method::Invite,
+            b"ACK" => Method::Ack,
+            b"BYE" => Method::Bye,
+            b"CANCEL" => Method::Cancel,
+            b"REGISTER" => Method::Register,
+            b"OPTIONS" => Method::Options,
+            b"INFO" => Method::Info,
+            b"PRACK" => Method::Prack,
+            b"UPDATE" => Method::Update,
+            b"SUBSCRIBE" => Method::Subscribe,
+            b"NOTIFY" => Method::Notify,
+            b"REFER" => Method::Refer,
+            b"MESSAGE" => Method::Message,
+            b"PUBLISH" => Method::Publish,
+            _ => return None,
+        })
+    }
+
     fn of(method: &sipx_sip::Method) -> Self {
-        use sipx_sip::Method as M;
-        match method {
-            M::Invite => Method::Invite,
-            M::Ack => Method::Ack,
-            M::Bye => Method::Bye,
-            M::Cancel => Method::Cancel,
-            M::Register => Method::Register,
-            M::Options => Method::Options,
-            M::Info => Method::Info,
-            M::Prack => Method::Prack,
-            M::Update => Method::Update,
-            M::Subscribe => Method::Subscribe,
-            M::Notify => Method::Notify,
-            M::Refer => Method::Refer,
-            M::Message => Method::Message,
-            M::Publish => Method::Publish,
-            _ => Method::Other,
-        }
+        Self::known(method.as_bytes()).unwrap_or(Method::Other)
     }
 }
 
@@ -121,7 +125,7 @@ pub(crate) enum Scheme {
 /// The headers every message has, read once, and access to the others.
 #[derive(Debug)]
 pub(crate) struct Head {
-    headers: Headers,
+    fields: Fields,
     pub(crate) via: Via,
     pub(crate) from: Party,
     pub(crate) to: Party,
@@ -193,7 +197,7 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
                 uri: String::from_utf8_lossy(&request.uri.to_bytes()).into_owned(),
                 scheme,
                 body: request.body().clone(),
-                head: Head::of(request.headers)?,
+                head: Head::of(&request.headers)?,
             }))
         }
         // RFC 3261 7.2: the first digit is 1 to 6. What says another ends no call.
@@ -203,16 +207,31 @@ pub(crate) fn parse(bytes: Bytes, limits: &MessageLimits) -> Result<Message, Fau
             // It ends up in events and records, where a control character has no business.
             reason: text::printable(&String::from_utf8_lossy(&response.reason)),
             body: response.body().clone(),
-            head: Head::of(response.headers)?,
+            head: Head::of(&response.headers)?,
         })),
     }
 }
 
 impl Head {
-    fn of(headers: Headers) -> Result<Self, Fault> {
+    /// Puts together what was read of a header: the top Via, From and To, Call-ID, CSeq.
+    pub(super) fn new(
+        fields: Fields,
+        via: Via,
+        (from, to): (Party, Party),
+        call_id: String,
+        (cseq, cseq_method): (u32, Method),
+    ) -> Self {
+        Self { fields, via, from, to, call_id, cseq, cseq_method }
+    }
+
+    fn of(headers: &Headers) -> Result<Self, Fault> {
         let via = headers.typed::<ParsedVia>().and_then(Result::ok).ok_or(SYNTAX)?;
         let cseq = headers.typed::<CSeq>().and_then(Result::ok).ok_or(SYNTAX)?;
-        let party = |name: &Name| {
+        let mut fields = Fields::default();
+        for header in headers.iter() {
+            fields.push(header.name().canonical(), &header.value());
+        }
+        let party = |name: &sipx_sip::HeaderName| {
             let value = headers.value(name).ok_or(SYNTAX)?;
             let parsed = NameAddr::parse(&value, "From").map_err(|_| SYNTAX)?;
             let tag = parsed.tag().map(|t| String::from_utf8_lossy(t).into_owned());
@@ -223,68 +242,66 @@ impl Head {
         if via.port == Some(0) {
             return Err(SYNTAX);
         }
-        Ok(Self {
-            via: Via {
-                host: via.host.to_bytes(),
-                port: via.port,
-                branch: Bytes::copy_from_slice(branch),
-                // RFC 4475 3.2.1: the cookie alone names nothing.
-                cookie: via.has_rfc3261_branch() && branch.len() > COOKIE.len(),
-                rport: via.rport().is_some(),
-                alias: via.params.iter().any(|p| p.name.eq_ignore_ascii_case(b"alias")),
-            },
-            from: party(&Name::From)?,
-            to: party(&Name::To)?,
-            call_id: String::from_utf8_lossy(&headers.value(&Name::CallId).ok_or(SYNTAX)?).into_owned(),
-            cseq: cseq.sequence,
-            cseq_method: Method::of(&cseq.method),
-            headers,
-        })
+        let (from, to) = (party(&sipx_sip::HeaderName::From)?, party(&sipx_sip::HeaderName::To)?);
+        let call_id = fields.first(Name::CallId).ok_or(SYNTAX)?.to_owned();
+        let via = Via {
+            host: via.host.to_bytes(),
+            port: via.port,
+            branch: Bytes::copy_from_slice(branch),
+            // RFC 4475 3.2.1: the cookie alone names nothing.
+            cookie: via.has_rfc3261_branch() && branch.len() > COOKIE.len(),
+            rport: via.rport().is_some(),
+            alias: via.params.iter().any(|p| p.name.eq_ignore_ascii_case(b"alias")),
+        };
+        Ok(Self::new(fields, via, (from, to), call_id, (cseq.sequence, Method::of(&cseq.method))))
+    }
+
+    /// Returns the header fields.
+    pub(super) fn fields(&self) -> &Fields {
+        &self.fields
     }
 
     /// Returns the first value of a header.
+    pub(crate) fn value(&self, name: Name) -> Option<&str> {
+        self.fields.first(name)
+    }
+
+    /// Returns the first value of a header, to be kept.
     pub(crate) fn text(&self, name: &Name) -> Option<String> {
-        self.headers.value(name).map(|v| String::from_utf8_lossy(&v).into_owned())
+        self.fields.first(*name).map(str::to_owned)
     }
 
     /// Returns every line of a header.
     pub(crate) fn texts(&self, name: &Name) -> Vec<String> {
-        self.headers.get_all(name).map(|h| String::from_utf8_lossy(&h.value()).into_owned()).collect()
+        self.fields.all(*name).map(str::to_owned).collect()
     }
 
-    /// Returns every line of a header, whether the message library has a name for it or not.
+    /// Returns every line of a header, whether there is a [`Name`] for it or not.
     pub(crate) fn texts_named(&self, name: &'static str) -> Vec<String> {
-        self.texts(&Name::parse(&Bytes::from_static(name.as_bytes())))
+        self.fields.all_named(name).map(str::to_owned).collect()
     }
 
     /// Returns the comma-separated values of a header, over all its lines.
     pub(crate) fn list(&self, name: &Name) -> Vec<String> {
-        let mut out = Vec::new();
-        for header in self.headers.get_all(name) {
-            let value = header.value();
-            let text = String::from_utf8_lossy(&value);
-            out.extend(text::split(&text, ',').filter(|part| !part.is_empty()).map(str::to_owned));
-        }
-        out
+        let values = self.fields.all(*name).flat_map(|value| text::split(value, ','));
+        values.filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     /// Says whether a header of tokens holds `token` (any case).
     pub(crate) fn has_token(&self, name: &Name, token: &str) -> bool {
-        self.headers.get_all(name).any(|h| {
-            String::from_utf8_lossy(&h.value()).split(',').any(|t| t.trim().eq_ignore_ascii_case(token))
-        })
+        self.fields.all(*name).any(|value| value.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
     }
 
     /// Says whether the topmost Via is the only one.
     pub(crate) fn has_one_via(&self) -> bool {
-        let values = |value: &[u8]| text::split(&String::from_utf8_lossy(value), ',').count();
-        let mut lines = self.headers.get_all(&Name::Via);
-        lines.next().is_some_and(|line| values(&line.value()) == 1) && lines.next().is_none()
+        let mut lines = self.fields.all(Name::Via);
+        let alone = |line: &str| !line.contains(',') || text::split(line, ',').count() == 1;
+        lines.next().is_some_and(alone) && lines.next().is_none()
     }
 
     /// Returns Max-Forwards; 70 where the sender left it out.
     pub(crate) fn max_forwards(&self) -> u32 {
-        self.text(&Name::MaxForwards).and_then(|v| v.trim().parse().ok()).unwrap_or(70)
+        self.value(Name::MaxForwards).and_then(|v| v.trim().parse().ok()).unwrap_or(70)
     }
 
     /// Returns the URI of the first Contact, if it is one that requests of a dialog can be sent to:
@@ -313,7 +330,7 @@ impl Head {
             let range = range.split(';').next().unwrap_or_default().trim();
             RANGES.iter().any(|known| range.eq_ignore_ascii_case(known))
         };
-        self.text(&Name::Accept).is_none() || self.list(&Name::Accept).iter().any(takes)
+        self.value(Name::Accept).is_none() || self.list(&Name::Accept).iter().any(takes)
     }
 
     /// Returns the Reason values (RFC 3326), unsplit.
@@ -387,7 +404,7 @@ fn multipart_sdp(kind: &str, body: &Bytes) -> Option<Bytes> {
     None
 }
 
-fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+pub(super) fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     haystack.get(from..)?.windows(needle.len()).position(|w| w == needle).map(|p| p + from)
 }
 
@@ -421,6 +438,15 @@ pub(crate) fn uri_host_name(uri: &str) -> Option<String> {
 
 /// Reads the target of a sip or sips URI.
 pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
+    if let Some(parts) = uri_parts(uri.as_bytes()).filter(|parts| parts.scheme != Scheme::Tel) {
+        let transport = parts.parameter(b"transport").map(<[u8]>::to_ascii_lowercase);
+        return Some(UriTarget {
+            address: std::str::from_utf8(parts.host).ok().and_then(|host| host.parse().ok()),
+            port: parts.port,
+            transport: transport_of(transport.as_deref(), parts.scheme == Scheme::Sips),
+            loose: parts.parameter(b"lr").is_some(),
+        });
+    }
     let parsed = ParsedUri::parse(Bytes::copy_from_slice(uri.as_bytes())).ok()?;
     let host = parsed.host()?;
     let address = match host {
@@ -432,7 +458,14 @@ pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
         }
     };
     let sips = uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"));
-    let transport = match parsed.transport().map(|t| t.to_ascii_lowercase()).as_deref() {
+    let transport = transport_of(parsed.transport().map(|t| t.to_ascii_lowercase()).as_deref(), sips);
+    let loose = parsed.params().is_some_and(|p| p.contains("lr"));
+    Some(UriTarget { address, port: parsed.port(), transport, loose })
+}
+
+/// Returns the transport that a `transport` parameter in lower case names.
+fn transport_of(parameter: Option<&[u8]>, sips: bool) -> Option<Transport> {
+    match parameter {
         Some(b"udp") if !sips => Some(Transport::Udp),
         Some(b"tcp") if !sips => Some(Transport::Tcp),
         Some(b"ws") if !sips => Some(Transport::Ws),
@@ -441,9 +474,7 @@ pub(crate) fn uri_target(uri: &str) -> Option<UriTarget> {
         // RFC 5630 3.1.4: `sips` is TLS, over TCP where nothing else is said.
         _ if sips => Some(Transport::Tls),
         _ => None,
-    };
-    let loose = parsed.params().is_some_and(|p| p.contains("lr"));
-    Some(UriTarget { address, port: parsed.port(), transport, loose })
+    }
 }
 
 /// Returns the host of a sip or sips URI, in lower case and without port.
@@ -451,225 +482,6 @@ pub(crate) fn uri_host(uri: &str) -> Option<String> {
     let parsed = ParsedUri::parse(Bytes::copy_from_slice(uri.as_bytes())).ok()?;
     let host = parsed.host()?.to_bytes();
     Some(String::from_utf8_lossy(&host).to_ascii_lowercase())
-}
-
-/// Writes one message. Control characters in values become spaces, so no value can start a line.
-pub(crate) struct Writer(Vec<u8>);
-
-impl Writer {
-    /// Begins a run of header lines for [`Self::lines`].
-    pub(crate) fn fragment() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Returns the lines written.
-    pub(crate) fn into_lines(self) -> Bytes {
-        Bytes::from(self.0)
-    }
-
-    /// Begins a request.
-    pub(crate) fn request(method: &str, uri: &str) -> Self {
-        let mut out = Self(Vec::with_capacity(1200));
-        out.clean(method.as_bytes());
-        out.0.push(b' ');
-        out.clean(uri.as_bytes());
-        out.0.extend_from_slice(b" SIP/2.0\r\n");
-        out
-    }
-
-    /// Begins a response.
-    pub(crate) fn response(status: u16, phrase: &str) -> Self {
-        let mut out = Self(Vec::with_capacity(1000));
-        out.0.extend_from_slice(b"SIP/2.0 ");
-        out.0.extend_from_slice(status.to_string().as_bytes());
-        out.0.push(b' ');
-        out.clean(phrase.as_bytes());
-        out.0.extend_from_slice(b"\r\n");
-        out
-    }
-
-    fn clean(&mut self, value: &[u8]) {
-        let from = self.0.len();
-        self.0.extend_from_slice(value);
-        for byte in self.0.iter_mut().skip(from) {
-            if (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f {
-                *byte = b' ';
-            }
-        }
-    }
-
-    /// Writes a header line.
-    pub(crate) fn line(&mut self, name: &str, value: &str) -> &mut Self {
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
-        self.clean(value.as_bytes());
-        self.0.extend_from_slice(b"\r\n");
-        self
-    }
-
-    /// Writes whole lines that were made by this writer or copied from a checked message.
-    pub(crate) fn lines(&mut self, lines: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(lines);
-        self
-    }
-
-    /// Ends the message with a session description, or without a body.
-    pub(crate) fn finish(self, sdp: Option<&[u8]>) -> Bytes {
-        match sdp {
-            Some(body) => self.finish_with("application/sdp", body),
-            None => self.end(&[]),
-        }
-    }
-
-    /// Ends the message with a body of a type.
-    pub(crate) fn finish_with(mut self, kind: &str, body: &[u8]) -> Bytes {
-        self.line("Content-Type", kind);
-        self.end(body)
-    }
-
-    fn end(mut self, body: &[u8]) -> Bytes {
-        self.0.extend_from_slice(b"Content-Length: ");
-        self.0.extend_from_slice(body.len().to_string().as_bytes());
-        self.0.extend_from_slice(b"\r\n\r\n");
-        self.0.extend_from_slice(body);
-        Bytes::from(self.0)
-    }
-}
-
-/// What every response to one request begins with (RFC 3261 8.2.6.2), kept instead of the request.
-#[derive(Clone, Debug)]
-pub(crate) struct ReplyHead {
-    lines: Bytes,
-    to: Bytes,
-    tagged: bool,
-    routes: Bytes,
-    sips: bool,
-    /// The top Via takes part in overload control (RFC 7339 5.1).
-    pub(crate) asks_for_overload: bool,
-}
-
-impl ReplyHead {
-    /// Copies what responses repeat. The top Via gets `received` and `rport` (RFC 3261 18.2.1,
-    /// RFC 3581 4).
-    pub(crate) fn of(request: &Request, source: SocketAddr) -> Self {
-        let head = &request.head;
-        let mut lines = Writer(Vec::with_capacity(512));
-        let (mut first, mut asks_for_overload) = (true, false);
-        for via in head.headers.get_all(&Name::Via) {
-            let value = via.value();
-            if first {
-                let stamped = stamp_via(&value, source);
-                let stamped = String::from_utf8_lossy(&stamped);
-                asks_for_overload = overload::is_asked(&stamped);
-                lines.line("Via", &stamped);
-                first = false;
-            } else {
-                lines.line("Via", &String::from_utf8_lossy(&value));
-            }
-        }
-        lines.line("From", &head.from.value);
-        lines.line("Call-ID", &head.call_id);
-        for cseq in head.headers.get_all(&Name::CSeq) {
-            lines.line("CSeq", &String::from_utf8_lossy(&cseq.value()));
-        }
-        let mut routes = Writer(Vec::new());
-        for route in head.headers.get_all(&Name::RecordRoute) {
-            routes.line("Record-Route", &String::from_utf8_lossy(&route.value()));
-        }
-        Self {
-            lines: Bytes::from(lines.0),
-            to: Bytes::copy_from_slice(head.to.value.as_bytes()),
-            tagged: head.to.tag.is_some(),
-            routes: Bytes::from(routes.0),
-            sips: request.scheme == Scheme::Sips,
-            asks_for_overload,
-        }
-    }
-
-    /// Says whether the request URI was a `sips` one.
-    pub(crate) fn sips(&self) -> bool {
-        self.sips
-    }
-
-    /// Begins a response; `tag` goes into To if the request had none there, and the parameters of
-    /// overload control into the top Via.
-    pub(crate) fn begin(
-        &self,
-        overload: Option<&str>,
-        status: u16,
-        phrase: &str,
-        tag: Option<&str>,
-    ) -> Writer {
-        let mut out = Writer::response(status, phrase);
-        let end = overload.and_then(|_| find(&self.lines, b"\r\n", 0));
-        match (overload, end.and_then(|end| self.lines.split_at_checked(end))) {
-            (Some(ours), Some((via, rest))) => {
-                let via = String::from_utf8_lossy(via);
-                let via = via.strip_prefix("Via: ").unwrap_or(&via);
-                out.line("Via", &overload::answer(via, ours));
-                out.lines(rest.get(2..).unwrap_or_default());
-            }
-            _ => {
-                out.lines(&self.lines);
-            }
-        }
-        out.0.extend_from_slice(b"To: ");
-        out.clean(&self.to);
-        if let (false, Some(tag)) = (self.tagged, tag) {
-            out.0.extend_from_slice(b";tag=");
-            out.clean(tag.as_bytes());
-        }
-        out.0.extend_from_slice(b"\r\n");
-        if (101..300).contains(&status) {
-            out.lines(&self.routes);
-        }
-        out
-    }
-}
-
-/// Returns the lines of one of our own requests whose name is in `names`, in order.
-fn own_lines<'a>(request: &'a [u8], names: &'a [&'a str]) -> impl Iterator<Item = &'a [u8]> {
-    let end = find(request, b"\r\n\r\n", 0).map_or(request.len(), |e| e + 2);
-    request.get(..end).unwrap_or_default().split_inclusive(|&b| b == b'\n').skip(1).filter(move |line| {
-        names.iter().any(|n| line.get(..n.len()) == Some(n.as_bytes()) && line.get(n.len()) == Some(&b':'))
-    })
-}
-
-fn own_uri(request: &[u8]) -> String {
-    let line = request.split(|&b| b == b'\r').next().unwrap_or_default();
-    let uri = line.split(|&b| b == b' ').nth(1).unwrap_or_default();
-    String::from_utf8_lossy(uri).into_owned()
-}
-
-/// Makes the ACK for a non-2xx final response to `invite` (RFC 3261 17.1.1.3); `to` is the
-/// response's To.
-pub(crate) fn ack_of(invite: &[u8], to: &str, cseq: u32) -> Bytes {
-    let mut out = Writer::request("ACK", &own_uri(invite));
-    let names = ["Via", "Max-Forwards", "Route", "From", "Call-ID", "Authorization", "Proxy-Authorization"];
-    own_lines(invite, &names).for_each(|l| {
-        out.lines(l);
-    });
-    out.line("To", to).line("CSeq", &format!("{cseq} ACK"));
-    out.finish(None)
-}
-
-/// Returns the header lines with credentials of one of our own requests.
-pub(crate) fn credentials_of(request: &[u8]) -> Bytes {
-    Bytes::from(own_lines(request, &["Authorization", "Proxy-Authorization"]).collect::<Vec<_>>().concat())
-}
-
-/// Makes the CANCEL of `invite` (RFC 3261 9.1).
-pub(crate) fn cancel_of(invite: &[u8], cseq: u32, reason: Option<&str>) -> Bytes {
-    let mut out = Writer::request("CANCEL", &own_uri(invite));
-    let names = ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID", "User-Agent"];
-    own_lines(invite, &names).for_each(|l| {
-        out.lines(l);
-    });
-    out.line("CSeq", &format!("{cseq} CANCEL"));
-    if let Some(reason) = reason {
-        out.line("Reason", reason);
-    }
-    out.finish(None)
 }
 
 /// Reads the number of one of our own branches.

@@ -1,4 +1,4 @@
-//! What the endpoint does for a gateway that puts two of its calls together: G8, D20, E17, E19, and
+//! What the endpoint does for a gateway that puts two of its calls together: G8, D20, E19, and
 //! another configuration while calls are live (G5).
 
 use std::time::Duration;
@@ -8,9 +8,9 @@ use sip_trunk::trunk::details::CallDetails;
 use sip_trunk::{Command, CommandError, EndedBy, Event, TrunkConfig};
 
 use crate::dialogs::{assert_clean, release};
-use crate::identity::{invite_with, lab};
+use crate::identity::invite_with;
 use crate::net::{A, A_RTP, B, call_id, caller, ended, media, number, trunk_name};
-use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, status};
+use crate::raw::{Ask, CONTACT, Lab, SDP, header, reply, status};
 
 // RFC 7332 4: what a call has left to go is one hop less on its way out; by default 70 (RFC 3261 8.1.1.6).
 #[test]
@@ -114,35 +114,6 @@ fn d20_only_an_answered_call_can_be_asked() {
     assert_eq!(lab.try_command(0, Command::Probe { call }), Err(CommandError::WrongState));
     let unknown = Command::Probe { call: call_id(99) };
     assert_eq!(lab.try_command(0, unknown), Err(CommandError::UnknownCall));
-}
-
-fn emergency(dialled: &str) -> CallDetails {
-    CallDetails { emergency: Some(dialled.to_owned()), ..CallDetails::default() }
-}
-
-// RFC 6881 ED-7, RFC 3261 20.26.
-#[test]
-fn e17_an_emergency_call_goes_out_as_dialled_whatever_the_trunk_may_carry() {
-    let mut lab = lab(|trunk| trunk.max_calls = 0);
-    lab.command(0, Command::Drain { on: true });
-    let invite = invite_with(&mut lab, caller("+12025550100"), emergency("112"));
-    assert!(invite.starts_with("INVITE sip:112@10.0.0.2"), "{invite}");
-    assert!(header(&invite, "To").starts_with("<sip:112@"));
-    assert_eq!(headers(&invite, "Priority"), ["emergency"]);
-    let command = |dialled: &str| Command::InviteWith {
-        call: call_id(78),
-        trunk: trunk_name("far"),
-        called: number("+112"),
-        caller: Caller::default(),
-        media: media(A_RTP),
-        details: Box::new(CallDetails { emergency: Some(dialled.to_owned()), ..CallDetails::default() }),
-    };
-    assert_eq!(lab.try_command(0, command("1>2")), Err(CommandError::Unusable));
-    let mut plain = command("");
-    if let Command::InviteWith { details, .. } = &mut plain {
-        details.emergency = None;
-    }
-    assert_eq!(lab.try_command(0, plain), Err(CommandError::Draining));
 }
 
 // RFC 4916 4.

@@ -331,6 +331,33 @@ fn f01_static_payload_types_are_taken_with_and_without_rtpmap() {
     assert_eq!(status(&lab.tell(&Ask::invite().body(&other).text())[0]), 488);
 }
 
+// RFC 3261 21.4.1, RFC 8866 5: a body that only calls itself a description is refused before anybody hears
+// of the call.
+#[test]
+fn a_body_that_is_no_description_is_400_and_rings_nobody() {
+    let good = sdp(1, "sendrecv");
+    let picture = "GIF89a\u{1}\u{0}\u{1}\u{0}".to_owned();
+    let letter = "Dear sir,\r\n\r\nplease call me back.\r\n".to_owned();
+    let others = [good.replace("v=0\r\n", ""), good.replace("v=0", "w=0"), good.replace("v=0", "v=2")];
+    for body in [picture, letter].into_iter().chain(others) {
+        let mut lab = Lab::new();
+        let got = lab.tell(&Ask::invite().body(&body).text());
+        assert_eq!(got.iter().map(|m| status(m)).collect::<Vec<_>>(), [400], "{body}");
+        assert!(lab.take(0).is_empty(), "{body}");
+    }
+    // RFC 3261 14.2: in a call that is up, nothing changes.
+    let mut lab = Lab::new();
+    let (call, ok) = lab.call_in_answered();
+    let got = lab.tell(&Ask::within(&ok, "INVITE", 2).body("m=audio 30050 RTP/AVP 8\r\n").text());
+    assert_eq!(status(&got[0]), 400);
+    let mut ack = Ask::within(&ok, "ACK", 2);
+    ack.via = Ask::within(&ok, "INVITE", 2).via;
+    lab.tell(&ack.text());
+    assert!(lab.take(0).is_empty());
+    release(&mut lab, call);
+    assert_clean(&mut lab);
+}
+
 // RFC 3551 4.2, RFC 3264 6.1: `ptime` is a wish. Whatever the peer makes of ours is accepted, and its own
 // is kept to as far as packets of 10 to 60 ms go.
 #[test]

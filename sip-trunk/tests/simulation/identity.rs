@@ -1,5 +1,7 @@
 //! Rows E1 to E7, E16 to E20 and the profile switches of C8 and A27: who calls, and who may know.
 
+use std::sync::Arc;
+
 use call_model::{Caller, Cause};
 use sip_trunk::cause::anonymity_disallowed;
 use sip_trunk::trunk::AnswerChange;
@@ -43,7 +45,7 @@ pub fn invite_with(lab: &mut Lab, caller: Caller, details: CallDetails) -> Strin
         called: number("+442079460018"),
         caller,
         media: media(A_RTP),
-        details: Box::new(details),
+        details: Arc::new(details),
     };
     lab.command(0, command);
     lab.run_ms(20);
@@ -307,7 +309,7 @@ fn e20_a_charging_vector_lives_between_networks_alone() {
         lab.endpoint(0).call_details(call).unwrap().clone()
     };
     assert_eq!(read(&|_| {}, &[line]).charging, None, "stripped at the edge");
-    assert_eq!(read(&network, &[line]).charging, Some(vector));
+    assert_eq!(read(&network, &[line]).charging.as_deref(), Some(&vector));
     assert_eq!(read(&network, &[]).charging.unwrap().icid.len(), 16, "made where it was missing");
 
     let details = read(&network, &[line]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use call_model::Cause;
-use sip_trunk::{Command, CommandError, Event};
+use sip_trunk::{Command, CommandError, Event, Limits, Timers, Waited};
 
 use crate::net::{A_RTP, address, call_id, caller, media, number, trunk_name};
 use crate::raw::{Ask, Lab, header, headers, reply, status};
@@ -23,12 +23,16 @@ fn parameters(text: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
+fn late(lab: &mut Lab, delay_ms: u64) {
+    let now = lab.now;
+    lab.endpoint(0).handle_load(now, Waited::Datagram, Duration::from_millis(delay_ms));
+}
+
 /// Tells the gateway for some seconds how late it is.
 fn load(lab: &mut Lab, seconds: u64, delay_ms: u64) {
-    for _ in 0..seconds * 10 {
-        let now = lab.now;
-        lab.endpoint(0).handle_load(now, Duration::from_millis(delay_ms));
-        lab.run_ms(100);
+    for _ in 0..seconds * 50 {
+        late(lab, delay_ms);
+        lab.run_ms(20);
     }
 }
 
@@ -44,7 +48,7 @@ fn g02_a_peer_that_takes_part_is_told_how_much_to_hold_back() {
         ("0", "loss", "0")
     );
     assert!(header(&got[0], "Via").contains("branch=z9hG4bKoc1;"));
-    load(&mut lab, 2, 150);
+    load(&mut lab, 1, 150);
     let got = lab.tell(&ask(2).text());
     assert_eq!(status(&got[0]), 100, "it holds back by itself");
     let busy = parameters(&got[0]);
@@ -58,8 +62,7 @@ fn g02_a_peer_that_takes_part_is_told_how_much_to_hold_back() {
     // Who does not take part is told nothing in its Via, and refused instead.
     let mut refused = 0;
     for n in 0..200 {
-        let now = lab.now;
-        lab.endpoint(0).handle_load(now, Duration::from_millis(60));
+        late(&mut lab, 60);
         let mut plain = Ask::invite().branch(&format!("plain{n}"));
         plain.call_id = format!("plain{n}");
         let got = lab.tell(&plain.text());
@@ -76,8 +79,7 @@ fn g02_a_peer_that_takes_part_is_told_how_much_to_hold_back() {
     load(&mut lab, 2, 400);
     let mut refusals = Vec::new();
     for n in 100..140 {
-        let now = lab.now;
-        lab.endpoint(0).handle_load(now, Duration::from_millis(400));
+        late(&mut lab, 400);
         refusals.extend(lab.tell(&ask(n).text()).into_iter().filter(|m| status(m) == 503));
     }
     assert!(!refusals.is_empty());
@@ -101,8 +103,7 @@ fn g02_emergency_calls_and_calls_that_stand_are_not_held_back() {
     let (call, ok) = lab.call_in_answered();
     load(&mut lab, 20, 2000);
     for n in 0..50 {
-        let now = lab.now;
-        lab.endpoint(0).handle_load(now, Duration::from_millis(2000));
+        late(&mut lab, 2000);
         let mut sos = Ask::invite().branch(&format!("sos{n}"));
         sos.call_id = format!("sos{n}");
         match n % 2 {
@@ -207,4 +208,21 @@ fn g03_calls_a_second_channels_and_load_are_told_apart() {
     assert_eq!(lab.endpoint(0).counters().refused["channels"], 1);
     assert_eq!(headers(&refused, "Reason").len(), 1);
     assert_eq!(Cause::NO_CIRCUIT_AVAILABLE.value(), 34);
+}
+
+// RFC 3261 17.2.2, RFC 6026 7.1: over UDP a transaction that is over stays for 64 times T1. What a gateway is rated
+// for must fit, with all calls from one PBX, for longer than that.
+#[test]
+fn g03_the_tables_hold_what_a_thousand_calls_a_second_leave() {
+    let mut lab = Lab::new();
+    let (_, ok) = lab.call_in_answered();
+    assert_eq!(status(&lab.tell(&Ask::within(&ok, "BYE", 2).text())[0]), 200);
+    let stays = Timers::default().give_up();
+    lab.run_ms(stays.as_millis() as u64 - 100);
+    let of_a_call = lab.endpoint(0).counters().server_transactions;
+    assert_eq!((of_a_call, lab.endpoint(0).counters().held_calls), (2, 0));
+    let (limits, at_a_time) = (Limits::default(), of_a_call * 1_000 * stays.as_secs() as usize);
+    assert!(limits.transactions_per_source >= 2 * at_a_time && limits.transactions >= 4 * at_a_time);
+    lab.run_ms(200);
+    assert_eq!(lab.endpoint(0).counters().server_transactions, 0);
 }

@@ -1,5 +1,6 @@
 //! PBXs and phones register here, and are trunks while they do (RFC 3261 10.3).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use call_model::{Address, CallId, Cause};
@@ -441,7 +442,7 @@ fn a_pbx_is_called_by_the_extension() {
                 called: number("+442079460018"),
                 caller: caller("+12025550100"),
                 media: media(A_RTP),
-                details: Box::new(details),
+                details: Arc::new(details),
             },
         );
         lab.run_ms(20);

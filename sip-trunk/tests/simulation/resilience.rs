@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use call_model::{Cause, Direction};
 use sip_trunk::{
-    Command, CommandError, EndedBy, Endpoint, Event, LargeRequests, Listener, Transport, TrunkConfig,
+    Command, CommandError, EndedBy, Endpoint, EndpointConfig, Event, LargeRequests, Listener, Transport,
+    TrunkConfig,
 };
 
 use crate::dialogs::{CHALLENGE, assert_clean, media_of, release, with_password};
@@ -449,6 +450,36 @@ fn e08_from_and_to_name_no_port() {
     assert!(options.starts_with("OPTIONS sip:pbx.example:5080 SIP/2.0"));
     assert_eq!(header(&options, "To"), "<sip:pbx.example>");
     assert!(header(&options, "From").starts_with("<sip:10.0.0.1>;tag="));
+}
+
+// RFC 3261 11.1; Teams takes no OPTIONS without a Contact for a sign of life.
+#[test]
+fn a28_options_say_where_we_are() {
+    let mut lab = Lab::with(|config| config.trunks[0].options_interval = Some(Duration::from_secs(30)));
+    lab.run_ms(2100);
+    let options = lab.inbox(1).into_iter().find(|m| m.starts_with("OPTIONS ")).unwrap();
+    assert_eq!(headers(&options, "Contact"), ["<sip:10.0.0.1:5060>"]);
+}
+
+// RFC 3261 8.1.1.8, 12.1.1: a name of ours stands in Contact both ways, for peers that know no address.
+#[test]
+fn contact_has_our_name_where_one_is_given() {
+    let named = |config: &mut EndpointConfig| {
+        config.trunks[0].contact_host = Some("sbc.example.com".to_owned());
+        config.trunks[0].options_interval = Some(Duration::from_secs(30));
+    };
+    let mut lab = Lab::with(named);
+    let (_, invite) = lab.call_out();
+    assert_eq!(headers(&invite, "Contact"), ["<sip:sbc.example.com:5060>"]);
+    lab.run_ms(2100);
+    let options = lab.inbox(1).into_iter().find(|m| m.starts_with("OPTIONS ")).unwrap();
+    assert_eq!(headers(&options, "Contact"), ["<sip:sbc.example.com:5060>"]);
+    let mut lab = Lab::with(named);
+    let (call, ok) = lab.call_in_answered();
+    assert_eq!(headers(&ok, "Contact"), ["<sip:sbc.example.com:5060>"]);
+    release(&mut lab, call);
+    let bye = lab.inbox(1).into_iter().find(|m| m.starts_with("BYE ")).unwrap();
+    assert!(headers(&bye, "Contact").is_empty(), "{bye}");
 }
 
 // RFC 3261 9.1: what was not sent is not shown.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use call_model::Cause;
 use sip_trunk::{Command, EndedBy, Event, Reliable, UnknownSource};
 
+use crate::dialogs::{assert_clean, release};
 use crate::net::{A_RTP, address, ended, media};
 use crate::raw::{Ask, CONTACT, Lab, SDP, header, headers, reply, status};
 
@@ -468,4 +469,26 @@ fn responses_nobody_waits_for_are_counted_and_dropped() {
     assert!(lab.tell(&stray).is_empty());
     assert_eq!(lab.endpoint(0).counters().refused["stray_response"], 1);
     assert!(headers(&stray, "Via").len() == 1);
+}
+
+// RFC 3261 8.2.6.2: a response copies Call-ID and CSeq. One that has others ends no call, and answers none.
+#[test]
+fn responses_of_another_call_are_dropped() {
+    let mut lab = Lab::new();
+    let (call, invite) = lab.call_out();
+    lab.tell(&reply(&invite, 180, "peer", CONTACT, ""));
+    lab.take(0);
+    let others = [("Call-ID: ", "Call-ID: not-"), ("CSeq: ", "CSeq: 7")];
+    for (n, (from, to)) in others.into_iter().enumerate() {
+        for (status, body) in [(200, SDP), (200, ""), (486, "")] {
+            let other = reply(&invite, status, "peer", CONTACT, body).replacen(from, to, 1);
+            assert!(lab.tell(&other).is_empty(), "{other}");
+            assert!(lab.take(0).is_empty(), "{other}");
+        }
+        assert_eq!(lab.endpoint(0).counters().refused["stray_response"], 3 * (n as u64 + 1));
+    }
+    let ack = lab.tell(&reply(&invite, 200, "peer", CONTACT, SDP));
+    assert!(ack[0].starts_with("ACK "), "{ack:?}");
+    release(&mut lab, call);
+    assert_clean(&mut lab);
 }

@@ -1,5 +1,6 @@
 //! Rows D12 to D14 and D17: transfer, asked for by the far side and by us.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use call_model::{CallId, Cause};
@@ -97,7 +98,7 @@ fn d12_a_blind_transfer_is_taken_and_its_progress_told() {
     accept(&mut lab, notify);
 
     // The call to the target tells who asked for it.
-    let details = CallDetails { referral: Some(asked.referral()), ..CallDetails::default() };
+    let details = CallDetails { referral: Some(Box::new(asked.referral())), ..CallDetails::default() };
     let invite = invite_with(&mut lab, caller("+12025550100"), details);
     assert!(invite.starts_with("INVITE sip:+442079460019@10.0.0.1;user=phone SIP/2.0"), "{invite}");
     assert_eq!(header(&invite, "Referred-By"), "<sip:bob@10.0.0.2>");
@@ -382,7 +383,8 @@ fn d14_an_attended_transfer_says_which_call_it_means() {
             let notify = lab.inbox(1).pop().unwrap();
             accept(&mut lab, &notify);
             // The INVITE takes the place of that dialog, and does not ring without.
-            let details = CallDetails { referral: Some(asked.referral()), ..CallDetails::default() };
+            let details =
+                CallDetails { referral: Some(Box::new(asked.referral())), ..CallDetails::default() };
             release(&mut lab, other);
             let bye = lab.inbox(1).pop().unwrap();
             lab.tell(&reply(&bye, 200, "", "", ""));
@@ -621,7 +623,7 @@ fn d16_replaces_is_sent_where_the_trunk_takes_it() {
             called: number("+442079460018"),
             caller: caller("+12025550100"),
             media: media(crate::net::A_RTP),
-            details: Box::new(details),
+            details: Arc::new(details),
         };
         let done = lab.try_command(0, command);
         assert_eq!(done, if sent { Ok(()) } else { Err(CommandError::Unusable) }, "{replacing:?}");

@@ -38,7 +38,7 @@ fn a16_odd_sessions_have_their_outcome() {
         ("o= with four fields", with("o=- 1 1 IN", "o=1 IN"), Call),
         ("o= empty", with("o=- 1 1 IN IP4 10.0.0.2", "o="), Call),
         ("o= missing", with("o=- 1 1 IN IP4 10.0.0.2\r\n", ""), Call),
-        ("v= missing", with("v=0\r\n", ""), Call),
+        ("v= missing", with("v=0\r\n", ""), Answer(400)),
         ("s= missing", with("s=-\r\n", ""), Call),
         ("s= empty", with("s=-", "s="), Call),
         ("t= missing", with("t=0 0\r\n", ""), Call),

@@ -39,6 +39,8 @@ pub struct AsteriskOptions {
     pub credentials: Option<(String, String)>,
     /// An account that may be registered: user name and password.
     pub account: Option<(String, String)>,
+    /// Where every call from the gateway's address goes on to, instead of to the extensions; it logs little then.
+    pub relay_to: Option<SocketAddrV4>,
 }
 
 /// The certificate of an Asterisk.
@@ -66,6 +68,7 @@ impl AsteriskOptions {
             codecs: "alaw,ulaw",
             credentials: None,
             account: None,
+            relay_to: None,
         }
     }
 }
@@ -122,6 +125,10 @@ impl Asterisk {
             environment.push(("ACCOUNT_USER", user.clone()));
             environment.push(("ACCOUNT_PASSWORD", password.clone()));
         }
+        if let Some(to) = options.relay_to {
+            environment.push(("RELAY_TO", to.to_string()));
+            environment.push(("ASTERISK_RTP", "20000-29999".to_owned()));
+        }
         // Fetching may take minutes; only starting is held to a time.
         let install = script("install", None, &environment).output().context("asterisk.sh")?;
         ensure!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
@@ -141,6 +148,12 @@ impl Asterisk {
     #[must_use]
     pub fn number(extension: &str) -> String {
         format!("+1555{extension:0>7}")
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Where it speaks SIP.

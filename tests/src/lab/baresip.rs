@@ -32,12 +32,14 @@ pub struct BaresipOptions {
     pub sip: SocketAddrV4,
     /// The SIP socket its calls go to.
     pub peer: SocketAddrV4,
-    /// `pcma` or `pcmu`.
+    /// `pcma`, `pcmu` or `opus`.
     pub codec: &'static str,
     /// Whether calls to it are answered at once.
     pub answers: bool,
     /// The user part of its address: a number or a name.
     pub user: String,
+    /// With a password it registers at its peer, as this user.
+    pub password: Option<String>,
     /// What it says: an 8 kHz mono wav file, played over and over.
     pub wav: PathBuf,
 }
@@ -53,6 +55,7 @@ impl BaresipOptions {
             codec: "pcma",
             answers: true,
             user: "+15550001000".to_owned(),
+            password: None,
             wav: wav.to_path_buf(),
         }
     }
@@ -81,6 +84,7 @@ impl Baresip {
             .env("PHONE_CODEC", options.codec)
             .env("PHONE_ANSWER", if options.answers { "auto" } else { "manual" })
             .env("PHONE_USER", &options.user)
+            .env("PHONE_PASSWORD", options.password.as_deref().unwrap_or_default())
             .env("PHONE_WAV", options.wav.canonicalize()?);
         let process = Process::spawn("baresip", &folder, &command)?;
         let control = until("baresip is up", Duration::from_secs(10), || {

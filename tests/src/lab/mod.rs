@@ -3,16 +3,24 @@
 mod asterisk;
 mod baresip;
 mod certificates;
+mod kamailio;
+mod network;
+pub mod peer;
 mod phone;
 pub mod ports;
 mod process;
+mod sipp;
 mod site;
+pub mod usage;
 
 pub use asterisk::{Asterisk, AsteriskOptions, AsteriskTls, HeardDigit, Originate};
 pub use baresip::{Baresip, BaresipOptions};
 pub use certificates::TlsAuthority;
+pub use kamailio::Kamailio;
+pub use network::{Network, Plan};
 pub use phone::{Phone, PhoneOptions};
 pub use process::{Process, Signal, until};
+pub use sipp::Sipp;
 pub use site::{Authority, Credential, Daemon, DaemonOptions, TrunkOptions};
 
 use std::{

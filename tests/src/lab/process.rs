@@ -183,12 +183,7 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let after_name = stat.rsplit_once(')').context("unknown form of stat")?.1;
-        let fields: Vec<f64> = after_name.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-        // Of the fields after the name, the state is no number: utime is the eleventh of the rest, stime the twelfth.
-        let ticks = fields.get(10).zip(fields.get(11)).context("unknown form of stat")?;
-        Ok((ticks.0 + ticks.1) / 100.0)
+        super::usage::cpu_seconds(self.pid())
     }
 
     fn last_words(&self) -> String {

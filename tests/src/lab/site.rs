@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use md5::{Digest as _, Md5};
 use serde_json::Value;
 
 use super::{Process, binary, ports, until};
@@ -153,6 +154,9 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The protection domain of accounts.
+const REALM: &str = "lab.example";
+
 /// One trunk of a gateway.
 #[derive(Debug, Clone)]
 pub struct TrunkOptions {
@@ -164,6 +168,9 @@ pub struct TrunkOptions {
     pub target: SocketAddrV4,
     /// Digest credentials: user name and password.
     pub credentials: Option<(String, String)>,
+    /// The account by which it registers here: user name and password, by MD5 alone. The target counts for nothing
+    /// then.
+    pub account: Option<(String, String)>,
     /// Seconds between OPTIONS; 0 for none.
     pub options_interval_s: u32,
     /// More lines of its table.
@@ -175,7 +182,8 @@ impl TrunkOptions {
     #[must_use]
     pub fn new(name: &str, target: SocketAddrV4) -> Self {
         let (name, extra) = (name.to_owned(), String::new());
-        Self { name, transport: "udp", target, credentials: None, options_interval_s: 30, extra }
+        let (credentials, account) = (None, None);
+        Self { name, transport: "udp", target, credentials, account, options_interval_s: 30, extra }
     }
 }
 
@@ -208,6 +216,8 @@ pub struct DaemonOptions {
     pub extra: String,
     /// `log.filter`.
     pub log: String,
+    /// The only processor it may run on; any, where there is none.
+    pub cpu: Option<usize>,
 }
 
 impl DaemonOptions {
@@ -228,6 +238,7 @@ impl DaemonOptions {
             media: String::new(),
             extra: String::new(),
             log: "info".to_owned(),
+            cpu: None,
         }
     }
 
@@ -270,7 +281,11 @@ impl Daemon {
         let token = new_token(&folder)?;
         let config = folder.join("causeway.toml");
         fs::write(&config, options.toml(authority, &folder, &token.digest)?)?;
-        let mut command = Command::new(binary("causewayd")?);
+        let program = binary("causewayd")?;
+        let mut command = Command::new(if options.cpu.is_some() { Path::new("taskset") } else { &program });
+        if let Some(cpu) = options.cpu {
+            command.args(["-c", &cpu.to_string()]).arg(&program);
+        }
         command.arg("--config").arg(&config);
         let mut process = Process::spawn(&options.name, &folder, &command)?;
         process.wait_for_line("started", START)?;
@@ -423,11 +438,20 @@ impl DaemonOptions {
             }
         }
         for trunk in &self.trunks {
-            writeln!(
-                text,
-                "\n[[trunks]]\nname = {:?}\ntarget = \"{}:{}\"",
-                trunk.name, trunk.transport, trunk.target
-            )?;
+            writeln!(text, "\n[[trunks]]\nname = {:?}", trunk.name)?;
+            match &trunk.account {
+                Some((user, password)) => {
+                    let file = folder.join(format!("{}.ha1", trunk.name));
+                    // baresip registers nowhere that offers SHA-256, not even beside MD5.
+                    let hash = Md5::digest(format!("{user}:{REALM}:{password}"));
+                    fs::write(&file, hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())?;
+                    writeln!(
+                        text,
+                        "account = {{ user = {user:?}, realm = {REALM:?}, ha1_file = {file:?} }}"
+                    )?;
+                }
+                None => writeln!(text, "target = \"{}:{}\"", trunk.transport, trunk.target)?,
+            }
             writeln!(text, "options_interval_s = {}", trunk.options_interval_s)?;
             if let Some((user, password)) = &trunk.credentials {
                 let file = folder.join(format!("{}.password", trunk.name));

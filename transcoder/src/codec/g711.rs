@@ -34,12 +34,11 @@ impl Law {
     }
 
     /// Returns this law's code for each code of the other (ITU-T G.711 tables 3 and 4).
-    pub fn table_from_other(self) -> [u8; 256] {
-        let mut table = [0; 256];
-        for (code, made) in (0..=u8::MAX).zip(table.iter_mut()) {
-            *made = self.encode(self.other().decode(code));
+    pub fn codes_of_other(self) -> &'static [u8; 256] {
+        match self {
+            Law::Mu => &MU_OF_A,
+            Law::A => &A_OF_MU,
         }
-        table
     }
 
     /// Returns the code of a sample of value 0.
@@ -170,6 +169,8 @@ static MU_ENCODE: [u8; 16_384] = encode_table(Law::Mu);
 static A_ENCODE: [u8; 16_384] = encode_table(Law::A);
 static MU_DECODE: [i16; 256] = decode_table(Law::Mu);
 static A_DECODE: [i16; 256] = decode_table(Law::A);
+static MU_OF_A: [u8; 256] = transcode_table(Law::Mu);
+static A_OF_MU: [u8; 256] = transcode_table(Law::A);
 
 const fn encode_table(law: Law) -> [u8; 16_384] {
     let mut table = [0; 16_384];
@@ -181,6 +182,20 @@ const fn encode_table(law: Law) -> [u8; 16_384] {
             Law::A => a_encode(sample),
         };
         index += 1;
+    }
+    table
+}
+
+/// The codes of a law for those of the other.
+const fn transcode_table(law: Law) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut code = 0;
+    while code < table.len() {
+        table[code] = match law {
+            Law::Mu => mu_encode(a_decode(code as u8)),
+            Law::A => a_encode(mu_decode(code as u8)),
+        };
+        code += 1;
     }
     table
 }

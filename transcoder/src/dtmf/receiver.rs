@@ -86,9 +86,9 @@ impl DtmfReceiver {
         Self {
             clock_rate: clock_rate.max(1),
             active: None,
-            finished: VecDeque::with_capacity(REMEMBERED),
+            finished: VecDeque::new(),
             last_packet: None,
-            pending: VecDeque::with_capacity(MAX_PENDING),
+            pending: VecDeque::new(),
             refused: 0,
         }
     }
@@ -189,6 +189,11 @@ impl DtmfReceiver {
         self.active.is_some()
     }
 
+    /// Returns the digit that is down.
+    pub fn active(&self) -> Option<DtmfDigit> {
+        self.active.map(|active| active.digit)
+    }
+
     /// Returns how many packets were refused.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -206,6 +211,8 @@ impl DtmfReceiver {
         if self.finished.len() == REMEMBERED {
             self.finished.pop_front();
         }
+        // Room for all that will ever be there, at the first digit: most calls have none.
+        self.finished.reserve_exact(REMEMBERED - self.finished.len());
         self.finished.push_back(timestamp);
     }
 

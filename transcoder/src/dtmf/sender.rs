@@ -59,7 +59,7 @@ pub struct DtmfSender {
 impl DtmfSender {
     /// Builds a sender for a clock of `clock_rate` Hz: 8000 or 48000.
     pub fn new(clock_rate: u32) -> Self {
-        Self { clock_rate, queue: VecDeque::with_capacity(MAX_QUEUED), sending: None, earliest: 0 }
+        Self { clock_rate, queue: VecDeque::new(), sending: None, earliest: 0 }
     }
 
     /// Queues a digit of 40 to 10,000 ms; other durations are brought into that range.

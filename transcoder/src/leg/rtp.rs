@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use call_model::{Direction, LegMedia, MediaSecurity};
+use call_model::{Direction, LegMedia, MediaSecurity, TelephoneEvent};
 
 use super::PayloadKind;
 use super::security::Security;
@@ -22,7 +22,7 @@ use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket,
 use crate::seed::Seeded;
 use crate::srtp::{MAX_OVERHEAD, SrtpError};
 
-/// RTP clock of G.711, in Hz.
+/// RTP clock of G.711, in Hz. That of Opus is [`Codec::clock_rate`](call_model::Codec::clock_rate).
 pub const CLOCK_RATE: u32 = 8_000;
 /// Packets in sequence after which a new SSRC on the negotiated address is believed (RFC 3550 A.1).
 pub const SSRC_RUN: u8 = 2;
@@ -132,6 +132,8 @@ impl RtpCounters {
 pub enum Received<'a> {
     /// Voice, in the law of its payload type.
     Audio(RtpPacket<'a>, Law),
+    /// Voice in Opus (RFC 7587).
+    Opus(RtpPacket<'a>),
     /// Comfort noise (RFC 3389).
     ComfortNoise(RtpPacket<'a>),
     /// A telephone event.
@@ -144,6 +146,7 @@ pub enum Received<'a> {
 #[derive(Clone, Copy)]
 enum Content {
     Audio(Law),
+    Opus,
     ComfortNoise,
     TelephoneEvent,
     Nothing,
@@ -152,7 +155,8 @@ enum Content {
 /// One leg towards a trunk. Sans-IO.
 pub struct RtpLeg {
     media: Option<LegMedia>,
-    security: Option<Security>,
+    /// In a box: the contexts are large, and most legs have none.
+    security: Option<Box<Security>>,
     sender: RtpSender,
     statistics: ReceiverStatistics,
     cname: Cname,
@@ -165,7 +169,6 @@ pub struct RtpLeg {
     candidate: Option<(u32, u16, u8)>,
     round_trip: Option<Duration>,
     counters: RtpCounters,
-    packet: [u8; HEADER_LEN + MAX_PAYLOAD + MAX_OVERHEAD],
 }
 
 /// Receives what a leg sends: port, destination, bytes.
@@ -189,7 +192,6 @@ impl RtpLeg {
             candidate: None,
             round_trip: None,
             counters: RtpCounters::default(),
-            packet: [0; HEADER_LEN + MAX_PAYLOAD + MAX_OVERHEAD],
         }
     }
 
@@ -197,9 +199,6 @@ impl RtpLeg {
     /// SRTP keys count from the next packet on; rollover counters are kept (RFC 3711 3.3.1).
     /// On an error everything stays as it was.
     pub fn set_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
-        if Law::of(media.codec).is_none() {
-            return Err(MediaError::TrunkMedia("codec is not G.711"));
-        }
         if media.security == MediaSecurity::DtlsSrtp {
             return Err(MediaError::TrunkMedia("security"));
         }
@@ -230,14 +229,20 @@ impl RtpLeg {
         if let MediaSecurity::Sdes(keys) = &media.security {
             match &mut self.security {
                 Some(security) => security.set_keys(keys),
-                None => self.security = Some(Security::new(keys)),
+                None => self.security = Some(Box::new(Security::new(keys))),
             }
         }
         if self.report_at.is_none() {
             self.report_at = Some(now + self.report_interval() / 2);
         }
+        self.statistics.set_clock_rate(media.codec.clock_rate());
         self.media = Some(media);
         Ok(())
+    }
+
+    /// The RTP clock of what was negotiated, in Hz.
+    fn clock_rate(&self) -> u32 {
+        self.media.as_ref().map_or(CLOCK_RATE, |media| media.codec.clock_rate())
     }
 
     /// Returns what was negotiated.
@@ -253,11 +258,9 @@ impl RtpLeg {
         })
     }
 
-    /// Returns the payload type pair and clock of telephone events, if they run on the clock of
-    /// the voice beside them (RFC 4733 2.1).
+    /// Says whether both sides speak RFC 4733, on the clock of the voice beside it (RFC 4733 2.1).
     pub fn has_telephone_event(&self) -> bool {
-        let event = self.media.as_ref().and_then(|media| media.telephone_event);
-        event.is_some_and(|event| event.clock_rate == CLOCK_RATE)
+        self.media.as_ref().and_then(telephone_event).is_some()
     }
 
     /// Takes a datagram that came on the RTP or the RTCP port.
@@ -279,6 +282,7 @@ impl RtpLeg {
             |leg: &'a Self| RtpPacket::parse(leg.plain(datagram, length)).map_err(|_| Refusal::Malformed);
         Ok(match content {
             Content::Audio(law) => Received::Audio(packet(self)?, law),
+            Content::Opus => Received::Opus(packet(self)?),
             Content::ComfortNoise => Received::ComfortNoise(packet(self)?),
             Content::TelephoneEvent => Received::TelephoneEvent(packet(self)?),
             Content::Nothing => Received::Nothing,
@@ -316,12 +320,12 @@ impl RtpLeg {
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
         let packet = RtpPacket::parse(self.plain(datagram, length)).map_err(|_| Refusal::Malformed)?;
         let payload_type = packet.payload_type();
-        let event = media.telephone_event.filter(|event| event.clock_rate == CLOCK_RATE);
-        let content = if let Some(law) = law_of(media, payload_type) {
-            Content::Audio(law)
+        let event = telephone_event(media);
+        let content = if let Some(voice) = voice_of(media, payload_type) {
+            voice
         } else if event.is_some_and(|event| event.receive_payload_type == payload_type) {
             Content::TelephoneEvent
-        } else if payload_type == COMFORT_NOISE_PAYLOAD_TYPE {
+        } else if payload_type == COMFORT_NOISE_PAYLOAD_TYPE && media.codec.clock_rate() == CLOCK_RATE {
             Content::ComfortNoise
         } else {
             return Err(Refusal::PayloadType);
@@ -404,7 +408,7 @@ impl RtpLeg {
     }
 
     /// Sends a payload, unless hold or the lack of a negotiation forbids. `media_time` is in ticks
-    /// of [`CLOCK_RATE`] since the stream began. Returns whether it was sent.
+    /// of the codec's clock since the stream began. Returns whether it was sent.
     pub fn send(
         &mut self,
         now: Instant,
@@ -437,7 +441,7 @@ impl RtpLeg {
 
     /// Returns the numbers of a packet that follows all that were sent.
     pub fn next_numbering(&self, now: Instant) -> Numbering {
-        self.sender.next(now, CLOCK_RATE)
+        self.sender.next(now, self.clock_rate())
     }
 
     fn write(
@@ -450,22 +454,24 @@ impl RtpLeg {
         let Some(media) = self.media.as_ref().filter(|media| media.direction.sends()) else { return false };
         let payload_type = match kind {
             PayloadKind::Audio => media.send_payload_type,
-            PayloadKind::TelephoneEvent => match media.telephone_event {
-                Some(event) if event.clock_rate == CLOCK_RATE => event.send_payload_type,
-                _ => return false,
+            PayloadKind::TelephoneEvent => match telephone_event(media) {
+                Some(event) => event.send_payload_type,
+                None => return false,
             },
         };
         if payload.len() > MAX_PAYLOAD {
             return false;
         }
         let mut length = HEADER_LEN + payload.len();
-        let packet = &mut self.packet[..length];
+        // Not kept in the leg: it would be the larger part of one that is silent.
+        let mut buffer = [0; HEADER_LEN + MAX_PAYLOAD + MAX_OVERHEAD];
+        let packet = &mut buffer[..length];
         packet[HEADER_LEN..].copy_from_slice(payload);
         if header(&mut self.sender, payload_type, packet).is_err() {
             return false;
         }
         if let Some(security) = self.security.as_mut().filter(|_| is_secured(media)) {
-            match security.outgoing.protect_rtp(&mut self.packet, length) {
+            match security.outgoing.protect_rtp(&mut buffer, length) {
                 Ok(protected) => length = protected,
                 // A copy of a packet that went out, or one that nobody would wait for (RFC 3711 9.1).
                 Err(SrtpError::Replayed | SrtpError::TooOld) => return true,
@@ -476,7 +482,7 @@ impl RtpLeg {
             }
         }
         self.counters.sent += 1;
-        emit(Port::Rtp, media.remote_rtp, &self.packet[..length]);
+        emit(Port::Rtp, media.remote_rtp, &buffer[..length]);
         true
     }
 
@@ -493,9 +499,11 @@ impl RtpLeg {
         }
     }
 
-    /// Ends the leg with an RTCP BYE (RFC 3550 6.6).
+    /// Ends the leg with an RTCP BYE (RFC 3550 6.6), unless it never sent anything (6.3.7).
     pub fn stop(&mut self, now: Instant, emit: RtpEmit<'_>) {
-        self.report(now, true, emit);
+        if self.counters.sent + self.counters.rtcp_sent > 0 {
+            self.report(now, true, emit);
+        }
         self.report_at = None;
         self.media = None;
     }
@@ -513,7 +521,7 @@ impl RtpLeg {
         let block = self.statistics.report_block(now);
         let report = Report {
             ssrc: self.sender.ssrc(),
-            sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
+            sender: self.sender.sender_info(now, ntp, self.clock_rate()),
             blocks: block.as_slice(),
             cname: self.cname.as_str(),
             bye,
@@ -559,12 +567,20 @@ impl RtpLeg {
     }
 }
 
-/// Finds the law of a payload type. Whatever both sides agreed on may come at any time, whichever of
-/// them is sent (RFC 3264 6.1).
-fn law_of(media: &LegMedia, payload_type: u8) -> Option<Law> {
+/// Finds the codec of a payload type. Whatever both sides agreed on may come at any time, whichever of
+/// them is sent (RFC 3264 6.1), on one clock.
+fn voice_of(media: &LegMedia, payload_type: u8) -> Option<Content> {
     let first = (media.receive_payload_type, media.codec);
     let mut known = [first].into_iter().chain(media.also_receives.iter().copied());
-    known.find(|(number, _)| *number == payload_type).and_then(|(_, codec)| Law::of(codec))
+    let (_, codec) = known.find(|(number, _)| *number == payload_type)?;
+    let fits = codec.clock_rate() == media.codec.clock_rate();
+    fits.then(|| Law::of(codec).map_or(Content::Opus, Content::Audio))
+}
+
+/// The telephone events, if they run on the clock of the voice (RFC 4733 2.1), or on that of 8 kHz that many peers
+/// know alone.
+fn telephone_event(media: &LegMedia) -> Option<TelephoneEvent> {
+    media.telephone_event.filter(|event| [CLOCK_RATE, media.codec.clock_rate()].contains(&event.clock_rate))
 }
 
 fn is_secured(media: &LegMedia) -> bool {

@@ -3,31 +3,20 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use call_model::DtmfDigit;
+use call_model::{DigitFilter, DigitPath, DtmfDigit};
 
 use crate::codec::g711::Law;
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, Received, RtpEmit, RtpLeg};
-use crate::rtp::{Numbering, RtpPacket};
+use crate::rtp::{Numbering, Renumbering, RtpPacket};
 
-/// Packets after which the point that numbers are counted from moves on, and how far it stays
-/// behind: later packets than that are too late for anybody.
-const MOVE_ANCHOR: u16 = 1_024;
-const KEEP_BEHIND: u16 = 512;
 /// Octets of the longest payload that is passed on.
 const MAX_PAYLOAD: usize = 1_280;
 /// Digits that wait to be reported.
 const MAX_DIGITS: usize = 32;
 /// Ticks of the RTP clock in a millisecond.
 const TICKS_PER_MS: u64 = CLOCK_RATE as u64 / 1_000;
-
-/// The number that a packet had, and the one that it got.
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    from: u16,
-    to: u16,
-}
 
 /// A digit of ours that is being sent: the clock of its sender, and what that is in RTP.
 #[derive(Clone, Copy, Debug)]
@@ -40,19 +29,17 @@ struct Sending {
 
 pub(super) struct Flow {
     epoch: Instant,
-    /// The law that goes out, with its codes for those of the other law.
-    outgoing: Option<(Law, Box<[u8; 256]>)>,
-    payload: [u8; MAX_PAYLOAD],
-    anchor: Option<Anchor>,
-    /// The source that is passed on, and what its timestamps are moved by.
-    offset: Option<(u32, u32)>,
+    /// The law that goes out.
+    outgoing: Option<Law>,
+    numbers: Renumbering,
     heard: DtmfReceiver,
     /// The digit that is heard now goes on packet by packet.
     passing: bool,
     ours: DtmfSender,
     sending: Option<Sending>,
     digits: VecDeque<(DtmfDigit, u16, bool)>,
-    late: u64,
+    /// Tells digits that come with the media from those that are signalled beside it.
+    known: DigitFilter,
     refused: u64,
 }
 
@@ -61,24 +48,20 @@ impl Flow {
         Self {
             epoch: now,
             outgoing: None,
-            payload: [0; MAX_PAYLOAD],
-            anchor: None,
-            offset: None,
+            numbers: Renumbering::default(),
             heard: DtmfReceiver::new(CLOCK_RATE),
             passing: false,
             ours: DtmfSender::new(CLOCK_RATE),
             sending: None,
             digits: VecDeque::new(),
-            late: 0,
+            known: DigitFilter::default(),
             refused: 0,
         }
     }
 
     /// Sets the law that goes out; what comes in says its own.
     pub(super) fn set_law(&mut self, outgoing: Law) {
-        if self.outgoing.as_ref().is_none_or(|(law, _)| *law != outgoing) {
-            self.outgoing = Some((outgoing, Box::new(outgoing.table_from_other())));
-        }
+        self.outgoing = Some(outgoing);
     }
 
     pub(super) fn receive(
@@ -90,31 +73,28 @@ impl Flow {
     ) {
         match received {
             // A digit of ours takes the place of what is said (RFC 4733 2.5.1.2).
-            Received::Audio(..) if self.is_sending() => self.anchor = None,
+            Received::Audio(..) if self.is_sending() => self.numbers.pause(),
             Received::Audio(packet, law) => self.pass(now, &packet, Some(law), out, emit),
             // Nobody has agreed to comfort noise on the other side: a pause says as much.
-            Received::ComfortNoise(_) => self.anchor = None,
+            Received::ComfortNoise(_) => self.numbers.pause(),
             Received::TelephoneEvent(packet) => self.receive_event(now, &packet, out, emit),
-            Received::Nothing => {}
+            // No leg of a relay agrees to Opus.
+            Received::Opus(_) | Received::Nothing => {}
         }
     }
 
     fn receive_event(&mut self, now: Instant, packet: &RtpPacket<'_>, out: &mut RtpLeg, emit: RtpEmit<'_>) {
-        let was_active = self.heard.is_active();
         if self.heard.receive(now, packet.timestamp(), packet.marker(), packet.payload()).is_err() {
             self.refused += 1;
             return;
         }
         let can = out.has_telephone_event();
-        if !was_active && self.heard.is_active() {
-            self.passing = can && !self.is_sending();
-        }
-        if can && !self.is_sending() {
+        self.take_heard(now, can);
+        if can && self.passing && !self.is_sending() {
             self.pass(now, packet, None, out, emit);
         } else {
-            self.anchor = None;
+            self.numbers.pause();
         }
-        self.take_heard(now, can);
     }
 
     /// Says whether a digit of ours is under way, not only waiting.
@@ -124,9 +104,20 @@ impl Flow {
 
     fn take_heard(&mut self, now: Instant, can: bool) {
         while let Some(event) = self.heard.poll_event() {
-            let DtmfEvent::Ended { digit, duration_ms } = event else { continue };
-            // What could not be passed on while a digit of ours was being sent goes out after it.
-            let forwarded = self.passing || (can && self.queue(now, digit, duration_ms));
+            let (digit, duration_ms) = match event {
+                DtmfEvent::Ended { digit, duration_ms } => (digit, duration_ms),
+                DtmfEvent::Started { digit } => {
+                    // One that was signalled goes out, or has gone, as a digit of ours.
+                    let signalled = self.known.knows(now, DigitPath::Media, digit);
+                    self.passing = can && !self.is_sending() && !signalled;
+                    continue;
+                }
+            };
+            // What could not be passed on while a digit of ours was being sent goes out after it, unless that
+            // was it.
+            let lasted = Duration::from_millis(duration_ms.into());
+            let new = can && self.known.take(now, lasted, DigitPath::Media, digit);
+            let forwarded = self.passing || (can && (!new || self.queue(now, digit, duration_ms)));
             if self.digits.len() < MAX_DIGITS {
                 self.digits.push_back((digit, duration_ms, forwarded));
             }
@@ -143,52 +134,39 @@ impl Flow {
         emit: RtpEmit<'_>,
     ) {
         let kind = if audio.is_some() { PayloadKind::Audio } else { PayloadKind::TelephoneEvent };
-        let next = out.next_numbering(now);
-        let offset = match self.offset {
-            Some((ssrc, offset)) if ssrc == packet.ssrc() => offset,
-            // Another source, another clock: it begins where the one before stands by now.
-            _ => {
-                self.anchor = None;
-                let offset = next.timestamp.wrapping_sub(packet.timestamp());
-                self.offset = Some((packet.ssrc(), offset));
-                offset
-            }
-        };
-        let resumed = self.anchor.is_none();
-        let anchor = self.anchor.get_or_insert(Anchor { from: packet.sequence(), to: next.sequence });
-        let ahead = packet.sequence().wrapping_sub(anchor.from);
-        if ahead.cast_signed() < 0 {
-            // From before a pause: its number has been given away.
-            self.late += 1;
-            return;
-        }
-        let numbering = Numbering {
-            sequence: anchor.to.wrapping_add(ahead),
-            timestamp: packet.timestamp().wrapping_add(offset),
-        };
-        if ahead > MOVE_ANCHOR {
-            let step = ahead - KEEP_BEHIND;
-            (anchor.from, anchor.to) = (anchor.from.wrapping_add(step), anchor.to.wrapping_add(step));
-        }
+        let numbered = self.numbers.number(packet.ssrc(), packet.numbering(), out.next_numbering(now));
+        let Some((numbering, resumed)) = numbered else { return };
         let marker = packet.marker() || (resumed && kind == PayloadKind::Audio);
-        let payload = match (&self.outgoing, audio) {
-            (Some((outgoing, table)), Some(law)) if law != *outgoing => {
+        let mut made = [0; MAX_PAYLOAD];
+        let payload = match (self.outgoing, audio) {
+            (Some(outgoing), Some(law)) if law != outgoing => {
+                let table = outgoing.codes_of_other();
                 let length = packet.payload().len().min(MAX_PAYLOAD);
-                for (made, code) in self.payload.iter_mut().zip(packet.payload()) {
+                for (made, code) in made.iter_mut().zip(packet.payload()) {
                     *made = table[usize::from(*code)];
                 }
-                &self.payload[..length]
+                &made[..length]
             }
             _ => packet.payload(),
         };
         if !out.forward(now, kind, marker, numbering, payload, emit) {
             // Held, or not negotiated yet: no gap is to be seen when it goes on.
-            self.anchor = None;
+            self.numbers.pause();
         }
     }
 
+    /// Takes a digit that was signalled beside the media: it goes out once, as an event of ours unless it is,
+    /// or was, one that passes. Returns false when too many wait.
+    pub(super) fn take_signalled(&mut self, now: Instant, digit: DtmfDigit, duration_ms: u16) -> bool {
+        let passes = self.passing
+            && self.heard.active() == Some(digit)
+            && !self.known.knows(now, DigitPath::Media, digit);
+        let new = self.known.take(now, Duration::ZERO, DigitPath::Signalling, digit);
+        passes || !new || self.queue(now, digit, duration_ms)
+    }
+
     /// Queues a digit of ours. Returns false when too many wait.
-    pub(super) fn queue(&mut self, now: Instant, digit: DtmfDigit, duration_ms: u16) -> bool {
+    fn queue(&mut self, now: Instant, digit: DtmfDigit, duration_ms: u16) -> bool {
         let queued = self.ours.queue(digit, duration_ms).is_ok();
         if queued && self.sending.is_none() {
             self.sending = Some(Sending { next: now, start_media: 0, start_timestamp: 0, began: false });
@@ -217,7 +195,7 @@ impl Flow {
                 let numbering = Numbering { sequence: next.sequence, timestamp };
                 let kind = PayloadKind::TelephoneEvent;
                 out.forward(now, kind, event.marker, numbering, &event.payload, emit);
-                self.anchor = None;
+                self.numbers.pause();
             }
         }
         sending.next = now + Duration::from_millis(u64::from(interval_ms));
@@ -235,7 +213,7 @@ impl Flow {
     }
 
     pub(super) fn late(&self) -> u64 {
-        self.late
+        self.numbers.late()
     }
 
     pub(super) fn refused(&self) -> u64 {

@@ -1,11 +1,13 @@
 //! RTP and RTCP (RFC 3550): header view and writer, sequence arithmetic, receiver statistics.
 
 mod receiver;
+mod renumber;
 pub mod rtcp;
 mod sender;
 mod sequence;
 
 pub use receiver::ReceiverStatistics;
+pub(crate) use renumber::Renumbering;
 pub use sender::{Numbering, RtpSender};
 pub use sequence::Unwrapper;
 
@@ -122,6 +124,11 @@ impl<'a> RtpPacket<'a> {
     /// Returns the timestamp in ticks of the payload type's clock.
     pub fn timestamp(&self) -> u32 {
         self.word(4)
+    }
+
+    /// Returns sequence number and timestamp.
+    pub fn numbering(&self) -> Numbering {
+        Numbering { sequence: self.sequence(), timestamp: self.timestamp() }
     }
 
     /// Returns the synchronisation source.

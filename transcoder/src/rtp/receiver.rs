@@ -68,6 +68,14 @@ impl ReceiverStatistics {
         Self { clock_rate, epoch: None, stream: None, past_received: 0, past_lost: 0, last_sr: None }
     }
 
+    /// Goes on with a clock of another rate in Hz. Totals are kept, and jitter begins anew.
+    pub fn set_clock_rate(&mut self, clock_rate: u32) {
+        if self.clock_rate != clock_rate {
+            (self.past_received, self.past_lost) = (self.packets(), self.lost());
+            (self.clock_rate, self.stream, self.last_sr) = (clock_rate, None, None);
+        }
+    }
+
     /// Takes in a packet that arrived at `now`.
     pub fn receive(&mut self, now: Instant, ssrc: u32, sequence: u16, timestamp: u32) {
         let epoch = *self.epoch.get_or_insert(now);

@@ -64,27 +64,30 @@ pub struct SenderInfo {
     pub octets: u32,
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// A canonical name that lives as long as one call and says nothing of the host (RFC 7022 4.2).
 #[derive(Clone)]
-pub struct Cname(String);
+pub struct Cname([u8; 24]);
 
 impl Cname {
     /// Builds a name of 96 bits from a seed that must be random.
     pub fn new(seed: u64) -> Self {
         let mut random = Seeded::new(seed);
         let (a, b) = (random.next_u64(), random.next_u64());
-        Self(format!("{a:016x}{:08x}", b as u32))
+        let bits = u128::from(a) << 32 | u128::from(b as u32);
+        Self(std::array::from_fn(|at| HEX[(bits >> (92 - 4 * at)) as usize & 0xf]))
     }
 
     /// Returns the name: 24 hexadecimal digits.
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Cname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cname({})", self.0)
+        write!(f, "Cname({})", self.as_str())
     }
 }
 

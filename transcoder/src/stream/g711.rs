@@ -23,12 +23,12 @@ const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
-    /// The codes of `law` for those of the other.
-    from_other: [u8; 256],
     jitter: JitterBuffer,
     concealer: Concealer,
     noise: ComfortNoise,
     dtmf: DtmfReceiver,
+    clock_rate: u32,
+    event_clock_rate: u32,
     fifo: Fifo,
     scratch: [i16; LONGEST],
     concealed: u64,
@@ -39,11 +39,12 @@ impl G711Receiver {
     pub(crate) fn new(seed: &mut Seeded) -> Self {
         Self {
             law: Law::A,
-            from_other: Law::A.table_from_other(),
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
             noise: ComfortNoise::new(seed.next_u64()),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
+            clock_rate: CLOCK_RATE,
+            event_clock_rate: CLOCK_RATE,
             fifo: Fifo::new(LONGEST + 320),
             scratch: [0; LONGEST],
             concealed: 0,
@@ -55,8 +56,25 @@ impl G711Receiver {
     pub(crate) fn set_law(&mut self, law: Law) {
         if self.law != law {
             self.reset();
-            (self.law, self.from_other) = (law, law.table_from_other());
+            self.law = law;
         }
+    }
+
+    /// Sets the clock of the voice and that of the telephone events beside it, in Hz. The second should be the first
+    /// (RFC 4733 2.1), but there are those who send events of 8 kHz beside Opus.
+    pub(crate) fn set_clock_rates(&mut self, voice: u32, events: u32) {
+        if self.clock_rate != voice {
+            self.clock_rate = voice;
+            self.reset();
+        }
+        if self.event_clock_rate != events {
+            (self.event_clock_rate, self.dtmf) = (events, DtmfReceiver::new(events));
+        }
+    }
+
+    /// Says whether a digit is down.
+    pub(crate) fn hears_digit(&self) -> bool {
+        self.dtmf.is_active()
     }
 
     /// Forgets the stream before, whose packets must not sound after a change of address.
@@ -74,10 +92,10 @@ impl G711Receiver {
             }
             // RFC 3264 6.1: the other law may come as well; what waits is all in one.
             Received::Audio(packet, _) => {
-                let mut payload = [0; LONGEST];
+                let (mut payload, table) = ([0; LONGEST], self.law.codes_of_other());
                 let length = packet.payload().len().min(LONGEST);
                 for (made, code) in payload.iter_mut().zip(packet.payload()) {
-                    *made = self.from_other[usize::from(*code)];
+                    *made = table[usize::from(*code)];
                 }
                 self.insert(now, &packet, &payload[..length], length as u32, false);
             }
@@ -88,7 +106,8 @@ impl G711Receiver {
                     self.refused += 1;
                 }
             }
-            Received::Nothing => {}
+            // Passed on as it is.
+            Received::Opus(_) | Received::Nothing => {}
         }
     }
 

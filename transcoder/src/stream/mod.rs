@@ -3,6 +3,7 @@
 
 pub(crate) mod g711;
 pub(crate) mod opus;
+pub(crate) mod passage;
 
 use std::time::Duration;
 

@@ -61,6 +61,21 @@ impl OpusReceiver {
         })
     }
 
+    /// Counts a packet that is passed on as it is.
+    pub(crate) fn count(&mut self, now: Instant, packet: &LegPacket) {
+        self.statistics.receive(now, packet.ssrc, packet.sequence, packet.timestamp);
+    }
+
+    /// What was received, passed on or not.
+    pub(crate) fn statistics(&self) -> &ReceiverStatistics {
+        &self.statistics
+    }
+
+    /// Says whether a digit is down.
+    pub(crate) fn hears_digit(&self) -> bool {
+        self.dtmf.is_active()
+    }
+
     pub(crate) fn receive(&mut self, now: Instant, packet: &LegPacket) {
         self.statistics.receive(now, packet.ssrc, packet.sequence, packet.timestamp);
         match packet.kind {

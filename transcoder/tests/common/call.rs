@@ -60,6 +60,8 @@ pub struct Pbx {
     pub digits: Vec<(DtmfDigit, u16)>,
     pub rtcp: Vec<Vec<u8>>,
     pub last_packet: Vec<u8>,
+    /// Not `None`: the RTP packets that come are kept here, and not read.
+    pub kept: Option<Vec<Vec<u8>>>,
     /// Packets that SRTP did not let in.
     pub unauthentic: u64,
     security: Option<(SrtpSender, SrtpReceiver)>,
@@ -102,6 +104,10 @@ impl Pbx {
         };
         if is_rtcp(bytes) {
             self.rtcp.push(bytes.to_vec());
+            return;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(bytes.to_vec());
             return;
         }
         let packet = RtpPacket::parse(bytes).unwrap();
@@ -255,6 +261,7 @@ impl Call {
             digits: Vec::new(),
             rtcp: Vec::new(),
             last_packet: Vec::new(),
+            kept: None,
             unauthentic: 0,
             security: None,
             sender: RtpSender::new(options.seed + 2),

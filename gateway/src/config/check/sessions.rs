@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use call_model::SrtpSuite;
 use sip_trunk::sdp::Srtp;
+use sip_trunk::trunk::emergency::EmergencyForm;
 use sip_trunk::trunk::profile::{Level, Modify, Profile, Refresher};
 use sip_trunk::trunk::resolve::Domain;
 use sip_trunk::{InfoDigits, RedirectPolicy, Replacing, Transfers};
@@ -71,6 +72,11 @@ impl Check<'_> {
                     ("info-plain", DigitForm::Info(InfoDigits::Plain)),
                     ("in-band", DigitForm::InBand),
                 ],
+            )?,
+            emergency: self.choice(
+                key("emergency"),
+                raw.emergency.as_deref(),
+                &[EmergencyForm::Dialled, EmergencyForm::Service].map(|form| (form.as_str(), form)),
             )?,
             transfers: self.choice(
                 key("transfers"),

@@ -127,6 +127,7 @@ impl Check<'_> {
             ("sources", raw.sources.is_some()),
             ("register", raw.register.is_some()),
             ("listener", raw.listener.is_some()),
+            ("contact_host", raw.contact_host.is_some()),
             ("backup_targets", raw.backup_targets.is_some()),
             ("auth", raw.auth.is_some()),
             ("tls", raw.tls.is_some()),
@@ -165,17 +166,18 @@ impl Check<'_> {
             match text.as_str() {
                 "PCMA" => codecs.push(Codec::Pcma),
                 "PCMU" => codecs.push(Codec::Pcmu),
+                "opus" => codecs.push(Codec::Opus),
                 other => {
                     return self.error(
                         key("codecs"),
                         format!("\"{other}\" is no codec of a trunk"),
-                        "write \"PCMA\", \"PCMU\"",
+                        "write \"PCMA\", \"PCMU\", \"opus\"",
                     );
                 }
             }
         }
         if codecs.is_empty() {
-            return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\" or both");
+            return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\", \"opus\", or several");
         }
         let packet_time_ms = self.within(
             &key("packet_time_ms"),
@@ -295,6 +297,14 @@ impl Check<'_> {
                 .map(|text| {
                     let remedy = "write an address and port of sip.listen, such as \"192.0.2.1:5060\"";
                     self.parsed::<SocketAddr>(&key("listener"), text, remedy)
+                })
+                .transpose()?,
+            contact_host: raw
+                .contact_host
+                .map(|name| {
+                    let remedy = "write a name without a port, such as \"sbc.example.com\"";
+                    let name: Domain = self.parsed(&key("contact_host"), &name, remedy)?;
+                    Ok(name.to_string())
                 })
                 .transpose()?,
             default_caller,

@@ -96,3 +96,18 @@ fn mistakes_about_sessions_are_named() {
         assert!(error.starts_with("/etc/causeway/causeway.toml:"), "{error}");
     }
 }
+
+// RFC 7587. A route that is open to trunks leads from trunk to trunk, where G.711 alone is passed on.
+#[test]
+fn f07_a_trunk_may_speak_opus_to_overlay_users() {
+    let config = configured("codecs = [\"opus\", \"PCMA\"]").unwrap();
+    assert_eq!(config.codecs, [Codec::Opus, Codec::Pcma]);
+    let open = GOOD.replacen("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"pbx\"]", 1);
+    assert!(parse(&open).is_ok());
+    let target = "target = \"udp:127.0.0.10\"";
+    let said =
+        parse(&open.replacen(target, &format!("{target}\ncodecs = [\"opus\"]"), 1)).unwrap_err().to_string();
+    let expected =
+        "routes[0].from: trunk \"pbx\" speaks Opus, which calls between trunks do not; take \"opus\" out";
+    assert!(said.contains(expected), "{said}");
+}

@@ -60,7 +60,7 @@ impl Media {
     /// Sends a digit on a side. Returns false if it cannot go in RTP there.
     pub(super) fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
         match self {
-            Media::Bridge(bridge) => bridge.send_dtmf(side, digit, duration_ms),
+            Media::Bridge(bridge) => bridge.send_dtmf(now, side, digit, duration_ms),
             Media::Relay(relay) => relay.send_dtmf(now, side, digit, duration_ms),
         }
     }

@@ -1,9 +1,11 @@
 //! The media of all calls: ports, sockets and worker threads.
 
-mod batch;
+mod idle;
 mod kind;
+mod places;
 mod ports;
 mod session;
+mod sockets;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
@@ -13,22 +15,31 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use call_model::{CallId, Cause};
-use mio::net::UdpSocket;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Relay, RelayConfig, WebRtcConfig, WebRtcLeg};
 
 use crate::config::Media as MediaConfig;
+use crate::driver::batch::Inbox;
 use crate::switch::{MediaCommand, MediaEvent};
 use kind::Media;
 use ports::PortPool;
-pub(crate) use session::Ports;
 use session::Sockets;
+use sockets::{LegPort, LegSockets, PortRange};
 use worker::{Order, Worker};
 pub(crate) use worker::{PublishedCounters, Report};
 
 /// Ports tried for one call before it is given up: others on this host may sit on some.
 const BIND_ATTEMPTS: usize = 16;
+/// Legs of each range, of all threads together, whose sockets stay open for the next call. Between
+/// trunks it is what a thousand calls take, so a second of the load that a gateway is built for
+/// finds its sockets open, and no more descriptors and memory of the kernel than that are held idle.
+const KEPT: usize = 2048;
+/// And one for so many descriptors that the system allows, three of which it takes at most for both
+/// ranges: most are for calls that have begun.
+const DESCRIPTORS_FOR_ONE_KEPT: usize = 16;
+/// Kept sockets looked at for one leg before new ones are opened: somebody may flood them all.
+const KEPT_ATTEMPTS: usize = 4;
 
 /// Owns the ports and the worker threads. Lives with the signalling loop; nothing here waits.
 #[derive(Debug)]
@@ -43,6 +54,8 @@ pub(crate) struct MediaEngine {
     load: Vec<usize>,
     /// Closings that found the queue of their worker full; one at most for each call.
     closes: VecDeque<(CallId, usize)>,
+    /// For what strayed to sockets before they are used again.
+    strays: Inbox,
     next_seed: u64,
     orders_dropped: u64,
 }
@@ -51,7 +64,7 @@ pub(crate) struct MediaEngine {
 #[derive(Clone, Copy, Debug)]
 struct Placed {
     worker: usize,
-    ports: Ports,
+    ports: [LegPort; 2],
 }
 
 /// The media threads could not be started.
@@ -90,8 +103,9 @@ impl MediaEngine {
                 source,
             })?;
         }
+        let kept = kept_by_each(config.threads);
         let workers = (0..config.threads)
-            .map(|index| Worker::spawn(index, reports.clone(), config.port_quarantine))
+            .map(|index| Worker::spawn(index, reports.clone(), config.port_quarantine, kept))
             .collect::<io::Result<Vec<_>>>()
             .map_err(MediaStartError::Thread)?;
         Ok(Self {
@@ -102,6 +116,8 @@ impl MediaEngine {
             workers,
             placed: HashMap::new(),
             closes: VecDeque::new(),
+            // They are not looked at.
+            strays: Inbox::new(1, Instant::now()),
             next_seed: seed,
             orders_dropped: 0,
             config,
@@ -175,7 +191,7 @@ impl MediaEngine {
         for (call, placed) in &lost {
             tracing::error!(%call, worker = placed.worker, "the media thread of a call has died");
             self.placed.remove(call);
-            self.ports_free(placed.ports);
+            placed.ports.into_iter().for_each(|port| self.port_free(port));
         }
         lost.into_iter().map(|(call, _)| call).collect()
     }
@@ -190,13 +206,15 @@ impl MediaEngine {
         self.closes.len()
     }
 
-    /// Takes ports back that have rested.
-    pub(crate) fn ports_free(&mut self, ports: Ports) {
-        if let Some(port) = ports.overlay {
-            self.overlay_ports.give_back(port);
-        }
-        for port in [Some(ports.trunk), ports.onward].into_iter().flatten() {
-            self.trunk_ports.give_back(port);
+    /// Takes a port back that has rested.
+    pub(crate) fn port_free(&mut self, port: LegPort) {
+        self.pool(port.range).give_back(port.number);
+    }
+
+    fn pool(&mut self, range: PortRange) -> &mut PortPool {
+        match range {
+            PortRange::Overlay => &mut self.overlay_ports,
+            PortRange::Trunk => &mut self.trunk_ports,
         }
     }
 
@@ -212,7 +230,8 @@ impl MediaEngine {
 
     /// Returns how many trunk port pairs are free, and how many there are.
     pub(crate) fn trunk_ports(&self) -> (usize, usize) {
-        (self.trunk_ports.free(), self.trunk_ports.size())
+        let kept: usize = self.workers.iter().map(|worker| worker.idle.len(PortRange::Trunk)).sum();
+        (self.trunk_ports.free() + kept, self.trunk_ports.size())
     }
 
     fn open(
@@ -221,41 +240,52 @@ impl MediaEngine {
         call: CallId,
         offer: Option<&str>,
     ) -> Result<MediaEvent, (Cause, String)> {
-        let sockets = self.bind()?;
-        let (overlay, trunk_rtp) = (sockets.locals[0], sockets.locals[1]);
-        let ports = sockets.ports;
-        let (bridge, overlay_sdp) =
-            self.bridge(now, overlay, trunk_rtp, offer).inspect_err(|_| self.ports_free(ports))?;
-        self.place(call, Media::Bridge(Box::new(bridge)), sockets)?;
-        Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
+        let worker = self.least_loaded()?;
+        let sockets = self.sockets(now, worker, PortRange::Overlay)?;
+        let (overlay, trunk_rtp) = (sockets.first.rtp.local, sockets.trunk.rtp.local);
+        match self.bridge(now, overlay, trunk_rtp, offer) {
+            Ok((bridge, overlay_sdp)) => {
+                self.place(call, Media::Bridge(Box::new(bridge)), sockets, worker)?;
+                Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
+            }
+            Err(refusal) => {
+                self.close_sockets(sockets.first);
+                self.close_sockets(sockets.trunk);
+                Err(refusal)
+            }
+        }
     }
 
     fn open_relay(&mut self, now: Instant, call: CallId) -> Result<MediaEvent, (Cause, String)> {
-        let (trunk, [trunk_rtp, trunk_rtcp]) = self.bind_pair()?;
-        let (onward, [onward_rtp, onward_rtcp]) =
-            self.bind_pair().inspect_err(|_| self.trunk_ports.give_back(trunk))?;
-        let ports = Ports { overlay: None, trunk, onward: Some(onward) };
-        let sockets = Sockets::new(vec![onward_rtp, trunk_rtp, trunk_rtcp, onward_rtcp], ports);
-        let (trunk_rtp, onward_rtp) = (sockets.locals[1], sockets.locals[0]);
+        let worker = self.least_loaded()?;
+        let sockets = self.sockets(now, worker, PortRange::Trunk)?;
+        let (trunk_rtp, onward_rtp) = (sockets.trunk.rtp.local, sockets.first.rtp.local);
         let config = RelayConfig { trunk_rtp, onward_rtp, media_timeout: self.config.silence_timeout };
         let relay = Relay::new(&config, self.seed(), now);
-        self.place(call, Media::Relay(Box::new(relay)), sockets)?;
+        self.place(call, Media::Relay(Box::new(relay)), sockets, worker)?;
         Ok(MediaEvent::RelayOpened { call, trunk_rtp, onward_rtp })
     }
 
-    /// Gives a call to the thread that has the least to do.
-    fn place(&mut self, call: CallId, media: Media, sockets: Sockets) -> Result<(), (Cause, String)> {
-        let ports = sockets.ports;
+    /// Returns the thread that has the least to do.
+    fn least_loaded(&self) -> Result<usize, (Cause, String)> {
         let alive = (0..self.workers.len()).filter(|&index| !self.workers[index].is_dead());
-        let Some(worker) = alive.min_by_key(|&index| self.load[index]) else {
-            drop(sockets);
-            self.ports_free(ports);
-            return Err((Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()));
-        };
+        let least = alive.min_by_key(|&index| self.load[index]);
+        least.ok_or_else(|| (Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()))
+    }
+
+    /// Gives a call to a thread.
+    fn place(
+        &mut self,
+        call: CallId,
+        media: Media,
+        sockets: Sockets,
+        worker: usize,
+    ) -> Result<(), (Cause, String)> {
+        let ports = sockets.ports();
         let order = Order::Add { call, media, sockets: Box::new(sockets) };
         if self.workers[worker].order(order).is_err() {
             self.orders_dropped += 1;
-            self.ports_free(ports);
+            ports.into_iter().for_each(|port| self.port_free(port));
             let detail = "the queue of the media thread is full".to_owned();
             return Err((Cause::SWITCHING_EQUIPMENT_CONGESTION, detail));
         }
@@ -297,27 +327,77 @@ impl MediaEngine {
         Ok((Bridge::new(config, leg, seed, now).map_err(unusable)?, sdp))
     }
 
-    fn bind(&mut self) -> Result<Sockets, (Cause, String)> {
-        let overlay_ip = self.config.overlay_address;
-        let dscp = self.config.dscp;
-        let overlay = bind_from(&mut self.overlay_ports, |port| Ok([udp((overlay_ip, port).into(), dscp)?]));
-        let (overlay_port, [overlay]) = overlay.map_err(|error| refused("overlay", error))?;
-        let (trunk, [rtp, rtcp]) =
-            self.bind_pair().inspect_err(|_| self.overlay_ports.give_back(overlay_port))?;
-        let ports = Ports { overlay: Some(overlay_port), trunk, onward: None };
-        let overlay = (overlay, SocketAddr::new(overlay_ip, overlay_port));
-        Ok(Sockets::new(vec![overlay, rtp, rtcp], ports))
+    /// Takes the sockets of a call that goes to a thread.
+    fn sockets(&mut self, now: Instant, worker: usize, first: PortRange) -> Result<Sockets, (Cause, String)> {
+        let first = self.leg(now, worker, first)?;
+        match self.leg(now, worker, PortRange::Trunk) {
+            Ok(trunk) => Ok(Sockets { first, trunk }),
+            Err(refusal) => {
+                self.close_sockets(first);
+                Err(refusal)
+            }
+        }
     }
 
-    /// Takes the two ports of a leg towards a trunk.
-    fn bind_pair(&mut self) -> Result<(u16, [(UdpSocket, SocketAddr); 2]), (Cause, String)> {
-        let (ip, dscp) = (self.config.trunk_address, self.config.dscp);
-        let bound = bind_from(&mut self.trunk_ports, |port| {
-            Ok([udp((ip, port).into(), dscp)?, udp((ip, port + 1).into(), dscp)?])
-        });
-        let (port, [rtp, rtcp]) = bound.map_err(|error| refused("trunk", error))?;
-        Ok((port, [(rtp, SocketAddr::new(ip, port)), (rtcp, SocketAddr::new(ip, port + 1))]))
+    /// Takes sockets that the thread keeps, or opens new ones.
+    fn leg(&mut self, now: Instant, worker: usize, range: PortRange) -> Result<LegSockets, (Cause, String)> {
+        for _ in 0..KEPT_ATTEMPTS {
+            let Some(leg) = self.workers[worker].idle.take(range) else { break };
+            if leg.read_away(&mut self.strays, now) {
+                return Ok(leg);
+            }
+            tracing::debug!(port = leg.port.number, "a media port is flooded between two calls");
+            self.close_sockets(leg);
+        }
+        let mut bound = self.bind(range);
+        // Twice, since new sockets towards a trunk take two descriptors.
+        for _ in 0..2 {
+            match &bound {
+                Err(error) if self.close_kept(range, error.is_some()) => bound = self.bind(range),
+                _ => break,
+            }
+        }
+        bound.map_err(|error| refused(range.as_str(), error))
     }
+
+    fn bind(&mut self, range: PortRange) -> Result<LegSockets, Option<io::Error>> {
+        let (ip, dscp) = match range {
+            PortRange::Overlay => (self.config.overlay_address, self.config.dscp),
+            PortRange::Trunk => (self.config.trunk_address, self.config.dscp),
+        };
+        bind_from(self.pool(range), |number| LegSockets::bind(ip, LegPort { range, number }, dscp))
+    }
+
+    /// Closes sockets that any thread keeps, so that their port, or where `descriptors` are wanting
+    /// these, go to a call. Returns whether there were any.
+    fn close_kept(&mut self, range: PortRange, descriptors: bool) -> bool {
+        let other = match range {
+            PortRange::Overlay => PortRange::Trunk,
+            PortRange::Trunk => PortRange::Overlay,
+        };
+        let kept = [Some(range), descriptors.then_some(other)]
+            .into_iter()
+            .flatten()
+            .find_map(|range| self.workers.iter().find_map(|worker| worker.idle.take(range)));
+        let Some(leg) = kept else { return false };
+        let port = leg.port;
+        drop(leg);
+        self.pool(port.range).give_back_rested(port.number);
+        true
+    }
+
+    fn close_sockets(&mut self, leg: LegSockets) {
+        let port = leg.port;
+        drop(leg);
+        self.port_free(port);
+    }
+}
+
+/// Returns how many legs of a range each thread may keep the sockets of.
+fn kept_by_each(threads: usize) -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
+    (allowed / DESCRIPTORS_FOR_ONE_KEPT).min(KEPT) / threads.max(1)
 }
 
 /// Says why a call finds no port, and what would help.
@@ -340,14 +420,11 @@ fn refused(which: &str, error: Option<io::Error>) -> (Cause, String) {
 
 /// Takes ports until one can be bound; those that another program sits on go to the end of the
 /// pool. Fails without an error where there is no port, with one where the system gives no socket.
-fn bind_from<const N: usize>(
-    pool: &mut PortPool,
-    bind: impl Fn(u16) -> io::Result<[UdpSocket; N]>,
-) -> Result<(u16, [UdpSocket; N]), Option<io::Error>> {
+fn bind_from<T>(pool: &mut PortPool, bind: impl Fn(u16) -> io::Result<T>) -> Result<T, Option<io::Error>> {
     for _ in 0..BIND_ATTEMPTS {
         let port = pool.take().ok_or(None)?;
         match bind(port) {
-            Ok(sockets) => return Ok((port, sockets)),
+            Ok(bound) => return Ok(bound),
             Err(error) => {
                 pool.give_back(port);
                 if error.kind() != io::ErrorKind::AddrInUse {
@@ -358,15 +435,6 @@ fn bind_from<const N: usize>(
         }
     }
     Err(None)
-}
-
-fn udp(address: SocketAddr, dscp: u8) -> io::Result<UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    super::mark(&socket, address, dscp)?;
-    socket.bind(&address.into())?;
-    Ok(UdpSocket::from_std(socket.into()))
 }
 
 #[cfg(test)]

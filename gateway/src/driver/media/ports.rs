@@ -37,6 +37,12 @@ impl PortPool {
         self.free.push_back(port);
     }
 
+    /// Gives a port back that has rested: it is the next to be used.
+    pub(crate) fn give_back_rested(&mut self, port: u16) {
+        debug_assert!(!self.free.contains(&port), "port {port} was given back twice");
+        self.free.push_front(port);
+    }
+
     /// Returns how many ports can be taken.
     pub(crate) fn free(&self) -> usize {
         self.free.len()
@@ -65,5 +71,8 @@ mod tests {
         pool.give_back(10);
         assert_eq!([pool.take(), pool.take(), pool.take()], [Some(11), Some(12), Some(10)]);
         assert_eq!((pool.free(), pool.size()), (0, 3));
+        pool.give_back(12);
+        pool.give_back_rested(11);
+        assert_eq!([pool.take(), pool.take()], [Some(11), Some(12)], "unless it rested elsewhere");
     }
 }

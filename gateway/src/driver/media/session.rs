@@ -2,12 +2,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use call_model::{CallId, Side};
-use mio::net::UdpSocket;
+use mio::Token;
 use transcoder::{Outgoing, Port};
 
-use super::batch::{BATCH, Inbox};
 use super::kind::Media;
+use super::sockets::{Bound, LegPort, LegSockets};
 use super::worker::WorkerCounters;
+use crate::driver::batch::{BATCH, Inbox};
 
 /// Sockets of one call, by index: the overlay's or those of the trunk by which a call from another
 /// goes on, and those of the trunk.
@@ -19,38 +20,43 @@ const ONWARD_RTCP: usize = 3;
 pub(super) const SOCKETS: usize = 4;
 
 /// Batches taken from one socket before the others have their turn.
-const BATCHES: usize = 4;
+pub(super) const BATCHES: usize = 4;
 
-/// The ports of one call, to be given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ports {
-    /// Of the overlay leg, where there is one.
-    pub(crate) overlay: Option<u16>,
-    /// Even port of the trunk leg.
-    pub(crate) trunk: u16,
-    /// Even port of the leg by which a call from another trunk goes on.
-    pub(crate) onward: Option<u16>,
-}
-
-/// The sockets of one call, with the ports to give back.
+/// The sockets of one call.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    pub(super) sockets: Vec<UdpSocket>,
-    pub(super) locals: Vec<SocketAddr>,
-    pub(super) ports: Ports,
+    /// Of the overlay, or of the trunk by which a call from another goes on.
+    pub(super) first: LegSockets,
+    pub(super) trunk: LegSockets,
 }
 
 impl Sockets {
-    /// Takes the sockets and addresses in the order of their indices: three for a call of the overlay,
-    /// four for one between trunks.
-    pub(super) fn new(bound: Vec<(UdpSocket, SocketAddr)>, ports: Ports) -> Self {
-        let (sockets, locals) = bound.into_iter().unzip();
-        Self { sockets, locals, ports }
+    /// Returns the ports to give back.
+    pub(super) fn ports(&self) -> [LegPort; 2] {
+        [self.first.port, self.trunk.port]
+    }
+
+    /// Returns the tokens of the sockets, each with its index.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = (usize, Token)> {
+        let ((first, onward_rtcp), (rtp, rtcp)) = (self.first.tokens(), self.trunk.tokens());
+        let tokens =
+            [(FIRST, Some(first)), (TRUNK_RTP, Some(rtp)), (TRUNK_RTCP, rtcp), (ONWARD_RTCP, onward_rtcp)];
+        tokens.into_iter().filter_map(|(index, token)| token.map(|token| (index, token)))
+    }
+
+    fn get(&self, index: usize) -> Option<&Bound> {
+        match index {
+            FIRST => Some(&self.first.rtp),
+            TRUNK_RTP => Some(&self.trunk.rtp),
+            TRUNK_RTCP => self.trunk.rtcp.as_ref(),
+            ONWARD_RTCP => self.first.rtcp.as_ref(),
+            _ => None,
+        }
     }
 
     fn send(&self, index: usize, outgoing: &Outgoing<'_>, counters: &mut WorkerCounters) {
         // A full send buffer or an unreachable peer costs this packet only, as on any network.
-        match self.sockets.get(index).map(|socket| socket.send_to(outgoing.bytes, outgoing.destination)) {
+        match self.get(index).map(|bound| bound.socket.send_to(outgoing.bytes, outgoing.destination)) {
             Some(Ok(_)) => counters.sent += 1,
             Some(Err(_)) | None => counters.send_failed += 1,
         }
@@ -94,10 +100,7 @@ impl Session {
             TRUNK_RTCP => (Side::Trunk, Port::Rtcp),
             _ => (Side::Onward, Port::Rtcp),
         };
-        let (Some(socket), Some(&local)) = (self.sockets.sockets.get(index), self.sockets.locals.get(index))
-        else {
-            return false;
-        };
+        let Some(&Bound { ref socket, local }) = self.sockets.get(index) else { return false };
         for _ in 0..BATCHES {
             // An ICMP error of an earlier send shows up here; the socket is still good.
             let Ok(count) = inbox.receive(socket, now) else {
@@ -162,8 +165,8 @@ impl Draining {
         counters: &mut WorkerCounters,
     ) -> bool {
         for _ in 0..BATCHES {
-            let Some(socket) = self.sockets.sockets.get(index) else { return false };
-            let Ok(count) = inbox.receive(socket, now) else {
+            let Some(bound) = self.sockets.get(index) else { return false };
+            let Ok(count) = inbox.receive(&bound.socket, now) else {
                 counters.receive_failed += 1;
                 continue;
             };

@@ -4,12 +4,14 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side};
+
+use super::sockets::udp;
 use super::*;
 
-fn engine(threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
-    let (reports, inbox) = mpsc::channel(1024);
+fn config(threads: usize) -> MediaConfig {
     let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
-    let config = MediaConfig {
+    MediaConfig {
         trunk_address: loopback,
         trunk_ports: 41_000..=41_199,
         overlay_address: loopback,
@@ -21,8 +23,35 @@ fn engine(threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
         silence_timeout: Duration::from_secs(60),
         port_quarantine: Duration::from_secs(1),
         dscp: 46,
-    };
+    }
+}
+
+fn start(config: MediaConfig) -> (MediaEngine, mpsc::Receiver<Report>) {
+    let (reports, inbox) = mpsc::channel(1024);
     (MediaEngine::start(config, 1, &reports).unwrap(), inbox)
+}
+
+fn engine(threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
+    start(config(threads))
+}
+
+/// Lets the threads work until something is so. Returns the sides whose first packet was told.
+fn until(
+    engine: &mut MediaEngine,
+    reports: &mut mpsc::Receiver<Report>,
+    is_so: impl Fn(&MediaEngine) -> bool,
+) -> Vec<Side> {
+    let (began, mut first) = (Instant::now(), Vec::new());
+    while !is_so(engine) {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        match reports.try_recv() {
+            Ok(Report::PortFree(port)) => engine.port_free(port),
+            Ok(Report::Media(MediaEvent::FirstPacket { side, .. })) => first.push(side),
+            Ok(Report::Media(_)) => {}
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    first
 }
 
 fn open(engine: &mut MediaEngine, number: u128) -> CallId {
@@ -62,7 +91,7 @@ fn only_a_port_that_is_taken_is_tried_elsewhere() {
     let refuse = |error: Errno| {
         tries.set(0);
         let tries = &tries;
-        move |_: u16| -> io::Result<[UdpSocket; 1]> {
+        move |_: u16| -> io::Result<LegSockets> {
             tries.set(tries.get() + 1);
             Err(error.into())
         }
@@ -86,13 +115,7 @@ fn a_closing_that_found_no_room_is_repeated_until_the_ports_come_back() {
     assert_eq!(engine.closes_waiting(), 1);
     assert!(engine.look_after().is_empty());
     assert_eq!(engine.closes_waiting(), 0);
-    while let Some(report) = reports.blocking_recv() {
-        if let Report::PortsFree(ports) = report {
-            engine.ports_free(ports);
-            break;
-        }
-    }
-    assert_eq!(engine.trunk_ports().0, free + 1);
+    until(&mut engine, &mut reports, |engine| engine.trunk_ports().0 == free + 1);
 }
 
 #[test]
@@ -114,15 +137,22 @@ fn the_calls_of_a_dead_thread_are_named_and_no_call_goes_there() {
 
 #[test]
 fn a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back() {
-    use call_model::{Codec, Direction, LegMedia, MediaSecurity, Side};
     let (mut engine, mut reports) = engine(1);
     let (before, _) = engine.trunk_ports();
     let call = CallId::new(1, 1);
     let opened = engine.handle(Instant::now(), MediaCommand::OpenRelay { call });
     let Some(MediaEvent::RelayOpened { trunk_rtp, onward_rtp, .. }) = opened else { panic!("{opened:?}") };
     assert_eq!(engine.trunk_ports().0, before - 2);
+    carry_voice(&mut engine, call, trunk_rtp, onward_rtp);
+    engine.handle(Instant::now(), MediaCommand::Close { call });
+    let first = until(&mut engine, &mut reports, |engine| engine.trunk_ports().0 == before);
+    assert_eq!(first, [Side::Trunk, Side::Onward]);
+}
+
+/// Has two parties hear each other through a relay.
+fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, onward_rtp: SocketAddr) {
     let party = || {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::UdpSocket::bind((trunk_rtp.ip(), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket
     };
@@ -165,17 +195,237 @@ fn a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back() {
         let length = length.unwrap();
         assert_eq!((length, heard[1] & 0x7f, heard[100]), (172, expected.0, expected.1));
     }
+}
+
+/// An engine of which other tests use no ports: 2 `pairs` of them from `first` on, and as many for the
+/// overlay.
+fn small(first: u16, pairs: u16, threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
+    start(MediaConfig {
+        trunk_ports: first..=first + 2 * pairs - 1,
+        overlay_ports: first + 2 * pairs..=first + 4 * pairs - 1,
+        port_quarantine: Duration::from_millis(20),
+        ..config(threads)
+    })
+}
+
+fn open_relay(engine: &mut MediaEngine, number: u128) -> (CallId, SocketAddr, SocketAddr) {
+    let call = CallId::new(1, number);
+    match engine.handle(Instant::now(), MediaCommand::OpenRelay { call }) {
+        Some(MediaEvent::RelayOpened { trunk_rtp, onward_rtp, .. }) => (call, trunk_rtp, onward_rtp),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Ends a call and lets its ports rest.
+fn close(engine: &mut MediaEngine, reports: &mut mpsc::Receiver<Report>, call: CallId) {
+    let free = engine.trunk_ports().0 + 1 + usize::from(is_relay(engine, call));
     engine.handle(Instant::now(), MediaCommand::Close { call });
-    let mut first = Vec::new();
-    while let Some(report) = reports.blocking_recv() {
-        match report {
-            Report::PortsFree(ports) => {
-                engine.ports_free(ports);
-                break;
+    until(engine, reports, |engine| engine.trunk_ports().0 == free);
+}
+
+fn is_relay(engine: &MediaEngine, call: CallId) -> bool {
+    engine.placed[&call].ports[0].range == PortRange::Trunk
+}
+
+/// A digit, which comes back from a relay whose side is not known yet.
+fn star(call: CallId) -> MediaCommand {
+    let digit = DtmfDigit::from_char('*').unwrap();
+    MediaCommand::SendDtmf { call, side: Side::Trunk, digit, duration_ms: 100 }
+}
+
+/// Returns by what the system knows the socket that is bound to a port.
+fn inode(address: SocketAddr) -> Option<String> {
+    let table = if address.is_ipv4() { "/proc/net/udp" } else { "/proc/net/udp6" };
+    let table = std::fs::read_to_string(table).unwrap();
+    let port = format!(":{:04X}", address.port());
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row[1].ends_with(&port)).map(|row| row[9].to_owned())
+}
+
+fn counted(engine: &MediaEngine, which: impl Fn(&PublishedCounters) -> &std::sync::atomic::AtomicU64) -> u64 {
+    let counters = engine.counters();
+    counters.iter().map(|counters| which(counters).load(std::sync::atomic::Ordering::Relaxed)).sum()
+}
+
+#[test]
+fn sockets_go_from_one_call_to_the_next_of_either_kind_and_family() {
+    for (first, address) in [(21_400, "127.0.0.1"), (21_420, "::1")] {
+        let address = address.parse().unwrap();
+        let (mut engine, mut reports) = start(MediaConfig {
+            trunk_address: address,
+            overlay_address: address,
+            trunk_ports: first..=first + 3,
+            overlay_ports: first + 4..=first + 4,
+            port_quarantine: Duration::from_millis(20),
+            ..config(1)
+        });
+        let all = (0..5).map(|offset| SocketAddr::new(address, first + offset));
+        let inodes = || all.clone().map(inode).collect::<Vec<_>>();
+        let (call, ..) = open_relay(&mut engine, 1);
+        close(&mut engine, &mut reports, call);
+        let relayed = inodes();
+        assert!(relayed[..4].iter().all(Option::is_some) && relayed[4].is_none(), "{relayed:?}");
+
+        let call = open(&mut engine, 2);
+        let bridged = inodes();
+        assert_eq!(bridged[..4], relayed[..4]);
+        assert!(bridged[4].is_some());
+        assert_eq!(engine.trunk_ports(), (1, 2));
+        close(&mut engine, &mut reports, call);
+
+        for number in 3..6 {
+            let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, number);
+            carry_voice(&mut engine, call, trunk_rtp, onward_rtp);
+            assert_eq!(engine.trunk_ports(), (0, 2));
+            close(&mut engine, &mut reports, call);
+        }
+        let call = open(&mut engine, 6);
+        assert_eq!(inodes(), bridged);
+        close(&mut engine, &mut reports, call);
+    }
+}
+
+#[test]
+fn what_came_between_two_calls_is_not_heard_by_the_next() {
+    let (mut engine, mut reports) = small(21_440, 2, 1);
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for number in 0..30 {
+        let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, number);
+        // The thread has the call, and has read what the sockets brought with them.
+        engine.handle(Instant::now(), star(call));
+        while !matches!(reports.blocking_recv(), Some(Report::Media(MediaEvent::DtmfUnsent { .. }))) {}
+        close(&mut engine, &mut reports, call);
+        for _ in 0..40 {
+            for to in [trunk_rtp, onward_rtp] {
+                stranger.send_to(&[0x80; 40], to).unwrap();
             }
-            Report::Media(MediaEvent::FirstPacket { side, .. }) => first.push(side),
-            Report::Media(_) => {}
         }
     }
-    assert_eq!((engine.trunk_ports().0, first), (before, vec![Side::Trunk, Side::Onward]));
+    assert_eq!(counted(&engine, |counters| &counters.received), 0);
+}
+
+#[test]
+fn what_strays_in_between_two_calls_does_not_pile_up() {
+    let (mut engine, mut reports) = small(21_460, 2, 1);
+    let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 1);
+    close(&mut engine, &mut reports, call);
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let rtcp = SocketAddr::new(onward_rtp.ip(), onward_rtp.port() + 1);
+    for _ in 0..100 {
+        stranger.send_to(&[0x80; 40], trunk_rtp).unwrap();
+        stranger.send_to(&[0x80; 40], rtcp).unwrap();
+    }
+    until(&mut engine, &mut reports, |engine| counted(engine, |counters| &counters.stray) == 200);
+}
+
+#[test]
+fn what_comes_before_the_thread_knows_of_the_call_is_heard() {
+    let (mut engine, mut reports) = small(21_480, 8, 1);
+    let (call, ..) = open_relay(&mut engine, 1);
+    close(&mut engine, &mut reports, call);
+    // From four calls on the thread looks at its sockets, and then at its orders, once per turn.
+    for number in 2..6 {
+        open(&mut engine, number);
+    }
+    until(&mut engine, &mut reports, |engine| {
+        engine.counters()[0].calls.load(std::sync::atomic::Ordering::Relaxed) == 4
+    });
+    let party = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for round in 1..20 {
+        let (call, trunk_rtp, _) = open_relay(&mut engine, 5 + u128::from(round));
+        party.send_to(&[0x80; 40], trunk_rtp).unwrap();
+        until(&mut engine, &mut reports, |engine| counted(engine, |counters| &counters.received) == round);
+        close(&mut engine, &mut reports, call);
+    }
+}
+
+#[test]
+fn a_flooded_socket_is_not_used_again() {
+    let leg = |number| {
+        let port = LegPort { range: PortRange::Trunk, number };
+        LegSockets::bind(std::net::IpAddr::from([127, 0, 0, 1]), port, 0).unwrap()
+    };
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut inbox = Inbox::new(1, Instant::now());
+    for (number, strays, is_good) in [(21_520, 0, true), (21_522, 20, true), (21_524, 100, false)] {
+        let leg = leg(number);
+        let to = leg.rtcp.as_ref().unwrap();
+        for _ in 0..strays {
+            stranger.send_to(&[0; 172], to.local).unwrap();
+        }
+        assert_eq!(leg.read_away(&mut inbox, Instant::now()), is_good, "{strays}");
+        assert_eq!(inbox.receive(&to.socket, Instant::now()).unwrap() == 0, is_good, "{strays}");
+    }
+}
+
+#[test]
+fn no_more_sockets_stay_open_than_may() {
+    assert!((1..64).all(|threads| kept_by_each(threads) * threads <= KEPT));
+    let (mut engine, _) = small(21_540, 2, 1);
+    let (sender, mut reports) = mpsc::channel(1024);
+    let quarantine = engine.config.port_quarantine;
+    engine.workers = vec![Worker::spawn(0, sender, quarantine, 1).unwrap()];
+    let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 1);
+    close(&mut engine, &mut reports, call);
+    let is_open = |address| inode(address).is_some();
+    assert_eq!(is_open(trunk_rtp) as u8 + is_open(onward_rtp) as u8, 1);
+    assert_eq!(engine.trunk_ports(), (2, 2));
+    let (call, ..) = open_relay(&mut engine, 2);
+    assert_eq!(engine.trunk_ports(), (0, 2));
+    close(&mut engine, &mut reports, call);
+}
+
+#[test]
+fn ports_rest_before_they_are_used_again_and_none_is_lost_to_another_thread() {
+    let (mut engine, mut reports) =
+        start(MediaConfig { trunk_ports: 21_560..=21_563, overlay_ports: 21_564..=21_565, ..config(2) });
+    let no_circuit = |engine: &mut MediaEngine| {
+        let call = CallId::new(1, 99);
+        let refused = engine.handle(Instant::now(), MediaCommand::OpenRelay { call });
+        matches!(refused, Some(MediaEvent::Refused { cause: Cause::NO_CIRCUIT_AVAILABLE, .. }))
+    };
+    let (call, ..) = open_relay(&mut engine, 1);
+    assert!(no_circuit(&mut engine));
+    let (worker, closed) = (engine.placed[&call].worker, Instant::now());
+    close_at_once(&mut engine, call);
+    assert!(no_circuit(&mut engine), "the ports rest");
+    until(&mut engine, &mut reports, |engine| engine.trunk_ports().0 == 2);
+    assert!(closed.elapsed() >= Duration::from_secs(1));
+
+    // The next call goes to the other thread, and what the first keeps must not be wanting there.
+    engine.load[worker] = 5;
+    let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 2);
+    assert_ne!(engine.placed[&call].worker, worker);
+    carry_voice(&mut engine, call, trunk_rtp, onward_rtp);
+    assert!(no_circuit(&mut engine));
+    close(&mut engine, &mut reports, call);
+    assert_eq!(engine.trunk_ports(), (2, 2));
+}
+
+fn close_at_once(engine: &mut MediaEngine, call: CallId) {
+    engine.handle(Instant::now(), MediaCommand::Close { call });
+}
+
+#[test]
+fn a_thread_that_waits_hears_every_order() {
+    let (mut engine, mut reports) = small(21_580, 2, 1);
+    let (call, ..) = open_relay(&mut engine, 1);
+    let mut late = 0;
+    for round in 0..10_000 {
+        engine.handle(Instant::now(), star(call));
+        // Any moment after the first, that too at which the thread has found no other and goes to wait.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_nanos(100 * (round % 1000)) {}
+        let asked = Instant::now();
+        engine.handle(asked, star(call));
+        let mut answers = 0;
+        while answers < 2 {
+            let answer = reports.try_recv();
+            answers += usize::from(matches!(answer, Ok(Report::Media(MediaEvent::DtmfUnsent { .. }))));
+        }
+        // A thread that was not woken looks next when it has its figures to report, within a second.
+        late += u32::from(asked.elapsed() > Duration::from_millis(400));
+    }
+    // Other tests, and other machines of the same host, may take the processor now and then.
+    assert!(late <= 5, "{late} orders were heard late");
 }

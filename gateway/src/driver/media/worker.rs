@@ -4,21 +4,26 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use call_model::{CallId, DtmfDigit, LegMedia, Side};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc;
 use transcoder::{BridgeEvent, LegFailure};
 
-use super::batch::{self, Inbox};
+use super::idle::{Broken, IdleSockets};
 use super::kind::Media;
-use super::session::{Draining, Ports, SOCKETS, Session, Sockets};
+use super::places::Places;
+use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
+use super::sockets::{LegPort, LegSockets};
+use crate::driver::batch::{BATCH, Inbox};
 use crate::switch::MediaEvent;
 
+/// Longest datagram taken; RTP over Ethernet stays below.
+const DATAGRAM: usize = 2048;
 /// Commands that may wait for a worker. One is a few hundred bytes.
 const QUEUE: usize = 4096;
 /// Reports that wait for the signalling loop beyond the queue to it.
@@ -56,8 +61,8 @@ pub(super) enum Order {
 pub(crate) enum Report {
     /// About a call.
     Media(MediaEvent),
-    /// The ports of a closed call have rested.
-    PortsFree(Ports),
+    /// The port of a closed call has rested, and its sockets were not kept.
+    PortFree(LegPort),
 }
 
 /// Counts of one worker, kept by the thread and published once per turn.
@@ -93,7 +98,11 @@ pub(crate) struct PublishedCounters {
 pub(super) struct Worker {
     orders: SyncSender<Order>,
     waker: Arc<Waker>,
+    /// The thread is about to wait, or does.
+    waits: Arc<AtomicBool>,
     pub(super) counters: Arc<PublishedCounters>,
+    /// The sockets the thread watches for calls to come.
+    pub(super) idle: Arc<IdleSockets>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -102,18 +111,24 @@ impl Worker {
         index: usize,
         reports: mpsc::Sender<Report>,
         quarantine: Duration,
+        kept: usize,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (orders, inbox) = sync_channel(QUEUE);
         let counters = Arc::new(PublishedCounters::default());
         let published = Arc::clone(&counters);
+        let (idle, waits) = (Arc::new(IdleSockets::new(kept)), Arc::new(AtomicBool::new(false)));
+        let (idle_here, waits_here) = (Arc::clone(&idle), Arc::clone(&waits));
         let thread = thread::Builder::new().name(format!("media-{index}")).spawn(move || {
             Loop {
                 poll,
                 inbox,
+                waits: waits_here,
                 reports,
                 quarantine,
+                idle: idle_here,
+                places: Places::new(),
                 sessions: HashMap::new(),
                 slots: Vec::new(),
                 free_slots: Vec::new(),
@@ -127,7 +142,7 @@ impl Worker {
             }
             .run();
         })?;
-        Ok(Self { orders, waker, counters, thread: Some(thread) })
+        Ok(Self { orders, waker, waits, counters, idle, thread: Some(thread) })
     }
 
     /// Hands an order over. Gives it back if the worker's queue is full.
@@ -135,8 +150,13 @@ impl Worker {
         self.orders.try_send(order).map_err(|error| match error {
             TrySendError::Full(order) | TrySendError::Disconnected(order) => Box::new(order),
         })?;
-        // A waker that fails means a dead thread; the next order will say so.
-        let _ = self.waker.wake();
+        // Behind the order, as the thread looks for orders behind saying that it waits: one of the two
+        // sees what the other did.
+        fence(Ordering::SeqCst);
+        if self.waits.swap(false, Ordering::SeqCst) {
+            // A waker that fails means a dead thread; the next order will say so.
+            let _ = self.waker.wake();
+        }
         Ok(())
     }
 
@@ -167,8 +187,11 @@ enum Slot {
 struct Loop {
     poll: Poll,
     inbox: Receiver<Order>,
+    waits: Arc<AtomicBool>,
     reports: mpsc::Sender<Report>,
     quarantine: Duration,
+    idle: Arc<IdleSockets>,
+    places: Places,
     sessions: HashMap<CallId, usize>,
     slots: Vec<Slot>,
     free_slots: Vec<usize>,
@@ -209,9 +232,18 @@ impl Turns {
 impl Loop {
     fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut inbox = Inbox::new(Instant::now());
+        let mut inbox = Inbox::new(DATAGRAM, Instant::now());
         let mut ready = Vec::new();
         loop {
+            // With so many calls it looks by itself, soon enough; otherwise it has to be woken.
+            if self.live < TURNS_FROM_CALLS && self.unread.is_empty() {
+                self.waits.store(true, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                if self.take_orders() {
+                    return;
+                }
+                self.publish();
+            }
             let mut timeout = if self.unread.is_empty() {
                 let next = self.timers.peek().map(|Reverse((at, _))| *at);
                 next.map(|at| at.saturating_duration_since(Instant::now()))
@@ -230,6 +262,7 @@ impl Loop {
                 tracing::error!(%error, "media poll failed");
                 return;
             }
+            self.waits.store(false, Ordering::SeqCst);
             ready.clear();
             ready.append(&mut self.unread);
             ready.extend(events.iter().map(|event| event.token()).filter(|token| *token != WAKE));
@@ -246,21 +279,54 @@ impl Loop {
     }
 
     fn read(&mut self, token: Token, inbox: &mut Inbox) {
-        let (slot, index) = (token.0 / SOCKETS, token.0 % SOCKETS);
         let now = Instant::now();
-        let more = match self.slots.get_mut(slot) {
-            Some(Slot::Live(session)) => {
-                let more = session.read(now, index, inbox, &mut self.counters);
-                self.after(slot, now);
-                more
-            }
-            Some(Slot::Draining(draining)) => {
-                draining.read(now, index, inbox, self.quarantine, &mut self.counters)
-            }
-            Some(Slot::Free) | None => false,
+        let more = match self.places.find(token) {
+            Some((slot, index)) => match self.slots.get_mut(slot) {
+                Some(Slot::Live(session)) => {
+                    let more = session.read(now, index, inbox, &mut self.counters);
+                    self.after(slot, now);
+                    more
+                }
+                Some(Slot::Draining(draining)) => {
+                    draining.read(now, index, inbox, self.quarantine, &mut self.counters)
+                }
+                Some(Slot::Free) | None => false,
+            },
+            None => self.read_idle(now, token, inbox),
         };
         if more {
             self.unread.push(token);
+        }
+    }
+
+    /// Reads away what strays to a socket between two calls, so that it does not fill the kernel's
+    /// memory. Returns whether more may be waiting.
+    fn read_idle(&mut self, now: Instant, token: Token, inbox: &mut Inbox) -> bool {
+        let read = self.idle.read(token, |socket| {
+            let mut read = inbox.receive(socket, now);
+            for _ in 1..BATCHES {
+                if read.is_err() {
+                    read = inbox.receive(socket, now);
+                }
+            }
+            read
+        });
+        match read {
+            Some(Ok(count)) => {
+                self.counters.stray += count as u64;
+                count == BATCH
+            }
+            Some(Err(Broken { leg, error })) => {
+                self.counters.receive_failed += 1;
+                tracing::debug!(port = leg.port.number, %error, "a media socket errs between two calls");
+                self.close_sockets(leg);
+                false
+            }
+            // The engine took it for a call, the order for which is on its way.
+            None => {
+                self.places.miss(token);
+                false
+            }
         }
     }
 
@@ -387,14 +453,17 @@ impl Loop {
             self.slots.push(Slot::Free);
             self.slots.len() - 1
         });
-        for (index, socket) in sockets.sockets.iter_mut().enumerate() {
-            let token = Token(slot * SOCKETS + index);
-            if let Err(error) = self.poll.registry().register(socket, token, Interest::READABLE) {
+        for leg in [&mut sockets.first, &mut sockets.trunk] {
+            if !leg.watched
+                && let Err(error) = leg.watch(self.poll.registry())
+            {
                 let detail = format!("media socket cannot be watched: {error}");
                 self.report(MediaEvent::OverlayFailed { call, detail });
             }
-            if let Err(error) = batch::stamp_arrivals(socket) {
-                tracing::debug!(%error, "the kernel does not stamp datagrams");
+        }
+        for (index, token) in sockets.tokens() {
+            if self.places.enter(token, slot, index) {
+                self.unread.push(token);
             }
         }
         let next_report = now + REPORT_INTERVAL;
@@ -419,15 +488,25 @@ impl Loop {
     }
 
     fn free(&mut self, slot: usize) {
-        if let Slot::Draining(mut draining) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
-            for socket in &mut draining.sockets.sockets {
-                let _ = self.poll.registry().deregister(socket);
+        if let Slot::Draining(draining) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
+            let sockets = draining.sockets;
+            for (_, token) in sockets.tokens() {
+                self.places.clear(token);
             }
-            let ports = draining.sockets.ports;
-            drop(draining);
-            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(Report::PortsFree(ports));
+            for leg in [sockets.first, sockets.trunk] {
+                if let Err(leg) = self.idle.put(leg) {
+                    self.close_sockets(leg);
+                }
+            }
             self.free_slots.push(slot);
         }
+    }
+
+    /// Whoever closes a socket need not say that it is no longer watched.
+    fn close_sockets(&mut self, leg: LegSockets) {
+        let port = leg.port;
+        drop(leg);
+        Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(Report::PortFree(port));
     }
 
     fn report(&mut self, event: MediaEvent) {

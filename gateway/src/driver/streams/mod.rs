@@ -8,12 +8,13 @@ mod websocket;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use call_model::TrunkName;
 use sip_trunk::{ConnectionId, PeerIdentity, Transport};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 pub use tls::TlsFileError;
@@ -57,6 +58,8 @@ pub(crate) enum StreamReport {
     Data {
         connection: ConnectionId,
         bytes: Vec<u8>,
+        /// When it was read.
+        at: Instant,
     },
     Closed {
         connection: ConnectionId,
@@ -111,11 +114,14 @@ pub(crate) struct Streams {
     next_inbound: u64,
     own: Vec<IpAddr>,
     shared: Shared,
+    /// Where the tasks run.
+    runtime: Handle,
     /// Connections refused because there were too many.
     pub(crate) refused: u64,
 }
 
 impl Streams {
+    /// Makes room for connections, which the runtime it is called in will carry.
     pub(crate) fn new(settings: StreamSettings) -> (Self, mpsc::Receiver<StreamReport>) {
         let (reports, inbox) = mpsc::channel(READ_QUEUE);
         let shared = Shared {
@@ -128,13 +134,14 @@ impl Streams {
         };
         // The top bit tells inbound connections from those that the endpoint numbers.
         let next_inbound = ConnectionId::INBOUND;
-        (Self { connections: HashMap::new(), next_inbound, own: settings.own, shared, refused: 0 }, inbox)
+        let (own, runtime) = (settings.own, Handle::current());
+        (Self { connections: HashMap::new(), next_inbound, own, shared, runtime, refused: 0 }, inbox)
     }
 
     /// Accepts connections until the task is dropped.
     pub(crate) fn listen(&self, transport: Transport, listener: TcpListener) -> tokio::task::JoinHandle<()> {
         let reports = self.shared.reports.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, remote)) => {
@@ -171,7 +178,7 @@ impl Streams {
         self.next_inbound = (self.next_inbound + 1) | ConnectionId::INBOUND;
         let outbox = self.outbox(connection, remote);
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             tcp::prepare(&stream, remote, shared.dscp);
             let opened = Opening { connection, local, remote, inbound: true, transport, trunk: None };
             if let Err(failure) = receive(&shared, opened, stream, outbox).await {
@@ -193,7 +200,7 @@ impl Streams {
         let shared = self.shared.clone();
         // A PBX tells its peers by their address, which is not always the one routing would choose.
         let own = self.own.iter().copied().find(|own| own.is_ipv4() == remote.is_ipv4());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Err(failure) = open(&shared, connection, transport, (own, remote), &trunk, outbox).await {
                 let failed = StreamReport::ConnectFailed { connection, trunk, failure };
                 let _ = shared.reports.send(failed).await;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_trunk::ConnectionId;
@@ -52,7 +52,7 @@ pub(super) async fn carry(
                 Ok(0) => break,
                 Ok(length) => {
                     let bytes = buffer[..length].to_vec();
-                    if shared.reports.send(StreamReport::Data { connection, bytes }).await.is_err() {
+                    if shared.reports.send(StreamReport::Data { connection, bytes, at: Instant::now() }).await.is_err() {
                         return Ok(());
                     }
                 }

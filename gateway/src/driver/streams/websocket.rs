@@ -87,7 +87,7 @@ pub(super) async fn carry<S>(
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => break,
                 };
-                if shared.reports.send(StreamReport::Data { connection, bytes }).await.is_err() {
+                if shared.reports.send(StreamReport::Data { connection, bytes, at: std::time::Instant::now() }).await.is_err() {
                     return;
                 }
             }

@@ -1,8 +1,12 @@
 //! What a call carries beside who calls whom, emergency calls, and what is told of a party.
 
+use std::sync::Arc;
+
 use sip_trunk::CallDetails;
 use sip_trunk::trunk::details::ChargingVector;
 use sip_trunk::trunk::diversion::{Diversion, DiversionReason};
+use sip_trunk::trunk::emergency::{EmergencyCall, EmergencyService};
+use sip_trunk::trunk::location::{Location, Point};
 use sip_trunk::trunk::parameters::TrunkGroup;
 
 use super::*;
@@ -24,7 +28,7 @@ fn from_trunk(bench: &mut Bench, details: CallDetails) -> CallId {
         caller: Caller::default(),
         source: rtp(),
         has_offer: true,
-        details: Box::new(details),
+        details: Arc::new(details),
     });
     bench.media(MediaEvent::RelayOpened { call, trunk_rtp: rtp(), onward_rtp: rtp() });
     call
@@ -54,7 +58,8 @@ fn e09_e10_e11_e18_e20_details_go_from_one_trunk_to_the_other_and_nowhere_else()
     details.originating_group = TrunkGroup::new("in", "example.com");
     details.diversions.push(diverted_from("+15550007"));
     details.priorities.push("ets.0".into());
-    details.charging = Some(ChargingVector { icid: "1234".into(), ..ChargingVector::default() });
+    let charging = ChargingVector { icid: "1234".into(), ..ChargingVector::default() };
+    details.charging = Some(Box::new(charging));
     details.connected = Some(Caller::default());
     let mut bench = Bench::new(open);
     from_trunk(&mut bench, details.clone());
@@ -99,9 +104,33 @@ fn e17_an_emergency_call_is_stopped_by_no_gate() {
     let call = bench.overlay_calls(Some("alice"), "+112");
     bench.opened(call);
     let (trunk, details) = placed(&bench);
-    assert_eq!((trunk.as_str(), details.emergency.as_deref()), ("second", Some("112")));
+    assert_eq!((trunk.as_str(), details.emergency.as_deref()), ("second", Some(&EmergencyCall::new("112"))));
     let refused = bench.overlay_calls(Some("alice"), "+1120");
     assert_eq!(bench.refusal(refused).0, Gate::Policy, "a longer number is none of them");
+}
+
+// RFC 5031 4.2, RFC 6442: the endpoint writes them as the trunk wants them.
+#[test]
+fn e17_an_emergency_call_says_which_service_and_where() {
+    let berlin = Location::new(None, Some(Point::new(52.53, 13.38, 25).unwrap())).unwrap();
+    let location = Arc::new(berlin);
+    let mut bench = Bench::new(|config| {
+        config.emergency.trunk = Some("second".parse().unwrap());
+        config.emergency.numbers.push("110".into());
+        let police = EmergencyService::parse("sos.police").unwrap();
+        config.emergency.services.insert("110".into(), police);
+        config.emergency.location = Some(Arc::clone(&location));
+    });
+    for (dialled, urn) in [("110", "urn:service:sos.police"), ("112", "urn:service:sos")] {
+        let call = bench.overlay_calls(None, &format!("+{dialled}"));
+        bench.opened(call);
+        let emergency = placed(&bench).1.emergency.unwrap();
+        assert_eq!((emergency.dialled.as_str(), emergency.service.urn().as_str()), (dialled, urn));
+        assert_eq!(emergency.location.as_ref(), Some(&location));
+    }
+    let call = bench.overlay_calls(Some("alice"), NUMBER);
+    bench.opened(call);
+    assert_eq!(placed(&bench).1.emergency, None, "any other call says nothing of it");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What is told of a call and of its end: to the other side, to the operator, to the counters.
 
+use std::sync::Arc;
+
 use admin_api::CallFilter;
 
 use super::*;
@@ -17,7 +19,7 @@ fn from_trunk_as(bench: &mut Bench, caller: Caller) -> CallId {
     let call = bench.id();
     let (trunk, source) = ("first".parse().unwrap(), "127.0.0.10:5060".parse().unwrap());
     let (called, called_user) = ("+15551000".parse().ok(), "+15551000".to_owned());
-    let details = Box::default();
+    let details = Arc::default();
     bench.sip(Event::Incoming { call, trunk, called_user, called, caller, source, has_offer: true, details });
     call
 }
@@ -92,7 +94,7 @@ fn a_trunk_that_is_not_there_is_no_way_in() {
     let to: Address = "+15551000".parse().unwrap();
     let decisions = bench.switch.evaluate(&origin, "+15551000", Some(&to)).decisions;
     let last = decisions.last().unwrap();
-    assert_eq!((last.gate, last.verdict, last.rule.as_str()), (Gate::Identity, Verdict::Refuse, "trunks"));
+    assert_eq!((last.gate, last.verdict, &*last.rule), (Gate::Identity, Verdict::Refuse, "trunks"));
 }
 
 #[test]
@@ -102,7 +104,7 @@ fn text_from_the_network_cannot_drive_a_terminal() {
     let call = bench.trunk_calls(&format!("\u{1b}[2J{}", "x".repeat(1000)));
     let call_out = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call_out);
-    let label = format!("183 \u{1b}]0;{}", "y".repeat(1000));
+    let label = format!("183 \u{1b}]0;{}", "y".repeat(1000)).into();
     let exchange = Exchange { from: Actor::Trunk, to: Actor::Gateway, protocol: Protocol::Sip, label };
     bench.sip(Event::Exchange { call: call_out, exchange });
     let (text, by) = (format!("\u{9b}31m{}", "z".repeat(1000)), sip_trunk::EndedBy::Far);
@@ -113,8 +115,8 @@ fn text_from_the_network_cannot_drive_a_terminal() {
     let mut texts = vec![bench.switch.trunk_health(&trunk).unwrap().1.to_owned()];
     for record in [call, call_out].map(|id| bench.switch.record(id).unwrap()) {
         texts.push(record.to.clone());
-        texts.extend(record.decisions.iter().map(|step| step.detail.clone()));
-        texts.extend(record.exchanges.iter().map(|(_, exchange)| exchange.label.clone()));
+        texts.extend(record.decisions.iter().map(|step| step.detail.to_string()));
+        texts.extend(record.exchanges.iter().map(|(_, exchange)| exchange.label.to_string()));
     }
     for text in texts {
         assert!(text.chars().count() <= 256 && !text.contains(char::is_control), "{text:?}");

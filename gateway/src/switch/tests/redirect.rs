@@ -53,7 +53,8 @@ fn d18_a_redirection_is_followed_where_the_gates_let_the_caller() {
     bench.sip(Event::Answered { call });
     assert!(matches!(bench.told_overlay().last(), Some(SessionCommand::Answer { .. })));
     let record = bench.switch.record(call).unwrap();
-    let said: Vec<_> = record.decisions.iter().filter(|step| step.rule == "trunks.first.redirects").collect();
+    let said: Vec<_> =
+        record.decisions.iter().filter(|step| &*step.rule == "trunks.first.redirects").collect();
     let gates: Vec<Gate> = said.iter().map(|step| step.gate).collect();
     assert_eq!(gates, [Gate::Policy, Gate::Route, Gate::Route, Gate::Route]);
     // What was held for the user is held once.

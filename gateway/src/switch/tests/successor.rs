@@ -53,7 +53,7 @@ impl Bench {
     fn placed_with(&self) -> (CallId, Caller, Referral) {
         let invite = |action: &Action| match action {
             Action::Sip(Command::InviteWith { call, caller, details, .. }) => {
-                Some((*call, caller.clone(), details.referral.clone().unwrap()))
+                Some((*call, caller.clone(), details.referral.as_deref().cloned().unwrap()))
             }
             _ => None,
         };

@@ -1,5 +1,7 @@
 //! Calls from one trunk to another.
 
+use std::sync::Arc;
+
 use super::*;
 
 const FAR: &str = "+442079460018";
@@ -293,7 +295,7 @@ fn g08_a_number_that_comes_back_from_the_trunk_it_was_sent_to_is_a_loop() {
         caller: Caller::default(),
         source: rtp(),
         has_offer: true,
-        details: Box::new(details),
+        details: Arc::new(details),
     };
     bench.sip(incoming(back, "second", sip_trunk::CallDetails::default()));
     assert_eq!(bench.refusal(back), (Gate::Route, "loop".into()));

@@ -532,7 +532,7 @@ impl CallSession {
         } else {
             (Actor::Overlay, Actor::Gateway)
         };
-        let exchange = Exchange { from, to, protocol: Protocol::Overlay, label: label.to_owned() };
+        let exchange = Exchange { from, to, protocol: Protocol::Overlay, label: label.into() };
         self.events.push_back(SessionEvent::Exchange(exchange));
     }
 }

@@ -26,7 +26,8 @@ use crate::endpoint::io::{Path, Random, hex, transport_parameter, via};
 use crate::text::unescape;
 use crate::transaction::client::{ClientKey, NewRequest, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due, TimerQueue};
-use crate::wire::message::{Method, Name, Response, Writer};
+use crate::wire::message::{Method, Name, Response};
+use crate::wire::write::Writer;
 
 /// The first REGISTER of many trunks is spread over this.
 const START_SPREAD_MS: u64 = 2000;

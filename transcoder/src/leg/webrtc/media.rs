@@ -6,7 +6,7 @@ use super::dtls::MasterKeys;
 use super::{CLOCK_RATE, MAX_DATAGRAM};
 use crate::leg::{Buffers, LegPacket, PayloadKind};
 use crate::rtp::rtcp::{self, NtpTime, Report, RtcpPacket};
-use crate::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender};
+use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpPacket, RtpSender};
 use crate::seed::Seeded;
 use crate::srtp::{SrtpReceiver, SrtpSender};
 
@@ -38,6 +38,18 @@ pub(super) fn mid_extension(id: u8, mid: &str) -> Vec<u8> {
     extension.extend(mid.as_bytes());
     extension.resize(4 + 4 * words, 0);
     extension
+}
+
+/// Where a packet stands in the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Behind the one before.
+    Next {
+        /// Of [`CLOCK_RATE`].
+        timestamp: u32,
+    },
+    /// Where it stood in the stream it comes from.
+    At(Numbering),
 }
 
 /// What was received, if it was worth anything.
@@ -150,7 +162,7 @@ impl Media {
         &mut self,
         now: Instant,
         kind: PayloadKind,
-        timestamp: u32,
+        place: Place,
         marker: bool,
         payload: &[u8],
     ) -> Option<&[u8]> {
@@ -164,8 +176,17 @@ impl Media {
         let start = HEADER_LEN + extension.len();
         let packet = self.packet.get_mut(..start + payload.len())?;
         let length = packet.len();
-        let time = u64::from(timestamp);
-        self.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
+        match place {
+            Place::Next { timestamp } => {
+                let time = u64::from(timestamp);
+                self.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
+            }
+            Place::At(numbering) => {
+                self.sender
+                    .write_numbered(now, payload_type, marker, numbering, payload.len(), packet)
+                    .ok()?;
+            }
+        }
         if !extension.is_empty() {
             packet[0] |= 0x10;
             packet[HEADER_LEN..start].copy_from_slice(extension);
@@ -173,6 +194,11 @@ impl Media {
         packet[start..].copy_from_slice(payload);
         let length = self.outgoing.protect_rtp(&mut self.packet, length).ok()?;
         self.packet.get(..length)
+    }
+
+    /// Returns the numbers of a packet that follows all that were sent.
+    pub(super) fn next_numbering(&self, now: Instant) -> Numbering {
+        self.sender.next(now, CLOCK_RATE)
     }
 
     pub(super) fn report_at(&self) -> Instant {

@@ -27,9 +27,10 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
 
 use super::PayloadKind;
 use crate::error::MediaError;
+use crate::rtp::Numbering;
 use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
-use media::{Agreed, Media, Refused, mid_extension};
+use media::{Agreed, Media, Place, Refused, mid_extension};
 pub use types::{DtlsIdentity, LegEvent, LegFailure, WebRtcConfig, WebRtcCounters};
 
 /// Longest session description that is read, in bytes.
@@ -434,12 +435,44 @@ impl WebRtcLeg {
         payload: &[u8],
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
+        self.write(now, kind, Place::Next { timestamp }, marker, payload, emit)
+    }
+
+    /// Sends a payload with the numbers given, as [`send`](Self::send) does otherwise: what comes
+    /// from another leg keeps the order and the gaps it had there.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        numbering: Numbering,
+        marker: bool,
+        payload: &[u8],
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) -> bool {
+        self.write(now, kind, Place::At(numbering), marker, payload, emit)
+    }
+
+    /// Returns the numbers of a packet that follows all that were sent; `None` before the leg is connected.
+    pub fn next_numbering(&mut self, now: Instant) -> Option<Numbering> {
+        let now = self.inner(now);
+        self.media.as_ref().filter(|_| self.state == State::Connected).map(|media| media.next_numbering(now))
+    }
+
+    fn write(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        place: Place,
+        marker: bool,
+        payload: &[u8],
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) -> bool {
         let now = self.inner(now);
         let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, self.path)
         else {
             return false;
         };
-        let Some(packet) = media.write(now, kind, timestamp, marker, payload) else { return false };
+        let Some(packet) = media.write(now, kind, place, marker, payload) else { return false };
         emit(local, remote, packet);
         self.counters.sent += 1;
         true

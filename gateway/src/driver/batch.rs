@@ -2,7 +2,8 @@
 //!
 //! A thread with many calls reads its sockets in turns of a millisecond or two. What it reads then
 //! is stamped by the kernel (`SO_TIMESTAMPNS`), so jitter is measured as it is on the wire and not
-//! as the thread got round to it. This is the only module of the crate with unsafe code.
+//! as the thread got round to it; and signalling knows how long a request has waited for it. This is the
+//! only module of the crate with unsafe code.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Datagrams taken by one system call.
 pub(super) const BATCH: usize = 8;
-/// Longest datagram taken; RTP over Ethernet stays below. A longer one is cut.
-const DATAGRAM: usize = 2048;
 /// Room for control messages: the time stamp, and some that nobody asked for.
 const CONTROL: usize = 64;
 /// A time stamp further from now than this is that of a clock that was set meanwhile.
@@ -22,7 +21,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Buffers for a batch, used over and over.
 pub(super) struct Inbox {
-    buffers: Box<[[u8; DATAGRAM]; BATCH]>,
+    /// One for each datagram of a batch, one behind the other.
+    buffers: Vec<u8>,
+    /// Longest datagram taken; a longer one is cut.
+    longest: usize,
     names: [libc::sockaddr_storage; BATCH],
     /// Aligned for `cmsghdr`, as `u64` is on every Linux.
     controls: [[u64; CONTROL / 8]; BATCH],
@@ -30,10 +32,18 @@ pub(super) struct Inbox {
     sources: [SocketAddr; BATCH],
 }
 
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("longest", &self.longest).finish_non_exhaustive()
+    }
+}
+
 impl Inbox {
-    pub(super) fn new(now: Instant) -> Self {
+    /// Makes room for datagrams of at most `longest` bytes.
+    pub(super) fn new(longest: usize, now: Instant) -> Self {
         Self {
-            buffers: Box::new([[0; DATAGRAM]; BATCH]),
+            buffers: vec![0; longest * BATCH],
+            longest,
             // SAFETY: all zeroes is a valid `sockaddr_storage`, which is plain numbers.
             names: unsafe { mem::zeroed() },
             controls: [[0; CONTROL / 8]; BATCH],
@@ -51,8 +61,8 @@ impl Inbox {
         let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
         // SAFETY: all zeroes is a valid `mmsghdr`: null pointers with lengths of nought.
         let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        for (index, header) in headers.iter_mut().enumerate() {
-            let buffer = &mut self.buffers[index];
+        let buffers = self.buffers.chunks_exact_mut(self.longest);
+        for ((index, header), buffer) in headers.iter_mut().enumerate().zip(buffers) {
             let vector = vectors[index]
                 .write(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() });
             header.msg_hdr.msg_iov = vector;
@@ -86,10 +96,11 @@ impl Inbox {
                 .filter(|waited| *waited <= LONGEST_WAIT)
                 .unwrap_or_default();
             if kept != index {
-                self.buffers.swap(kept, index);
+                let from = index * self.longest;
+                self.buffers.copy_within(from..from + self.longest, kept * self.longest);
             }
             self.arrivals[kept] =
-                (now.checked_sub(waited).unwrap_or(now), (header.msg_len as usize).min(DATAGRAM));
+                (now.checked_sub(waited).unwrap_or(now), (header.msg_len as usize).min(self.longest));
             self.sources[kept] = source;
             kept += 1;
         }
@@ -100,7 +111,7 @@ impl Inbox {
     /// Returns a datagram of the last batch: when it came, from where, and what it says.
     pub(super) fn datagram(&self, index: usize) -> (Instant, SocketAddr, &[u8]) {
         let (at, length) = self.arrivals[index];
-        (at, self.sources[index], &self.buffers[index][..length])
+        (at, self.sources[index], &self.buffers[index * self.longest..][..length])
     }
 }
 
@@ -175,7 +186,7 @@ mod tests {
     fn a_batch_has_every_datagram_with_its_source_and_the_time_it_came() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let (to, from) = pair(address);
-            let mut inbox = Inbox::new(Instant::now());
+            let mut inbox = Inbox::new(2048, Instant::now());
             assert_eq!(inbox.receive(&to, Instant::now()).unwrap(), 0);
             // The kernel begins to stamp a moment after the first socket of the system asked for it,
             // and fills in the time of reading until then.
@@ -203,7 +214,7 @@ mod tests {
             from.send_to(&[number], to.local_addr().unwrap()).unwrap();
         }
         from.send_to(&[7; 4000], to.local_addr().unwrap()).unwrap();
-        let mut inbox = Inbox::new(Instant::now());
+        let mut inbox = Inbox::new(2048, Instant::now());
         let mut lengths = Vec::new();
         loop {
             let count = inbox.receive(&to, Instant::now()).unwrap();
@@ -212,6 +223,6 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(lengths, [&[1; 11][..], &[DATAGRAM]].concat());
+        assert_eq!(lengths, [&[1; 11][..], &[2048]].concat());
     }
 }
