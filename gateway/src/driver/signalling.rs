@@ -295,7 +295,7 @@ impl Signalling {
                     if let Some(endpoint) = &mut self.endpoint {
                         // How late a timer is served is how long everything waits here.
                         let late = deadline.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-                        endpoint.handle_load(now, Waited::Timer, late);
+                        endpoint.handle_load(now, Waited::Timer, 1, late);
                         endpoint.handle_timeout(now);
                     }
                     self.switch.handle_timeout(now);
@@ -489,7 +489,12 @@ impl Signalling {
                 // is none.
                 if let Some(last) = datagrams.clone().map(|(at, ..)| at).max() {
                     let waited = now.saturating_duration_since(last);
-                    endpoint.handle_load(now, Waited::Datagram, waited);
+                    endpoint.handle_load(
+                        now,
+                        Waited::Datagram,
+                        u32::try_from(count).unwrap_or(u32::MAX),
+                        waited,
+                    );
                 }
                 for (_, remote, bytes) in datagrams {
                     endpoint.handle_datagram(now, *local, remote, bytes);
@@ -523,7 +528,7 @@ impl Signalling {
                 endpoint.handle_stream(now, connection, opened);
             }
             StreamReport::Data { connection, bytes, at } => {
-                endpoint.handle_load(now, Waited::Stream, now.saturating_duration_since(at));
+                endpoint.handle_load(now, Waited::Stream, 1, now.saturating_duration_since(at));
                 if let Some(trunk) = state.unproven.remove(&connection)
                     && state.unreachable.remove(&trunk).is_some()
                 {

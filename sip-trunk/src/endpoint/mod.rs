@@ -488,10 +488,10 @@ impl Endpoint {
         self.settle();
     }
 
-    /// Takes in for how long something has waited until it was done. New calls are refused, and peers asked to hold
-    /// back, by that (RFC 7339): 10 ms are aimed at.
-    pub fn handle_load(&mut self, now: Instant, waited: Waited, delay: Duration) {
-        self.core.overload.load(now, waited, delay);
+    /// Takes in for how long so many have waited until they were done together. New calls are refused, and peers asked
+    /// to hold back, by that (RFC 7339): 10 ms are aimed at. Fewer than 100 a second are never too many.
+    pub fn handle_load(&mut self, now: Instant, waited: Waited, count: u32, delay: Duration) {
+        self.core.overload.load(now, waited, count, delay);
     }
 
     /// Returns the next thing to send.

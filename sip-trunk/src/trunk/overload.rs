@@ -118,14 +118,14 @@ pub enum Waited {
 
 /// What is asked of those who have calls for us, by how long everything waits here: the controller of RFC 8033 4.2,
 /// with calls in place of packets. What counts is the least of a turn, as in RFC 8289 3.1: a moment in which the
-/// machine stood still leaves a queue that is gone soon after, a load that is too high leaves one that stays.
+/// machine stood still leaves a queue that is gone soon after, a load that is too high leaves one that stays. Where
+/// little comes there is no load, however late it is done: the machine is slow to wake, and to refuse spares it nothing.
 #[derive(Debug)]
 pub(crate) struct Controller {
     /// The part of new calls that is refused, in millionths.
     refuse: i64,
     /// Since the last look, for each that may wait.
-    least: [Option<Duration>; 3],
-    samples: u32,
+    seen: [Seen; 3],
     /// How long what is at work now has waited.
     present: Duration,
     /// The delay at the last look.
@@ -136,13 +136,21 @@ pub(crate) struct Controller {
     told: u64,
 }
 
+/// What has waited since the last look, of one kind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    least: Option<Duration>,
+    count: u32,
+}
+
 /// The delay that is aimed at. Less than half of it is none.
 const AIM: Duration = Duration::from_millis(10);
 /// So late that those who say that they hold back are refused as well.
 const LATE: Duration = Duration::from_millis(200);
-/// How often the part is adapted, at most, and on how many samples, at least, where it rises.
+/// How often the part is adapted, at most.
 const TURN: Duration = Duration::from_millis(100);
-const SAMPLES: u32 = 4;
+/// What has come in a turn, at least, where there is a load: 8 calls/s between trunks are as much.
+const BUSY: u32 = 10;
 /// In millionths: the most that is refused, the most that this changes by in a turn, and by how much it
 /// falls in a turn without delay.
 const MOST: i64 = 980_000;
@@ -151,13 +159,11 @@ const FALL: i64 = 25_000;
 
 impl Controller {
     pub(crate) fn new(now: Instant, unix_ms: u64) -> Self {
-        let (least, last) = ([None; 3], Duration::ZERO);
         Self {
             refuse: 0,
-            least,
-            samples: 0,
-            present: last,
-            last,
+            seen: [Seen::default(); 3],
+            present: Duration::ZERO,
+            last: Duration::ZERO,
             looked: now,
             started: now,
             unix_ms,
@@ -165,11 +171,11 @@ impl Controller {
         }
     }
 
-    /// Takes in how late something was done.
-    pub(crate) fn load(&mut self, now: Instant, waited: Waited, delay: Duration) {
-        let least = &mut self.least[waited as usize];
-        *least = Some(least.map_or(delay, |least| least.min(delay)));
-        self.samples = self.samples.saturating_add(1);
+    /// Takes in how late so many were done together.
+    pub(crate) fn load(&mut self, now: Instant, waited: Waited, count: u32, delay: Duration) {
+        let seen = &mut self.seen[waited as usize];
+        seen.least = Some(seen.least.map_or(delay, |least| least.min(delay)));
+        seen.count = seen.count.saturating_add(count);
         if waited != Waited::Timer {
             self.present = delay;
         }
@@ -181,11 +187,11 @@ impl Controller {
         if turns == 0 {
             return;
         }
-        let delay = self.least.iter().flatten().max().copied().unwrap_or_default();
+        let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+        let busy = self.seen.iter().filter(|seen| seen.count >= BUSY.saturating_mul(turns));
+        let delay = busy.filter_map(|seen| seen.least).max().unwrap_or_default();
         if delay * 2 <= AIM {
-            self.refuse -= FALL * i64::try_from(turns).unwrap_or(i64::MAX).min(40);
-        } else if self.samples < SAMPLES {
-            return;
+            self.refuse -= FALL * i64::from(turns.min(40));
         } else {
             // By half of how far it is from the aim, in seconds, and by how fast it moves, half as much again.
             let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX).min(60_000_000);
@@ -197,7 +203,7 @@ impl Controller {
         }
         self.refuse = self.refuse.clamp(0, MOST);
         (self.last, self.looked) = (delay, now);
-        (self.least, self.samples) = ([None; 3], 0);
+        self.seen = [Seen::default(); 3];
     }
 
     /// Says whether a new call is to be refused; `lot` is 0 to 999999. Who takes part is trusted to hold
@@ -319,9 +325,9 @@ mod tests {
                 continue;
             };
             let at = |micros| start + Duration::from_micros(micros);
-            controller.load(at(time), Waited::Datagram, at(time) - at(oldest));
-            let now = at(time);
-            for _ in 0..queue.len().min(8) {
+            let (now, batch) = (at(time), queue.len().min(8));
+            controller.load(now, Waited::Datagram, batch as u32, now - at(oldest));
+            for _ in 0..batch {
                 let came = queue.pop_front().unwrap();
                 let sheds = controller.sheds(now, false, lot());
                 time += if sheds { 50 } else { 1_000 };
@@ -359,11 +365,29 @@ mod tests {
                 if step % 1000 < stall || step % 8 != 0 || queue.is_empty() {
                     continue;
                 }
-                controller.load(now, Waited::Datagram, now.duration_since(queue[0]));
-                for _ in queue.drain(..queue.len().min(8)) {
+                let batch = queue.len().min(8);
+                controller.load(now, Waited::Datagram, batch as u32, now.duration_since(queue[0]));
+                for _ in queue.drain(..batch) {
                     assert!(!controller.sheds(now, false, 0), "{per_ms} a ms, {stall} ms, after {step} ms");
                 }
             }
+        }
+    }
+
+    /// A machine that is slow to wake does everything late, and no less late for having refused a call.
+    #[test]
+    fn a_few_late_calls_are_no_load() {
+        for (every_ms, refuses) in [(2, true), (20, false), (200, false)] {
+            let (start, mut refused) = (now(), false);
+            let mut controller = Controller::new(start, 0);
+            for step in (0..20_000).step_by(every_ms) {
+                let now = start + Duration::from_millis(step);
+                for (waited, delay_ms) in [(Waited::Datagram, 45), (Waited::Timer, 60)] {
+                    controller.load(now, waited, 1, Duration::from_millis(delay_ms));
+                    refused |= controller.sheds(now, false, 0);
+                }
+            }
+            assert_eq!(refused, refuses, "one in {every_ms} ms");
         }
     }
 }

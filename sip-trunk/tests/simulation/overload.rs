@@ -25,7 +25,7 @@ fn parameters(text: &str) -> BTreeMap<String, String> {
 
 fn late(lab: &mut Lab, delay_ms: u64) {
     let now = lab.now;
-    lab.endpoint(0).handle_load(now, Waited::Datagram, Duration::from_millis(delay_ms));
+    lab.endpoint(0).handle_load(now, Waited::Datagram, 10, Duration::from_millis(delay_ms));
 }
 
 /// Tells the gateway for some seconds how late it is.
