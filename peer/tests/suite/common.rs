@@ -144,16 +144,23 @@ pub(crate) fn tone(hertz: f64, seconds: f64) -> Vec<i16> {
     (0..count).map(|n| (9_000.0 * (step * n as f64).sin()) as i16).collect()
 }
 
-/// The share of the power that lies at a frequency, 0 to 1: the median over the loud fifths of a
-/// second, so that a gap on a busy machine does not decide.
+/// The share of the power that lies at a frequency, 0 to 1, in that half of a second in which it is most: the median over
+/// its tenths. A machine that stands still for a moment tears holes, and what surrounds them decides nothing.
 pub(crate) fn share_of(samples: &[i16], hertz: f64) -> f64 {
     let power = |part: &[i16]| part.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
-    let parts: Vec<&[i16]> = samples.chunks_exact(RATE as usize / 5).collect();
-    let loudest = parts.iter().map(|part| power(part)).fold(0.0, f64::max);
-    let loud = parts.into_iter().filter(|part| power(part) >= loudest / 4.0);
-    let mut shares: Vec<f64> = loud.map(|part| goertzel(part, hertz) / power(part).max(1.0)).collect();
-    shares.sort_by(f64::total_cmp);
-    *shares.get(shares.len() / 2).expect("at least a fifth of a second was recorded")
+    let loudest = samples.chunks_exact(RATE as usize / 10).map(power).fold(0.0, f64::max);
+    let share = |part: &[i16]| match power(part) {
+        quiet if quiet < loudest / 4.0 => 0.0,
+        loud => goertzel(part, hertz) / loud.max(1.0),
+    };
+    let shares: Vec<f64> = samples.chunks_exact(RATE as usize / 10).map(share).collect();
+    let median = |stretch: &[f64]| {
+        let mut sorted = stretch.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    assert!(shares.len() >= 5, "{} tenths of a second were recorded", shares.len());
+    shares.windows(5).map(median).fold(0.0, f64::max)
 }
 
 /// The power at a frequency (Goertzel).

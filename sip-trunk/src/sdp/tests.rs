@@ -205,6 +205,18 @@ fn payload_types_keep_their_meaning() {
     assert!(hold.starts_with("v=0\r\no=- 100 2 IN"), "{hold}");
 }
 
+/// RFC 8866 5.2 knows no spaces in the user name; those who write some are read from the end of the line.
+#[test]
+fn a_user_name_of_many_words_hides_no_version() {
+    let named = |version| plain(version).replace("o=- ", &format!("o={} ", ["word"; 20].join(" ")));
+    let mut session = session();
+    assert!(!session.receive_offer(named(1).as_bytes(), &policy()).unwrap().unchanged);
+    session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();
+    assert!(session.receive_offer(named(1).as_bytes(), &policy()).unwrap().unchanged);
+    session.make_answer(local(), &policy(), Direction::SendRecv).unwrap();
+    assert!(!session.receive_offer(named(2).as_bytes(), &policy()).unwrap().unchanged);
+}
+
 /// RFC 3264 8: the version grows by one with a change and only then.
 #[test]
 fn versions_count_changes() {

@@ -13,8 +13,9 @@ const FINE_PER_COARSE: usize = (FINE / COARSE) as usize;
 const BLOCK: usize = FINE as usize / 8;
 /// How far around the lag of the block before a block is looked for: 1.25 ms.
 const NEAR: isize = FINE as isize / 800;
-/// How far a jitter buffer may have moved the sound by the time it is called lost: 100 ms.
-const FAR: isize = FINE as isize / 10;
+/// How far a jitter buffer, or a machine that stood still, may have moved the sound by the time it is called lost:
+/// 750 ms.
+const FAR: isize = FINE as isize * 3 / 4;
 /// Blocks this much quieter than the whole (-30 dB) are pauses; they hold nothing to compare.
 const PAUSE: f64 = 0.0316;
 

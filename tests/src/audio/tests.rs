@@ -52,6 +52,19 @@ fn jumps_of_the_delay_are_followed_block_by_block() {
     assert!((result.drift_ms - 40.0).abs() < 1.0, "{result}");
 }
 
+// A machine whose host took the processor away: sound is missing, and what follows is late by that or early.
+#[test]
+fn holes_of_half_a_second_cost_what_falls_into_them() {
+    let said = generate::babble(8000, 12.0, 10);
+    let mut samples = said.samples[..24_000].to_vec();
+    samples.extend(std::iter::repeat_n(0.0, 4_000));
+    samples.extend_from_slice(&said.samples[24_000..56_000]);
+    samples.extend_from_slice(&said.samples[60_000..]);
+    let result = correlation(&said, &Audio { rate: 8000, samples });
+    assert!(result.median_block > 0.99 && result.share_above_90 > 0.9, "{result}");
+    assert!((result.drift_ms - 500.0).abs() < 1.0, "{result}");
+}
+
 #[test]
 fn unrelated_silent_and_missing_sound_scores_low() {
     let said = generate::babble(8000, 6.0, 5);

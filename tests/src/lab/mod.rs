@@ -9,6 +9,7 @@ pub mod peer;
 mod phone;
 pub mod ports;
 mod process;
+mod real_time;
 mod sipp;
 mod site;
 pub mod usage;
@@ -20,6 +21,7 @@ pub use kamailio::Kamailio;
 pub use network::{Network, Plan};
 pub use phone::{Phone, PhoneOptions};
 pub use process::{Process, Signal, until};
+pub use real_time::{Disturbance, Watch, in_real_time};
 pub use sipp::Sipp;
 pub use site::{Authority, Credential, Daemon, DaemonOptions, TrunkOptions};
 
@@ -72,24 +74,6 @@ impl Drop for Folder {
             eprintln!("the files of this test are kept in {}", folder.keep().display());
         }
     }
-}
-
-/// Runs a test in which sound is measured, up to six times.
-///
-/// Sound is made in real time. On a machine that others share, time stands still now and then, for Asterisk and baresip
-/// as for the product, and tears a hole into a voice that no program could mend. What is wrong with the product is
-/// wrong six times.
-///
-/// # Panics
-/// As the last run does.
-pub fn in_real_time(test: impl Fn()) {
-    for _ in 0..5 {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(&test)).is_ok() {
-            return;
-        }
-        eprintln!("once more");
-    }
-    test();
 }
 
 /// The folder of the laboratory's scripts.
