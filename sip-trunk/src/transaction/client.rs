@@ -127,7 +127,8 @@ const MAX_ACKS: usize = 8;
 /// The client transactions.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    table: HashMap<ClientKey, Client>,
+    /// Boxed, so that little is moved when the table grows.
+    table: HashMap<ClientKey, Box<Client>>,
     timers: Timers,
     limits: Limits,
     pub(crate) upcalls: VecDeque<Upcall>,
@@ -181,7 +182,7 @@ impl Clients {
             client.retransmit = None;
         }
         client.arm(io, key);
-        self.table.insert(key, client);
+        self.table.insert(key, Box::new(client));
         key
     }
 

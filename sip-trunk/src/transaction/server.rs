@@ -57,7 +57,9 @@ pub(crate) enum Match {
 /// The server transactions.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    table: HashMap<u64, Server>,
+    /// Boxed: under a load of thousands of calls/s the table grows to hundreds of thousands, and to move them all while
+    /// it does takes longer than any of them may wait.
+    table: HashMap<u64, Box<Server>>,
     index: HashMap<Box<[u8]>, u64>,
     /// Fingerprints of the INVITEs under way, to tell merged requests.
     fingerprints: HashSet<u64>,
@@ -160,7 +162,7 @@ impl Servers {
             expires: None,
             alarm: Alarm::default(),
         };
-        self.table.insert(id, server);
+        self.table.insert(id, Box::new(server));
         self.index.insert(key, id);
         *self.per_source.entry(source.ip()).or_default() += 1;
         id
