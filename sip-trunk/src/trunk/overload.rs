@@ -148,14 +148,14 @@ const AIM: Duration = Duration::from_millis(10);
 /// So late that those who say that they hold back are refused as well.
 const LATE: Duration = Duration::from_millis(200);
 /// How often the part is adapted, at most.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Duration = Duration::from_millis(50);
 /// What has come in a turn, at least, where there is a load: 8 calls/s between trunks are as much.
-const BUSY: u32 = 10;
+const BUSY: u32 = 5;
 /// In millionths: the most that is refused, the most that this changes by in a turn, and by how much it
 /// falls in a turn without delay.
 const MOST: i64 = 980_000;
 const STEP: i64 = 300_000;
-const FALL: i64 = 25_000;
+const FALL: i64 = 12_500;
 
 impl Controller {
     pub(crate) fn new(now: Instant, unix_ms: u64) -> Self {
@@ -191,14 +191,14 @@ impl Controller {
         let busy = self.seen.iter().filter(|seen| seen.count >= BUSY.saturating_mul(turns));
         let delay = busy.filter_map(|seen| seen.least).max().unwrap_or_default();
         if delay * 2 <= AIM {
-            self.refuse -= FALL * i64::from(turns.min(40));
+            self.refuse -= FALL * i64::from(turns.min(80));
         } else {
-            // By half of how far it is from the aim, in seconds, and by how fast it moves, half as much again.
+            // By a quarter of how far it is from the aim, in seconds, and by one and a half of how far it moved.
             let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX).min(60_000_000);
             let (delay, last) = (micros(delay), micros(self.last));
             // What stays begins it, not what comes and goes by itself.
             let begins = last > micros(AIM) && delay >= last - last / 8;
-            let change = ((delay - micros(AIM)) / 2 + (delay - last) * 3 / 2).clamp(-STEP, STEP);
+            let change = ((delay - micros(AIM)) / 4 + (delay - last) * 3 / 2).clamp(-STEP, STEP);
             self.refuse += if self.refuse > 0 || begins { change } else { 0 };
         }
         self.refuse = self.refuse.clamp(0, MOST);
