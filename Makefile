@@ -34,6 +34,10 @@ bench: setup ## Measures calls per core beside rtpengine, set-up times, idle mem
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench $(BENCH)
 
+bench-media: setup ## Measures what media costs in each way it may go, beside libopus and rtpengine
+	cargo build --release -p gateway -p peer -p tests --bins
+	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench --media $(BENCH)
+
 bench-signalling: setup ## Measures what a call costs in signalling beside Asterisk and Kamailio, memory, overload
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench-signalling $(BENCH)
@@ -54,4 +58,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop conformance bench bench-signalling check fmt clean
+.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling check fmt clean

@@ -22,6 +22,21 @@ const SOON: Duration = Duration::from_secs(20);
 /// The number that the user of the rounds has in the seeds of keys; callees of look-ups have smaller ones.
 const CALLER: u8 = 250;
 
+/// How the gateway is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Lines of its `[media]` table.
+    pub(crate) media: &'static str,
+    /// Codecs of its trunk.
+    pub(crate) codecs: &'static str,
+}
+
+impl Settings {
+    /// Silence too goes through the encoder.
+    pub(crate) const ALWAYS: Self =
+        Self { media: "opus_complexity = 5\nsuppress_silence = false", codecs: "[\"PCMA\"]" };
+}
+
 /// Three supernodes and a gateway, each a process.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -35,7 +50,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts everything below `folder`.
-    pub(crate) fn set(folder: &Path) -> Result<Self> {
+    pub(crate) fn set(folder: &Path, settings: Settings) -> Result<Self> {
         let authority = Authority::init(&folder.join("authority"))?;
         let mut supernodes: Vec<Daemon> = Vec::new();
         for number in 1..=SUPERNODES {
@@ -51,10 +66,10 @@ impl Stage {
         options.bootstrap = supernodes.iter().map(Daemon::multiaddress).collect();
         options.offers = vec!["+1555".to_owned()];
         let mut trunk = TrunkOptions::new("pbx", SocketAddrV4::new(pbx, 5060));
-        trunk.extra = "default_caller = \"+15550009000\"\n".to_owned();
+        trunk.extra = format!("default_caller = \"+15550009000\"\ncodecs = {}\n", settings.codecs);
         options.trunks = vec![trunk];
-        // Silence too goes through the encoder, though there is little of it; and one user makes all calls.
-        options.media = "opus_complexity = 5\nsuppress_silence = false".to_owned();
+        options.media = settings.media.to_owned();
+        // One user makes all calls.
         options.extra = "[limits]\ncalls = 2000\ncalls_per_user = 2000\n".to_owned();
         let gateway = Daemon::start(folder, &authority, &identity, options)?;
         gateway.wait_until_ready()?;
@@ -76,6 +91,20 @@ impl Stage {
     pub(crate) fn idle_megabytes(&mut self) -> Result<f64> {
         thread::sleep(Duration::from_secs(10));
         resident_megabytes(self.gateway.process().pid())
+    }
+
+    /// How late calls were served so far, in classes: upper bound in seconds, and how many took no longer.
+    pub(crate) fn lateness(&self) -> Result<Vec<(f64, f64)>> {
+        let (status, body) = self.gateway.get("/metrics")?;
+        ensure!(status == 200, "/metrics: {status}");
+        let of_line = |line: &str| {
+            let (bound, count) =
+                line.strip_prefix("causeway_media_lateness_seconds_bucket{le=\"")?.split_once("\"} ")?;
+            Some((if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? }, count.parse().ok()?))
+        };
+        let classes: Vec<_> = body.lines().filter_map(of_line).collect();
+        ensure!(!classes.is_empty(), "the daemon does not say how late it is");
+        Ok(classes)
     }
 
     /// The user who makes the calls.
@@ -115,7 +144,7 @@ async fn place(caller: &User, generator: &Generator, speech: &Speech, count: usi
     for index in 0..count {
         let to: Address = Address::Number(format!("+1555{:06}", 100 + index).parse()?);
         let answered = caller.call(to).await?;
-        generator.add(End::web_rtc(answered.socket, answered.leg, speech.opus.clone())?)?;
+        generator.add(End::web_rtc(answered.socket, answered.leg, speech.opus.clone(), speech.hearing.1)?)?;
         calls.push(answered.call);
         // The session wants to hear that media is up.
         let mut patience = SOON.as_millis() / 10;

@@ -14,7 +14,7 @@ use transcoder::codec::g711::Law;
 use transcoder::leg::PayloadKind;
 use transcoder::leg::webrtc::LegEvent;
 
-use crate::speech::Payloads;
+use crate::speech::{Hearing, Payloads};
 
 /// Ends take turns in this many groups within 20 ms, as calls do that began by chance.
 const PHASES: usize = 4;
@@ -59,7 +59,11 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow {
     pub(crate) kind: Kind,
+    /// What it is to hear.
+    pub(crate) hearing: Hearing,
     pub(crate) connected: bool,
+    /// Times at which it had something to send.
+    pub(crate) due: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     /// Of those received, the ones with speech in them.
@@ -76,6 +80,7 @@ pub(crate) struct End {
     socket: UdpSocket,
     transport: Transport,
     payloads: Payloads,
+    payload_type: u8,
     next: usize,
     timestamp: u32,
     flow: Flow,
@@ -88,21 +93,38 @@ impl End {
         socket: UdpSocket,
         remote: SocketAddr,
         payloads: Payloads,
+        hearing: Hearing,
     ) -> Result<Self> {
-        Self::new(kind, socket, Transport::Plain { remote }, payloads)
+        Self::new(kind, socket, Transport::Plain { remote }, payloads, hearing)
+    }
+
+    /// Sends with another payload type than is usual, and expects it.
+    pub(crate) fn with_payload_type(self, payload_type: u8) -> Self {
+        Self { payload_type, ..self }
     }
 
     /// An end that sends once it is connected; its leg knows both descriptions.
-    pub(crate) fn web_rtc(socket: UdpSocket, leg: WebRtcLeg, payloads: Payloads) -> Result<Self> {
+    pub(crate) fn web_rtc(
+        socket: UdpSocket,
+        leg: WebRtcLeg,
+        payloads: Payloads,
+        hearing: Hearing,
+    ) -> Result<Self> {
         let local = socket.local_addr()?;
-        Self::new(Kind::WebRtc, socket, Transport::WebRtc { local, leg: Box::new(leg) }, payloads)
+        Self::new(Kind::WebRtc, socket, Transport::WebRtc { local, leg: Box::new(leg) }, payloads, hearing)
     }
 
-    fn new(kind: Kind, socket: UdpSocket, transport: Transport, payloads: Payloads) -> Result<Self> {
+    fn new(
+        kind: Kind,
+        socket: UdpSocket,
+        transport: Transport,
+        payloads: Payloads,
+        hearing: Hearing,
+    ) -> Result<Self> {
         socket.set_nonblocking(true)?;
         let connected = matches!(transport, Transport::Plain { .. });
-        let flow = Flow { kind, connected, sent: 0, received: 0, voiced: 0 };
-        Ok(Self { socket, transport, payloads, next: 0, timestamp: 0, flow })
+        let flow = Flow { kind, hearing, connected, due: 0, sent: 0, received: 0, voiced: 0 };
+        Ok(Self { socket, transport, payloads, payload_type: kind.rtp().0, next: 0, timestamp: 0, flow })
     }
 
     /// Reads all that has come.
@@ -118,8 +140,7 @@ impl End {
             let packet = &buffer[..length];
             match &mut self.transport {
                 Transport::Plain { .. } => {
-                    let (payload_type, _) = flow.kind.rtp();
-                    if length > RTP_HEADER && packet[0] >> 6 == 2 && packet[1] & 0x7f == payload_type {
+                    if length > RTP_HEADER && packet[0] >> 6 == 2 && packet[1] & 0x7f == self.payload_type {
                         flow.received += 1;
                         flow.voiced += u64::from(flow.kind.is_voiced(&packet[RTP_HEADER..]));
                     }
@@ -147,12 +168,13 @@ impl End {
     /// Sends the next 20 ms.
     fn send(&mut self, now: Instant, buffer: &mut [u8]) {
         let (socket, payload) = (&self.socket, &self.payloads[self.next]);
-        let (payload_type, step) = self.flow.kind.rtp();
+        let (_, step) = self.flow.kind.rtp();
         let sent = match &mut self.transport {
+            _ if payload.is_empty() => false,
             Transport::Plain { remote } => {
                 let packet = &mut buffer[..RTP_HEADER + payload.len()];
                 packet[0] = 0x80;
-                packet[1] = payload_type;
+                packet[1] = self.payload_type;
                 packet[2..4].copy_from_slice(&(self.flow.sent as u16).to_be_bytes());
                 packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
                 packet[8..12].copy_from_slice(&u32::from(remote.port()).to_be_bytes());
@@ -166,6 +188,7 @@ impl End {
                 })
             }
         };
+        self.flow.due += u64::from(!payload.is_empty());
         self.flow.sent += u64::from(sent);
         self.timestamp = self.timestamp.wrapping_add(step);
         self.next = (self.next + 1) % self.payloads.len();

@@ -14,12 +14,18 @@ const FRAME: usize = 160;
 const RATE: usize = 50;
 
 /// Encodes and decodes for `calls` calls, packet by packet in turns as a daemon does, and returns how many such calls
-/// one core carries.
-pub(crate) fn calls_per_core(speech: &Speech, calls: usize, seconds: u64) -> Result<f64> {
+/// one core carries: as libopus comes, or with the loops that stand in for its own in the daemon.
+pub(crate) fn calls_per_core(
+    speech: &Speech,
+    calls: usize,
+    seconds: u64,
+    complexity: u8,
+    own_loops: bool,
+) -> Result<f64> {
     let config = EncoderConfig {
         sample_rate: 8_000,
         bitrate: 16_000,
-        complexity: 5,
+        complexity,
         fec: false,
         expected_loss_percent: 0,
         dtx: false,
@@ -37,8 +43,7 @@ pub(crate) fn calls_per_core(speech: &Speech, calls: usize, seconds: u64) -> Res
         })
         .collect();
     let packets = seconds as usize * RATE;
-    // As it comes, without the loops that stand in for its own elsewhere.
-    use_own_loops(false);
+    use_own_loops(own_loops);
     let (mut packet, mut pcm) = ([0; MAX_PACKET], [0; FRAME * 6]);
     let began = thread_cpu_seconds()?;
     for turn in 0..packets {

@@ -10,6 +10,7 @@ mod daemon;
 mod generator;
 mod libopus;
 mod lookup;
+mod media;
 mod overlay;
 mod pbx;
 mod rtpengine;
@@ -22,8 +23,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use tests::lab::Folder;
 
-use generator::Generator;
-use usage::{Round, Shortfall, median};
+use daemon::Settings;
+use generator::{Generator, Kind};
+use usage::{Round, median};
 
 /// Measures Causeway, and rtpengine beside it.
 #[derive(Debug, Parser)]
@@ -43,10 +45,15 @@ struct Arguments {
     /// Leaves rtpengine out.
     #[arg(long)]
     alone: bool,
+    /// Measures what media costs in every way it may go, instead: `make bench-media`.
+    #[arg(long)]
+    media: bool,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let outcome = if arguments.media { media::run(&arguments) } else { run(&arguments) };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("causeway-bench: {error:#}");
@@ -64,7 +71,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let generator = Generator::start()?;
-    let mut stage = daemon::Stage::set(folder.path())?;
+    let mut stage = daemon::Stage::set(folder.path(), Settings::ALWAYS)?;
 
     let idle_mb = stage.idle_megabytes()?;
     println!("Idle gateway, joined to three supernodes for 10 s: {idle_mb:.1} MB resident");
@@ -72,12 +79,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let look_ups = runtime.block_on(lookup::measure(&stage, &speech, arguments.look_ups))?;
     println!("{look_ups}");
 
-    let pbx = pbx::Pbx::start(stage.pbx, stage.gateway_sip(), generator.handle(), &speech)?;
+    let pbx = pbx::Pbx::start(stage.pbx, stage.gateway_sip(), generator.handle(), &speech, Kind::Alaw)?;
     let caller = runtime.block_on(stage.caller())?;
     let anchor = if arguments.alone { None } else { Some(rtpengine::Rtpengine::start(folder.path())?) };
     let (mut own, mut others) = (Vec::new(), Vec::new());
-    // It carries a third of the calls, and measures worst when it cannot keep up.
-    let mut anchor_calls = (arguments.calls / 2).max(5);
+    let mut anchor_calls = rtpengine::calls_beside(arguments.calls);
     println!("\n{}", Round::HEADER);
     let mut floor = Vec::new();
     for _ in 0..arguments.rounds.max(1) {
@@ -86,22 +92,13 @@ fn run(arguments: &Arguments) -> Result<()> {
             .context("causewayd")?;
         println!("{round}");
         own.push(round);
-        floor.push(libopus::calls_per_core(&speech, arguments.calls, arguments.seconds)?);
+        floor.push(libopus::calls_per_core(&speech, arguments.calls, arguments.seconds, 5, false)?);
         println!(
             "libopus alone, encoding and decoding the same: {:.1} calls per core",
             median(floor.clone())
         );
         let Some(anchor) = &anchor else { continue };
-        let round = loop {
-            match anchor.round(&generator, &speech, anchor_calls, arguments.seconds) {
-                // What cannot carry so many calls is measured with fewer: the figures are per call.
-                Err(error) if error.is::<Shortfall>() && anchor_calls >= 10 => {
-                    println!("rtpengine with {anchor_calls} calls: {error}");
-                    anchor_calls /= 2;
-                }
-                outcome => break outcome.context("rtpengine")?,
-            }
-        };
+        let round = anchor.round_or_fewer(&generator, &speech, &mut anchor_calls, arguments.seconds)?;
         println!("{round}");
         others.push(round);
     }

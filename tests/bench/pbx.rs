@@ -14,7 +14,7 @@ use sip_trunk::{
 };
 
 use crate::generator::{End, Generator, Kind, bind_pair};
-use crate::speech::{Payloads, Speech};
+use crate::speech::{Hearing, Payloads, Speech};
 
 /// A PBX made of the product's own SIP endpoint, in a thread.
 #[derive(Debug)]
@@ -37,11 +37,14 @@ impl Pbx {
         gateway: SocketAddrV4,
         generator: Generator,
         speech: &Speech,
+        kind: Kind,
     ) -> Result<Self> {
         let local = SocketAddr::from((address, 5060));
         let socket = UdpSocket::bind(local)?;
-        let trunk =
-            TrunkConfig { codecs: vec![Codec::Pcma], ..TrunkConfig::new("gateway".parse()?, gateway.into()) };
+        let trunk = TrunkConfig {
+            codecs: vec![codec_of(kind)],
+            ..TrunkConfig::new("gateway".parse()?, gateway.into())
+        };
         let config = EndpointConfig::new(vec![Listener { transport: Transport::Udp, local }], vec![trunk]);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH)?;
         // The seed makes tags of dialogs unpredictable to strangers; on loopback there are none.
@@ -52,7 +55,9 @@ impl Pbx {
             local,
             endpoint,
             generator,
-            speech: Arc::clone(&speech.alaw),
+            kind,
+            speech: Arc::clone(if kind == Kind::Alaw { &speech.alaw } else { &speech.opus }),
+            hearing: speech.hearing.0,
             calls: HashMap::new(),
             shared: Arc::clone(&shared),
         };
@@ -80,6 +85,13 @@ impl Drop for Pbx {
     }
 }
 
+fn codec_of(kind: Kind) -> Codec {
+    match kind {
+        Kind::Alaw => Codec::Pcma,
+        Kind::Opus | Kind::WebRtc => Codec::Opus,
+    }
+}
+
 /// The sockets of a call. That for RTP goes to the generator; nobody reads that for RTCP.
 struct Sockets {
     rtp: Option<UdpSocket>,
@@ -91,7 +103,9 @@ struct Exchange {
     local: SocketAddr,
     endpoint: Endpoint,
     generator: Generator,
+    kind: Kind,
     speech: Payloads,
+    hearing: Hearing,
     calls: HashMap<CallId, Sockets>,
     shared: Arc<Shared>,
 }
@@ -134,13 +148,10 @@ impl Exchange {
                 let sockets = self.calls.get_mut(&call).context("media of an unknown call")?;
                 // The first description opens media; the gateway does not move it afterwards.
                 if let Some(rtp) = sockets.rtp.take() {
-                    anyhow::ensure!(media.codec == Codec::Pcma, "{:?} was negotiated", media.codec);
-                    self.generator.add(End::plain(
-                        Kind::Alaw,
-                        rtp,
-                        media.remote_rtp,
-                        Arc::clone(&self.speech),
-                    )?)?;
+                    anyhow::ensure!(media.codec == codec_of(self.kind), "{:?} was negotiated", media.codec);
+                    let speech = Arc::clone(&self.speech);
+                    let end = End::plain(self.kind, rtp, media.remote_rtp, speech, self.hearing)?;
+                    self.generator.add(end.with_payload_type(media.send_payload_type))?;
                     self.shared.calls.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -12,7 +12,7 @@ use tests::lab::{self, Process, ports, until};
 
 use crate::generator::{End, Generator, Kind, bind_pair};
 use crate::speech::Speech;
-use crate::usage::{Round, measure};
+use crate::usage::{Round, Shortfall, measure};
 
 /// The first time its package is fetched, too.
 const START: Duration = Duration::from_secs(180);
@@ -23,6 +23,12 @@ pub(crate) struct Rtpengine {
     control: UdpSocket,
     address: Ipv4Addr,
     requests: AtomicU64,
+}
+
+/// How many calls it is given beside so many of ours: it carries a third of them, and measures worst when it cannot keep
+/// up.
+pub(crate) fn calls_beside(calls: usize) -> usize {
+    (calls / 2).max(5)
 }
 
 /// How often a request is said again; each waits 5 s for its response.
@@ -41,6 +47,25 @@ impl Rtpengine {
         until("rtpengine answers", START, || engine.ask([("command", text("ping"))]).ok())?;
         engine.control.set_read_timeout(Some(Duration::from_secs(5)))?;
         Ok(engine)
+    }
+
+    /// A round with `calls` calls, or with half as many where it cannot carry them, and so on: the figures are per call.
+    pub(crate) fn round_or_fewer(
+        &self,
+        generator: &Generator,
+        speech: &Speech,
+        calls: &mut usize,
+        seconds: u64,
+    ) -> Result<Round> {
+        loop {
+            match self.round(generator, speech, *calls, seconds) {
+                Err(error) if error.is::<Shortfall>() && *calls >= 10 => {
+                    println!("rtpengine with {calls} calls: {error}");
+                    *calls /= 2;
+                }
+                outcome => return outcome.context("rtpengine"),
+            }
+        }
     }
 
     /// Sets up calls between Opus and A-law, measures while all of them talk, and takes them down.
@@ -91,8 +116,8 @@ impl Rtpengine {
         let answered = self.ask(request.into_iter().chain(common()))?;
         ensure!(answered.contains("opus/48000"), "no Opus in the answer:\n{answered}");
         let to_caller = media_of(&answered)?;
-        generator.add(End::plain(Kind::Opus, caller, to_caller, speech.opus.clone())?)?;
-        generator.add(End::plain(Kind::Alaw, callee, to_callee, speech.alaw.clone())?)?;
+        generator.add(End::plain(Kind::Opus, caller, to_caller, speech.opus.clone(), speech.hearing.1)?)?;
+        generator.add(End::plain(Kind::Alaw, callee, to_callee, speech.alaw.clone(), speech.hearing.0)?)?;
         Ok((caller_rtcp, callee_rtcp))
     }
 

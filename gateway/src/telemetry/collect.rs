@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 
 use super::{KindLabels, Metrics, ReasonLabel};
-use crate::driver::PublishedCounters;
+use crate::driver::{LatenessTotal, PublishedCounters};
 
 /// Reads the counters of the media threads.
 #[derive(Debug)]
@@ -50,7 +52,11 @@ impl Collector for MediaCollector {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        Ok(())
+        let late = LatenessTotal::of(self.0.iter().map(|counters| &counters.lateness));
+        let help = "How long after their time calls were served by media threads";
+        encoder
+            .encode_descriptor("media_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(late.sum, late.count, &late.classes, None)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod idle;
 mod kind;
+mod lateness;
 mod places;
 mod ports;
 mod session;
@@ -23,6 +24,7 @@ use crate::config::Media as MediaConfig;
 use crate::driver::batch::Inbox;
 use crate::switch::{MediaCommand, MediaEvent};
 use kind::Media;
+pub(crate) use lateness::LatenessTotal;
 use ports::PortPool;
 use session::Sockets;
 use sockets::{LegPort, LegSockets, PortRange};

@@ -16,6 +16,7 @@ use transcoder::{BridgeEvent, LegFailure};
 
 use super::idle::{Broken, IdleSockets};
 use super::kind::Media;
+use super::lateness::{Lateness, PublishedLateness};
 use super::places::Places;
 use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
 use super::sockets::{LegPort, LegSockets};
@@ -74,6 +75,7 @@ pub(super) struct WorkerCounters {
     pub(super) send_failed: u64,
     pub(super) stray: u64,
     pub(super) reports_dropped: u64,
+    pub(super) lateness: Lateness,
 }
 
 /// The same, for others to read.
@@ -91,6 +93,8 @@ pub(crate) struct PublishedCounters {
     pub(crate) reports_dropped: AtomicU64,
     /// Live calls.
     pub(crate) calls: AtomicUsize,
+    /// How long after their time calls were served.
+    pub(crate) lateness: PublishedLateness,
 }
 
 /// A running worker thread.
@@ -376,6 +380,7 @@ impl Loop {
                 // An entry that an earlier wake-up has overtaken is not the scheduled one.
                 Some(Slot::Live(session)) if session.scheduled == Some(at) => {
                     session.scheduled = None;
+                    self.counters.lateness.count(now.saturating_duration_since(at));
                     session.handle_timeout(now, &mut self.counters);
                     self.after(slot, now);
                 }
@@ -530,6 +535,7 @@ impl Loop {
         published.stray.store(counts.stray, Ordering::Relaxed);
         published.reports_dropped.store(counts.reports_dropped, Ordering::Relaxed);
         published.calls.store(self.live, Ordering::Relaxed);
+        counts.lateness.publish(&published.lateness);
     }
 }
 
