@@ -93,7 +93,9 @@ impl<'a> Scene<'a> {
         Ok(Self { stage, pbx, caller, runtime, generator, speech })
     }
 
+    /// A round of whole turns of the conversation.
     fn round(&mut self, calls: usize, seconds: u64) -> Result<Round> {
+        let seconds = seconds.next_multiple_of(speech::TURN_SECONDS);
         self.stage.round(self.runtime, &self.caller, &self.pbx, self.generator, &self.speech, calls, seconds)
     }
 }
@@ -122,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let memory = {
         let mut scene = set(&ALWAYS)?;
         // Memory is measured between few calls and many, so that what the daemon has anyway is in neither.
-        let few = scene.round((calls / 4).max(2), 1)?;
+        let few = scene.round((calls / 4).max(2), speech::TURN_SECONDS)?;
         for _ in 0..arguments.rounds.max(1) {
             let round = scene.round(calls, seconds).context("causewayd")?;
             println!("{round}");

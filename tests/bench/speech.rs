@@ -75,6 +75,8 @@ pub(crate) fn active() -> Result<Speech> {
 
 /// Packets of a turn of a conversation, of which one side speaks 45 %, then the other.
 const TURN: usize = 200;
+/// The same in seconds.
+pub(crate) const TURN_SECONDS: u64 = 4;
 const SPOKEN: usize = 90;
 /// In silence an encoder says every 400 ms that there is some.
 const SILENCE_REPEAT: usize = 20;

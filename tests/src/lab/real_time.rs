@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_millis(60);
 /// How often a test may fail on a machine that kept time: libraries that draw at random have a part in it.
 const FAILURES: usize = 3;
 /// From when on no further attempt is begun.
-const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The first rest between two attempts, and the longest: each is twice the one before. A host gives back what a machine
 /// has not used for a while.
 const REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(45));
