@@ -2,14 +2,14 @@
 
 use proptest::prelude::*;
 
-use super::g711::{self, Law};
+use super::g711::{self, Kernel, Law};
 use super::opus::{self, Decoder, Encoder, EncoderConfig};
 use super::*;
 use crate::seed::Seeded;
 
 /// Makes something like speech at `rate` Hz: harmonics of a gliding pitch under moving formants,
 /// in syllables of 250 ms with pauses between them.
-fn speech(rate: u32, seconds: f32) -> Vec<i16> {
+pub(super) fn speech(rate: u32, seconds: f32) -> Vec<i16> {
     let mut random = Seeded::new(1);
     let mut phase = 0f32;
     (0..(rate as f32 * seconds) as usize)
@@ -172,6 +172,63 @@ fn the_tables_equal_the_definition_for_every_input() {
         assert_eq!(changed, if law == Law::Mu { vec![0x7f] } else { vec![] });
     }
     assert_eq!((Law::Mu.silence(), Law::A.silence()), (0xff, 0xd5));
+}
+
+// Every kernel that this processor has, over all 65,536 samples and all 256 codes, against the definition.
+#[test]
+fn every_kernel_equals_the_definition_for_every_input() {
+    let samples: Vec<i16> = (i16::MIN..=i16::MAX).collect();
+    let codes: Vec<u8> = (0..=255).collect();
+    let available = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
+    let mut tried = Vec::new();
+    for kernel in available {
+        for (law, encode, decode) in [
+            (Law::Mu, g711::mu_encode as fn(i16) -> u8, g711::mu_decode as fn(u8) -> i16),
+            (Law::A, g711::a_encode, g711::a_decode),
+        ] {
+            let mut encoded = vec![0; samples.len()];
+            assert_eq!(law.encode_with(kernel, &samples, &mut encoded), samples.len());
+            for (&sample, &code) in samples.iter().zip(&encoded) {
+                assert_eq!(code, encode(sample), "{kernel:?} {law:?} {sample}");
+            }
+            let mut decoded = vec![0; codes.len()];
+            assert_eq!(law.decode_with(kernel, &codes, &mut decoded), codes.len());
+            for (&code, &sample) in codes.iter().zip(&decoded) {
+                assert_eq!(sample, decode(code), "{kernel:?} {law:?} {code:#04x}");
+            }
+        }
+        tried.push(kernel);
+    }
+    assert_eq!(tried.first(), Some(&Kernel::best()));
+    assert_eq!(tried.last(), Some(&Kernel::Table));
+}
+
+// Groups and what is left over, at any place in memory: no lane depends on its neighbours, and nothing beyond
+// the end is read or written.
+#[test]
+fn every_kernel_codes_any_length_at_any_place() {
+    let samples: Vec<i16> = (0..300u32).map(|n| (n.wrapping_mul(40_503) >> 3) as i16).collect();
+    let codes: Vec<u8> = (0..300u32).map(|n| (n * 37) as u8).collect();
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+        for law in [Law::Mu, Law::A] {
+            for (start, length) in (0..3).flat_map(|start| (0..=200).map(move |length| (start, length))) {
+                let mut encoded = [0x11; 220];
+                law.encode_with(kernel, &samples[start..start + length], &mut encoded[start..start + length]);
+                let mut decoded = [0x1111; 220];
+                law.decode_with(kernel, &codes[start..start + length], &mut decoded[start..start + length]);
+                for n in 0..220 {
+                    let inside = (start..start + length).contains(&n);
+                    let (code, sample) =
+                        if inside { (law.encode(samples[n]), law.decode(codes[n])) } else { (0x11, 0x1111) };
+                    assert_eq!(
+                        (encoded[n], decoded[n]),
+                        (code, sample),
+                        "{kernel:?} {law:?} {start} {length} {n}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
