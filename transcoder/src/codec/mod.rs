@@ -3,6 +3,8 @@
 
 mod activity;
 mod conceal;
+#[cfg(feature = "dred")]
+pub mod dred;
 pub mod fec;
 pub mod g711;
 #[cfg(target_arch = "x86_64")]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::fec::FEC_BITRATE;
 use super::g711::{self, Kernel, Law};
 use super::opus::{self, Decoder, Encoder, EncoderConfig};
 use super::*;
@@ -336,6 +337,76 @@ fn fec_is_there_from_20_kbit_on_and_not_at_16() {
             .count();
         assert_eq!(with_copy > 100, expected, "{bitrate} bit/s: {with_copy} of 300");
     }
+}
+
+/// Encodes sound like speech in narrowband and says of each frame that follows one of sound whether its packet has a
+/// copy of that. The encoder needs half a second to learn what is sound.
+fn copies(complexity: u8, expected_loss_percent: u8, bitrate: u32, fec: bool) -> Vec<bool> {
+    let signal = speech(8_000, 4.0);
+    let config =
+        EncoderConfig { complexity, expected_loss_percent, bitrate, fec, ..EncoderConfig::default() };
+    let mut encoder = Encoder::new(&config).unwrap();
+    let mut out = [0; opus::MAX_PACKET];
+    let frames: Vec<&[i16]> = signal.chunks_exact(160).collect();
+    let with_copy: Vec<bool> = frames
+        .iter()
+        .map(|frame| {
+            let length = encoder.encode(frame, &mut out).unwrap();
+            opus::has_fec(&out[..length])
+        })
+        .collect();
+    let loud = |frame: &[i16]| mean_power(frame) > 1_000f32.powi(2);
+    (25..frames.len()).filter(|&n| loud(frames[n - 1]) && loud(frames[n - 2])).map(|n| with_copy[n]).collect()
+}
+
+// RFC 6716 2.1.7: libopus leaves FEC out without a word where it finds the rate too low, and what it finds depends on
+// complexity and expected loss. At what FEC is used with it is there, whatever they are.
+#[test]
+fn fec_is_in_the_packets_of_speech_at_any_complexity_and_loss() {
+    for complexity in 0..=10 {
+        for loss in [1, 5, 10, 20, 30] {
+            let copies = copies(complexity, loss, FEC_BITRATE, true);
+            let without = copies.iter().filter(|&&copy| !copy).count();
+            assert!(copies.len() > 60, "{}", copies.len());
+            // The encoder's own detector may take one frame or another for background.
+            assert!(without <= 2, "complexity {complexity}, {loss} %: {without} of {}", copies.len());
+        }
+    }
+}
+
+#[test]
+fn packets_without_fec_have_no_copies() {
+    for complexity in [0, 5, 10] {
+        for (loss, bitrate, fec) in [(0, FEC_BITRATE, true), (10, FEC_BITRATE, false), (0, 16_000, false)] {
+            let copies = copies(complexity, loss, bitrate, fec);
+            assert!(
+                copies.len() > 60 && !copies.contains(&true),
+                "complexity {complexity}, {loss} %, {bitrate}"
+            );
+        }
+    }
+}
+
+// A busy gateway lowers the effort in the middle of a call.
+#[test]
+fn fec_stays_when_the_effort_falls() {
+    let signal = speech(8_000, 8.0);
+    let config = EncoderConfig {
+        fec: true,
+        expected_loss_percent: 5,
+        bitrate: FEC_BITRATE,
+        ..EncoderConfig::default()
+    };
+    let mut encoder = Encoder::new(&config).unwrap();
+    let mut out = [0; opus::MAX_PACKET];
+    let mut with_copy = [0; 2];
+    for (n, frame) in signal.chunks_exact(160).enumerate() {
+        let busy = n / 100 % 2;
+        encoder.set_complexity([5, 0][busy]).unwrap();
+        let length = encoder.encode(frame, &mut out).unwrap();
+        with_copy[busy] += usize::from(opus::has_fec(&out[..length]));
+    }
+    assert!(with_copy[1] > 80 && with_copy[1].abs_diff(with_copy[0]) < 20, "{with_copy:?}");
 }
 
 #[test]
