@@ -6,8 +6,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use transcoder::codec::g711::Law;
+use transcoder::codec::g711::{Kernel, Law};
+use transcoder::codec::g722;
 use transcoder::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET};
+use transcoder::codec::resample::Resampler;
 use transcoder::codec::{ActivityDetector, Concealer};
 
 const FRAMES: usize = 200;
@@ -49,29 +51,78 @@ fn signal(rate: usize) -> Vec<i16> {
         .collect()
 }
 
+/// Prints what each kernel of G.711 costs, and returns the line that sums it up.
+fn g711(narrow: &[i16]) -> String {
+    let mut line = String::from("RESULT g711");
+    let frame_of = |n: usize| n * 160..(n + 1) * 160;
+    for kernel in [Kernel::Table, Kernel::Avx2, Kernel::Avx512, Kernel::Neon] {
+        let name = format!("{kernel:?}").to_lowercase().replace("table", "scalar");
+        if !kernel.is_available() {
+            continue;
+        }
+        let mut worst = 0f64;
+        for law in [Law::Mu, Law::A] {
+            let mut codes = vec![0u8; narrow.len()];
+            let mut samples = vec![0i16; narrow.len()];
+            let encode = measure(20, |n| {
+                let frame = black_box(&narrow[frame_of(n)]);
+                law.encode_with(kernel, frame, black_box(&mut codes[frame_of(n)]));
+            });
+            let decode = measure(20, |n| {
+                let frame = black_box(&codes[frame_of(n)]);
+                law.decode_with(kernel, frame, black_box(&mut samples[frame_of(n)]));
+            });
+            let law = format!("{law:?}").to_lowercase();
+            result(&format!("g711_{law}_encode_{name}"), encode, "ns/frame");
+            result(&format!("g711_{law}_decode_{name}"), decode, "ns/frame");
+            worst = worst.max(encode).max(decode);
+        }
+        line += &format!(" {name}_ns={worst:.1}");
+    }
+    line
+}
+
+/// Prints what G.722 costs, from and to 16 kHz.
+fn g722(wide: &[i16]) {
+    let (mut encoder, mut decoder) = (g722::Encoder::new(), g722::Decoder::new());
+    let (mut codes, mut samples) = (vec![0u8; wide.len() / 2], vec![0i16; wide.len()]);
+    let (octets_of, samples_of) = (|n: usize| n * 160..(n + 1) * 160, |n: usize| n * 320..(n + 1) * 320);
+    let encode = measure(2, |n| {
+        encoder.encode(&wide[samples_of(n)], black_box(&mut codes[octets_of(n)]));
+    });
+    let decode = measure(2, |n| {
+        decoder.decode(&codes[octets_of(n)], black_box(&mut samples[samples_of(n)]));
+    });
+    result("g722_encode", encode, "ns/frame");
+    result("g722_decode", decode, "ns/frame");
+}
+
+/// Prints what it costs to change the rate of a frame.
+fn resample() {
+    for (from, to) in [
+        (8_000, 16_000),
+        (16_000, 8_000),
+        (8_000, 48_000),
+        (48_000, 8_000),
+        (16_000, 48_000),
+        (48_000, 16_000),
+    ] {
+        let pcm = signal(from as usize);
+        let (samples, mut out) = (from as usize / 50, vec![0; to as usize / 50]);
+        let mut resampler = Resampler::new(from, to).unwrap();
+        let cost = measure(2, |n| {
+            resampler.resample(&pcm[n * samples..(n + 1) * samples], black_box(&mut out));
+        });
+        result(&format!("resample_{from}_to_{to}"), cost, "ns/frame");
+    }
+}
+
 fn main() {
     let narrow = signal(8_000);
     let frame_of = |n: usize| n * 160..(n + 1) * 160;
-    for law in [Law::Mu, Law::A] {
-        let mut codes = vec![0u8; narrow.len()];
-        let mut samples = vec![0i16; narrow.len()];
-        let encode = measure(20, |n| {
-            law.encode_into(black_box(&narrow[frame_of(n)]), black_box(&mut codes[frame_of(n)]));
-        });
-        let decode = measure(20, |n| {
-            law.decode_into(black_box(&codes[frame_of(n)]), black_box(&mut samples[frame_of(n)]));
-        });
-        let table_encode = measure(20, |n| {
-            law.encode_by_table(black_box(&narrow[frame_of(n)]), black_box(&mut codes[frame_of(n)]));
-        });
-        let table_decode = measure(20, |n| {
-            law.decode_by_table(black_box(&codes[frame_of(n)]), black_box(&mut samples[frame_of(n)]));
-        });
-        result(&format!("g711_{law:?}_encode_table").to_lowercase(), table_encode, "ns/frame");
-        result(&format!("g711_{law:?}_decode_table").to_lowercase(), table_decode, "ns/frame");
-        result(&format!("g711_{law:?}_encode").to_lowercase(), encode, "ns/frame");
-        result(&format!("g711_{law:?}_decode").to_lowercase(), decode, "ns/frame");
-    }
+    let g711 = g711(&narrow);
+    g722(&signal(16_000));
+    resample();
     let mut detector = ActivityDetector::new();
     let activity = measure(20, |n| {
         black_box(detector.is_active(black_box(&narrow[frame_of(n)])));
@@ -120,4 +171,5 @@ fn main() {
             }
         }
     }
+    println!("{g711}");
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
 use transcoder::codec::g711::Law;
+use transcoder::codec::g722;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
+use transcoder::codec::resample::Resampler;
 use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
 use transcoder::dtmf::{DtmfReceiver, DtmfSender};
 use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
@@ -167,5 +169,30 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     assert!(before > 0, "the allocator counts");
     assert!(played > 500, "{played} frames played");
     assert_eq!(digits, 12, "six digits began and ended");
+    Ok(())
+}
+
+// A trunk of wideband: resampled, coded, decoded and resampled back.
+#[test]
+fn ten_seconds_of_wideband_allocate_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut encoder, mut decoder) = (g722::Encoder::new(), g722::Decoder::new());
+    let (mut up, mut down) = (Resampler::new(8_000, 16_000)?, Resampler::new(16_000, 8_000)?);
+    let (mut higher, mut lower) = (Resampler::new(16_000, 48_000)?, Resampler::new(48_000, 8_000)?);
+    let (mut wide, mut full, mut narrow, mut codes) = ([0; 320], [0; 960], [0; 160], [0; 160]);
+    let before = allocations();
+    let mut heard = 0u64;
+    for n in 0..500usize {
+        let wave: [i16; 160] = std::array::from_fn(|i| ((i as i16 * 37) % 100 - 50) * ((n % 80) as i16));
+        assert_eq!(up.resample(&wave, &mut wide), 320);
+        assert_eq!(encoder.encode(&wide, &mut codes), 160);
+        assert_eq!(decoder.decode(&codes, &mut wide), 320);
+        assert_eq!(down.resample(&wide, &mut narrow), 160);
+        assert_eq!(higher.resample(&wide, &mut full), 960);
+        assert_eq!(lower.resample(&full, &mut narrow), 160);
+        heard += narrow.iter().filter(|sample| sample.unsigned_abs() > 100).count() as u64;
+    }
+    assert_eq!(allocations() - before, 0, "allocations in 500 frames");
+    assert!(before > 0, "the allocator counts");
+    assert!(heard > 40_000, "{heard} samples heard");
     Ok(())
 }

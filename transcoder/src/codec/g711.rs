@@ -1,5 +1,5 @@
 //! G.711: eight-bit logarithmic audio at 8 kHz, by table, with the definition beside it. Where the
-//! processor has AVX2, frames go sixteen samples at a time; what is left over goes by table.
+//! processor has vectors ([`Kernel`]), frames go 8 to 32 samples at a time; what is left over goes by table.
 //!
 //! Samples are 16 bits wide; the codec itself knows 13 (A-law) or 14 (mu-law), so the lowest
 //! bits of the input do not matter and come back as the middle of the quantising step.
@@ -13,6 +13,43 @@ pub enum Law {
     Mu,
     /// A-law: elsewhere.
     A,
+}
+
+/// A way to code frames. All give the same result to the last bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Sample by sample from a table: on any processor.
+    Table,
+    /// Sixteen samples at a time, on x86-64.
+    Avx2,
+    /// 32 samples at a time, on x86-64 with AVX-512 BW, VL and VBMI.
+    Avx512,
+    /// Eight samples at a time, on 64-bit ARM.
+    Neon,
+}
+
+impl Kernel {
+    /// Every kernel there is, the fastest first.
+    pub const ALL: [Kernel; 4] = [Kernel::Avx512, Kernel::Avx2, Kernel::Neon, Kernel::Table];
+
+    /// Says whether this processor has what the kernel takes.
+    pub fn is_available(self) -> bool {
+        match self {
+            Kernel::Table => true,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => super::g711_avx512::is_available(),
+            Kernel::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Kernel::Avx2 | Kernel::Avx512 => false,
+        }
+    }
+
+    /// Returns the fastest that this processor has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Kernel::Table)
+    }
 }
 
 impl Law {
@@ -68,12 +105,23 @@ impl Law {
 
     /// Encodes as many samples as both slices hold and returns how many.
     pub fn encode_into(self, samples: &[i16], codes: &mut [u8]) -> usize {
+        self.encode_with(Kernel::best(), samples, codes)
+    }
+
+    /// Does what [`Law::encode_into`] does by a given kernel, or by table where the processor lacks it: for tests
+    /// and measurements.
+    pub fn encode_with(self, kernel: Kernel, samples: &[i16], codes: &mut [u8]) -> usize {
         let len = samples.len().min(codes.len());
         let (samples, codes) = (&samples[..len], &mut codes[..len]);
-        #[cfg(target_arch = "x86_64")]
-        let done = super::g711_avx2::encode(self, samples, codes);
-        #[cfg(not(target_arch = "x86_64"))]
-        let done = 0;
+        let done = match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => super::g711_avx512::encode(self, samples, codes),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => super::g711_avx2::encode(self, samples, codes),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => super::g711_neon::encode(self, samples, codes),
+            _ => 0,
+        };
         self.encode_by_table(&samples[done..], &mut codes[done..]);
         len
     }
@@ -92,12 +140,23 @@ impl Law {
 
     /// Decodes as many codes as both slices hold and returns how many.
     pub fn decode_into(self, codes: &[u8], samples: &mut [i16]) -> usize {
+        self.decode_with(Kernel::best(), codes, samples)
+    }
+
+    /// Does what [`Law::decode_into`] does by a given kernel, or by table where the processor lacks it: for tests
+    /// and measurements.
+    pub fn decode_with(self, kernel: Kernel, codes: &[u8], samples: &mut [i16]) -> usize {
         let len = samples.len().min(codes.len());
         let (codes, samples) = (&codes[..len], &mut samples[..len]);
-        #[cfg(target_arch = "x86_64")]
-        let done = super::g711_avx2::decode(self, codes, samples);
-        #[cfg(not(target_arch = "x86_64"))]
-        let done = 0;
+        let done = match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => super::g711_avx512::decode(self, codes, samples),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => super::g711_avx2::decode(self, codes, samples),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon => super::g711_neon::decode(self, codes, samples),
+            _ => 0,
+        };
         self.decode_by_table(&codes[done..], &mut samples[done..]);
         len
     }

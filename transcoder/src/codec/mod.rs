@@ -1,14 +1,22 @@
-//! Voice codecs and what stands in for missing voice: Opus (RFC 6716), G.711, concealment,
-//! comfort noise and the detector that keeps silence away from the encoder.
+//! Voice codecs and what stands in for missing voice: Opus (RFC 6716), G.711, G.722,
+//! resampling between their rates, concealment, comfort noise and the detector that keeps silence away from the encoder.
 
 mod activity;
 mod conceal;
+#[cfg(feature = "dred")]
+pub mod dred;
 pub mod fec;
 pub mod g711;
 #[cfg(target_arch = "x86_64")]
 mod g711_avx2;
+#[cfg(target_arch = "x86_64")]
+mod g711_avx512;
+#[cfg(target_arch = "aarch64")]
+mod g711_neon;
+pub mod g722;
 mod noise;
 pub mod opus;
+pub mod resample;
 #[cfg(target_arch = "x86_64")]
 mod silk;
 

@@ -1,4 +1,4 @@
-//! Opus (RFC 6716) over libopus: the only module that calls foreign code.
+//! Opus (RFC 6716) over libopus: with `dred`, the only module that calls foreign code.
 //!
 //! Encoder and decoder are mono, hold all their state from creation on and allocate nothing per
 //! frame. Bitrates below 20 kb/s (narrowband) leave no room for FEC: libopus then omits it
@@ -102,7 +102,7 @@ fn check_rate(sample_rate: u32) -> Result<c_int, CodecError> {
     }
 }
 
-fn check(code: c_int) -> Result<usize, CodecError> {
+pub(super) fn check(code: c_int) -> Result<usize, CodecError> {
     match code {
         0.. => Ok(code as usize),
         sys::OPUS_BUFFER_TOO_SMALL => Err(CodecError::OutputTooShort),
@@ -114,7 +114,7 @@ fn check(code: c_int) -> Result<usize, CodecError> {
 
 /// A mono voice encoder.
 pub struct Encoder {
-    state: NonNull<sys::OpusEncoder>,
+    pub(super) state: NonNull<sys::OpusEncoder>,
     sample_rate: u32,
 }
 
@@ -226,7 +226,7 @@ impl Encoder {
         unsafe { sys::opus_encoder_ctl(self.state.as_ptr(), sys::OPUS_RESET_STATE) };
     }
 
-    fn control(&mut self, request: c_int, value: c_int) -> Result<(), CodecError> {
+    pub(super) fn control(&mut self, request: c_int, value: c_int) -> Result<(), CodecError> {
         // SAFETY: every caller passes a SET request, which takes one `opus_int32` by value.
         check(unsafe { sys::opus_encoder_ctl(self.state.as_ptr(), request, value) }).map(drop)
     }
@@ -241,7 +241,7 @@ impl Drop for Encoder {
 
 /// A mono decoder. Whatever was coded comes out at its sample rate.
 pub struct Decoder {
-    state: NonNull<sys::OpusDecoder>,
+    pub(super) state: NonNull<sys::OpusDecoder>,
     sample_rate: u32,
 }
 
@@ -320,6 +320,20 @@ impl Decoder {
         })
     }
 
+    /// Sets the effort, 0 (as built) to 10. From 5 on gaps in wideband are filled by a neural model, where libopus
+    /// has it: with the feature `dred`.
+    ///
+    /// # Errors
+    /// [`CodecError::Setting`] above 10.
+    pub fn set_complexity(&mut self, complexity: u8) -> Result<(), CodecError> {
+        let complexity = c_int::from(complexity);
+        // SAFETY: this request takes one `opus_int32` by value.
+        let code = unsafe {
+            sys::opus_decoder_ctl(self.state.as_ptr(), sys::OPUS_SET_COMPLEXITY_REQUEST, complexity)
+        };
+        check(code).map(drop)
+    }
+
     /// Returns the rate of the output in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.sample_rate
@@ -331,7 +345,7 @@ impl Decoder {
         unsafe { sys::opus_decoder_ctl(self.state.as_ptr(), sys::OPUS_RESET_STATE) };
     }
 
-    fn check_gap(&self, samples: usize) -> Result<(), CodecError> {
+    pub(super) fn check_gap(&self, samples: usize) -> Result<(), CodecError> {
         let step = self.sample_rate as usize / 400;
         if samples == 0 || !samples.is_multiple_of(step) || samples > 48 * step {
             return Err(CodecError::FrameLength(samples));

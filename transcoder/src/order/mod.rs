@@ -392,6 +392,15 @@ impl JitterBuffer {
         }
     }
 
+    /// Returns the next packet that waits, and the ticks that are missing between what was popped last and it:
+    /// redundancy that reaches back further than one frame may fill them.
+    pub fn ahead(&self) -> Option<(u32, &[u8])> {
+        let cursor = self.cursor?;
+        let slot = &self.slots[self.head()?];
+        let gap = clamp_u32(slot.timestamp.saturating_sub(cursor.timestamp));
+        Some((gap, self.payload(self.head()?, slot.len)))
+    }
+
     /// Forgets the stream, for another; the counters stay.
     pub fn reset(&mut self) {
         if self.probation.take().is_some() {

@@ -182,6 +182,37 @@ fn a_burst_of_three_offers_fec_for_the_last_of_them_only() {
     assert_eq!(outcome.counters.lost, 3);
 }
 
+// What reaches back further than FEC needs the packet after the whole of a gap from its first frame on.
+#[test]
+fn in_a_burst_the_packet_ahead_is_shown_with_what_is_missing_before_it() {
+    let epoch = Instant::now();
+    let mut buffer =
+        JitterBuffer::new(JitterConfig { min_delay: Duration::from_millis(80), ..JitterConfig::opus() });
+    assert_eq!(buffer.ahead(), None);
+    let mut sent = stream(20, 20, 48_000);
+    sent.drain(10..13);
+    let mut sent = sent.into_iter().peekable();
+    let mut gaps = Vec::new();
+    for tick in 0..25u64 {
+        let now = epoch + Duration::from_millis(tick * 20 + 5);
+        while let Some(packet) = sent.next_if(|packet| packet.at <= tick * 20 * MS) {
+            buffer.insert(
+                epoch + Duration::from_micros(packet.at),
+                packet.arrival,
+                &packet.number.to_be_bytes(),
+            );
+        }
+        // After the end of the stream nothing is ahead.
+        if matches!(buffer.pop(now), Frame::Lost { .. })
+            && let Some((missing, payload)) = buffer.ahead()
+        {
+            gaps.push((missing, u32::from_be_bytes(payload.try_into().unwrap())));
+        }
+    }
+    assert_eq!(gaps, [(1_920, 13), (960, 13), (0, 13)]);
+    assert_eq!(buffer.ahead(), None, "nothing waits any more");
+}
+
 #[test]
 fn reordering_by_up_to_ten_is_put_right_once_the_delay_has_grown() {
     for seed in 0..20 {
