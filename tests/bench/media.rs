@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Folder;
+use ::tests::lab::Folder;
 use tokio::runtime::Runtime;
 use transcoder::codec::g711::Law;
 
