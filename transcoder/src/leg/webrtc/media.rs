@@ -216,6 +216,7 @@ impl Media {
             sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
             blocks: block.as_slice(),
             cname: &self.agreed.cname,
+            metrics: None,
             bye,
         };
         let length = report.write(&mut self.packet).ok()?;
