@@ -18,7 +18,7 @@ use super::source::Sources;
 use crate::bridge::Port;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
-use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
+use crate::rtp::rtcp::{self, Cname, NtpTime, Report, ReportBlock, RtcpPacket};
 use crate::rtp::{
     HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, VoipMetrics, is_rtcp,
 };
@@ -145,6 +145,26 @@ pub struct RemoteReport {
     pub metrics: Option<VoipMetrics>,
 }
 
+impl RemoteReport {
+    /// Takes in a report block about us.
+    pub(super) fn take(&mut self, block: &ReportBlock, clock_rate: u32) {
+        self.cumulative_lost = block.cumulative_lost;
+        self.loss_percent = f32::from(block.fraction_lost) * 100.0 / 256.0;
+        self.jitter_ms = block.jitter as f32 * 1_000.0 / clock_rate.max(1) as f32;
+    }
+}
+
+/// Where the packets of a leg may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceRule {
+    /// From the address that offer and answer named, and nowhere else.
+    #[default]
+    Negotiated,
+    /// From another as well, if SRTP says that it is the other side: a peer behind an address translator. Media
+    /// then goes there, until the next offer and answer; it moves once for each (RFC 7362 4).
+    Authenticated,
+}
+
 /// What an accepted datagram of the trunk carries.
 #[derive(Clone, Copy, Debug)]
 pub enum Received<'a> {
@@ -182,6 +202,9 @@ pub struct RtpLeg {
     random: Seeded,
     report_at: Option<Instant>,
     sources: Sources,
+    source_rule: SourceRule,
+    /// Whether media has moved to another source since the last offer and answer.
+    moved: bool,
     round_trip: Option<Duration>,
     remote: Option<RemoteReport>,
     /// What goes out with the next report.
@@ -206,6 +229,8 @@ impl RtpLeg {
             random: seeds,
             report_at: None,
             sources: Sources::default(),
+            source_rule: SourceRule::default(),
+            moved: false,
             round_trip: None,
             remote: None,
             metrics: None,
@@ -253,7 +278,13 @@ impl RtpLeg {
         }
         self.statistics.set_clock_rate(media.codec.clock_rate());
         self.media = Some(media);
+        self.moved = false;
         Ok(())
+    }
+
+    /// Sets where packets may come from.
+    pub fn set_source_rule(&mut self, rule: SourceRule) {
+        self.source_rule = rule;
     }
 
     /// The RTP clock of what was negotiated, in Hz.
@@ -309,8 +340,20 @@ impl RtpLeg {
     fn open(&mut self, source: SocketAddr, datagram: &[u8], rtcp: bool) -> Result<usize, Refusal> {
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
         let expected = if rtcp { media.remote_rtcp.unwrap_or(media.remote_rtp) } else { media.remote_rtp };
-        if !same_address(source, expected) {
-            return Err(Refusal::Source);
+        let moves = !same_address(source, expected);
+        if moves {
+            let learns = self.source_rule == SourceRule::Authenticated && !self.moved && !rtcp;
+            if !(learns && is_secured(media)) {
+                return Err(Refusal::Source);
+            }
+            // What nobody has authenticated is a stranger's, whatever is wrong with it.
+            let security = self.security.as_mut().ok_or(Refusal::Source)?;
+            let length = security.unprotect(datagram, rtcp).map_err(|_| Refusal::Source)?;
+            self.moved = true;
+            if let Some(media) = &mut self.media {
+                media.remote_rtp = source;
+            }
+            return Ok(length);
         }
         match &mut self.security {
             Some(security) if is_secured(media) => security.unprotect(datagram, rtcp),
@@ -420,10 +463,7 @@ impl RtpLeg {
             };
             if let Some(block) = blocks.into_iter().find(|block| block.ssrc == own) {
                 self.round_trip = rtcp::round_trip(ntp, &block).or(self.round_trip);
-                let remote = self.remote.get_or_insert_default();
-                remote.cumulative_lost = block.cumulative_lost;
-                remote.loss_percent = f32::from(block.fraction_lost) * 100.0 / 256.0;
-                remote.jitter_ms = block.jitter as f32 * 1_000.0 / clock_rate as f32;
+                self.remote.get_or_insert_default().take(&block, clock_rate);
             }
         }
         self.counters.rtcp_received += 1;

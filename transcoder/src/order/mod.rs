@@ -301,6 +301,11 @@ impl JitterBuffer {
         Duration::from_micros(self.target_max.max(0) as u64)
     }
 
+    /// Returns the audio in the last packet that was played; zero before the first.
+    pub fn packet_time(&self) -> Duration {
+        Duration::from_micros(self.span(self.last_duration).max(0) as u64)
+    }
+
     /// Returns how it works.
     pub fn config(&self) -> &JitterConfig {
         &self.config

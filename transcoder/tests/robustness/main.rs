@@ -9,7 +9,11 @@ use transcoder::rtp::RtpPacket;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod comfort_noise;
+mod figures;
 mod packet_time;
+mod reports;
+mod sources;
 mod streams;
 
 const SECOND: Duration = Duration::from_secs(1);
