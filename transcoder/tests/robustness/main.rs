@@ -9,6 +9,7 @@ use transcoder::rtp::RtpPacket;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod comfort_noise;
 mod figures;
 mod packet_time;
