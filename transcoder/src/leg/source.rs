@@ -123,3 +123,55 @@ impl Sources {
         (self.candidate, self.overlapping) = (None, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 3550 8.2: of two that send at once, the one that was left is not heard for a moment's gap of the other.
+    #[test]
+    fn f23_a_source_that_was_left_and_goes_on_is_heard_again_after_a_second_alone() {
+        #[allow(clippy::disallowed_methods)]
+        let mut now = Instant::now();
+        let mut sources = Sources::default();
+        let mut admit = |sources: &mut Sources, ssrc, sequence| {
+            now += Duration::from_millis(10);
+            sources.admit(now, ssrc, sequence, false)
+        };
+        assert_eq!(admit(&mut sources, 1, 0), Ok(false));
+        // The second takes over although the first goes on.
+        for n in 0..10u16 {
+            let new = admit(&mut sources, 2, 500 + n);
+            assert_eq!(new, if n == 0 { Err(Refusal::Ssrc) } else { Ok(n == 1) }, "{n}");
+            let old = admit(&mut sources, 1, 1 + n);
+            assert_eq!(old, if n == 0 { Ok(false) } else { Err(Refusal::Ssrc) }, "{n}");
+        }
+        // A gap of the second, and then only the first.
+        for n in 0..95u16 {
+            assert_eq!(admit(&mut sources, 1, 11 + n), Err(Refusal::Ssrc), "{n}");
+        }
+        assert!((95..120).any(|n| admit(&mut sources, 1, 11 + n) == Ok(true)));
+        // The second was heard last: it needs no more than its two packets.
+        assert_eq!(admit(&mut sources, 2, 900), Err(Refusal::Ssrc));
+        assert_eq!(admit(&mut sources, 1, 200), Ok(false));
+        assert_eq!(admit(&mut sources, 2, 901), Ok(true));
+    }
+
+    #[test]
+    fn a_source_that_comes_back_after_another_has_ended_needs_two_packets() {
+        #[allow(clippy::disallowed_methods)]
+        let now = Instant::now();
+        let mut sources = Sources::default();
+        for (ssrc, sequence, outcome) in [
+            (1, 5, Ok(false)),
+            (2, 90, Err(Refusal::Ssrc)),
+            (2, 91, Ok(true)),
+            (1, 6, Err(Refusal::Ssrc)),
+            (2, 92, Ok(false)),
+            (1, 7, Err(Refusal::Ssrc)),
+            (1, 8, Ok(true)),
+        ] {
+            assert_eq!(sources.admit(now, ssrc, sequence, false), outcome, "{ssrc} {sequence}");
+        }
+    }
+}
