@@ -148,25 +148,6 @@ pub struct LegMedia {
     pub security: MediaSecurity,
 }
 
-/// What a leg has measured of the media it received.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LegQuality {
-    /// Packets received and usable.
-    pub packets_received: u64,
-    /// Packets sent.
-    pub packets_sent: u64,
-    /// Packets that never came.
-    pub packets_lost: u64,
-    /// Packets that came too late to be played.
-    pub packets_late: u64,
-    /// Packets dropped because of their source, shape, payload type or authentication.
-    pub packets_refused: u64,
-    /// Frames played that were made up by concealment.
-    pub frames_concealed: u64,
-    /// Interarrival jitter in milliseconds (RFC 3550 6.4.1).
-    pub jitter_ms: f32,
-}
-
 /// A DTMF digit: event 0 to 15 of RFC 4733 3.2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DtmfDigit(u8);

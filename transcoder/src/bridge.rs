@@ -1,19 +1,22 @@
 //! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
 //! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
 
+mod figures;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{DigitFilter, DigitPath, DtmfDigit, LegMedia, LegQuality, Side};
+use call_model::{Codec, DigitFilter, DigitPath, DtmfDigit, LegMedia, Side};
 
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::error::MediaError;
-use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
-use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::leg::rtp::{Received, RtpLeg};
+use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
+use crate::quality::{AudioMeter, Meter};
 use crate::rtp::{Numbering, RtpPacket};
 use crate::seed::Seeded;
 use crate::stream::g711::{G711Receiver, G711Sender};
@@ -165,6 +168,10 @@ pub struct Bridge {
     passing: Option<Box<Passing>>,
     /// Whether they ever did.
     has_passed: bool,
+    trunk_codec: Codec,
+    audio: AudioMeter,
+    overlay_meter: Meter,
+    trunk_meter: Meter,
     tick_at: Instant,
     ticks_skipped: u64,
     events: VecDeque<BridgeEvent>,
@@ -206,6 +213,10 @@ impl Bridge {
             trunk_digits: DigitFilter::default(),
             passing: None,
             has_passed: false,
+            trunk_codec: Codec::Pcma,
+            audio: AudioMeter::new(),
+            overlay_meter: Meter::default(),
+            trunk_meter: Meter::default(),
             tick_at: now + phase,
             ticks_skipped: 0,
             events: VecDeque::with_capacity(MAX_EVENTS),
@@ -233,6 +244,7 @@ impl Bridge {
         if before.is_some() && before != after {
             self.trunk_in.reset();
         }
+        self.trunk_codec = media.codec;
         let voice = media.codec.clock_rate();
         let events = media.telephone_event.map_or(voice, |event| event.clock_rate);
         self.trunk_in.set_clock_rates(voice, events);
@@ -371,7 +383,10 @@ impl Bridge {
             self.overlay.handle_timeout(now, &mut overlay_emit(emit));
             self.take_overlay_events(now, emit);
         }
-        self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+        if self.trunk.poll_timeout().is_some_and(|at| at <= now) {
+            self.trunk.set_metrics(self.trunk_metrics());
+            self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+        }
         self.overlay_in.handle_timeout(now);
         self.trunk_in.handle_timeout(now);
         self.take_digits(now);
@@ -399,17 +414,22 @@ impl Bridge {
     }
 
     fn tick(&mut self, now: Instant, emit: Emit<'_>) {
+        self.rate_tick();
         if self.passing.is_some() {
             return self.tick_passing(now, emit);
         }
-        let mut pcm = [0; TICK_SAMPLES];
+        let (mut pcm, mut from_overlay) = ([0; TICK_SAMPLES], [0; TICK_SAMPLES]);
+        let mut heard = Played::Nothing;
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
             // on the way open for it.
-            self.overlay_in.read(self.tick_at, &mut pcm);
-            self.trunk_out.tick(now, &pcm, &mut self.trunk, &mut trunk_emit(&self.config, emit));
+            heard = self.overlay_in.read(self.tick_at, &mut from_overlay);
+            self.trunk_out.tick(now, &from_overlay, &mut self.trunk, &mut trunk_emit(&self.config, emit));
         }
         let played = self.trunk_in.read(self.tick_at, &mut pcm);
+        let overlay = (heard == Played::Audio).then_some(&from_overlay[..]);
+        let trunk = (played == Played::Audio).then_some(&pcm[..]);
+        self.audio.observe(overlay, trunk, self.is_held());
         let audible = played == Played::Audio && !self.overlay_held;
         let frame = audible.then_some(&pcm[..]);
         self.overlay_out.tick(now, frame, &mut self.overlay, &mut overlay_emit(emit));
@@ -533,24 +553,11 @@ impl Bridge {
 
     /// Ends the media: RTCP BYE to both sides and DTLS close_notify go out. Nothing is sent after.
     pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        self.trunk.set_metrics(self.trunk_metrics());
         self.trunk.stop(now, &mut trunk_emit(&self.config, emit));
         self.overlay.close(now, &mut overlay_emit(emit));
         self.overlay_watch.deadline = None;
         self.trunk_watch.deadline = None;
-    }
-
-    /// Returns what was measured of the media that a side sent us.
-    pub fn quality(&self, side: Side) -> LegQuality {
-        let (quality, statistics) = match side {
-            Side::Overlay => (self.overlay_in.quality(&self.overlay), self.overlay_in.statistics()),
-            Side::Trunk => (self.trunk_in.quality(&self.trunk), self.trunk.statistics()),
-            Side::Onward => return LegQuality::default(),
-        };
-        if !self.has_passed {
-            return quality;
-        }
-        // What passed was in no jitter buffer.
-        LegQuality { packets_received: statistics.packets(), packets_lost: statistics.lost(), ..quality }
     }
 
     /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.
@@ -561,36 +568,6 @@ impl Bridge {
     /// Says whether the overlay leg can carry media.
     pub fn is_overlay_connected(&self) -> bool {
         self.overlay.is_connected()
-    }
-
-    /// Returns the counts of datagrams of the overlay leg.
-    pub fn overlay_counters(&self) -> &WebRtcCounters {
-        self.overlay.counters()
-    }
-
-    /// Returns the counts of packets of the trunk leg.
-    pub fn trunk_counters(&self) -> &RtpCounters {
-        self.trunk.counters()
-    }
-
-    /// Returns the round trip time to the trunk, once RTCP has shown it.
-    pub fn trunk_round_trip(&self) -> Option<Duration> {
-        self.trunk.round_trip()
-    }
-
-    /// Returns the number of frames lost on the way from the overlay that in-band FEC brought back.
-    pub fn frames_recovered(&self) -> u64 {
-        self.overlay_in.recovered()
-    }
-
-    /// Returns the loss in per cent that in-band FEC towards the overlay is made for, 0 without it.
-    pub fn fec_percent(&self) -> u8 {
-        self.overlay_out.fec_percent()
-    }
-
-    /// Returns the number of ticks given up because the driver came too late.
-    pub fn ticks_skipped(&self) -> u64 {
-        self.ticks_skipped
     }
 }
 

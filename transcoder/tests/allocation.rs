@@ -16,7 +16,7 @@ use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
 use transcoder::dtmf::{DtmfReceiver, DtmfSender};
 use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
-use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender};
+use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, VoipMetrics};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -59,7 +59,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     let (mut dtmf_sender, mut dtmf_receiver) = (DtmfSender::new(8_000), DtmfReceiver::new(8_000));
     let mut sender = RtpSender::new(3);
     let mut statistics = ReceiverStatistics::new(8_000);
-    let cname = Cname::new(4);
+    let (cname, metrics) = (Cname::new(4), VoipMetrics::default());
     let digit = DtmfDigit::from_char('5').ok_or("a digit")?;
     let (mut packet, mut pcm, mut coded) = ([0u8; 200], [0i16; 960], [0u8; opus::MAX_PACKET]);
     let (mut played, mut digits) = (0, 0);
@@ -159,6 +159,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
                 sender: sender.sender_info(now, ntp, 8_000),
                 blocks: block.as_slice(),
                 cname: cname.as_str(),
+                metrics: Some(&metrics),
                 bye: false,
             };
             report.write(&mut packet)?;

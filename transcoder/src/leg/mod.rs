@@ -3,6 +3,7 @@
 mod buffers;
 pub mod rtp;
 mod security;
+mod source;
 pub mod webrtc;
 
 pub(crate) use buffers::Buffers;

@@ -11,6 +11,57 @@ const SHRINK: i64 = 50;
 /// Packets between two looks at the whole window.
 const REVIEW: usize = 8;
 
+/// Time over which the fastest packet shows how the two clocks part, in microseconds.
+const BLOCK: i64 = 1_000_000;
+/// Clocks that part by more than this, in millionths, are not believed ...
+const MAX_DRIFT: i64 = 30_000;
+/// ... and less than this is left to the window, which forgets in time.
+const MIN_DRIFT: i64 = 1_500;
+
+/// How far the sender's clock has gone from ours. Without it a clock that is off by 2 % would look like 200 ms of
+/// jitter within the window.
+#[derive(Clone, Debug, Default)]
+struct Drift {
+    /// Estimate in millionths; the part above [`MIN_DRIFT`] counts.
+    estimate: i64,
+    /// What it has come to, in microseconds, and the part of one that is left over, in millionths.
+    offset: i64,
+    remainder: i64,
+    at: i64,
+    block_end: i64,
+    fastest: Option<i64>,
+    before: Option<i64>,
+    /// The last slopes. Their median counts: a path that changes is no clock that runs off.
+    slopes: [i64; 3],
+}
+
+impl Drift {
+    /// Goes on to `now` and returns the offset that transits have by then.
+    fn observe(&mut self, now: i64, transit: i64) -> i64 {
+        let rate = self.estimate.signum() * (self.estimate.abs() - MIN_DRIFT).max(0);
+        let grown = (now - self.at).max(0).saturating_mul(rate) + self.remainder;
+        self.offset += grown / 1_000_000;
+        self.remainder = grown % 1_000_000;
+        self.at = now;
+        let adjusted = transit - self.offset;
+        if self.fastest.is_none() {
+            self.block_end = now + BLOCK;
+        } else if now >= self.block_end {
+            if let (Some(fastest), Some(before)) = (self.fastest, self.before) {
+                self.slopes.rotate_left(1);
+                self.slopes[2] = (fastest - before) * 1_000_000 / (BLOCK + now - self.block_end);
+                let mut sorted = self.slopes;
+                sorted.sort_unstable();
+                self.estimate = (self.estimate + sorted[1] / 2).clamp(-MAX_DRIFT, MAX_DRIFT);
+            }
+            (self.before, self.fastest) = (self.fastest, None);
+            self.block_end = now + BLOCK;
+        }
+        self.fastest = Some(self.fastest.map_or(adjusted, |fastest| fastest.min(adjusted)));
+        self.offset
+    }
+}
+
 /// Turns transit times into a playout offset. All times are microseconds on one clock; a transit
 /// is arrival less timestamp, so only differences between transits mean anything.
 #[derive(Clone, Debug)]
@@ -24,6 +75,8 @@ pub(super) struct DelayEstimator {
     shrunk_at: i64,
     min_delay: i64,
     max_delay: i64,
+    /// All times here are without what the clocks have parted by.
+    drift: Drift,
 }
 
 impl DelayEstimator {
@@ -38,6 +91,7 @@ impl DelayEstimator {
             shrunk_at: 0,
             min_delay,
             max_delay,
+            drift: Drift::default(),
         }
     }
 
@@ -45,6 +99,7 @@ impl DelayEstimator {
     pub(super) fn clear(&mut self) {
         self.len = 0;
         self.at = 0;
+        self.drift = Drift::default();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,6 +109,10 @@ impl DelayEstimator {
     /// Takes in a packet's transit and says whether it can still be played at the offset, which
     /// grows at once if that helps.
     pub(super) fn observe(&mut self, now: i64, transit: i64) -> bool {
+        if self.len == 0 {
+            self.drift.at = now;
+        }
+        let transit = transit - self.drift.observe(now, transit);
         if self.len == 0 {
             self.fastest = transit;
             self.playout = transit + self.min_delay;
@@ -85,7 +144,12 @@ impl DelayEstimator {
 
     /// Returns the offset: a sample is due at its timestamp plus this.
     pub(super) fn playout(&self) -> i64 {
-        self.playout
+        self.playout + self.drift.offset
+    }
+
+    /// Returns the transit of the fastest packet.
+    pub(super) fn fastest(&self) -> i64 {
+        self.fastest + self.drift.offset
     }
 
     /// Returns how long the fastest packet is held back.

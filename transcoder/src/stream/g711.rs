@@ -11,7 +11,7 @@ use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
 use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
-use crate::quality::leg_quality;
+use crate::quality::Heard;
 use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
 
@@ -26,11 +26,14 @@ pub(crate) struct G711Receiver {
     jitter: JitterBuffer,
     concealer: Concealer,
     noise: ComfortNoise,
+    /// Whether comfort noise was what came last: it sounds until voice comes.
+    comfort: bool,
     dtmf: DtmfReceiver,
     clock_rate: u32,
     event_clock_rate: u32,
     fifo: Fifo,
     scratch: [i16; LONGEST],
+    played: u64,
     concealed: u64,
     refused: u64,
 }
@@ -42,11 +45,13 @@ impl G711Receiver {
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
             noise: ComfortNoise::new(seed.next_u64()),
+            comfort: false,
             dtmf: DtmfReceiver::new(CLOCK_RATE),
             clock_rate: CLOCK_RATE,
             event_clock_rate: CLOCK_RATE,
             fifo: Fifo::new(LONGEST + 320),
             scratch: [0; LONGEST],
+            played: 0,
             concealed: 0,
             refused: 0,
         }
@@ -81,6 +86,7 @@ impl G711Receiver {
     pub(crate) fn reset(&mut self) {
         self.jitter.reset();
         self.concealer.reset();
+        self.comfort = false;
         self.fifo.clear();
     }
 
@@ -134,12 +140,14 @@ impl G711Receiver {
             }
             let length = match self.jitter.pop(tick) {
                 Frame::Packet { payload, duration, silence: true, .. } => {
-                    self.noise.set_level(payload.first().map_or(127, |level| level & 0x7f));
+                    self.noise.set_payload(payload);
+                    self.comfort = true;
                     let length = (duration as usize).min(LONGEST);
                     self.noise.fill(&mut self.scratch[..length]);
                     length
                 }
                 Frame::Packet { payload, surplus, .. } => {
+                    self.comfort = false;
                     let length = self.law.decode_into(payload, &mut self.scratch);
                     let frame = &mut self.scratch[..length];
                     self.concealer.receive(frame);
@@ -162,7 +170,9 @@ impl G711Receiver {
                     length
                 }
                 Frame::Empty => {
-                    played = Played::Nothing;
+                    if !self.comfort {
+                        played = Played::Nothing;
+                    }
                     self.fifo.clear();
                     break;
                 }
@@ -172,6 +182,7 @@ impl G711Receiver {
         if !self.fifo.pop(out) {
             self.noise.fill(out);
         }
+        self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
@@ -196,10 +207,32 @@ impl G711Receiver {
         self.dtmf.handle_timeout(now);
     }
 
+    /// Returns what was heard and what was not.
+    pub(crate) fn heard(&self) -> Heard {
+        Heard::ordered(&self.jitter, 0)
+    }
+
+    pub(crate) fn jitter(&self) -> &JitterBuffer {
+        &self.jitter
+    }
+
+    /// Returns the counts of the leg.
     pub(crate) fn quality(&self, leg: &RtpLeg) -> LegQuality {
-        let counters = leg.counters();
-        let refused = counters.refused() + self.refused + self.dtmf.refused();
-        leg_quality(leg.statistics(), &self.jitter.counters(), counters.sent, refused, self.concealed)
+        let (counters, jitter) = (leg.counters(), self.jitter.counters());
+        LegQuality {
+            packets_received: jitter.received.saturating_sub(jitter.duplicates),
+            packets_sent: counters.sent,
+            packets_lost: jitter.lost,
+            packets_late: jitter.late,
+            packets_refused: counters.refused() + self.refused + self.dtmf.refused(),
+            frames_concealed: self.concealed,
+            jitter_ms: leg.statistics().jitter_ms(),
+            packets_discarded: jitter.discarded,
+            packets_duplicate: jitter.duplicates,
+            frames_played: self.played,
+            playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            ..LegQuality::default()
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
 use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
-use crate::quality::leg_quality;
+use crate::quality::Heard;
 use crate::rtp::ReceiverStatistics;
 use crate::seed::Seeded;
 
@@ -37,6 +37,7 @@ pub(crate) struct OpusReceiver {
     dtmf: DtmfReceiver,
     fifo: Fifo,
     scratch: Box<[i16]>,
+    played: u64,
     concealed: u64,
     recovered: u64,
     refused: u64,
@@ -55,6 +56,7 @@ impl OpusReceiver {
             dtmf: DtmfReceiver::new(CLOCK_RATE),
             fifo: Fifo::new(longest + sample_rate as usize / 25),
             scratch: vec![0; longest].into_boxed_slice(),
+            played: 0,
             concealed: 0,
             recovered: 0,
             refused: 0,
@@ -168,6 +170,7 @@ impl OpusReceiver {
         if !self.fifo.pop(out) {
             self.noise.fill(out);
         }
+        self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
@@ -197,10 +200,33 @@ impl OpusReceiver {
         self.recovered
     }
 
+    /// Returns what was heard and what was not.
+    pub(crate) fn heard(&self) -> Heard {
+        Heard::ordered(&self.jitter, self.recovered)
+    }
+
+    pub(crate) fn jitter(&self) -> &JitterBuffer {
+        &self.jitter
+    }
+
+    /// Returns the counts of the leg.
     pub(crate) fn quality(&self, leg: &WebRtcLeg) -> LegQuality {
-        let counters = leg.counters();
-        let refused = counters.refused() + self.refused + self.dtmf.refused();
-        leg_quality(&self.statistics, &self.jitter.counters(), counters.sent, refused, self.concealed)
+        let (counters, jitter) = (leg.counters(), self.jitter.counters());
+        LegQuality {
+            packets_received: jitter.received.saturating_sub(jitter.duplicates),
+            packets_sent: counters.sent,
+            packets_lost: jitter.lost,
+            packets_late: jitter.late,
+            packets_refused: counters.refused() + self.refused + self.dtmf.refused(),
+            frames_concealed: self.concealed,
+            jitter_ms: self.statistics.jitter_ms(),
+            packets_discarded: jitter.discarded,
+            packets_duplicate: jitter.duplicates,
+            frames_played: self.played,
+            frames_recovered: self.recovered,
+            playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            ..LegQuality::default()
+        }
     }
 }
 

@@ -43,6 +43,9 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
     }
 }
 
+/// Turns a packet into those that are sent for it, each so much later.
+pub type Mangle = Box<dyn FnMut(Vec<u8>) -> Vec<(Duration, Vec<u8>)>>;
+
 /// An RTP endpoint such as a PBX would be.
 pub struct Pbx {
     pub law: Law,
@@ -64,6 +67,10 @@ pub struct Pbx {
     pub kept: Option<Vec<Vec<u8>>>,
     /// Packets that SRTP did not let in.
     pub unauthentic: u64,
+    /// How much faster its clock runs than ours, in thousandths.
+    pub clock_permille: i64,
+    /// What becomes of its packets on their way: each with a delay on top. `None`: they go as they are.
+    pub mangle: Option<Mangle>,
     security: Option<(SrtpSender, SrtpReceiver)>,
     sender: RtpSender,
     dtmf_in: DtmfReceiver,
@@ -263,6 +270,8 @@ impl Call {
             last_packet: Vec::new(),
             kept: None,
             unauthentic: 0,
+            clock_permille: 0,
+            mangle: None,
             security: None,
             sender: RtpSender::new(options.seed + 2),
             dtmf_in: DtmfReceiver::new(8000),
@@ -313,9 +322,17 @@ impl Call {
                 self.phone_frame(now);
             }
             if self.pbx.next_at <= now {
-                self.pbx.next_at += Duration::from_micros(self.pbx.packet_samples as u64 * 125);
+                let nanoseconds = self.pbx.packet_samples as i64 * 125_000 * 1_000;
+                self.pbx.next_at +=
+                    Duration::from_nanos((nanoseconds / (1_000 + self.pbx.clock_permille)) as u64);
                 for packet in self.pbx.tick(now) {
-                    self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+                    let packets = match &mut self.pbx.mangle {
+                        Some(mangle) => mangle(packet),
+                        None => vec![(Duration::ZERO, packet)],
+                    };
+                    for (later, packet) in packets {
+                        self.net.send_later(later, address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+                    }
                 }
             }
             self.collect();

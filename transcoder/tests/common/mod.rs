@@ -67,6 +67,11 @@ impl Network {
     }
 
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.send_later(Duration::ZERO, from, to, bytes);
+    }
+
+    /// Sends with a delay beside the weather's.
+    pub fn send_later(&mut self, later: Duration, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if self.random.chance(self.weather.loss_per_mille) {
             return;
         }
@@ -75,7 +80,7 @@ impl Network {
             let jitter = self.weather.jitter.as_micros() as u64;
             let extra = Duration::from_micros(if jitter == 0 { 0 } else { self.random.below(jitter) });
             self.count += 1;
-            let at = self.now + self.weather.delay + extra;
+            let at = self.now + self.weather.delay + extra + later;
             self.in_flight.insert((at, self.count), Datagram { from, to, bytes: bytes.to_vec() });
         }
     }

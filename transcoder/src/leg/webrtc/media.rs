@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::dtls::MasterKeys;
 use super::{CLOCK_RATE, MAX_DATAGRAM};
+use crate::leg::rtp::RemoteReport;
 use crate::leg::{Buffers, LegPacket, PayloadKind};
 use crate::rtp::rtcp::{self, NtpTime, Report, RtcpPacket};
 use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpPacket, RtpSender};
@@ -75,6 +76,8 @@ pub(super) struct Media {
     /// Fractions of loss that were reported and not yet told, in 1/256, and their number.
     loss: (u32, u32),
     loss_told: Option<Instant>,
+    round_trip: Option<Duration>,
+    remote: Option<RemoteReport>,
     buffers: Buffers,
     packet: Box<[u8]>,
 }
@@ -93,6 +96,8 @@ impl Media {
             bound: false,
             loss: (0, 0),
             loss_told: None,
+            round_trip: None,
+            remote: None,
             buffers: Buffers::new(MAX_DATAGRAM),
             packet: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             agreed,
@@ -130,6 +135,7 @@ impl Media {
         let copy = buffer.get_mut(..datagram.len()).ok_or(Refused::Malformed)?;
         copy.copy_from_slice(datagram);
         let plain = self.incoming.unprotect_rtcp(copy).map_err(|_| Refused::Unauthentic)?;
+        let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
         for packet in rtcp::parse(plain).map_err(|_| Refused::Malformed)? {
             let blocks = match packet {
                 RtcpPacket::SenderReport { ssrc, info, blocks } => {
@@ -139,12 +145,20 @@ impl Media {
                     blocks
                 }
                 RtcpPacket::ReceiverReport { blocks, .. } => blocks,
+                RtcpPacket::ExtendedReport { mut voip, .. } => {
+                    if let Some(metrics) = voip.find(|metrics| metrics.ssrc == self.agreed.ssrc) {
+                        self.remote.get_or_insert_default().metrics = Some(metrics);
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             for block in blocks.filter(|block| block.ssrc == self.agreed.ssrc) {
                 self.bound = true;
                 self.loss.0 += u32::from(block.fraction_lost);
                 self.loss.1 += 1;
+                self.round_trip = rtcp::round_trip(ntp, &block).or(self.round_trip);
+                self.remote.get_or_insert_default().take(&block, CLOCK_RATE);
             }
         }
         let (sum, count) = self.loss;
@@ -201,6 +215,14 @@ impl Media {
         self.sender.next(now, CLOCK_RATE)
     }
 
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(super) fn remote_report(&self) -> Option<&RemoteReport> {
+        self.remote.as_ref()
+    }
+
     pub(super) fn report_at(&self) -> Instant {
         self.report_at
     }
@@ -216,6 +238,7 @@ impl Media {
             sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
             blocks: block.as_slice(),
             cname: &self.agreed.cname,
+            metrics: None,
             bye,
         };
         let length = report.write(&mut self.packet).ok()?;

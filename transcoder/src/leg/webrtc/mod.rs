@@ -26,6 +26,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
 
 use super::PayloadKind;
+use super::rtp::RemoteReport;
 use crate::error::MediaError;
 use crate::rtp::Numbering;
 use description::{check_shape, playback_rate, refused, with_audio_rates};
@@ -528,6 +529,16 @@ impl WebRtcLeg {
     /// (`maxplaybackrate`, RFC 7587 6.1).
     pub fn remote_playback_rate(&self) -> u32 {
         self.remote_playback_rate
+    }
+
+    /// Returns the round trip that the last report about us showed (RFC 3550 6.4.1).
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.media.as_ref().and_then(|media| media.round_trip())
+    }
+
+    /// Returns what the other side last reported of the media we send.
+    pub fn remote_report(&self) -> Option<&RemoteReport> {
+        self.media.as_ref().and_then(|media| media.remote_report())
     }
 
     /// Returns the counts so far.
