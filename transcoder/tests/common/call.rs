@@ -62,6 +62,8 @@ pub struct Pbx {
     pub last_packet: Vec<u8>,
     /// Not `None`: the RTP packets that come are kept here, and not read.
     pub kept: Option<Vec<Vec<u8>>>,
+    /// Packets that are lost before they are sent.
+    pub lose: u32,
     /// Packets that SRTP did not let in.
     pub unauthentic: u64,
     security: Option<(SrtpSender, SrtpReceiver)>,
@@ -167,6 +169,10 @@ impl Pbx {
             }
         }
         self.last_packet = packets[packets.len() - 1].clone();
+        if self.lose > 0 {
+            self.lose -= 1;
+            packets.clear();
+        }
         packets
     }
 
@@ -262,6 +268,7 @@ impl Call {
             rtcp: Vec::new(),
             last_packet: Vec::new(),
             kept: None,
+            lose: 0,
             unauthentic: 0,
             security: None,
             sender: RtpSender::new(options.seed + 2),

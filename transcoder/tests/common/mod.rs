@@ -2,7 +2,10 @@
 // The clock is read once, for a first instant; all time after is added to it.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub)]
 
+pub mod babble;
 pub mod call;
+pub mod fax;
+pub mod keys;
 pub mod signal;
 
 use std::collections::BTreeMap;
