@@ -2,6 +2,8 @@
 //! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
 
 mod figures;
+mod outgoing;
+mod voiceband;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,12 +19,15 @@ use crate::leg::rtp::{Received, RtpLeg};
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
 use crate::quality::{AudioMeter, Meter};
-use crate::rtp::{Numbering, RtpPacket};
+use crate::rtp::Numbering;
 use crate::seed::Seeded;
 use crate::stream::g711::{G711Receiver, G711Sender};
 use crate::stream::opus::{OpusReceiver, OpusSender};
 use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
+use crate::tone::voiceband::VoicebandSignal;
+use outgoing::{overlay_emit, pass_to_overlay, trunk_emit};
+use voiceband::Voiceband;
 
 /// Sampling rate between the legs, in Hz.
 const SAMPLE_RATE: u32 = 8_000;
@@ -82,11 +87,14 @@ pub struct BridgeConfig {
     pub fec: FecPolicy,
     /// Whether silence from the trunk is left unencoded and sent as DTX.
     pub suppress_silence: bool,
+    /// Whether digits go to the trunk as tones in its audio (ITU-T Q.23) where it has no telephone events. If not,
+    /// they are left to signalling.
+    pub in_band_digits: bool,
 }
 
 impl BridgeConfig {
     /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 16 kbit/s,
-    /// complexity 5, FEC once the other side reports loss, silence suppressed.
+    /// complexity 5, FEC once the other side reports loss, silence suppressed, no digits as tones.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
         Self {
@@ -97,6 +105,7 @@ impl BridgeConfig {
             complexity: 5,
             fec: FecPolicy::ByLoss,
             suppress_silence: true,
+            in_band_digits: false,
         }
     }
 }
@@ -119,9 +128,19 @@ pub enum BridgeEvent {
         digit: DtmfDigit,
         /// Its length in milliseconds.
         duration_ms: u16,
-        /// Whether it goes on in RTP to the other side. If not, signalling may carry it.
+        /// Whether it goes on in RTP to the other side, as an event or as a tone. If not, signalling may carry it.
         forwarded: bool,
     },
+    /// A fax machine or a modem is heard. Until [`BridgeEvent::VoicebandEnded`] the audio of both sides is voiceband
+    /// data (ITU-T V.152): jitter buffers are fixed, lost frames are silence, and silence is sent.
+    Voiceband {
+        /// The side that it was heard of.
+        side: Side,
+        /// What was heard. Each signal of a side is told once.
+        signal: VoicebandSignal,
+    },
+    /// Neither side has said anything for 8 s: the audio is voice again.
+    VoicebandEnded,
     /// No packet came from a side for the media timeout. Repeated each time it passes again;
     /// never while either side holds the other.
     Silent {
@@ -164,6 +183,7 @@ pub struct Bridge {
     trunk_out: G711Sender,
     trunk_watch: Watch,
     trunk_digits: DigitFilter,
+    voiceband: Voiceband,
     /// While both legs speak Opus.
     passing: Option<Box<Passing>>,
     /// Whether they ever did.
@@ -211,6 +231,7 @@ impl Bridge {
             trunk_out: G711Sender::new(),
             trunk_watch: Watch::default(),
             trunk_digits: DigitFilter::default(),
+            voiceband: Voiceband::default(),
             passing: None,
             has_passed: false,
             trunk_codec: Codec::Pcma,
@@ -228,6 +249,12 @@ impl Bridge {
     /// sockets in turns puts the ticks of its calls on them, so that none waits for a turn.
     pub fn set_tick(&mut self, at: Instant) {
         self.tick_at = at;
+    }
+
+    /// Chooses whether digits go to the trunk as tones ([`BridgeConfig::in_band_digits`]), where the trunk is chosen
+    /// after the bridge was built. Counts from the next [`set_trunk_media`](Self::set_trunk_media) on.
+    pub fn set_in_band_digits(&mut self, on: bool) {
+        self.config.in_band_digits = on;
     }
 
     /// Takes the answer to the overlay leg's offer. An error ends that leg.
@@ -248,6 +275,10 @@ impl Bridge {
         let voice = media.codec.clock_rate();
         let events = media.telephone_event.map_or(voice, |event| event.clock_rate);
         self.trunk_in.set_clock_rates(voice, events);
+        // Who has no telephone events may send tones (ITU-T Q.24), whatever it is sent.
+        let in_band = Law::of(media.codec).is_some() && !self.trunk.has_telephone_event();
+        self.trunk_in.set_in_band(in_band);
+        self.trunk_out.set_in_band(in_band && self.config.in_band_digits);
         match Law::of(media.codec) {
             Some(law) => {
                 self.passing = None;
@@ -259,6 +290,8 @@ impl Bridge {
                 let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
                 passing.to_trunk.set_event_clock_rate(events);
                 self.has_passed = true;
+                // What passes is not listened to.
+                self.end_voiceband();
             }
         }
         self.trunk_watch.deadline = Some(now);
@@ -286,7 +319,7 @@ impl Bridge {
     }
 
     /// Queues a digit that the other side signalled to be sent on a side, unless it is one that came with the
-    /// media of that side. Returns false if the side has no telephone events in RTP, or too many digits wait:
+    /// media of that side. Returns false if the side takes no digits in RTP, or too many digits wait:
     /// then signalling may carry it.
     pub fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
         self.forward_digit(now, side, DigitPath::Signalling, digit, duration_ms)
@@ -307,7 +340,7 @@ impl Bridge {
             // How long it will be heard.
             DigitPath::Signalling => Duration::ZERO,
         };
-        if !self.has_telephone_event(side) {
+        if !self.carries_digits(side) {
             return false;
         }
         let duration_ms = duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS);
@@ -330,7 +363,13 @@ impl Bridge {
         }
     }
 
-    /// Says whether a side carries digits in RTP.
+    /// Says whether a side takes digits in RTP: as telephone events, or as tones where that is wanted
+    /// ([`BridgeConfig::in_band_digits`]). If not, signalling may carry them.
+    pub fn carries_digits(&self, side: Side) -> bool {
+        (side == Side::Trunk && self.trunk_out.is_in_band()) || self.has_telephone_event(side)
+    }
+
+    /// Says whether a side has telephone events in RTP (RFC 4733).
     pub fn has_telephone_event(&self, side: Side) -> bool {
         match side {
             Side::Overlay => self.overlay.has_telephone_event(),
@@ -395,6 +434,8 @@ impl Bridge {
             self.tick(now, emit);
             self.tick_at += TICK;
         }
+        // Tones are heard in what was played.
+        self.take_digits(now);
         self.watch(now);
     }
 
@@ -420,19 +461,47 @@ impl Bridge {
         }
         let (mut pcm, mut from_overlay) = ([0; TICK_SAMPLES], [0; TICK_SAMPLES]);
         let mut heard = Played::Nothing;
+        if self.voiceband.has_ended() {
+            self.end_voiceband();
+        }
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
             // on the way open for it.
             heard = self.overlay_in.read(self.tick_at, &mut from_overlay);
+            self.listen(Side::Overlay, &from_overlay);
             self.trunk_out.tick(now, &from_overlay, &mut self.trunk, &mut trunk_emit(&self.config, emit));
         }
         let played = self.trunk_in.read(self.tick_at, &mut pcm);
+        self.listen(Side::Trunk, &pcm);
         let overlay = (heard == Played::Audio).then_some(&from_overlay[..]);
         let trunk = (played == Played::Audio).then_some(&pcm[..]);
         self.audio.observe(overlay, trunk, self.is_held());
         let audible = played == Played::Audio && !self.overlay_held;
         let frame = audible.then_some(&pcm[..]);
         self.overlay_out.tick(now, frame, &mut self.overlay, &mut overlay_emit(emit));
+    }
+
+    /// Listens for fax machines and modems in what a side said.
+    fn listen(&mut self, side: Side, pcm: &[i16]) {
+        let Some(signal) = self.voiceband.hear(side, pcm) else { return };
+        report(&mut self.events, BridgeEvent::Voiceband { side, signal });
+        if self.voiceband.begin() {
+            self.set_voiceband(true);
+        }
+    }
+
+    fn end_voiceband(&mut self) {
+        if self.voiceband.is_active() {
+            self.set_voiceband(false);
+            report(&mut self.events, BridgeEvent::VoicebandEnded);
+        }
+        self.voiceband.end();
+    }
+
+    fn set_voiceband(&mut self, on: bool) {
+        self.trunk_in.set_voiceband(on);
+        self.overlay_in.set_voiceband(on);
+        self.overlay_out.set_voiceband(on);
     }
 
     /// Sends the digits that are due where voice passes by itself.
@@ -529,6 +598,9 @@ impl Bridge {
             );
         }
         while let Some((digit, duration_ms)) = self.trunk_in.poll_dtmf() {
+            if self.trunk_out.is_echo(now, digit) {
+                continue;
+            }
             let forwarded = self.overlay.is_connected()
                 && self.forward_digit(now, Side::Overlay, path, digit, duration_ms);
             report(&mut self.events, BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms, forwarded });
@@ -583,40 +655,5 @@ impl std::fmt::Debug for Bridge {
 pub(crate) fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
     if events.len() < MAX_EVENTS {
         events.push_back(event);
-    }
-}
-
-/// Passes a packet of the trunk's on to the overlay, unless that is to hear nothing.
-fn pass_to_overlay(
-    now: Instant,
-    packet: &RtpPacket<'_>,
-    silent: bool,
-    passage: &mut Passage,
-    overlay: &mut WebRtcLeg,
-    emit: Emit<'_>,
-) {
-    let Some(next) = overlay.next_numbering(now).filter(|_| !silent) else { return passage.pause() };
-    let numbered = passage.number(packet.ssrc(), packet.numbering(), packet.marker(), next);
-    let Some((numbering, marker)) = numbered else { return };
-    let mut out = overlay_emit(emit);
-    if !overlay.forward(now, PayloadKind::Audio, numbering, marker, packet.payload(), &mut out) {
-        passage.pause();
-    }
-}
-
-fn overlay_emit(emit: Emit<'_>) -> impl FnMut(SocketAddr, SocketAddr, &[u8]) {
-    move |local, destination, bytes| {
-        emit(Outgoing { side: Side::Overlay, port: Port::Rtp, local, destination, bytes });
-    }
-}
-
-fn trunk_emit<'a>(config: &BridgeConfig, emit: Emit<'a>) -> impl FnMut(Port, SocketAddr, &[u8]) + 'a {
-    let (rtp, rtcp) = (config.trunk_rtp, config.trunk_rtcp);
-    move |port, destination, bytes| {
-        let local = match port {
-            Port::Rtp => rtp,
-            Port::Rtcp => rtcp,
-        };
-        emit(Outgoing { side: Side::Trunk, port, local, destination, bytes });
     }
 }

@@ -18,6 +18,7 @@ pub mod rtp;
 mod seed;
 pub mod srtp;
 mod stream;
+mod tone;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
@@ -25,3 +26,4 @@ pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};
 pub use relay::{Relay, RelayConfig};
+pub use tone::voiceband::{VoicebandDetector, VoicebandSignal};

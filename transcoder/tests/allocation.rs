@@ -8,12 +8,13 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
+use transcoder::VoicebandDetector;
 use transcoder::codec::g711::Law;
 use transcoder::codec::g722;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
 use transcoder::codec::resample::Resampler;
 use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
-use transcoder::dtmf::{DtmfReceiver, DtmfSender};
+use transcoder::dtmf::{DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
 use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
 use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, VoipMetrics};
@@ -195,5 +196,37 @@ fn ten_seconds_of_wideband_allocate_nothing() -> Result<(), Box<dyn std::error::
     assert_eq!(allocations() - before, 0, "allocations in 500 frames");
     assert!(before > 0, "the allocator counts");
     assert!(heard > 40_000, "{heard} samples heard");
+    Ok(())
+}
+
+/// Not one, from the first frame on: tones made, heard and taken out, and fax signals.
+#[test]
+fn detectors_and_tones_allocate_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut sender, mut detector, mut voiceband) =
+        (ToneSender::new(), ToneDetector::new(), VoicebandDetector::new());
+    let digit = DtmfDigit::from_char('5').ok_or("a digit")?;
+    let (mut digits, mut signals) = (0, 0);
+    let before = allocations();
+    for n in 0..500u32 {
+        if n % 25 == 0 && n < 250 {
+            sender.queue(digit, 100)?;
+        }
+        // Behind the digits 2100 Hz.
+        let mut frame = [0i16; 160];
+        if n >= 300 {
+            frame = std::array::from_fn(|i| {
+                let turn = 2_100.0 * (n * 160 + i as u32) as f64 / 8_000.0;
+                (6_000.0 * (std::f64::consts::TAU * turn.fract()).sin()) as i16
+            });
+        }
+        sender.fill(&mut frame);
+        signals += u32::from(voiceband.process(&frame).is_some());
+        detector.process(&mut frame);
+        while detector.poll_digit().is_some() {
+            digits += 1;
+        }
+    }
+    assert_eq!(allocations() - before, 0);
+    assert_eq!((digits, signals), (10, 1));
     Ok(())
 }

@@ -77,6 +77,8 @@ pub(super) struct DelayEstimator {
     max_delay: i64,
     /// All times here are without what the clocks have parted by.
     drift: Drift,
+    /// The target, while it does not follow what is observed.
+    fixed: Option<i64>,
 }
 
 impl DelayEstimator {
@@ -92,6 +94,7 @@ impl DelayEstimator {
             min_delay,
             max_delay,
             drift: Drift::default(),
+            fixed: None,
         }
     }
 
@@ -106,6 +109,18 @@ impl DelayEstimator {
         self.len == 0
     }
 
+    /// Holds packets back for `delay` at least, and for as long whatever comes, or follows what comes again.
+    pub(super) fn set_fixed(&mut self, delay: Option<i64>) {
+        self.fixed = delay.map(|delay| delay.max(self.target()).min(self.max_delay));
+        if let Some(fixed) = self.fixed {
+            self.playout = self.fastest + fixed;
+        }
+    }
+
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed.is_some()
+    }
+
     /// Takes in a packet's transit and says whether it can still be played at the offset, which
     /// grows at once if that helps.
     pub(super) fn observe(&mut self, now: i64, transit: i64) -> bool {
@@ -115,7 +130,7 @@ impl DelayEstimator {
         let transit = transit - self.drift.observe(now, transit);
         if self.len == 0 {
             self.fastest = transit;
-            self.playout = transit + self.min_delay;
+            self.playout = transit + self.fixed.unwrap_or(self.min_delay);
             self.desired = self.playout;
             self.shrunk_at = now;
         }
@@ -125,6 +140,10 @@ impl DelayEstimator {
         self.fastest = self.fastest.min(transit);
         if self.at.is_multiple_of(REVIEW) || transit > self.desired - MARGIN {
             self.review();
+        }
+        if self.fixed.is_some() {
+            self.shrunk_at = now;
+            return transit <= self.playout;
         }
         let limit = self.fastest + self.max_delay;
         if transit > self.playout {

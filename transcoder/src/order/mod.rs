@@ -241,7 +241,7 @@ impl JitterBuffer {
                 let next = (u64::from(made_up) == gap).then(|| self.payload(index, slot.len));
                 return Frame::Lost { duration: made_up, next };
             }
-            if gap > 0 && lag < SURPLUS {
+            if gap > 0 && (lag < SURPLUS || self.delay.is_fixed()) {
                 let made_up = self.tick().min(clamp_u32(gap));
                 cursor.timestamp += u64::from(made_up);
                 self.cursor = Some(cursor);
@@ -253,7 +253,8 @@ impl JitterBuffer {
             if let Some(cursor) = &mut self.cursor {
                 cursor.timestamp = slot.timestamp + u64::from(duration);
             }
-            let spare = lag - self.span(duration);
+            // A fixed buffer takes nothing out.
+            let spare = if self.delay.is_fixed() { 0 } else { lag - self.span(duration) };
             if spare > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
                 self.pops_since_drop = 0;
                 self.counters.discarded += 1;
@@ -293,6 +294,13 @@ impl JitterBuffer {
         self.restart();
         self.counters.restarts -= 1;
         self.ssrc = None;
+    }
+
+    /// Fixes how long packets are held back, for voiceband data (ITU-T V.152 6.1): at least `delay`, no less than at
+    /// present and no more than configured. From then on nothing is dropped, stretched or cut short, but for the one
+    /// step to that delay. `None` lets it follow the network again.
+    pub fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.delay.set_fixed(delay.map(|delay| delay.as_micros() as i64));
     }
 
     /// Returns the counts so far.

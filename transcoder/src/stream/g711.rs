@@ -1,13 +1,13 @@
 //! The G.711 stream of a trunk leg: 8000 Hz RTP clock, PCM at 8 kHz.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY, is_quiet};
 use crate::codec::g711::Law;
 use crate::codec::{ComfortNoise, Concealer};
-use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
+use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
 use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
@@ -18,6 +18,9 @@ use crate::seed::Seeded;
 /// Samples of the longest frame that is decoded at once: 120 ms.
 const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
+/// How long after a tone of ours what is heard of it may be its echo: there and back, with a jitter buffer at either
+/// end, and until it is told as a digit.
+const MAX_ECHO: Duration = Duration::from_millis(800);
 const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
 
 /// Packets in, PCM out.
@@ -29,6 +32,12 @@ pub(crate) struct G711Receiver {
     /// Whether comfort noise was what came last: it sounds until voice comes.
     comfort: bool,
     dtmf: DtmfReceiver,
+    /// While the far end has no telephone events.
+    tones: Option<Box<ToneDetector>>,
+    /// Samples of the far end's audio that the detector of tones still holds back.
+    held_back: usize,
+    /// The audio is voiceband data: nothing is made up, left out or stretched.
+    voiceband: bool,
     clock_rate: u32,
     event_clock_rate: u32,
     fifo: Fifo,
@@ -47,6 +56,9 @@ impl G711Receiver {
             noise: ComfortNoise::new(seed.next_u64()),
             comfort: false,
             dtmf: DtmfReceiver::new(CLOCK_RATE),
+            tones: None,
+            held_back: 0,
+            voiceband: false,
             clock_rate: CLOCK_RATE,
             event_clock_rate: CLOCK_RATE,
             fifo: Fifo::new(LONGEST + 320),
@@ -77,6 +89,24 @@ impl G711Receiver {
         }
     }
 
+    /// Listens for digits that come as tones, from a far end without telephone events, or no longer does.
+    pub(crate) fn set_in_band(&mut self, on: bool) {
+        if on != self.tones.is_some() {
+            self.tones = on.then(|| Box::new(ToneDetector::new()));
+            self.held_back = 0;
+        }
+    }
+
+    /// Takes the audio for voiceband data from now on, or for voice again.
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
+        self.jitter.set_fixed(on.then_some(VOICEBAND_DELAY));
+        self.concealer.reset();
+        if let Some(tones) = &mut self.tones {
+            tones.set_listening(!on);
+        }
+    }
+
     /// Says whether a digit is down.
     pub(crate) fn hears_digit(&self) -> bool {
         self.dtmf.is_active()
@@ -88,6 +118,10 @@ impl G711Receiver {
         self.concealer.reset();
         self.comfort = false;
         self.fifo.clear();
+        self.held_back = 0;
+        if let Some(tones) = &mut self.tones {
+            tones.reset();
+        }
     }
 
     pub(crate) fn receive(&mut self, now: Instant, received: Received<'_>) {
@@ -153,6 +187,16 @@ impl G711Receiver {
                     self.concealer.receive(frame);
                     if surplus && is_quiet(frame) { 0 } else { length }
                 }
+                // What a voice might have gone on with is noise to a modem (ITU-T V.152 6.1).
+                Frame::Lost { duration, .. } | Frame::Silence { duration } if self.voiceband => {
+                    let length = (duration as usize).min(LONGEST);
+                    self.scratch[..length].fill(0);
+                    length
+                }
+                Frame::Wait if self.voiceband => {
+                    self.scratch[..out.len()].fill(0);
+                    out.len()
+                }
                 Frame::Lost { duration, .. } => {
                     self.concealed += 1;
                     let length = (duration as usize).min(LONGEST);
@@ -182,6 +226,17 @@ impl G711Receiver {
         if !self.fifo.pop(out) {
             self.noise.fill(out);
         }
+        if let Some(tones) = &mut self.tones {
+            tones.process(out);
+            // What is held back is heard before silence is.
+            let heard = match played {
+                Played::Audio => ToneDetector::DELAY,
+                Played::Nothing => self.held_back.saturating_sub(out.len()),
+            };
+            if std::mem::replace(&mut self.held_back, heard) > 0 {
+                played = Played::Audio;
+            }
+        }
         self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
@@ -191,12 +246,13 @@ impl G711Receiver {
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
-        loop {
-            match self.dtmf.poll_event()? {
+        while let Some(event) = self.dtmf.poll_event() {
+            match event {
                 DtmfEvent::Started { .. } => {}
                 DtmfEvent::Ended { digit, duration_ms } => return Some((digit, duration_ms)),
             }
         }
+        self.tones.as_mut()?.poll_digit()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -242,6 +298,10 @@ pub(crate) struct G711Sender {
     packet_samples: usize,
     fifo: Fifo,
     dtmf: DtmfSender,
+    /// Where digits go out as tones.
+    tones: Option<Box<ToneSender>>,
+    /// The digit that was sent last as a tone, and until when an echo of it may come back.
+    echo: Option<(DtmfDigit, Instant)>,
     media_time: u64,
     talking: bool,
     pcm: [i16; MAX_PACKET_SAMPLES],
@@ -255,6 +315,8 @@ impl G711Sender {
             packet_samples: 160,
             fifo: Fifo::new(2 * MAX_PACKET_SAMPLES),
             dtmf: DtmfSender::new(CLOCK_RATE),
+            tones: None,
+            echo: None,
             media_time: 0,
             talking: false,
             pcm: [0; MAX_PACKET_SAMPLES],
@@ -273,8 +335,29 @@ impl G711Sender {
         self.talking = false;
     }
 
+    /// Sends digits as tones from now on, or as telephone events. Those that wait are given up.
+    pub(crate) fn set_in_band(&mut self, on: bool) {
+        if on != self.tones.is_some() {
+            (self.tones, self.dtmf) = (on.then(|| Box::new(ToneSender::new())), DtmfSender::new(CLOCK_RATE));
+        }
+    }
+
+    /// Says whether digits go out as tones.
+    pub(crate) fn is_in_band(&self) -> bool {
+        self.tones.is_some()
+    }
+
     pub(crate) fn queue_dtmf(&mut self, digit: DtmfDigit, duration_ms: u16) -> bool {
-        self.dtmf.queue(digit, duration_ms).is_ok()
+        match &mut self.tones {
+            Some(tones) => tones.queue(digit, duration_ms).is_ok(),
+            None => self.dtmf.queue(digit, duration_ms).is_ok(),
+        }
+    }
+
+    /// Says whether a digit that the far end's audio held is one of ours that came back: a hybrid at the far end
+    /// returns part of what it is sent (ITU-T G.168).
+    pub(crate) fn is_echo(&self, now: Instant, digit: DtmfDigit) -> bool {
+        self.echo.is_some_and(|(sent, until)| sent == digit && now <= until)
     }
 
     /// Takes a tick of audio and sends the packets that are full. An event that is due takes the
@@ -301,6 +384,10 @@ impl G711Sender {
                     emit,
                 );
                 continue;
+            }
+            let tone = self.tones.as_mut().and_then(|tones| tones.fill(&mut self.pcm[..samples]));
+            if let Some(digit) = tone {
+                self.echo = Some((digit, now + MAX_ECHO));
             }
             self.law.encode_into(&self.pcm[..samples], &mut self.payload);
             self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..samples], emit);

@@ -10,6 +10,10 @@ use std::time::Duration;
 /// How much audio moves at once.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
+/// How long packets are held back at least while they carry voiceband data: what is late then is lost to a modem,
+/// and no delay that a call can have disturbs one.
+pub(crate) const VOICEBAND_DELAY: Duration = Duration::from_millis(100);
+
 /// What a receiver had to play in a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Played {

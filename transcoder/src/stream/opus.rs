@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY, is_quiet};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
 use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
@@ -38,6 +38,8 @@ pub(crate) struct OpusReceiver {
     fifo: Fifo,
     scratch: Box<[i16]>,
     played: u64,
+    /// The audio is voiceband data: nothing is made up, left out or stretched.
+    voiceband: bool,
     concealed: u64,
     recovered: u64,
     refused: u64,
@@ -57,10 +59,17 @@ impl OpusReceiver {
             fifo: Fifo::new(longest + sample_rate as usize / 25),
             scratch: vec![0; longest].into_boxed_slice(),
             played: 0,
+            voiceband: false,
             concealed: 0,
             recovered: 0,
             refused: 0,
         })
+    }
+
+    /// Takes the audio for voiceband data from now on, or for voice again.
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
+        self.jitter.set_fixed(on.then_some(VOICEBAND_DELAY));
     }
 
     /// Counts a packet that is passed on as it is.
@@ -145,10 +154,20 @@ impl OpusReceiver {
                             self.decoder.decode_fec(next, gap).unwrap_or(0)
                         }
                         None => {
-                            self.concealed += 1;
-                            self.decoder.conceal(gap).unwrap_or(0)
+                            // The decoder is told of the loss, whatever is heard of it.
+                            let length = self.decoder.conceal(gap).unwrap_or(0);
+                            if self.voiceband {
+                                gap.fill(0);
+                            } else {
+                                self.concealed += 1;
+                            }
+                            length
                         }
                     }
+                }
+                Frame::Wait if self.voiceband => {
+                    self.scratch[..out.len()].fill(0);
+                    out.len()
                 }
                 Frame::Wait => {
                     self.concealed += 1;
@@ -247,6 +266,8 @@ pub(crate) struct OpusSender {
     /// Bit rate without FEC, in bit/s.
     bitrate: u32,
     detector: Option<ActivityDetector>,
+    /// The audio is voiceband data, whose silence is sent too.
+    voiceband: bool,
     dtmf: DtmfSender,
     first_timestamp: u32,
     media_time: u64,
@@ -271,6 +292,7 @@ impl OpusSender {
             fec,
             bitrate: config.bitrate,
             detector: detect.then(ActivityDetector::new),
+            voiceband: false,
             dtmf: DtmfSender::new(CLOCK_RATE),
             first_timestamp: seed.next_u64() as u32,
             media_time: 0,
@@ -278,6 +300,11 @@ impl OpusSender {
             quiet_ticks: 0,
             payload: [0; MAX_PACKET],
         })
+    }
+
+    /// Leaves nothing out from now on, or silence again (ITU-T V.152 6.1).
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
     }
 
     /// Puts an encoder with other settings in the place of the old.
@@ -337,7 +364,7 @@ impl OpusSender {
         }
         let Some(pcm) = pcm else { return };
         let timestamp = self.first_timestamp.wrapping_add(time as u32);
-        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm));
+        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm)) || self.voiceband;
         let length = if active {
             match self.encoder.encode(pcm, &mut self.payload) {
                 Ok(length) => length,

@@ -65,6 +65,8 @@ pub struct Pbx {
     pub last_packet: Vec<u8>,
     /// Not `None`: the RTP packets that come are kept here, and not read.
     pub kept: Option<Vec<Vec<u8>>>,
+    /// Packets that are lost before they are sent.
+    pub lose: u32,
     /// Packets that SRTP did not let in.
     pub unauthentic: u64,
     /// How much faster its clock runs than ours, in thousandths.
@@ -174,6 +176,10 @@ impl Pbx {
             }
         }
         self.last_packet = packets[packets.len() - 1].clone();
+        if self.lose > 0 {
+            self.lose -= 1;
+            packets.clear();
+        }
         packets
     }
 
@@ -269,6 +275,7 @@ impl Call {
             rtcp: Vec::new(),
             last_packet: Vec::new(),
             kept: None,
+            lose: 0,
             unauthentic: 0,
             clock_permille: 0,
             mangle: None,
