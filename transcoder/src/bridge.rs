@@ -558,6 +558,15 @@ impl Bridge {
         self.overlay_out.set_complexity(complexity).map_err(|error| MediaError::Codec(error.to_string()))
     }
 
+    /// Fixes the delay of the jitter buffers of both directions, for fax and modems: at least this long, at most
+    /// 200 ms. While it is fixed nothing is stretched or dropped, what is lost is silence, and silence from the
+    /// trunk is sent as it is. `None` lets all of it follow the network and the talkers again (ITU-T V.152).
+    pub fn set_fixed_delay(&mut self, delay: Option<Duration>) {
+        self.overlay_in.set_fixed(delay);
+        self.trunk_in.set_fixed(delay);
+        self.overlay_out.set_detecting(delay.is_none());
+    }
+
     /// Says whether the overlay leg can carry media.
     pub fn is_overlay_connected(&self) -> bool {
         self.overlay.is_connected()

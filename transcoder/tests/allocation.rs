@@ -115,13 +115,13 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             digits += 1;
         }
         let frame = &mut pcm[..160];
-        match g711.pop(now) {
+        match g711.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 Law::A.decode_into(payload, frame);
                 concealer.receive(frame);
                 played += 1;
             }
-            Frame::Lost { .. } | Frame::Wait => concealer.conceal(frame),
+            Frame::Lost { .. } => concealer.conceal(frame),
             Frame::Silence { .. } | Frame::Empty => noise.fill(frame),
         }
         activity.is_active(frame);
@@ -138,7 +138,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             };
             overlay.insert(now, arrival, &coded[..len]);
         }
-        match overlay.pop(now) {
+        match overlay.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 decoder.decode(payload, &mut pcm)?;
             }

@@ -62,5 +62,12 @@ pub(crate) fn mean_power(frame: &[i16]) -> f32 {
     energy as f32 / frame.len() as f32
 }
 
+/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
+pub(crate) fn is_quiet(frame: &[i16]) -> bool {
+    const POWER: u64 = 104 * 104;
+    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
+    energy <= POWER * frame.len() as u64
+}
+
 #[cfg(test)]
 mod tests;

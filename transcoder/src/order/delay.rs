@@ -6,10 +6,16 @@ const WINDOW: usize = 512;
 const TOLERATED: usize = 100;
 /// Held on top of the slowest packet, in microseconds.
 const MARGIN: i64 = 5_000;
-/// The target shrinks by at most 1/50 of the time that passes: 20 ms a second.
-const SHRINK: i64 = 50;
+/// The target shrinks by at most 1/25 of the time that passes: 40 ms a second, twice what clocks that are 2 % apart
+/// ask for.
+const SHRINK: i64 = 25;
 /// Packets between two looks at the whole window.
 const REVIEW: usize = 8;
+/// The latest packets, those between, and the older ones that are compared: when all the latest were faster, or all
+/// slower, than all the older ones, the path is another and what was before it says nothing.
+const LATEST: usize = 120;
+const BETWEEN: usize = 2 * REVIEW;
+const OLDER: usize = 64;
 
 /// Turns transit times into a playout offset. All times are microseconds on one clock; a transit
 /// is arrival less timestamp, so only differences between transits mean anything.
@@ -24,6 +30,8 @@ pub(super) struct DelayEstimator {
     shrunk_at: i64,
     min_delay: i64,
     max_delay: i64,
+    /// Holds the offset where the first packet, or the fastest so far, sets it.
+    fixed: Option<i64>,
 }
 
 impl DelayEstimator {
@@ -38,6 +46,17 @@ impl DelayEstimator {
             shrunk_at: 0,
             min_delay,
             max_delay,
+            fixed: None,
+        }
+    }
+
+    /// Holds the fastest packets back by this from now on, or by as much as at present where that is more; `None`
+    /// follows the packets again.
+    pub(super) fn set_fixed(&mut self, delay: Option<i64>) {
+        self.fixed = delay.map(|delay| delay.clamp(self.min_delay, self.max_delay));
+        if let Some(delay) = self.fixed.filter(|_| self.len > 0) {
+            self.review();
+            self.playout = self.playout.max(self.fastest + delay);
         }
     }
 
@@ -56,7 +75,7 @@ impl DelayEstimator {
     pub(super) fn observe(&mut self, now: i64, transit: i64) -> bool {
         if self.len == 0 {
             self.fastest = transit;
-            self.playout = transit + self.min_delay;
+            self.playout = transit + self.fixed.unwrap_or(self.min_delay);
             self.desired = self.playout;
             self.shrunk_at = now;
         }
@@ -66,6 +85,10 @@ impl DelayEstimator {
         self.fastest = self.fastest.min(transit);
         if self.at.is_multiple_of(REVIEW) || transit > self.desired - MARGIN {
             self.review();
+        }
+        if self.fixed.is_some() {
+            self.shrunk_at = now;
+            return transit <= self.playout;
         }
         let limit = self.fastest + self.max_delay;
         if transit > self.playout {
@@ -94,12 +117,38 @@ impl DelayEstimator {
     }
 
     fn review(&mut self) {
+        self.forget_another_path();
         let mut sorted = [0; WINDOW];
         let transits = &mut sorted[..self.len];
-        transits.copy_from_slice(&self.transits[..self.len]);
+        for (age, transit) in transits.iter_mut().enumerate() {
+            *transit = self.transit(age);
+        }
         let slow = self.len - 1 - self.len / TOLERATED;
         let (_, &mut slowest, _) = transits.select_nth_unstable(slow);
         self.fastest = transits.iter().copied().min().unwrap_or(self.fastest);
         self.desired = (slowest + MARGIN).clamp(self.fastest + self.min_delay, self.fastest + self.max_delay);
+    }
+
+    /// Returns the transit of the packet that came `age` packets before the latest; less than `len`.
+    fn transit(&self, age: usize) -> i64 {
+        self.transits[(self.at + WINDOW - 1 - age) % WINDOW]
+    }
+
+    /// Forgets the packets before a step of the path, or before what clocks apart have made of it.
+    fn forget_another_path(&mut self) {
+        if self.len < LATEST + BETWEEN + OLDER {
+            return;
+        }
+        let range = |ages: std::ops::Range<usize>| {
+            ages.fold((i64::MAX, i64::MIN), |(least, most), age| {
+                (least.min(self.transit(age)), most.max(self.transit(age)))
+            })
+        };
+        let (fastest, slowest) = range(0..LATEST);
+        let older = range(LATEST + BETWEEN..LATEST + BETWEEN + OLDER);
+        if older.0 > slowest || older.1 < fastest {
+            let alike = |&age: &usize| (fastest..=slowest).contains(&self.transit(age));
+            self.len = (LATEST..LATEST + BETWEEN).take_while(alike).last().map_or(LATEST, |age| age + 1);
+        }
     }
 }

@@ -2,18 +2,22 @@
 //! lateness and silence apart.
 //!
 //! The consumer calls [`JitterBuffer::pop`] at every tick of its own clock, and again while it has
-//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit.
+//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit. Where the delay is
+//! to change, [`TimeScaler`] makes what was decoded a little longer or shorter.
 
 mod delay;
+mod stretch;
+mod types;
 mod window;
 
 use std::time::{Duration, Instant};
 
-use call_model::Codec;
-
 use crate::rtp::Unwrapper;
 use delay::DelayEstimator;
 use window::SeenWindow;
+
+pub use stretch::{Pace, TimeScaler};
+pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 
 /// Packets held at most: 320 ms at 10 ms a packet.
 const CAPACITY: usize = 32;
@@ -26,155 +30,21 @@ const MAX_TRANSIT_CHANGE: i64 = 2_000_000;
 const MAX_OVERDUE: u32 = 5;
 /// An empty buffer is concealed this long, in microseconds; then the talkspurt counts as over.
 const MAX_UNDERRUN: i64 = 60_000;
-/// Playout that runs earlier than due by more than this, in microseconds, waits a tick.
-const EARLY: i64 = 5_000;
-/// Playout that would still be this late without a frame asks for a quiet one to be dropped.
+/// Playout that is later than due by more than this begins with a later frame, and cuts silence short.
 const SURPLUS: i64 = 10_000;
-/// Playout that would still be this late without a frame drops it, quiet or not.
-const EXCESS: i64 = 40_000;
+/// Playout that is later than due by less than this, in microseconds, is slowed down: the offset has grown.
+const SCANT: i64 = 1_000;
+/// Playout that is to be later than due by this still is not hurried: an offset that moves to and fro does not move
+/// the sound.
+const SLACK: i64 = 4_000;
+/// Less than this is not worth a cut.
+const LEAST_CUT: i64 = 5_000;
+/// Playout that is too late by more than this drops a frame, quiet or not: nothing was found to shorten.
+const EXCESS: i64 = 100_000;
 /// Pops between two frames dropped because of excess.
 const DROP_INTERVAL: u32 = 10;
-
-/// How a [`JitterBuffer`] works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JitterConfig {
-    /// Clock of the timestamps in Hz, at least 1000.
-    pub clock_rate: u32,
-    /// The least a packet is held back.
-    pub min_delay: Duration,
-    /// The most a packet is held back.
-    pub max_delay: Duration,
-    /// The consumer's tick.
-    pub tick: Duration,
-    /// Longest payload kept, in octets.
-    pub max_payload: usize,
-}
-
-impl JitterConfig {
-    /// Returns the usual settings for G.711: payloads up to 80 ms.
-    pub fn g711() -> Self {
-        Self::with(8_000, 640)
-    }
-
-    /// Returns the usual settings for Opus.
-    pub fn opus() -> Self {
-        Self::with(48_000, crate::codec::opus::MAX_PACKET + 1)
-    }
-
-    /// Returns the usual settings for a codec.
-    pub fn for_codec(codec: Codec) -> Self {
-        match codec {
-            Codec::Opus => Self::opus(),
-            Codec::Pcmu | Codec::Pcma => Self::g711(),
-        }
-    }
-
-    fn with(clock_rate: u32, max_payload: usize) -> Self {
-        Self {
-            clock_rate,
-            min_delay: Duration::from_millis(20),
-            max_delay: Duration::from_millis(200),
-            tick: Duration::from_millis(20),
-            max_payload,
-        }
-    }
-}
-
-/// What the buffer needs to know of a packet besides its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its source.
-    pub ssrc: u32,
-    /// Its sequence number.
-    pub sequence: u16,
-    /// Its timestamp.
-    pub timestamp: u32,
-    /// Its marker bit.
-    pub marker: bool,
-    /// The audio in it, in ticks; 0 if unknown, which means as much as in the one before.
-    pub duration: u32,
-    /// Whether it is DTX or comfort noise: nothing following it is then no loss.
-    pub silence: bool,
-}
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// It waits for its turn.
-    Queued,
-    /// Its number was there before.
-    Duplicate,
-    /// Its time has passed.
-    Late,
-    /// Newer packets fill the buffer.
-    Overflow,
-    /// Its payload is longer than configured.
-    TooLarge,
-    /// It does not continue the stream; it is kept until a second packet confirms it.
-    Probation,
-    /// It waits for its turn in a stream that started over with it or the one before.
-    Restarted,
-}
-
-/// What to play next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A packet.
-    Packet {
-        /// Its payload.
-        payload: &'a [u8],
-        /// Its RTP timestamp.
-        timestamp: u32,
-        /// The audio in it, in ticks; 0 if it was never known.
-        duration: u32,
-        /// Its marker bit.
-        marker: bool,
-        /// Whether it is DTX or comfort noise.
-        silence: bool,
-        /// The delay is above its target: if this decodes to near silence, drop it and pop again.
-        surplus: bool,
-    },
-    /// A packet is missing.
-    Lost {
-        /// The audio to make up, in ticks.
-        duration: u32,
-        /// The packet straight after the gap, if it is there: it may carry FEC. It will be
-        /// popped in its turn all the same.
-        next: Option<&'a [u8]>,
-    },
-    /// The sender paused: comfort noise.
-    Silence {
-        /// The audio to make up, in ticks.
-        duration: u32,
-    },
-    /// The delay grows in mid-talkspurt: stretch what was heard by one tick.
-    Wait,
-    /// Nothing is being received: comfort noise for one tick.
-    Empty,
-}
-
-/// Counts since the buffer was built. Every packet received is, in the end, exactly one of
-/// played, late, discarded or duplicate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JitterCounters {
-    /// Packets inserted.
-    pub received: u64,
-    /// Packets popped.
-    pub played: u64,
-    /// Packets that never came.
-    pub lost: u64,
-    /// Packets that came after their time.
-    pub late: u64,
-    /// Packets dropped by the buffer: too large, overflow, excess delay, unconfirmed or
-    /// outdated by a restart.
-    pub discarded: u64,
-    /// Packets that had come before.
-    pub duplicates: u64,
-    /// Times the stream started over: another SSRC, a jump, a slower path.
-    pub restarts: u64,
-    /// Ticks by which playout was stretched.
-    pub waits: u64,
-}
+/// Packets over which the place of a packet within the tick comes round again.
+const LAGS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -211,6 +81,14 @@ pub struct JitterBuffer {
     last_silence: bool,
     /// Concealed since the last packet because the buffer was empty, in microseconds.
     underrun: i64,
+    /// The same in ticks, as far as it has not turned out what it stands for: a packet that is late, or one
+    /// that is lost.
+    owed: u64,
+    /// The delay is below its target and not yet made up for.
+    growing: bool,
+    /// How late the latest packets were taken, in microseconds.
+    lags: [i64; LAGS],
+    fixed: bool,
     last_pop: Option<Instant>,
     pops_since_drop: u32,
     counters: JitterCounters,
@@ -246,6 +124,10 @@ impl JitterBuffer {
             last_duration: 0,
             last_silence: false,
             underrun: 0,
+            owed: 0,
+            growing: false,
+            lags: [0; LAGS],
+            fixed: false,
             last_pop: None,
             pops_since_drop: DROP_INTERVAL,
             counters: JitterCounters::default(),
@@ -313,9 +195,24 @@ impl JitterBuffer {
         }
     }
 
+    /// Holds packets back by a delay that no longer follows the network: at least this long, within the limits of
+    /// the configuration. Nothing is stretched or dropped then, and playout goes on under what is lost, as fax and
+    /// modems need it. If the delay has to grow for it, it does so once, by silence. `None` follows the network
+    /// again.
+    pub fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.delay.set_fixed(delay.map(|delay| delay.as_micros().min(i64::MAX as u128) as i64));
+        self.fixed = delay.is_some();
+    }
+
+    /// Says whether the delay is fixed.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     /// Returns what to play at the tick `now`: its nominal time, so that a late call of the
-    /// consumer does not look like jitter.
-    pub fn pop(&mut self, now: Instant) -> Frame<'_> {
+    /// consumer does not look like jitter. `stored` is the audio that the consumer still has, in ticks of
+    /// the timestamp's clock; less than a tick of its own.
+    pub fn pop(&mut self, now: Instant, stored: u32) -> Frame<'_> {
         let at = self.micros(now);
         let first_of_tick = self.last_pop.replace(now) != Some(now);
         self.pops_since_drop = self.pops_since_drop.saturating_add(1);
@@ -326,16 +223,11 @@ impl JitterBuffer {
             let Some(mut cursor) = self.cursor else { return Frame::Empty };
             let lag = at - self.due(cursor.timestamp);
             let head = self.head();
-            if first_of_tick && lag < -EARLY {
-                if self.last_silence {
+            if first_of_tick {
+                self.growing = lag < SCANT && (!self.fixed || lag < -SLACK);
+                if self.growing && (self.last_silence || self.fixed) {
                     return Frame::Silence { duration: self.tick() };
                 }
-                // What is missing gets a second chance, for a while.
-                if head.is_none() && self.out_of_patience() {
-                    return Frame::Empty;
-                }
-                self.counters.waits += 1;
-                return Frame::Wait;
             }
             let Some(index) = head else { return self.underrun(cursor) };
             let slot = self.slots[index];
@@ -348,6 +240,13 @@ impl JitterBuffer {
                 continue;
             }
             let gap = slot.timestamp.saturating_sub(cursor.timestamp);
+            if self.owed > 0 {
+                // What was made up was for what is missing; or it was for this one, which is played after it.
+                self.counters.waits += u64::from(gap == 0);
+                cursor.timestamp += std::mem::take(&mut self.owed).min(gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
             let missing = self.seen.missing(cursor.sequence, slot.sequence);
             if gap > 0 && missing > 0 && !self.last_silence {
                 let usual = if self.last_duration > 0 { self.last_duration } else { duration };
@@ -359,20 +258,28 @@ impl JitterBuffer {
                 let next = (u64::from(made_up) == gap).then(|| self.payload(index, slot.len));
                 return Frame::Lost { duration: made_up, next };
             }
-            if gap > 0 && lag < SURPLUS {
+            if gap > 0 && lag >= SURPLUS && !self.fixed {
+                // Silence is cut short when playout lags.
+                cursor.timestamp += self.ticks(lag).clamp(1, gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
+            if gap > 0 {
                 let made_up = self.tick().min(clamp_u32(gap));
                 cursor.timestamp += u64::from(made_up);
                 self.cursor = Some(cursor);
                 return Frame::Silence { duration: made_up };
             }
-            // Its turn; silence before it is cut short when playout lags.
             self.slots[index].occupied = false;
             self.pass(slot.sequence + 1);
             if let Some(cursor) = &mut self.cursor {
                 cursor.timestamp = slot.timestamp + u64::from(duration);
             }
-            let spare = lag - self.span(duration);
-            if spare > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
+            let pace = self.pace(lag, stored, duration);
+            if matches!(pace, Pace::Shorten(by) if by.as_micros() as i64 > EXCESS)
+                && self.head().is_some()
+                && self.pops_since_drop > DROP_INTERVAL
+            {
                 self.pops_since_drop = 0;
                 self.counters.discarded += 1;
                 continue;
@@ -387,9 +294,31 @@ impl JitterBuffer {
                 duration,
                 marker: slot.marker,
                 silence: slot.silence,
-                surplus: spare > SURPLUS,
+                pace,
             };
         }
+    }
+
+    /// Returns how the packet that is taken `lag` after it was due should be played.
+    ///
+    /// A packet is taken at a tick, so the delay that can be saved comes in steps of `step`, the greatest common
+    /// divisor of packet and tick; and what the consumer has stored beyond those steps can be saved at any time.
+    fn pace(&mut self, lag: i64, stored: u32, duration: u32) -> Pace {
+        self.lags.rotate_left(1);
+        self.lags[LAGS - 1] = lag;
+        if self.fixed {
+            return Pace::Keep;
+        }
+        let step = greatest_common_divisor(duration.max(1), self.tick());
+        let (beyond, step) = (self.span(stored % step), self.span(step).max(1));
+        if self.growing {
+            let missing = (SCANT - lag).max(1);
+            let by = (missing + step - 1) / step * step - beyond;
+            return Pace::Stretch(Duration::from_micros(by.max(1) as u64));
+        }
+        let earliest = self.lags.iter().copied().min().unwrap_or(0);
+        let surplus = beyond + (earliest - SLACK).max(0) / step * step;
+        if surplus < LEAST_CUT { Pace::Keep } else { Pace::Shorten(Duration::from_micros(surplus as u64)) }
     }
 
     /// Forgets the stream, for another; the counters stay.
@@ -541,6 +470,9 @@ impl JitterBuffer {
         self.playing = true;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
         true
     }
 
@@ -552,8 +484,12 @@ impl JitterBuffer {
         }
         let tick = self.tick();
         let duration = if self.last_duration == 0 { tick } else { self.last_duration.min(tick) };
-        cursor.timestamp += u64::from(duration);
-        self.cursor = Some(cursor);
+        if self.fixed {
+            cursor.timestamp += u64::from(duration);
+            self.cursor = Some(cursor);
+        } else {
+            self.owed += u64::from(duration);
+        }
         self.underrun += self.span(duration);
         Frame::Lost { duration, next: None }
     }
@@ -590,6 +526,9 @@ impl JitterBuffer {
         self.last_duration = 0;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
     }
 
     /// Returns the slot of the lowest sequence number.
@@ -619,6 +558,11 @@ impl JitterBuffer {
         i64::from(ticks) * 1_000_000 / i64::from(self.config.clock_rate.max(1))
     }
 
+    /// Returns a time in microseconds, not below 0, in ticks of the timestamp.
+    fn ticks(&self, micros: i64) -> u64 {
+        (i128::from(micros.max(0)) * i128::from(self.config.clock_rate) / 1_000_000) as u64
+    }
+
     fn due(&self, timestamp: u64) -> i64 {
         self.media_micros(timestamp) + self.delay.playout()
     }
@@ -638,6 +582,13 @@ impl JitterBuffer {
 /// Says whether `second` comes straight after `first` in one stream.
 fn follows(first: &Arrival, second: &Arrival) -> bool {
     first.ssrc == second.ssrc && first.sequence.wrapping_add(1) == second.sequence
+}
+
+fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 fn clamp_u32(value: u64) -> u32 {

@@ -1,16 +1,16 @@
 //! The G.711 stream of a trunk leg: 8000 Hz RTP clock, PCM at 8 kHz.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played};
 use crate::codec::g711::Law;
 use crate::codec::{ComfortNoise, Concealer};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
 use crate::quality::leg_quality;
 use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
@@ -25,6 +25,7 @@ pub(crate) struct G711Receiver {
     law: Law,
     jitter: JitterBuffer,
     concealer: Concealer,
+    scaler: TimeScaler,
     noise: ComfortNoise,
     dtmf: DtmfReceiver,
     clock_rate: u32,
@@ -41,6 +42,7 @@ impl G711Receiver {
             law: Law::A,
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
+            scaler: TimeScaler::new(CLOCK_RATE),
             noise: ComfortNoise::new(seed.next_u64()),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
             clock_rate: CLOCK_RATE,
@@ -75,6 +77,12 @@ impl G711Receiver {
     /// Says whether a digit is down.
     pub(crate) fn hears_digit(&self) -> bool {
         self.dtmf.is_active()
+    }
+
+    /// Fixes the delay, or lets it follow the network again. While it is fixed nothing is made up for what is
+    /// missing: a gap is silence.
+    pub(crate) fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.jitter.set_fixed(delay);
     }
 
     /// Forgets the stream before, whose packets must not sound after a change of address.
@@ -128,55 +136,61 @@ impl G711Receiver {
     /// Fills `out` with the next tick. `tick` is the nominal time of it.
     pub(crate) fn read(&mut self, tick: Instant, out: &mut [i16]) -> Played {
         let mut played = Played::Audio;
+        let fixed = self.jitter.is_fixed();
         for _ in 0..MAX_POPS {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence: true, .. } => {
+            let length = match self.jitter.pop(tick, self.fifo.len() as u32) {
+                Frame::Packet { payload, duration, silence: true, pace, .. } => {
                     self.noise.set_level(payload.first().map_or(127, |level| level & 0x7f));
                     let length = (duration as usize).min(LONGEST);
                     self.noise.fill(&mut self.scratch[..length]);
-                    length
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
-                Frame::Packet { payload, surplus, .. } => {
+                Frame::Packet { payload, pace, .. } => {
                     let length = self.law.decode_into(payload, &mut self.scratch);
-                    let frame = &mut self.scratch[..length];
-                    self.concealer.receive(frame);
-                    if surplus && is_quiet(frame) { 0 } else { length }
+                    self.concealer.receive(&mut self.scratch[..length]);
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Lost { duration, .. } => {
-                    self.concealed += 1;
                     let length = (duration as usize).min(LONGEST);
-                    self.concealer.conceal(&mut self.scratch[..length]);
+                    let gap = &mut self.scratch[..length];
+                    if fixed {
+                        gap.fill(0);
+                    } else {
+                        self.concealed += 1;
+                        self.concealer.conceal(gap);
+                    }
                     length
-                }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.concealer.conceal(&mut self.scratch[..out.len()]);
-                    out.len()
                 }
                 Frame::Silence { duration } => {
                     let length = (duration as usize).min(LONGEST);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length, fixed);
                     length
                 }
                 Frame::Empty => {
                     played = Played::Nothing;
-                    self.fifo.clear();
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
-        }
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing, fixed);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
         }
         played
+    }
+
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize, fixed: bool) {
+        let silence = &mut self.scratch[..length];
+        if fixed { silence.fill(0) } else { self.noise.fill(silence) }
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
@@ -194,6 +208,18 @@ impl G711Receiver {
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.dtmf.handle_timeout(now);
+    }
+
+    /// Returns the counts of the jitter buffer, and the frames that were made up.
+    #[cfg(test)]
+    pub(crate) fn counters(&self) -> (crate::order::JitterCounters, u64) {
+        (self.jitter.counters(), self.concealed)
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
     }
 
     pub(crate) fn quality(&self, leg: &RtpLeg) -> LegQuality {

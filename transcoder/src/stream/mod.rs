@@ -48,6 +48,14 @@ impl Fifo {
         self.length += samples.len();
     }
 
+    /// Takes what there is, up to the length of `out`, and returns how much that was.
+    pub(crate) fn pop_some(&mut self, out: &mut [i16]) -> usize {
+        let count = self.length.min(out.len());
+        out[..count].copy_from_slice(&self.samples[..count]);
+        self.drop_oldest(count);
+        count
+    }
+
     /// Fills `out` whole, or takes nothing.
     pub(crate) fn pop(&mut self, out: &mut [i16]) -> bool {
         if self.length < out.len() {
@@ -65,9 +73,5 @@ impl Fifo {
     }
 }
 
-/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
-pub(crate) fn is_quiet(frame: &[i16]) -> bool {
-    const POWER: u64 = 104 * 104;
-    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
-    energy <= POWER * frame.len() as u64
-}
+#[cfg(test)]
+mod tests;

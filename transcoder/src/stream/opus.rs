@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
 use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
 use crate::quality::leg_quality;
 use crate::rtp::ReceiverStatistics;
 use crate::seed::Seeded;
@@ -32,6 +32,7 @@ pub(crate) struct OpusReceiver {
     sample_rate: u32,
     jitter: JitterBuffer,
     decoder: Decoder,
+    scaler: TimeScaler,
     noise: ComfortNoise,
     statistics: ReceiverStatistics,
     dtmf: DtmfReceiver,
@@ -46,15 +47,18 @@ impl OpusReceiver {
     pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Result<Self, CodecError> {
         // RFC 6716 3.2.5: at most 120 ms in a packet.
         let longest = sample_rate as usize * 120 / 1000;
+        let scaler = TimeScaler::new(sample_rate);
+        let scratch = vec![0; longest + scaler.most_growth()].into_boxed_slice();
         Ok(Self {
             sample_rate,
             jitter: JitterBuffer::new(JitterConfig { min_delay: MIN_DELAY, ..JitterConfig::opus() }),
             decoder: Decoder::new(sample_rate)?,
+            scaler,
             noise: ComfortNoise::new(seed.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
-            fifo: Fifo::new(longest + sample_rate as usize / 25),
-            scratch: vec![0; longest].into_boxed_slice(),
+            fifo: Fifo::new(scratch.len() + sample_rate as usize / 50),
+            scratch,
             concealed: 0,
             recovered: 0,
             refused: 0,
@@ -74,6 +78,12 @@ impl OpusReceiver {
     /// Says whether a digit is down.
     pub(crate) fn hears_digit(&self) -> bool {
         self.dtmf.is_active()
+    }
+
+    /// Fixes the delay, or lets it follow the network again. While it is fixed nothing is made up for what is
+    /// missing: a gap that in-band FEC does not fill is silence.
+    pub(crate) fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.jitter.set_fixed(delay);
     }
 
     pub(crate) fn receive(&mut self, now: Instant, packet: &LegPacket) {
@@ -108,25 +118,27 @@ impl OpusReceiver {
     /// Fills `out` with the next tick. `tick` is the nominal time of it.
     pub(crate) fn read(&mut self, tick: Instant, out: &mut [i16]) -> Played {
         let mut played = Played::Audio;
+        let fixed = self.jitter.is_fixed();
+        let rate = self.sample_rate;
+        let longest = self.scratch.len() - self.scaler.most_growth();
+        // Concealment works in steps of 2.5 ms.
+        let samples = |duration: u32| {
+            let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
+            samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
+        };
         for _ in 0..MAX_POPS {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let rate = self.sample_rate;
-            let longest = self.scratch.len();
-            // Concealment works in steps of 2.5 ms.
-            let samples = |duration: u32| {
-                let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
-                samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
-            };
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence, surplus, .. } => {
+            let stored = self.fifo.len() as u32 * (CLOCK_RATE / rate);
+            let length = match self.jitter.pop(tick, stored) {
+                Frame::Packet { payload, duration, silence, pace, .. } => {
                     match self.decoder.decode(payload, &mut self.scratch) {
                         Ok(length) => {
                             if silence {
                                 self.noise.observe(&self.scratch[..length]);
                             }
-                            if surplus && is_quiet(&self.scratch[..length]) { 0 } else { length }
+                            self.scaler.apply(&mut self.scratch, length, pace)
                         }
                         Err(_) => {
                             self.refused += 1;
@@ -142,37 +154,43 @@ impl OpusReceiver {
                             self.recovered += 1;
                             self.decoder.decode_fec(next, gap).unwrap_or(0)
                         }
+                        None if fixed => {
+                            gap.fill(0);
+                            gap.len()
+                        }
                         None => {
                             self.concealed += 1;
                             self.decoder.conceal(gap).unwrap_or(0)
                         }
                     }
                 }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.decoder.conceal(&mut self.scratch[..out.len()]).unwrap_or(0)
-                }
                 Frame::Silence { duration } => {
                     let length = samples(duration);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length, fixed);
                     length
                 }
                 Frame::Empty => {
                     played = Played::Nothing;
-                    self.fifo.clear();
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
-        }
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing, fixed);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
         }
         played
+    }
+
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize, fixed: bool) {
+        let silence = &mut self.scratch[..length];
+        if fixed { silence.fill(0) } else { self.noise.fill(silence) }
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
@@ -195,6 +213,18 @@ impl OpusReceiver {
     /// Returns the number of lost frames that in-band FEC brought back.
     pub(crate) fn recovered(&self) -> u64 {
         self.recovered
+    }
+
+    /// Returns the counts of the jitter buffer, and the frames that were made up.
+    #[cfg(test)]
+    pub(crate) fn counters(&self) -> (crate::order::JitterCounters, u64) {
+        (self.jitter.counters(), self.concealed)
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
     }
 
     pub(crate) fn quality(&self, leg: &WebRtcLeg) -> LegQuality {
@@ -221,6 +251,8 @@ pub(crate) struct OpusSender {
     /// Bit rate without FEC, in bit/s.
     bitrate: u32,
     detector: Option<ActivityDetector>,
+    /// Whether what the detector takes for silence is left unencoded.
+    detecting: bool,
     dtmf: DtmfSender,
     first_timestamp: u32,
     media_time: u64,
@@ -245,6 +277,7 @@ impl OpusSender {
             fec,
             bitrate: config.bitrate,
             detector: detect.then(ActivityDetector::new),
+            detecting: true,
             dtmf: DtmfSender::new(CLOCK_RATE),
             first_timestamp: seed.next_u64() as u32,
             media_time: 0,
@@ -280,6 +313,11 @@ impl OpusSender {
         self.encoder.set_complexity(complexity)
     }
 
+    /// Leaves silence unencoded, or not for a while, where the sender was built to do so.
+    pub(crate) fn set_detecting(&mut self, on: bool) {
+        self.detecting = on;
+    }
+
     /// Lets time pass without packets.
     pub(crate) fn skip(&mut self, ticks: u64) {
         self.media_time += ticks * u64::from(TICK_TIME);
@@ -311,7 +349,7 @@ impl OpusSender {
         }
         let Some(pcm) = pcm else { return };
         let timestamp = self.first_timestamp.wrapping_add(time as u32);
-        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm));
+        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm)) || !self.detecting;
         let length = if active {
             match self.encoder.encode(pcm, &mut self.payload) {
                 Ok(length) => length,
