@@ -407,7 +407,8 @@ impl Bridge {
             // The trunk gets a steady stream, silence included, from the start: border elements
             // on the way open for it.
             self.overlay_in.read(self.tick_at, &mut pcm);
-            self.trunk_out.tick(now, &pcm, &mut self.trunk, &mut trunk_emit(&self.config, emit));
+            let noise = self.overlay_in.comfort_noise();
+            self.trunk_out.tick(now, &pcm, noise, &mut self.trunk, &mut trunk_emit(&self.config, emit));
         }
         let played = self.trunk_in.read(self.tick_at, &mut pcm);
         let audible = played == Played::Audio && !self.overlay_held;

@@ -313,12 +313,13 @@ mod tests {
 
     #[test]
     fn a_machine_that_stands_still_for_400_ms_is_no_load() {
-        for calls in [20, 80, 120, 135] {
-            for stalls in [1, 5] {
+        for calls in [20, 80, 120, 135, 145] {
+            // What is shorter is caught up; of what is longer the driver gives up the oldest ticks.
+            for stall in [100, 150, 190, 400] {
                 let mut worker = Worker::new(5, calls);
                 worker.run(5.0);
-                for _ in 0..stalls {
-                    worker.stall(Duration::from_millis(400));
+                for _ in 0..5 {
+                    worker.stall(Duration::from_millis(stall));
                     for _ in 0..1_500 {
                         worker.turn();
                         assert_eq!(
@@ -328,7 +329,7 @@ mod tests {
                         );
                     }
                 }
-                assert!(worker.worst >= Duration::from_millis(390), "the stall was seen");
+                assert!(worker.worst >= Duration::from_millis(stall - 10), "the stall was seen");
             }
         }
     }

@@ -7,11 +7,11 @@ const FAINTEST: f32 = 27.0;
 /// Power of -45 dBov: background is never taken to be louder, so steady tones stay active.
 const LOUDEST_FLOOR: f32 = 33_960.0;
 /// Voice stands out of the background by this factor in power over a whole frame (5 dB), or over
-/// a stretch of it (9 dB), so that an onset late in a frame is not averaged away.
+/// a stretch of it (8 dB), so that an onset late in a frame is not averaged away.
 const FRAME_MARGIN: f32 = 3.2;
-const STRETCH_MARGIN: f32 = 8.0;
-/// Samples that stay active after the last voice: 240 ms, longer than a stop before a plosive.
-const HANGOVER: usize = 1_920;
+const STRETCH_MARGIN: f32 = 6.3;
+/// Samples that stay active after the last voice: 180 ms, longer than a stop before a plosive.
+const HANGOVER: usize = 1_440;
 /// Samples of a stretch: 5 ms.
 const STRETCH: usize = 40;
 /// The background is the quietest frame of the last two seconds: speech pauses more often.
@@ -60,3 +60,6 @@ impl ActivityDetector {
         voice || self.hangover > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

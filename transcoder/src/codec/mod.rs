@@ -7,7 +7,7 @@ pub mod fec;
 pub mod g711;
 #[cfg(target_arch = "x86_64")]
 mod g711_avx2;
-mod noise;
+pub mod noise;
 pub mod opus;
 #[cfg(target_arch = "x86_64")]
 mod silk;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
 use super::{Fifo, Played};
+use crate::codec::Concealer;
 use crate::codec::g711::Law;
-use crate::codec::{ComfortNoise, Concealer};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
@@ -19,6 +20,11 @@ use crate::seed::Seeded;
 const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
 const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
+
+/// Samples after which comfort noise is described again: 400 ms.
+const NOISE_REPEAT: usize = 3_200;
+/// So much of another level, in dB, is told sooner.
+const NOISE_CHANGE: u8 = 2;
 
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
@@ -143,13 +149,14 @@ impl G711Receiver {
             }
             let length = match self.jitter.pop(tick, self.fifo.len() as u32) {
                 Frame::Packet { payload, duration, silence: true, pace, .. } => {
-                    self.noise.set_level(payload.first().map_or(127, |level| level & 0x7f));
+                    self.noise.describe(payload);
                     let length = (duration as usize).min(LONGEST);
                     self.noise.fill(&mut self.scratch[..length]);
                     self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Packet { payload, pace, .. } => {
                     let length = self.law.decode_into(payload, &mut self.scratch);
+                    self.noise.hear(&self.scratch[..length]);
                     self.concealer.receive(&mut self.scratch[..length]);
                     self.scaler.apply(&mut self.scratch, length, pace)
                 }
@@ -237,6 +244,8 @@ pub(crate) struct G711Sender {
     dtmf: DtmfSender,
     media_time: u64,
     talking: bool,
+    /// Packets of silence since the last one of comfort noise, and the level of that; `None` while voice is sent.
+    quiet: Option<(u32, u8)>,
     pcm: [i16; MAX_PACKET_SAMPLES],
     payload: [u8; MAX_PACKET_SAMPLES],
 }
@@ -250,6 +259,7 @@ impl G711Sender {
             dtmf: DtmfSender::new(CLOCK_RATE),
             media_time: 0,
             talking: false,
+            quiet: None,
             pcm: [0; MAX_PACKET_SAMPLES],
             payload: [0; MAX_PACKET_SAMPLES],
         }
@@ -264,6 +274,7 @@ impl G711Sender {
     pub(crate) fn skip(&mut self, samples: u64) {
         self.media_time += samples;
         self.talking = false;
+        self.quiet = None;
     }
 
     pub(crate) fn queue_dtmf(&mut self, digit: DtmfDigit, duration_ms: u16) -> bool {
@@ -271,11 +282,27 @@ impl G711Sender {
     }
 
     /// Takes a tick of audio and sends the packets that are full. An event that is due takes the
-    /// place of audio.
-    pub(crate) fn tick(&mut self, now: Instant, pcm: &[i16], leg: &mut RtpLeg, emit: RtpEmit<'_>) {
+    /// place of audio. Audio that is nothing but the noise given goes as comfort noise (RFC 3389), now and then,
+    /// where the leg has that.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        pcm: &[i16],
+        noise: Option<[u8; PAYLOAD_LEN]>,
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
         self.fifo.push(pcm);
+        let noise = noise.filter(|_| leg.has_comfort_noise());
+        if noise.is_none() {
+            self.fifo.mark();
+        }
         let samples = self.packet_samples;
-        while self.fifo.pop(&mut self.pcm[..samples]) {
+        loop {
+            let silent = !self.fifo.is_marked();
+            if !self.fifo.pop(&mut self.pcm[..samples]) {
+                break;
+            }
             let time = self.media_time;
             self.media_time += samples as u64;
             let before = std::mem::take(&mut self.talking);
@@ -295,8 +322,37 @@ impl G711Sender {
                 );
                 continue;
             }
+            if let Some(noise) = noise.filter(|_| silent) {
+                self.send_noise(now, time, &noise, leg, emit);
+                continue;
+            }
+            self.quiet = None;
             self.law.encode_into(&self.pcm[..samples], &mut self.payload);
             self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..samples], emit);
+        }
+    }
+
+    /// Sends comfort noise when silence begins, when its level is another, and every 400 ms: who hears it may have
+    /// lost one, and what is on the way may close.
+    fn send_noise(
+        &mut self,
+        now: Instant,
+        time: u64,
+        noise: &[u8; PAYLOAD_LEN],
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
+        let repeat = (NOISE_REPEAT / self.packet_samples) as u32;
+        let due = self.quiet.is_none_or(|(packets, level)| {
+            packets >= repeat || level.abs_diff(noise[0]) > NOISE_CHANGE && packets > repeat / 4
+        });
+        let (packets, level) = match self.quiet {
+            Some((packets, level)) if !due => (packets + 1, level),
+            _ => (1, noise[0]),
+        };
+        self.quiet = Some((packets, level));
+        if due {
+            leg.send(now, PayloadKind::ComfortNoise, false, time, noise, emit);
         }
     }
 }

@@ -24,11 +24,13 @@ pub(crate) enum Played {
 pub(crate) struct Fifo {
     samples: Box<[i16]>,
     length: usize,
+    /// Samples up to the last mark.
+    marked: usize,
 }
 
 impl Fifo {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0 }
+        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0, marked: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -36,7 +38,17 @@ impl Fifo {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.length = 0;
+        (self.length, self.marked) = (0, 0);
+    }
+
+    /// Marks the samples that are there.
+    pub(crate) fn mark(&mut self) {
+        self.marked = self.length;
+    }
+
+    /// Says whether any marked sample is left.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked > 0
     }
 
     /// Appends samples. The oldest give way when there is no room.
@@ -70,6 +82,7 @@ impl Fifo {
         let count = count.min(self.length);
         self.samples.copy_within(count..self.length, 0);
         self.length -= count;
+        self.marked = self.marked.saturating_sub(count);
     }
 }
 

@@ -7,8 +7,9 @@ use call_model::{DtmfDigit, LegQuality};
 
 use super::{Fifo, Played};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
-use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
+use crate::codec::{ActivityDetector, CodecError};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
@@ -37,6 +38,8 @@ pub(crate) struct OpusReceiver {
     statistics: ReceiverStatistics,
     dtmf: DtmfReceiver,
     fifo: Fifo,
+    /// Whether the last tick was comfort noise.
+    silent: bool,
     scratch: Box<[i16]>,
     concealed: u64,
     recovered: u64,
@@ -58,6 +61,7 @@ impl OpusReceiver {
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
             fifo: Fifo::new(scratch.len() + sample_rate as usize / 50),
+            silent: false,
             scratch,
             concealed: 0,
             recovered: 0,
@@ -95,6 +99,8 @@ impl OpusReceiver {
                     self.refused += 1;
                 }
             }
+            // No overlay leg has it.
+            PayloadKind::ComfortNoise => {}
             PayloadKind::Audio => {
                 let Some(duration) = packet_duration(&packet.payload) else {
                     self.refused += 1;
@@ -131,12 +137,15 @@ impl OpusReceiver {
                 break;
             }
             let stored = self.fifo.len() as u32 * (CLOCK_RATE / rate);
+            let mut voice = true;
             let length = match self.jitter.pop(tick, stored) {
                 Frame::Packet { payload, duration, silence, pace, .. } => {
                     match self.decoder.decode(payload, &mut self.scratch) {
                         Ok(length) => {
-                            if silence {
-                                self.noise.observe(&self.scratch[..length]);
+                            // What libopus makes up for DTX is noise of its own.
+                            voice = !silence;
+                            if voice {
+                                self.noise.hear(&self.scratch[..length]);
                             }
                             self.scaler.apply(&mut self.scratch, length, pace)
                         }
@@ -167,6 +176,7 @@ impl OpusReceiver {
                 Frame::Silence { duration } => {
                     let length = samples(duration);
                     self.fill_silence(length, fixed);
+                    voice = false;
                     length
                 }
                 Frame::Empty => {
@@ -175,7 +185,11 @@ impl OpusReceiver {
                 }
             };
             self.fifo.push(&self.scratch[..length]);
+            if voice {
+                self.fifo.mark();
+            }
         }
+        self.silent = !self.fifo.is_marked() && !fixed;
         let length = self.fifo.pop_some(out);
         let missing = out.len() - length;
         self.fill_silence(missing, fixed);
@@ -185,6 +199,12 @@ impl OpusReceiver {
             out.fill(0);
         }
         played
+    }
+
+    /// Returns the comfort noise payload (RFC 3389 3) of the tick that was read last, if the far side was silent in
+    /// all of it.
+    pub(crate) fn comfort_noise(&mut self) -> Option<[u8; PAYLOAD_LEN]> {
+        self.silent.then(|| self.noise.model().payload())
     }
 
     /// Makes comfort noise, or true silence where nothing is to be made up.
