@@ -8,11 +8,12 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
+use transcoder::LoadControl;
 use transcoder::codec::g711::Law;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
 use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
 use transcoder::dtmf::{DtmfReceiver, DtmfSender};
-use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
+use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, Pace, TimeScaler};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
 use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender};
 
@@ -54,6 +55,8 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     let mut overlay = JitterBuffer::new(JitterConfig::opus());
     let (mut concealer, mut noise) = (Concealer::new(), ComfortNoise::new(1));
     let mut activity = ActivityDetector::new();
+    let mut scaler = TimeScaler::new(8_000);
+    let mut load = LoadControl::new(5);
     let (mut dtmf_sender, mut dtmf_receiver) = (DtmfSender::new(8_000), DtmfReceiver::new(8_000));
     let mut sender = RtpSender::new(3);
     let mut statistics = ReceiverStatistics::new(8_000);
@@ -125,6 +128,14 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             Frame::Silence { .. } | Frame::Empty => noise.fill(frame),
         }
         activity.is_active(frame);
+        noise.hear(frame);
+        load.handle_turn(now, Duration::ZERO, Duration::from_millis(1));
+        let mut scaled = [0; 320];
+        scaled[..160].copy_from_slice(frame);
+        let by = Duration::from_millis(10);
+        let length =
+            scaler.apply(&mut scaled, 160, if n % 2 == 0 { Pace::Shorten(by) } else { Pace::Stretch(by) });
+        assert!(length <= 280);
         let len = encoder.encode(frame, &mut coded)?;
         // Overlay to trunk: ordered and decoded, with FEC or concealment for what is lost.
         if n % 13 != 5 {
@@ -167,5 +178,6 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     assert!(before > 0, "the allocator counts");
     assert!(played > 500, "{played} frames played");
     assert_eq!(digits, 12, "six digits began and ended");
+    assert!(scaler.shortened() > 0 && scaler.stretched() > 0, "frames were made shorter and longer");
     Ok(())
 }
