@@ -11,7 +11,7 @@ pub const PAYLOAD_LEN: usize = 1 + ORDER;
 
 /// Level assumed until one is learnt, in -dBov: a quiet room on a good line.
 const DEFAULT_LEVEL: u8 = 65;
-/// Louder background than this is not imitated, in -dBov.
+/// What is louder than this is no background, in -dBov: a word cut short, or music.
 const LOUDEST: u8 = 40;
 /// Colour assumed until one is learnt: line noise is duller than white noise.
 const DEFAULT_TILT: f32 = -0.5;
@@ -190,6 +190,9 @@ impl ComfortNoise {
             &self.frames[at][..self.lengths[at]]
         };
         let quietest = (0..fresh).map(|back| mean_power(heard(back))).fold(f32::MAX, f32::min);
+        if quietest > power_of(LOUDEST) {
+            return;
+        }
         let mut correlation = [0.0; ORDER + 1];
         let mut samples = 0;
         for back in 0..fresh {

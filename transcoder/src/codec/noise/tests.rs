@@ -125,6 +125,11 @@ fn f06_no_payload_and_no_sound_makes_noise_loud_or_endless() {
     noise.fill(&mut made);
     noise.fill(&mut made);
     assert!(dbov(&made) < -39.0, "{}", dbov(&made));
+    // What stops at full level was no background.
+    let mut fresh = ComfortNoise::new(9);
+    background(-20.0, 0.0, 1_600, 9).chunks_exact(160).for_each(|frame| fresh.hear(frame));
+    fresh.fill(&mut made);
+    assert!(dbov(&made) < -60.0, "{}", dbov(&made));
     // Digital silence goes on as such.
     (0..10).for_each(|_| noise.hear(&[0; 160]));
     noise.fill(&mut made);
