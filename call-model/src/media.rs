@@ -136,6 +136,9 @@ pub struct LegMedia {
     pub also_receives: Vec<(u8, Codec)>,
     /// DTMF in RTP, where both sides speak it.
     pub telephone_event: Option<TelephoneEvent>,
+    /// Whether both sides speak comfort noise, payload type 13 (RFC 3389 4): silence towards the peer may then be
+    /// sent as such. What the peer sends of it is understood in any case. `false` where nothing was said of it.
+    pub comfort_noise: bool,
     /// Milliseconds of audio in a packet that is sent: 10 to 60.
     pub packet_time_ms: u16,
     /// Where RTP goes.

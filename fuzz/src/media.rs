@@ -37,6 +37,7 @@ fn media(secured: bool) -> LegMedia {
             receive_payload_type: 96,
             clock_rate: 8_000,
         }),
+        comfort_noise: secured,
         packet_time_ms: 20,
         remote_rtp: trunk(),
         remote_rtcp: None,

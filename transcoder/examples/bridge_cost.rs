@@ -69,6 +69,7 @@ fn prepare(
         receive_payload_type: 8,
         also_receives: Vec::new(),
         telephone_event: None,
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: None,

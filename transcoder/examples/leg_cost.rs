@@ -83,6 +83,7 @@ fn trunk(security: MediaSecurity, packets: u64) {
             receive_payload_type: 8,
             also_receives: Vec::new(),
             telephone_event: None,
+            comfort_noise: false,
             packet_time_ms: 20,
             remote_rtp: addresses[remote],
             remote_rtcp: None,

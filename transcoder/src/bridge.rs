@@ -469,7 +469,9 @@ impl Bridge {
             // on the way open for it.
             heard = self.overlay_in.read(self.tick_at, &mut from_overlay);
             self.listen(Side::Overlay, &from_overlay);
-            self.trunk_out.tick(now, &from_overlay, &mut self.trunk, &mut trunk_emit(&self.config, emit));
+            let noise = self.overlay_in.comfort_noise();
+            let emit = &mut trunk_emit(&self.config, emit);
+            self.trunk_out.tick(now, &from_overlay, noise, &mut self.trunk, emit);
         }
         let played = self.trunk_in.read(self.tick_at, &mut pcm);
         self.listen(Side::Trunk, &pcm);

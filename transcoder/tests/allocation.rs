@@ -8,14 +8,14 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
-use transcoder::VoicebandDetector;
+use transcoder::{LoadControl, VoicebandDetector};
 use transcoder::codec::g711::Law;
 use transcoder::codec::g722;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
 use transcoder::codec::resample::Resampler;
 use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
 use transcoder::dtmf::{DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
-use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
+use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, Pace, TimeScaler};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
 use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, VoipMetrics};
 
@@ -57,6 +57,8 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     let mut overlay = JitterBuffer::new(JitterConfig::opus());
     let (mut concealer, mut noise) = (Concealer::new(), ComfortNoise::new(1));
     let mut activity = ActivityDetector::new();
+    let mut scaler = TimeScaler::new(8_000);
+    let mut load = LoadControl::new(5);
     let (mut dtmf_sender, mut dtmf_receiver) = (DtmfSender::new(8_000), DtmfReceiver::new(8_000));
     let mut sender = RtpSender::new(3);
     let mut statistics = ReceiverStatistics::new(8_000);
@@ -118,16 +120,24 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             digits += 1;
         }
         let frame = &mut pcm[..160];
-        match g711.pop(now) {
+        match g711.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 Law::A.decode_into(payload, frame);
                 concealer.receive(frame);
                 played += 1;
             }
-            Frame::Lost { .. } | Frame::Wait => concealer.conceal(frame),
+            Frame::Lost { .. } => concealer.conceal(frame),
             Frame::Silence { .. } | Frame::Empty => noise.fill(frame),
         }
         activity.is_active(frame);
+        noise.hear(frame);
+        load.handle_turn(now, Duration::ZERO, Duration::from_millis(1));
+        let mut scaled = [0; 320];
+        scaled[..160].copy_from_slice(frame);
+        let by = Duration::from_millis(10);
+        let length =
+            scaler.apply(&mut scaled, 160, if n % 2 == 0 { Pace::Shorten(by) } else { Pace::Stretch(by) });
+        assert!(length <= 280);
         let len = encoder.encode(frame, &mut coded)?;
         // Overlay to trunk: ordered and decoded, with FEC or concealment for what is lost.
         if n % 13 != 5 {
@@ -141,7 +151,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             };
             overlay.insert(now, arrival, &coded[..len]);
         }
-        match overlay.pop(now) {
+        match overlay.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 decoder.decode(payload, &mut pcm)?;
             }
@@ -171,6 +181,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     assert!(before > 0, "the allocator counts");
     assert!(played > 500, "{played} frames played");
     assert_eq!(digits, 12, "six digits began and ended");
+    assert!(scaler.shortened() > 0 && scaler.stretched() > 0, "frames were made shorter and longer");
     Ok(())
 }
 

@@ -31,6 +31,7 @@ fn opus_media(event_clock: u32) -> LegMedia {
             receive_payload_type: FROM_TRUNK[1],
             clock_rate: event_clock,
         }),
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: Some(address(TRUNK_RTCP)),

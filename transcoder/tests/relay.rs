@@ -38,6 +38,7 @@ fn media(side: Side, codec: Codec) -> LegMedia {
             receive_payload_type: event,
             clock_rate: 8_000,
         }),
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: remote(side),
         remote_rtcp: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use call_model::{Codec, LegMedia, Side};
 use transcoder::codec::g711::Law;
-use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, JitterCounters};
+use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, JitterCounters, Pace};
 use transcoder::rtp::RtpPacket;
 use transcoder::{BridgeEvent, Port, Relay, RelayConfig, VoicebandDetector, VoicebandSignal};
 
@@ -256,7 +256,7 @@ fn f15_the_delay_does_not_follow_the_network() {
 }
 
 /// Half a minute of a buffer: packets of 20 ms over a network of so much jitter, one lost in `lost`. Returns what the
-/// ticks after the first two seconds got, by kind: packets, surplus ones, gaps, stretches.
+/// ticks after the first two seconds got, by kind: packets as they are, shortened ones, gaps, stretched ones.
 fn buffered(
     buffer: &mut JitterBuffer,
     fixed: bool,
@@ -292,11 +292,11 @@ fn buffered(
             let (at, arrival) = waiting.remove(0);
             buffer.insert(at, arrival, &[0; 160]);
         }
-        let kind = match buffer.pop(tick) {
-            Frame::Packet { surplus: false, .. } => 0,
-            Frame::Packet { .. } => 1,
+        let kind = match buffer.pop(tick, 0) {
+            Frame::Packet { pace: Pace::Keep, .. } => 0,
+            Frame::Packet { pace: Pace::Shorten(_), .. } => 1,
+            Frame::Packet { pace: Pace::Stretch(_), .. } => 3,
             Frame::Lost { .. } => 2,
-            Frame::Wait => 3,
             Frame::Silence { .. } | Frame::Empty => continue,
         };
         kinds[kind] += u32::from(n >= 100);
@@ -312,7 +312,9 @@ fn f15_a_fixed_buffer_neither_drops_nor_stretches() {
             let mut buffer = JitterBuffer::new(JitterConfig::g711());
             let (kinds, counters) = buffered(&mut buffer, true, 80, lost, seed);
             let label = format!("seed {seed}: {kinds:?} {counters:?}");
-            assert_eq!(buffer.target_delay(), Duration::from_millis(100), "{label}");
+            // But for what the fastest packets differ by from one ten seconds to the next.
+            let away = buffer.target_delay().abs_diff(Duration::from_millis(100));
+            assert!(away < Duration::from_millis(5), "{label}: {away:?}");
             assert_eq!((kinds[1], kinds[3]), (0, 0), "{label}");
             assert_eq!((counters.discarded, counters.late, counters.restarts), (0, 0, 0), "{label}");
             // One tick, one packet or one gap: those of the step apart.

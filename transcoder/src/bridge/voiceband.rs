@@ -3,7 +3,7 @@
 
 use call_model::Side;
 
-use crate::stream::is_quiet;
+use crate::codec::is_quiet;
 use crate::tone::voiceband::{VoicebandDetector, VoicebandSignal};
 
 /// Ticks of silence on both sides after which the audio is voice again (ITU-T V.152 10): 8 s, longer than a fax

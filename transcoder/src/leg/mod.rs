@@ -16,6 +16,8 @@ pub enum PayloadKind {
     Audio,
     /// A named telephone event (RFC 4733).
     TelephoneEvent,
+    /// Comfort noise (RFC 3389), towards trunks only.
+    ComfortNoise,
 }
 
 /// A packet that a leg accepted.

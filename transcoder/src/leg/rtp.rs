@@ -310,6 +310,11 @@ impl RtpLeg {
         self.media.as_ref().and_then(telephone_event).is_some()
     }
 
+    /// Says whether silence may be sent as comfort noise.
+    pub fn has_comfort_noise(&self) -> bool {
+        self.media.as_ref().is_some_and(sends_comfort_noise)
+    }
+
     /// Takes a datagram that came on the RTP or the RTCP port.
     pub fn handle_datagram<'a>(
         &'a mut self,
@@ -521,6 +526,8 @@ impl RtpLeg {
                 Some(event) => event.send_payload_type,
                 None => return false,
             },
+            PayloadKind::ComfortNoise if sends_comfort_noise(media) => COMFORT_NOISE_PAYLOAD_TYPE,
+            PayloadKind::ComfortNoise => return false,
         };
         if payload.len() > MAX_PAYLOAD {
             return false;
@@ -655,6 +662,11 @@ fn voice_of(media: &LegMedia, payload_type: u8) -> Option<Content> {
 /// know alone.
 fn telephone_event(media: &LegMedia) -> Option<TelephoneEvent> {
     media.telephone_event.filter(|event| [CLOCK_RATE, media.codec.clock_rate()].contains(&event.clock_rate))
+}
+
+/// RFC 3389 4: payload type 13 is for a clock of 8 kHz.
+fn sends_comfort_noise(media: &LegMedia) -> bool {
+    media.comfort_noise && media.codec.clock_rate() == CLOCK_RATE
 }
 
 fn is_secured(media: &LegMedia) -> bool {

@@ -6,10 +6,16 @@ const WINDOW: usize = 512;
 const TOLERATED: usize = 100;
 /// Held on top of the slowest packet, in microseconds.
 const MARGIN: i64 = 5_000;
-/// The target shrinks by at most 1/50 of the time that passes: 20 ms a second.
-const SHRINK: i64 = 50;
+/// The target shrinks by at most 1/25 of the time that passes: 40 ms a second, twice what clocks that are 2 % apart
+/// ask for.
+const SHRINK: i64 = 25;
 /// Packets between two looks at the whole window.
 const REVIEW: usize = 8;
+/// The latest packets, those between, and the older ones that are compared: when all the latest were faster, or all
+/// slower, than all the older ones, the path is another and what was before it says nothing.
+const LATEST: usize = 120;
+const BETWEEN: usize = 2 * REVIEW;
+const OLDER: usize = 64;
 
 /// Time over which the fastest packet shows how the two clocks part, in microseconds.
 const BLOCK: i64 = 1_000_000;
@@ -109,16 +115,16 @@ impl DelayEstimator {
         self.len == 0
     }
 
-    /// Holds packets back for `delay` at least, and for as long whatever comes, or follows what comes again.
+    /// Holds the fastest packets back by `delay` from now on, or by as much as at present where that is more; `None`
+    /// follows the packets again.
     pub(super) fn set_fixed(&mut self, delay: Option<i64>) {
+        if delay.is_some() && self.len > 0 {
+            self.review();
+        }
         self.fixed = delay.map(|delay| delay.max(self.target()).min(self.max_delay));
         if let Some(fixed) = self.fixed {
             self.playout = self.fastest + fixed;
         }
-    }
-
-    pub(super) fn is_fixed(&self) -> bool {
-        self.fixed.is_some()
     }
 
     /// Takes in a packet's transit and says whether it can still be played at the offset, which
@@ -177,12 +183,38 @@ impl DelayEstimator {
     }
 
     fn review(&mut self) {
+        self.forget_another_path();
         let mut sorted = [0; WINDOW];
         let transits = &mut sorted[..self.len];
-        transits.copy_from_slice(&self.transits[..self.len]);
+        for (age, transit) in transits.iter_mut().enumerate() {
+            *transit = self.transit(age);
+        }
         let slow = self.len - 1 - self.len / TOLERATED;
         let (_, &mut slowest, _) = transits.select_nth_unstable(slow);
         self.fastest = transits.iter().copied().min().unwrap_or(self.fastest);
         self.desired = (slowest + MARGIN).clamp(self.fastest + self.min_delay, self.fastest + self.max_delay);
+    }
+
+    /// Returns the transit of the packet that came `age` packets before the latest; less than `len`.
+    fn transit(&self, age: usize) -> i64 {
+        self.transits[(self.at + WINDOW - 1 - age) % WINDOW]
+    }
+
+    /// Forgets the packets before a step of the path, or before what clocks apart have made of it.
+    fn forget_another_path(&mut self) {
+        if self.len < LATEST + BETWEEN + OLDER {
+            return;
+        }
+        let range = |ages: std::ops::Range<usize>| {
+            ages.fold((i64::MAX, i64::MIN), |(least, most), age| {
+                (least.min(self.transit(age)), most.max(self.transit(age)))
+            })
+        };
+        let (fastest, slowest) = range(0..LATEST);
+        let older = range(LATEST + BETWEEN..LATEST + BETWEEN + OLDER);
+        if older.0 > slowest || older.1 < fastest {
+            let alike = |&age: &usize| (fastest..=slowest).contains(&self.transit(age));
+            self.len = (LATEST..LATEST + BETWEEN).take_while(alike).last().map_or(LATEST, |age| age + 1);
+        }
     }
 }

@@ -2,9 +2,11 @@
 //! lateness and silence apart.
 //!
 //! The consumer calls [`JitterBuffer::pop`] at every tick of its own clock, and again while it has
-//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit.
+//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit. Where the delay is
+//! to change, [`TimeScaler`] makes what was decoded a little longer or shorter.
 
 mod delay;
+mod stretch;
 mod types;
 mod window;
 
@@ -12,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::rtp::{LossPattern, Unwrapper};
 use delay::DelayEstimator;
-pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 use window::SeenWindow;
+
+pub use stretch::{Pace, TimeScaler};
+pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 
 /// Packets held at most: 320 ms at 10 ms a packet.
 const CAPACITY: usize = 32;
@@ -35,15 +39,21 @@ const MAX_PAUSES: i64 = 60_000_000;
 const MAX_OVERDUE: u32 = 5;
 /// An empty buffer is concealed this long, in microseconds; then the talkspurt counts as over.
 const MAX_UNDERRUN: i64 = 60_000;
-/// Playout that runs earlier than due by more than this, in microseconds, waits a tick. Less than the margin of the
-/// delay, so that the slowest packet is there by then.
-const EARLY: i64 = 3_000;
-/// Playout that would still be this late without a frame asks for a quiet one to be dropped.
+/// Playout that is later than due by more than this begins with a later frame, and cuts silence short.
 const SURPLUS: i64 = 10_000;
-/// Playout that would still be this late without a frame drops it, quiet or not.
-const EXCESS: i64 = 40_000;
+/// Playout that is later than due by less than this, in microseconds, is slowed down: the offset has grown.
+const SCANT: i64 = 1_000;
+/// Playout that is to be later than due by this still is not hurried: an offset that moves to and fro does not move
+/// the sound.
+const SLACK: i64 = 4_000;
+/// Less than this is not worth a cut.
+const LEAST_CUT: i64 = 5_000;
+/// Playout that is too late by more than this drops a frame, quiet or not: nothing was found to shorten.
+const EXCESS: i64 = 100_000;
 /// Pops between two frames dropped because of excess.
 const DROP_INTERVAL: u32 = 10;
+/// Packets over which the place of a packet within the tick comes round again.
+const LAGS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -85,6 +95,14 @@ pub struct JitterBuffer {
     last_silence: bool,
     /// Concealed since the last packet because the buffer was empty, in microseconds.
     underrun: i64,
+    /// The same in ticks, as far as it has not turned out what it stands for: a packet that is late, or one
+    /// that is lost.
+    owed: u64,
+    /// The delay is below its target and not yet made up for.
+    growing: bool,
+    /// How late the latest packets were taken, in microseconds.
+    lags: [i64; LAGS],
+    fixed: bool,
     last_pop: Option<Instant>,
     pops_since_drop: u32,
     counters: JitterCounters,
@@ -123,6 +141,10 @@ impl JitterBuffer {
             last_duration: 0,
             last_silence: false,
             underrun: 0,
+            owed: 0,
+            growing: false,
+            lags: [0; LAGS],
+            fixed: false,
             last_pop: None,
             pops_since_drop: DROP_INTERVAL,
             counters: JitterCounters::default(),
@@ -193,9 +215,19 @@ impl JitterBuffer {
         }
     }
 
+    /// Holds packets back by a delay that no longer follows the network: at least this long, within the limits of
+    /// the configuration. Nothing is stretched or dropped then, and playout goes on under what is lost, as fax and
+    /// modems need it (ITU-T V.152 6.1). If the delay has to grow for it, it does so once, by silence. `None` follows the network
+    /// again.
+    pub fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.delay.set_fixed(delay.map(|delay| delay.as_micros().min(i64::MAX as u128) as i64));
+        self.fixed = delay.is_some();
+    }
+
     /// Returns what to play at the tick `now`: its nominal time, so that a late call of the
-    /// consumer does not look like jitter.
-    pub fn pop(&mut self, now: Instant) -> Frame<'_> {
+    /// consumer does not look like jitter. `stored` is the audio that the consumer still has, in ticks of
+    /// the timestamp's clock; less than a tick of its own.
+    pub fn pop(&mut self, now: Instant, stored: u32) -> Frame<'_> {
         let at = self.micros(now);
         let first_of_tick = self.last_pop.replace(now) != Some(now);
         self.pops_since_drop = self.pops_since_drop.saturating_add(1);
@@ -206,16 +238,11 @@ impl JitterBuffer {
             let Some(mut cursor) = self.cursor else { return Frame::Empty };
             let lag = at - self.due(cursor.timestamp);
             let head = self.head();
-            if first_of_tick && lag < -EARLY {
-                if self.last_silence {
+            if first_of_tick {
+                self.growing = lag < SCANT && (!self.fixed || lag < -SLACK);
+                if self.growing && (self.last_silence || self.fixed) {
                     return Frame::Silence { duration: self.tick() };
                 }
-                // What is missing gets a second chance, for a while.
-                if head.is_none() && self.out_of_patience() {
-                    return Frame::Empty;
-                }
-                self.counters.waits += 1;
-                return Frame::Wait;
             }
             let Some(index) = head else { return self.underrun(cursor) };
             let slot = self.slots[index];
@@ -229,6 +256,13 @@ impl JitterBuffer {
                 continue;
             }
             let gap = slot.timestamp.saturating_sub(cursor.timestamp);
+            if self.owed > 0 {
+                // What was made up was for what is missing; or it was for this one, which is played after it.
+                self.counters.waits += u64::from(gap == 0);
+                cursor.timestamp += std::mem::take(&mut self.owed).min(gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
             let missing = self.seen.missing(cursor.sequence, slot.sequence);
             if gap > 0 && missing > 0 && !self.last_silence {
                 let usual = if self.last_duration > 0 { self.last_duration } else { duration };
@@ -241,21 +275,28 @@ impl JitterBuffer {
                 let next = (u64::from(made_up) == gap).then(|| self.payload(index, slot.len));
                 return Frame::Lost { duration: made_up, next };
             }
-            if gap > 0 && (lag < SURPLUS || self.delay.is_fixed()) {
+            if gap > 0 && lag >= SURPLUS && !self.fixed {
+                // Silence is cut short when playout lags.
+                cursor.timestamp += self.ticks(lag).clamp(1, gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
+            if gap > 0 {
                 let made_up = self.tick().min(clamp_u32(gap));
                 cursor.timestamp += u64::from(made_up);
                 self.cursor = Some(cursor);
                 return Frame::Silence { duration: made_up };
             }
-            // Its turn; silence before it is cut short when playout lags.
             self.slots[index].occupied = false;
             self.pass(slot.sequence + 1);
             if let Some(cursor) = &mut self.cursor {
                 cursor.timestamp = slot.timestamp + u64::from(duration);
             }
-            // A fixed buffer takes nothing out.
-            let spare = if self.delay.is_fixed() { 0 } else { lag - self.span(duration) };
-            if spare > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
+            let pace = self.pace(lag, stored, duration);
+            if matches!(pace, Pace::Shorten(by) if by.as_micros() as i64 > EXCESS)
+                && self.head().is_some()
+                && self.pops_since_drop > DROP_INTERVAL
+            {
                 self.pops_since_drop = 0;
                 self.counters.discarded += 1;
                 self.pattern.missed(1);
@@ -272,7 +313,7 @@ impl JitterBuffer {
                 duration,
                 marker: slot.marker,
                 silence: slot.silence,
-                surplus: spare > SURPLUS,
+                pace,
             };
         }
     }
@@ -286,6 +327,28 @@ impl JitterBuffer {
         Some((gap, self.payload(self.head()?, slot.len)))
     }
 
+    /// Returns how the packet that is taken `lag` after it was due should be played.
+    ///
+    /// A packet is taken at a tick, so the delay that can be saved comes in steps of `step`, the greatest common
+    /// divisor of packet and tick; and what the consumer has stored beyond those steps can be saved at any time.
+    fn pace(&mut self, lag: i64, stored: u32, duration: u32) -> Pace {
+        self.lags.rotate_left(1);
+        self.lags[LAGS - 1] = lag;
+        if self.fixed {
+            return Pace::Keep;
+        }
+        let step = greatest_common_divisor(duration.max(1), self.tick());
+        let (beyond, step) = (self.span(stored % step), self.span(step).max(1));
+        if self.growing {
+            let missing = (SCANT - lag).max(1);
+            let by = (missing + step - 1) / step * step - beyond;
+            return Pace::Stretch(Duration::from_micros(by.max(1) as u64));
+        }
+        let earliest = self.lags.iter().copied().min().unwrap_or(0);
+        let surplus = beyond + (earliest - SLACK).max(0) / step * step;
+        if surplus < LEAST_CUT { Pace::Keep } else { Pace::Shorten(Duration::from_micros(surplus as u64)) }
+    }
+
     /// Forgets the stream, for another; the counters stay.
     pub fn reset(&mut self) {
         if self.probation.take().is_some() {
@@ -294,13 +357,6 @@ impl JitterBuffer {
         self.restart();
         self.counters.restarts -= 1;
         self.ssrc = None;
-    }
-
-    /// Fixes how long packets are held back, for voiceband data (ITU-T V.152 6.1): at least `delay`, no less than at
-    /// present and no more than configured. From then on nothing is dropped, stretched or cut short, but for the one
-    /// step to that delay. `None` lets it follow the network again.
-    pub fn set_fixed(&mut self, delay: Option<Duration>) {
-        self.delay.set_fixed(delay.map(|delay| delay.as_micros() as i64));
     }
 
     /// Returns the counts so far.
@@ -510,6 +566,9 @@ impl JitterBuffer {
         self.playing = true;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
         true
     }
 
@@ -521,8 +580,12 @@ impl JitterBuffer {
         }
         let tick = self.tick();
         let duration = if self.last_duration == 0 { tick } else { self.last_duration.min(tick) };
-        cursor.timestamp += u64::from(duration);
-        self.cursor = Some(cursor);
+        if self.fixed {
+            cursor.timestamp += u64::from(duration);
+            self.cursor = Some(cursor);
+        } else {
+            self.owed += u64::from(duration);
+        }
         self.underrun += self.span(duration);
         Frame::Lost { duration, next: None }
     }
@@ -562,6 +625,9 @@ impl JitterBuffer {
         self.last_duration = 0;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
     }
 
     /// Returns the slot of the lowest sequence number.
@@ -591,6 +657,11 @@ impl JitterBuffer {
         i64::from(ticks) * 1_000_000 / i64::from(self.config.clock_rate.max(1))
     }
 
+    /// Returns a time in microseconds, not below 0, in ticks of the timestamp.
+    fn ticks(&self, micros: i64) -> u64 {
+        (i128::from(micros.max(0)) * i128::from(self.config.clock_rate) / 1_000_000) as u64
+    }
+
     fn due(&self, timestamp: u64) -> i64 {
         self.media_micros(timestamp) + self.delay.playout()
     }
@@ -610,6 +681,13 @@ impl JitterBuffer {
 /// Says whether `second` comes straight after `first` in one stream.
 fn follows(first: &Arrival, second: &Arrival) -> bool {
     first.ssrc == second.ssrc && first.sequence.wrapping_add(1) == second.sequence
+}
+
+fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 fn clamp_u32(value: u64) -> u32 {

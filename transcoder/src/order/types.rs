@@ -1,8 +1,10 @@
-//! The words of the jitter buffer: its settings, what goes in, what comes out, what is counted.
+//! What goes into a jitter buffer, what comes out of it, and what it counts.
 
 use std::time::Duration;
 
 use call_model::Codec;
+
+use super::stretch::Pace;
 
 /// How a [`JitterBuffer`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +102,8 @@ pub enum Frame<'a> {
         marker: bool,
         /// Whether it is DTX or comfort noise.
         silence: bool,
-        /// The delay is above its target: if this decodes to near silence, drop it and pop again.
-        surplus: bool,
+        /// How its playout should differ from what was sent.
+        pace: Pace,
     },
     /// A packet is missing.
     Lost {
@@ -116,8 +118,6 @@ pub enum Frame<'a> {
         /// The audio to make up, in ticks.
         duration: u32,
     },
-    /// The delay grows in mid-talkspurt: stretch what was heard by one tick.
-    Wait,
     /// Nothing is being received: comfort noise for one tick.
     Empty,
 }
@@ -141,6 +141,6 @@ pub struct JitterCounters {
     pub duplicates: u64,
     /// Times the stream started over: another SSRC, a jump, a slower path.
     pub restarts: u64,
-    /// Ticks by which playout was stretched.
+    /// Packets that came when something had been made up in their place, and were played after it.
     pub waits: u64,
 }

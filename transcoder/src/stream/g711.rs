@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
-use super::{Fifo, Played, VOICEBAND_DELAY, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY};
+use crate::codec::Concealer;
 use crate::codec::g711::Law;
-use crate::codec::{ComfortNoise, Concealer};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
 use crate::quality::Heard;
 use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
@@ -23,11 +24,17 @@ const MAX_POPS: usize = 8;
 const MAX_ECHO: Duration = Duration::from_millis(800);
 const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
 
+/// Samples after which comfort noise is described again: 400 ms.
+const NOISE_REPEAT: usize = 3_200;
+/// So much of another level, in dB, is told sooner.
+const NOISE_CHANGE: u8 = 2;
+
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
     jitter: JitterBuffer,
     concealer: Concealer,
+    scaler: TimeScaler,
     noise: ComfortNoise,
     /// Whether comfort noise was what came last: it sounds until voice comes.
     comfort: bool,
@@ -53,6 +60,7 @@ impl G711Receiver {
             law: Law::A,
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
+            scaler: TimeScaler::new(CLOCK_RATE),
             noise: ComfortNoise::new(seed.next_u64()),
             comfort: false,
             dtmf: DtmfReceiver::new(CLOCK_RATE),
@@ -112,7 +120,6 @@ impl G711Receiver {
         self.dtmf.is_active()
     }
 
-    /// Forgets the stream before, whose packets must not sound after a change of address.
     pub(crate) fn reset(&mut self) {
         self.jitter.reset();
         self.concealer.reset();
@@ -172,60 +179,51 @@ impl G711Receiver {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence: true, .. } => {
-                    self.noise.set_payload(payload);
+            let length = match self.jitter.pop(tick, self.fifo.len() as u32) {
+                Frame::Packet { payload, duration, silence: true, pace, .. } => {
+                    self.noise.describe(payload);
                     self.comfort = true;
                     let length = (duration as usize).min(LONGEST);
                     self.noise.fill(&mut self.scratch[..length]);
-                    length
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
-                Frame::Packet { payload, surplus, .. } => {
+                Frame::Packet { payload, pace, .. } => {
                     self.comfort = false;
                     let length = self.law.decode_into(payload, &mut self.scratch);
-                    let frame = &mut self.scratch[..length];
-                    self.concealer.receive(frame);
-                    if surplus && is_quiet(frame) { 0 } else { length }
-                }
-                // What a voice might have gone on with is noise to a modem (ITU-T V.152 6.1).
-                Frame::Lost { duration, .. } | Frame::Silence { duration } if self.voiceband => {
-                    let length = (duration as usize).min(LONGEST);
-                    self.scratch[..length].fill(0);
-                    length
-                }
-                Frame::Wait if self.voiceband => {
-                    self.scratch[..out.len()].fill(0);
-                    out.len()
+                    self.noise.hear(&self.scratch[..length]);
+                    self.concealer.receive(&mut self.scratch[..length]);
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Lost { duration, .. } => {
-                    self.concealed += 1;
                     let length = (duration as usize).min(LONGEST);
-                    self.concealer.conceal(&mut self.scratch[..length]);
+                    let gap = &mut self.scratch[..length];
+                    // What a voice might have gone on with is noise to a modem (ITU-T V.152 6.1).
+                    if self.voiceband {
+                        gap.fill(0);
+                    } else {
+                        self.concealed += 1;
+                        self.concealer.conceal(gap);
+                    }
                     length
-                }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.concealer.conceal(&mut self.scratch[..out.len()]);
-                    out.len()
                 }
                 Frame::Silence { duration } => {
                     let length = (duration as usize).min(LONGEST);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length);
                     length
                 }
                 Frame::Empty => {
                     if !self.comfort {
                         played = Played::Nothing;
                     }
-                    self.fifo.clear();
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
-        }
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
         if let Some(tones) = &mut self.tones {
             tones.process(out);
             // What is held back is heard before silence is.
@@ -243,6 +241,12 @@ impl G711Receiver {
             out.fill(0);
         }
         played
+    }
+
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize) {
+        let silence = &mut self.scratch[..length];
+        if self.voiceband { silence.fill(0) } else { self.noise.fill(silence) }
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
@@ -270,6 +274,18 @@ impl G711Receiver {
 
     pub(crate) fn jitter(&self) -> &JitterBuffer {
         &self.jitter
+    }
+
+    /// Returns the frames that were made up.
+    #[cfg(test)]
+    pub(crate) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
     }
 
     /// Returns the counts of the leg.
@@ -304,6 +320,8 @@ pub(crate) struct G711Sender {
     echo: Option<(DtmfDigit, Instant)>,
     media_time: u64,
     talking: bool,
+    /// Packets of silence since the last one of comfort noise, and the level of that; `None` while voice is sent.
+    quiet: Option<(u32, u8)>,
     pcm: [i16; MAX_PACKET_SAMPLES],
     payload: [u8; MAX_PACKET_SAMPLES],
 }
@@ -319,6 +337,7 @@ impl G711Sender {
             echo: None,
             media_time: 0,
             talking: false,
+            quiet: None,
             pcm: [0; MAX_PACKET_SAMPLES],
             payload: [0; MAX_PACKET_SAMPLES],
         }
@@ -333,6 +352,7 @@ impl G711Sender {
     pub(crate) fn skip(&mut self, samples: u64) {
         self.media_time += samples;
         self.talking = false;
+        self.quiet = None;
     }
 
     /// Sends digits as tones from now on, or as telephone events. Those that wait are given up.
@@ -361,11 +381,27 @@ impl G711Sender {
     }
 
     /// Takes a tick of audio and sends the packets that are full. An event that is due takes the
-    /// place of audio.
-    pub(crate) fn tick(&mut self, now: Instant, pcm: &[i16], leg: &mut RtpLeg, emit: RtpEmit<'_>) {
+    /// place of audio. Audio that is nothing but the noise given goes as comfort noise (RFC 3389), now and then,
+    /// where the leg has that.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        pcm: &[i16],
+        noise: Option<[u8; PAYLOAD_LEN]>,
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
         self.fifo.push(pcm);
+        let noise = noise.filter(|_| leg.has_comfort_noise());
+        if noise.is_none() {
+            self.fifo.mark();
+        }
         let samples = self.packet_samples;
-        while self.fifo.pop(&mut self.pcm[..samples]) {
+        loop {
+            let silent = !self.fifo.is_marked();
+            if !self.fifo.pop(&mut self.pcm[..samples]) {
+                break;
+            }
             let time = self.media_time;
             self.media_time += samples as u64;
             let before = std::mem::take(&mut self.talking);
@@ -389,8 +425,37 @@ impl G711Sender {
             if let Some(digit) = tone {
                 self.echo = Some((digit, now + MAX_ECHO));
             }
+            if let Some(noise) = noise.filter(|_| silent && tone.is_none()) {
+                self.send_noise(now, time, &noise, leg, emit);
+                continue;
+            }
+            self.quiet = None;
             self.law.encode_into(&self.pcm[..samples], &mut self.payload);
             self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..samples], emit);
+        }
+    }
+
+    /// Sends comfort noise when silence begins, when its level is another, and every 400 ms: who hears it may have
+    /// lost one, and what is on the way may close.
+    fn send_noise(
+        &mut self,
+        now: Instant,
+        time: u64,
+        noise: &[u8; PAYLOAD_LEN],
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
+        let repeat = (NOISE_REPEAT / self.packet_samples) as u32;
+        let due = self.quiet.is_none_or(|(packets, level)| {
+            packets >= repeat || level.abs_diff(noise[0]) > NOISE_CHANGE && packets > repeat / 4
+        });
+        let (packets, level) = match self.quiet {
+            Some((packets, level)) if !due => (packets + 1, level),
+            _ => (1, noise[0]),
+        };
+        self.quiet = Some((packets, level));
+        if due {
+            leg.send(now, PayloadKind::ComfortNoise, false, time, noise, emit);
         }
     }
 }

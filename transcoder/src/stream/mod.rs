@@ -28,11 +28,13 @@ pub(crate) enum Played {
 pub(crate) struct Fifo {
     samples: Box<[i16]>,
     length: usize,
+    /// Samples up to the last mark.
+    marked: usize,
 }
 
 impl Fifo {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0 }
+        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0, marked: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -40,7 +42,17 @@ impl Fifo {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.length = 0;
+        (self.length, self.marked) = (0, 0);
+    }
+
+    /// Marks the samples that are there.
+    pub(crate) fn mark(&mut self) {
+        self.marked = self.length;
+    }
+
+    /// Says whether any marked sample is left.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked > 0
     }
 
     /// Appends samples. The oldest give way when there is no room.
@@ -50,6 +62,14 @@ impl Fifo {
         self.drop_oldest(excess);
         self.samples[self.length..self.length + samples.len()].copy_from_slice(samples);
         self.length += samples.len();
+    }
+
+    /// Takes what there is, up to the length of `out`, and returns how much that was.
+    pub(crate) fn pop_some(&mut self, out: &mut [i16]) -> usize {
+        let count = self.length.min(out.len());
+        out[..count].copy_from_slice(&self.samples[..count]);
+        self.drop_oldest(count);
+        count
     }
 
     /// Fills `out` whole, or takes nothing.
@@ -66,12 +86,9 @@ impl Fifo {
         let count = count.min(self.length);
         self.samples.copy_within(count..self.length, 0);
         self.length -= count;
+        self.marked = self.marked.saturating_sub(count);
     }
 }
 
-/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
-pub(crate) fn is_quiet(frame: &[i16]) -> bool {
-    const POWER: u64 = 104 * 104;
-    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
-    energy <= POWER * frame.len() as u64
-}
+#[cfg(test)]
+mod tests;

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
-use super::{Fifo, Played, VOICEBAND_DELAY, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
-use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
+use crate::codec::{ActivityDetector, CodecError};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
 use crate::quality::Heard;
 use crate::rtp::ReceiverStatistics;
 use crate::seed::Seeded;
@@ -32,10 +33,13 @@ pub(crate) struct OpusReceiver {
     sample_rate: u32,
     jitter: JitterBuffer,
     decoder: Decoder,
+    scaler: TimeScaler,
     noise: ComfortNoise,
     statistics: ReceiverStatistics,
     dtmf: DtmfReceiver,
     fifo: Fifo,
+    /// Whether the last tick was comfort noise.
+    silent: bool,
     scratch: Box<[i16]>,
     played: u64,
     /// The audio is voiceband data: nothing is made up, left out or stretched.
@@ -49,15 +53,19 @@ impl OpusReceiver {
     pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Result<Self, CodecError> {
         // RFC 6716 3.2.5: at most 120 ms in a packet.
         let longest = sample_rate as usize * 120 / 1000;
+        let scaler = TimeScaler::new(sample_rate);
+        let scratch = vec![0; longest + scaler.most_growth()].into_boxed_slice();
         Ok(Self {
             sample_rate,
             jitter: JitterBuffer::new(JitterConfig { min_delay: MIN_DELAY, ..JitterConfig::opus() }),
             decoder: Decoder::new(sample_rate)?,
+            scaler,
             noise: ComfortNoise::new(seed.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
-            fifo: Fifo::new(longest + sample_rate as usize / 25),
-            scratch: vec![0; longest].into_boxed_slice(),
+            fifo: Fifo::new(scratch.len() + sample_rate as usize / 50),
+            silent: false,
+            scratch,
             played: 0,
             voiceband: false,
             concealed: 0,
@@ -96,6 +104,8 @@ impl OpusReceiver {
                     self.refused += 1;
                 }
             }
+            // No overlay leg has it.
+            PayloadKind::ComfortNoise => {}
             PayloadKind::Audio => {
                 let Some(duration) = packet_duration(&packet.payload) else {
                     self.refused += 1;
@@ -119,25 +129,29 @@ impl OpusReceiver {
     /// Fills `out` with the next tick. `tick` is the nominal time of it.
     pub(crate) fn read(&mut self, tick: Instant, out: &mut [i16]) -> Played {
         let mut played = Played::Audio;
+        let rate = self.sample_rate;
+        let longest = self.scratch.len() - self.scaler.most_growth();
+        // Concealment works in steps of 2.5 ms.
+        let samples = |duration: u32| {
+            let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
+            samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
+        };
         for _ in 0..MAX_POPS {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let rate = self.sample_rate;
-            let longest = self.scratch.len();
-            // Concealment works in steps of 2.5 ms.
-            let samples = |duration: u32| {
-                let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
-                samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
-            };
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence, surplus, .. } => {
+            let stored = self.fifo.len() as u32 * (CLOCK_RATE / rate);
+            let mut voice = true;
+            let length = match self.jitter.pop(tick, stored) {
+                Frame::Packet { payload, duration, silence, pace, .. } => {
                     match self.decoder.decode(payload, &mut self.scratch) {
                         Ok(length) => {
-                            if silence {
-                                self.noise.observe(&self.scratch[..length]);
+                            // What libopus makes up for DTX is noise of its own.
+                            voice = !silence;
+                            if voice {
+                                self.noise.hear(&self.scratch[..length]);
                             }
-                            if surplus && is_quiet(&self.scratch[..length]) { 0 } else { length }
+                            self.scaler.apply(&mut self.scratch, length, pace)
                         }
                         Err(_) => {
                             self.refused += 1;
@@ -165,36 +179,45 @@ impl OpusReceiver {
                         }
                     }
                 }
-                Frame::Wait if self.voiceband => {
-                    self.scratch[..out.len()].fill(0);
-                    out.len()
-                }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.decoder.conceal(&mut self.scratch[..out.len()]).unwrap_or(0)
-                }
                 Frame::Silence { duration } => {
                     let length = samples(duration);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length);
+                    voice = false;
                     length
                 }
                 Frame::Empty => {
                     played = Played::Nothing;
-                    self.fifo.clear();
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
+            if voice {
+                self.fifo.mark();
+            }
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
-        }
+        self.silent = !self.fifo.is_marked() && !self.voiceband;
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
         self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
         }
         played
+    }
+
+    /// Returns the comfort noise payload (RFC 3389 3) of the tick that was read last, if the far side was silent in
+    /// all of it.
+    pub(crate) fn comfort_noise(&mut self) -> Option<[u8; PAYLOAD_LEN]> {
+        self.silent.then(|| self.noise.model().payload())
+    }
+
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize) {
+        let silence = &mut self.scratch[..length];
+        if self.voiceband { silence.fill(0) } else { self.noise.fill(silence) }
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
@@ -226,6 +249,18 @@ impl OpusReceiver {
 
     pub(crate) fn jitter(&self) -> &JitterBuffer {
         &self.jitter
+    }
+
+    /// Returns the frames that were made up.
+    #[cfg(test)]
+    pub(crate) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
     }
 
     /// Returns the counts of the leg.

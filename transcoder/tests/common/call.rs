@@ -35,6 +35,7 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
             receive_payload_type: 96,
             clock_rate: 8000,
         }),
+        comfort_noise: false,
         packet_time_ms,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: Some(address(TRUNK_RTCP)),
@@ -62,6 +63,8 @@ pub struct Pbx {
     pub timestamps: Vec<(u16, u32, bool)>,
     pub digits: Vec<(DtmfDigit, u16)>,
     pub rtcp: Vec<Vec<u8>>,
+    /// Comfort noise that came (RFC 3389).
+    pub noise: Vec<(Instant, Vec<u8>)>,
     pub last_packet: Vec<u8>,
     /// Not `None`: the RTP packets that come are kept here, and not read.
     pub kept: Option<Vec<Vec<u8>>>,
@@ -122,6 +125,10 @@ impl Pbx {
         let packet = RtpPacket::parse(bytes).unwrap();
         if packet.payload_type() == 101 {
             self.dtmf_in.receive(now, packet.timestamp(), packet.marker(), packet.payload()).unwrap();
+            return;
+        }
+        if packet.payload_type() == 13 {
+            self.noise.push((now, packet.payload().to_vec()));
             return;
         }
         assert_eq!(packet.payload_type(), self.payload_type);
@@ -273,6 +280,7 @@ impl Call {
             timestamps: Vec::new(),
             digits: Vec::new(),
             rtcp: Vec::new(),
+            noise: Vec::new(),
             last_packet: Vec::new(),
             kept: None,
             lose: 0,

@@ -183,6 +183,7 @@ impl Media {
         let payload_type = match kind {
             PayloadKind::Audio => self.agreed.opus,
             PayloadKind::TelephoneEvent => self.agreed.telephone_event?,
+            PayloadKind::ComfortNoise => return None,
         };
         // RFC 9143 15 and RFC 8843 9.2: until the other side is known to have bound our source to
         // the stream. Its first report about it says so.
