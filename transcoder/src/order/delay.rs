@@ -66,6 +66,13 @@ impl Drift {
         self.fastest = Some(self.fastest.map_or(adjusted, |fastest| fastest.min(adjusted)));
         self.offset
     }
+
+    /// Returns the offset without learning anything or moving on: what asks for a fixed delay has a clock that is
+    /// better than the estimate under jitter.
+    fn hold(&mut self, now: i64) -> i64 {
+        (self.at, self.fastest, self.before) = (now, None, None);
+        self.offset
+    }
 }
 
 /// Turns transit times into a playout offset. All times are microseconds on one clock; a transit
@@ -133,7 +140,9 @@ impl DelayEstimator {
         if self.len == 0 {
             self.drift.at = now;
         }
-        let transit = transit - self.drift.observe(now, transit);
+        let drifted =
+            if self.fixed.is_none() { self.drift.observe(now, transit) } else { self.drift.hold(now) };
+        let transit = transit - drifted;
         if self.len == 0 {
             self.fastest = transit;
             self.playout = transit + self.fixed.unwrap_or(self.min_delay);
