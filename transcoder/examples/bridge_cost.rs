@@ -52,7 +52,12 @@ fn prepare(
     ticks: u64,
 ) -> Call {
     let leg = |local: &str, ice_lite| {
-        WebRtcLeg::new(WebRtcConfig { local: vec![address(local)], ice_lite }, identity, start).unwrap()
+        WebRtcLeg::new(
+            WebRtcConfig { local: vec![address(local)], ice_lite, ..WebRtcConfig::default() },
+            identity,
+            start,
+        )
+        .unwrap()
     };
     let (mut user, mut gateway) = (leg(PHONE, false), leg(OVERLAY, true));
     let offer = user.create_offer().unwrap();

@@ -1,5 +1,7 @@
-//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
+//! The media of one call: Opus or G.711 over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
 //! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
+
+mod edge;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,14 +12,16 @@ use call_model::{DigitFilter, DigitPath, DtmfDigit, LegMedia, LegQuality, Side};
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::edge::{EdgeCodec, EdgeControl};
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
 use crate::rtp::{Numbering, RtpPacket};
 use crate::seed::Seeded;
+use crate::stream::edge_receiver::EdgeReceiver;
+use crate::stream::edge_sender::EdgeSender;
 use crate::stream::g711::{G711Receiver, G711Sender};
-use crate::stream::opus::{OpusReceiver, OpusSender};
 use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
 
@@ -79,11 +83,13 @@ pub struct BridgeConfig {
     pub fec: FecPolicy,
     /// Whether silence from the trunk is left unencoded and sent as DTX.
     pub suppress_silence: bool,
+    /// Whether G.711 goes to the overlay, where the overlay leg negotiated it.
+    pub edge: EdgeCodec,
 }
 
 impl BridgeConfig {
     /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 16 kbit/s,
-    /// complexity 5, FEC once the other side reports loss, silence suppressed.
+    /// complexity 5, FEC once the other side reports loss, silence suppressed, G.711 on a good path.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
         Self {
@@ -94,6 +100,7 @@ impl BridgeConfig {
             complexity: 5,
             fec: FecPolicy::ByLoss,
             suppress_silence: true,
+            edge: EdgeCodec::Auto,
         }
     }
 }
@@ -150,8 +157,10 @@ struct Passing {
 pub struct Bridge {
     config: BridgeConfig,
     overlay: WebRtcLeg,
-    overlay_in: OpusReceiver,
-    overlay_out: OpusSender,
+    overlay_in: EdgeReceiver,
+    overlay_out: EdgeSender,
+    control: EdgeControl,
+    edge_seed: u64,
     overlay_held: bool,
     overlay_watch: Watch,
     /// The digits that go from the overlay to the trunk: those of its media and those it signals.
@@ -193,8 +202,8 @@ impl Bridge {
         let phase = Duration::from_micros(seeds.next_u64() % 8 * 2_500);
         Ok(Self {
             overlay,
-            overlay_in: OpusReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
-            overlay_out: OpusSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
+            overlay_in: EdgeReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
+            overlay_out: EdgeSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
                 .map_err(codec)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
@@ -209,6 +218,8 @@ impl Bridge {
             tick_at: now + phase,
             ticks_skipped: 0,
             events: VecDeque::with_capacity(MAX_EVENTS),
+            control: EdgeControl::new(config.edge),
+            edge_seed: seeds.next_u64(),
             config,
         })
     }
@@ -402,6 +413,7 @@ impl Bridge {
         if self.passing.is_some() {
             return self.tick_passing(now, emit);
         }
+        self.steer(now);
         let mut pcm = [0; TICK_SAMPLES];
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
@@ -477,6 +489,7 @@ impl Bridge {
             match event {
                 LegEvent::Connected => {
                     self.overlay_watch.deadline = Some(now + self.config.media_timeout);
+                    self.expect_g711(now);
                     report(&mut self.events, BridgeEvent::OverlayConnected);
                 }
                 LegEvent::Packet(packet) => {
@@ -488,7 +501,10 @@ impl Bridge {
                         self.overlay_in.receive(now, &packet);
                     }
                 }
-                LegEvent::RemoteLoss { percent } => self.overlay_out.adapt(percent),
+                LegEvent::RemoteLoss { percent } => {
+                    self.overlay_out.adapt(percent);
+                    self.control.reported(now, percent);
+                }
                 LegEvent::Failed(failure) => {
                     self.overlay_watch.deadline = None;
                     report(&mut self.events, BridgeEvent::OverlayFailed { failure });
@@ -541,16 +557,19 @@ impl Bridge {
 
     /// Returns what was measured of the media that a side sent us.
     pub fn quality(&self, side: Side) -> LegQuality {
-        let (quality, statistics) = match side {
-            Side::Overlay => (self.overlay_in.quality(&self.overlay), self.overlay_in.statistics()),
-            Side::Trunk => (self.trunk_in.quality(&self.trunk), self.trunk.statistics()),
+        let (quality, (packets_received, packets_lost)) = match side {
+            Side::Overlay => (self.overlay_in.quality(&self.overlay), self.overlay_in.totals()),
+            Side::Trunk => {
+                let statistics = self.trunk.statistics();
+                (self.trunk_in.quality(&self.trunk), (statistics.packets(), statistics.lost()))
+            }
             Side::Onward => return LegQuality::default(),
         };
         if !self.has_passed {
             return quality;
         }
         // What passed was in no jitter buffer.
-        LegQuality { packets_received: statistics.packets(), packets_lost: statistics.lost(), ..quality }
+        LegQuality { packets_received, packets_lost, ..quality }
     }
 
     /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.

@@ -8,6 +8,7 @@
 pub mod bridge;
 pub mod codec;
 pub mod dtmf;
+pub mod edge;
 pub mod error;
 pub mod leg;
 pub mod order;
@@ -21,6 +22,7 @@ mod stream;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
+pub use edge::EdgeCodec;
 pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};

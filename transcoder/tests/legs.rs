@@ -22,7 +22,7 @@ struct End {
 impl End {
     fn new(net: &Network, identity: &DtlsIdentity, text: &str, ice_lite: bool) -> Self {
         let address = address(text);
-        let config = WebRtcConfig { local: vec![address], ice_lite };
+        let config = WebRtcConfig { local: vec![address], ice_lite, ..WebRtcConfig::default() };
         Self { leg: WebRtcLeg::new(config, identity, net.now).unwrap(), address, events: Vec::new() }
     }
 
@@ -295,9 +295,9 @@ fn answers_and_offers_out_of_order_are_refused() {
     let offer = peer.leg.create_offer().unwrap();
     assert_eq!(peer.leg.create_offer(), Err(MediaError::OutOfOrder));
     assert_eq!(peer.leg.accept_offer(&offer), Err(MediaError::OutOfOrder));
-    let empty = WebRtcConfig { local: vec![], ice_lite: true };
+    let empty = WebRtcConfig { local: vec![], ice_lite: true, ..WebRtcConfig::default() };
     assert_eq!(WebRtcLeg::new(empty, &identity, net.now).unwrap_err(), MediaError::LocalAddressCount);
-    let any = WebRtcConfig { local: vec![address("0.0.0.0:0")], ice_lite: true };
+    let any = WebRtcConfig { local: vec![address("0.0.0.0:0")], ice_lite: true, ..WebRtcConfig::default() };
     assert_eq!(WebRtcLeg::new(any, &identity, net.now).unwrap_err(), MediaError::LocalAddress);
 }
 

@@ -458,6 +458,8 @@ impl RtpLeg {
                 Some(event) => event.send_payload_type,
                 None => return false,
             },
+            // Of the overlay's legs only.
+            PayloadKind::G711(_) | PayloadKind::G711Event => return false,
         };
         if payload.len() > MAX_PAYLOAD {
             return false;

@@ -5,6 +5,7 @@
 //! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit.
 
 mod delay;
+mod follow;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use call_model::Codec;
 
 use crate::rtp::Unwrapper;
 use delay::DelayEstimator;
+pub(crate) use follow::COMMON_CLOCK_RATE;
 use window::SeenWindow;
 
 /// Packets held at most: 320 ms at 10 ms a packet.

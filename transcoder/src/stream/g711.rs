@@ -16,20 +16,20 @@ use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
 
 /// Samples of the longest frame that is decoded at once: 120 ms.
-const LONGEST: usize = 960;
+pub(super) const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
 const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
 
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
-    jitter: JitterBuffer,
+    pub(super) jitter: JitterBuffer,
     concealer: Concealer,
     noise: ComfortNoise,
-    dtmf: DtmfReceiver,
+    pub(super) dtmf: DtmfReceiver,
     clock_rate: u32,
     event_clock_rate: u32,
-    fifo: Fifo,
+    pub(super) fifo: Fifo,
     scratch: [i16; LONGEST],
     concealed: u64,
     refused: u64,
@@ -70,6 +70,21 @@ impl G711Receiver {
         if self.event_clock_rate != events {
             (self.event_clock_rate, self.dtmf) = (events, DtmfReceiver::new(events));
         }
+    }
+
+    /// Returns the law in which packets wait.
+    pub(super) fn law(&self) -> Law {
+        self.law
+    }
+
+    /// Returns the number of frames that were made up.
+    pub(super) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the number of packets that could not be used.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused + self.dtmf.refused()
     }
 
     /// Says whether a digit is down.
