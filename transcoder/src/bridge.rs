@@ -24,6 +24,7 @@ use crate::stream::edge_sender::EdgeSender;
 use crate::stream::g711::{G711Receiver, G711Sender};
 use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
+use edge::TrunkEncoder;
 
 /// Sampling rate between the legs, in Hz.
 const SAMPLE_RATE: u32 = 8_000;
@@ -150,6 +151,8 @@ pub(crate) struct Watch {
 struct Passing {
     to_overlay: Passage,
     to_trunk: Passage,
+    /// For an overlay user who sends G.711 all the same.
+    encoder: TrunkEncoder,
 }
 
 /// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
@@ -254,7 +257,11 @@ impl Bridge {
                 self.trunk_out.set_media(law, media);
             }
             None => {
-                let passage = || Passing { to_overlay: Passage::new(), to_trunk: Passage::new() };
+                let passage = || Passing {
+                    to_overlay: Passage::new(),
+                    to_trunk: Passage::new(),
+                    encoder: TrunkEncoder::default(),
+                };
                 let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
                 passing.to_trunk.set_event_clock_rate(events);
                 self.has_passed = true;
@@ -432,6 +439,7 @@ impl Bridge {
         // The clocks of what is made here go on, for the trunk may speak G.711 again.
         self.overlay_out.skip(1);
         self.trunk_out.skip(TICK_SAMPLES as u64);
+        self.encode_for_trunk(now, &mut *emit);
         let Some(passing) = &mut self.passing else { return };
         let kind = PayloadKind::TelephoneEvent;
         // Digits wait while hold forbids to send.
@@ -454,6 +462,7 @@ impl Bridge {
     /// Passes a packet of the overlay's on to a trunk that speaks Opus. Says whether there is one.
     fn pass_to_trunk(&mut self, now: Instant, packet: &LegPacket, emit: Emit<'_>) -> bool {
         let Some(passing) = &mut self.passing else { return false };
+        self.overlay_in.end_g711();
         self.overlay_in.count(now, packet);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.overlay_in.hears_digit() {

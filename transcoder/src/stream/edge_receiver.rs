@@ -233,6 +233,20 @@ impl EdgeReceiver {
         played
     }
 
+    /// Says whether it is G.711 that plays.
+    pub(crate) fn plays_g711(&self) -> bool {
+        self.plays_g711
+    }
+
+    /// Gives up what waits of G.711, where Opus that goes another way has come.
+    pub(crate) fn end_g711(&mut self) {
+        if let Some(g711) = self.g711.as_mut().filter(|_| self.plays_g711) {
+            g711.receiver.reset();
+            self.opus.jitter.reset();
+            (self.plays_g711, self.pending) = (false, false);
+        }
+    }
+
     /// Says whether a digit is down.
     pub(crate) fn hears_digit(&self) -> bool {
         self.opus.hears_digit() || self.g711.as_ref().is_some_and(|g711| g711.receiver.hears_digit())
