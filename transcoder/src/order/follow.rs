@@ -33,6 +33,11 @@ impl JitterBuffer {
         self.due(self.slots[index].timestamp) <= at + EARLY
     }
 
+    /// Says whether a talkspurt goes on, or what stands in for lost parts of it.
+    pub(crate) fn is_playing(&self) -> bool {
+        self.playing
+    }
+
     /// Forgets the stream, for one that comes over the same path as `before` and whose first packet has
     /// `timestamp`: what is known of the path's delay is kept.
     pub(crate) fn follow(&mut self, before: &JitterBuffer, timestamp: u32) {

@@ -208,7 +208,9 @@ impl EdgeReceiver {
         let follows = position.is_some_and(|position| {
             after.0.position().is_some_and(|next| next.wrapping_sub(position).cast_signed() <= 0)
         });
-        if !(follows || silent || after.0.is_due(tick)) {
+        // A gap before what waits is made up by what plays, as long as that would make up a gap of its own.
+        let over = position.is_none() || !before.0.is_playing();
+        if !(follows || silent || (over && after.0.is_due(tick))) {
             return;
         }
         after.0.begin(tick);
