@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
-use call_model::{Codec, DtmfDigit, Side};
+use call_model::{Codec, DtmfDigit, LegMedia, Side};
+use transcoder::codec::g711::Law;
 use transcoder::codec::opus::{Encoder, EncoderConfig};
-use transcoder::{DtlsIdentity, EdgeCodec, WebRtcConfig, WebRtcLeg};
+use transcoder::leg::PayloadKind;
+use transcoder::rtp::Numbering;
+use transcoder::{Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Port, WebRtcConfig, WebRtcLeg};
 
 #[path = "common/mod.rs"]
 mod common;
-use common::address;
-use common::call::{Call, Options};
+use common::call::{Call, GATEWAY_RTP, OVERLAY, Options, PHONE, trunk_media};
 use common::signal::{correlation, mean_tone_share, rms, speech, tone};
+use common::{Datagram, Network, address};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -352,5 +355,94 @@ fn speech_goes_through_changes_of_codec_with_jitter_and_reordering() {
         for quality in [call.bridge.quality(Side::Overlay), call.phone.quality()] {
             assert_eq!(quality.packets_lost, 0, "seed {seed}: {quality:?}");
         }
+    }
+}
+
+/// A user who sends anything in either stream, authentic and without sense: nothing of it panics, grows or lasts.
+#[test]
+fn nonsense_in_both_streams_is_borne() {
+    for seed in 0..4 {
+        let mut net = Network::new(seed);
+        let identity = DtlsIdentity::generate().unwrap();
+        let leg = |local: &str, ice_lite| {
+            let config = WebRtcConfig { local: vec![address(local)], ice_lite, g711: true };
+            WebRtcLeg::new(config, &identity, net.now).unwrap()
+        };
+        let (mut user, mut overlay) = (leg(PHONE, false), leg(OVERLAY, true));
+        let answer = overlay.accept_offer(&user.create_offer().unwrap()).unwrap();
+        user.accept_answer(&answer).unwrap();
+        let mut bridge =
+            Bridge::new(BridgeConfig::new(address(GATEWAY_RTP)), overlay, seed, net.now).unwrap();
+        // Digits are not sent on: they would take the place of voice for long.
+        let media = LegMedia { telephone_event: None, ..trunk_media(Codec::Pcma, 20) };
+        bridge.set_trunk_media(&media, net.now).unwrap();
+        let (mut to_trunk, mut clear) = (0u64, Vec::new());
+        let mut steady = 0u32;
+        for step in 0..20_000u32 {
+            let now = net.now;
+            while let Some(datagram) = net.due() {
+                let Datagram { from, to, bytes } = datagram;
+                if to == address(PHONE) {
+                    user.handle_datagram(now, to, from, &bytes, &mut |from, to, bytes| {
+                        net.send(from, to, bytes)
+                    });
+                } else if to == address(OVERLAY) {
+                    bridge.handle_datagram(now, Side::Overlay, Port::Rtp, to, from, &bytes, &mut |out| {
+                        net.send(out.local, out.destination, out.bytes);
+                    });
+                }
+            }
+            user.handle_timeout(now, &mut |from, to, bytes| net.send(from, to, bytes));
+            while user.poll_event().is_some() {}
+            bridge.handle_timeout(now, &mut |out| {
+                if out.side == Side::Trunk && out.bytes.len() == 172 {
+                    to_trunk += 1;
+                    clear = out.bytes.to_vec();
+                }
+                net.send(out.local, out.destination, out.bytes);
+            });
+            while bridge.poll_event().is_some() {}
+            let random = &mut net.random;
+            let kind = [
+                PayloadKind::Audio,
+                PayloadKind::G711(Law::A),
+                PayloadKind::G711(Law::Mu),
+                PayloadKind::TelephoneEvent,
+                PayloadKind::G711Event,
+            ][random.below(5) as usize];
+            let longest = [4, 60, 1_200][random.below(3) as usize];
+            let length = random.below(longest) as usize;
+            let payload = random.bytes(length);
+            let jump = [3, 40, 70_000, u64::from(u32::MAX)][random.below(4) as usize];
+            let numbering = Numbering {
+                sequence: (step as u64 + random.below(jump)) as u16,
+                timestamp: random.below(jump) as u32,
+            };
+            let marker = random.chance(100);
+            if step < 14_000 && step % 3 == 0 {
+                user.forward(now, kind, numbering, marker, &payload, &mut |from, to, bytes| {
+                    net.send(from, to, bytes)
+                });
+            } else if step >= 14_000 && step % 20 == 0 {
+                // Then it talks sense again: a loud square wave.
+                let kind = PayloadKind::G711(Law::A);
+                let sequence = user.next_numbering_of(now, kind).unwrap().sequence;
+                let numbering = Numbering { sequence, timestamp: 7_000_000 + 160 * steady };
+                steady += 1;
+                let payload: Vec<u8> =
+                    (0..160).map(|n| Law::A.encode(if n % 16 < 8 { 8_000 } else { -8_000 })).collect();
+                user.forward(now, kind, numbering, false, &payload, &mut |from, to, bytes| {
+                    net.send(from, to, bytes)
+                });
+            }
+            net.now += Duration::from_millis(1);
+        }
+        assert!(bridge.is_overlay_connected(), "seed {seed}");
+        assert!(bridge.overlay_counters().received > 1_000, "seed {seed}: {:?}", bridge.overlay_counters());
+        // One packet a tick, whatever came.
+        assert!(to_trunk.abs_diff(1_000) < 30, "seed {seed}: {to_trunk}");
+        let mut heard = vec![0; 160];
+        Law::A.decode_into(&clear[12..], &mut heard);
+        assert!(rms(&heard) > 4_000.0, "seed {seed}: {}", rms(&heard));
     }
 }
