@@ -1,6 +1,7 @@
-//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
+//! The media of one call: Opus or G.711 over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
 //! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
 
+mod edge;
 mod figures;
 mod outgoing;
 mod voiceband;
@@ -14,6 +15,7 @@ use call_model::{Codec, DigitFilter, DigitPath, DtmfDigit, LegMedia, Side};
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::edge::{EdgeCodec, EdgeControl};
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpLeg};
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcLeg};
@@ -21,11 +23,13 @@ use crate::leg::{LegPacket, PayloadKind};
 use crate::quality::{AudioMeter, Meter};
 use crate::rtp::Numbering;
 use crate::seed::Seeded;
+use crate::stream::edge_receiver::EdgeReceiver;
+use crate::stream::edge_sender::EdgeSender;
 use crate::stream::g711::{G711Receiver, G711Sender};
-use crate::stream::opus::{OpusReceiver, OpusSender};
 use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
 use crate::tone::voiceband::VoicebandSignal;
+use edge::TrunkEncoder;
 use outgoing::{overlay_emit, pass_to_overlay, trunk_emit};
 use voiceband::Voiceband;
 
@@ -90,11 +94,14 @@ pub struct BridgeConfig {
     /// Whether digits go to the trunk as tones in its audio (ITU-T Q.23) where it has no telephone events. If not,
     /// they are left to signalling.
     pub in_band_digits: bool,
+    /// Whether G.711 goes to the overlay, where the overlay leg negotiated it.
+    pub edge: EdgeCodec,
 }
 
 impl BridgeConfig {
     /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 16 kbit/s,
-    /// complexity 5, FEC once the other side reports loss, silence suppressed, no digits as tones.
+    /// complexity 5, FEC once the other side reports loss, silence suppressed, no digits as tones, G.711 on a good
+    /// path.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
         Self {
@@ -106,6 +113,7 @@ impl BridgeConfig {
             fec: FecPolicy::ByLoss,
             suppress_silence: true,
             in_band_digits: false,
+            edge: EdgeCodec::Auto,
         }
     }
 }
@@ -165,6 +173,8 @@ pub(crate) struct Watch {
 struct Passing {
     to_overlay: Passage,
     to_trunk: Passage,
+    /// For an overlay user who sends G.711 all the same.
+    encoder: TrunkEncoder,
 }
 
 /// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
@@ -172,8 +182,10 @@ struct Passing {
 pub struct Bridge {
     config: BridgeConfig,
     overlay: WebRtcLeg,
-    overlay_in: OpusReceiver,
-    overlay_out: OpusSender,
+    overlay_in: EdgeReceiver,
+    overlay_out: EdgeSender,
+    control: EdgeControl,
+    edge_seed: u64,
     overlay_held: bool,
     overlay_watch: Watch,
     /// The digits that go from the overlay to the trunk: those of its media and those it signals.
@@ -220,8 +232,8 @@ impl Bridge {
         let phase = Duration::from_micros(seeds.next_u64() % 8 * 2_500);
         Ok(Self {
             overlay,
-            overlay_in: OpusReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
-            overlay_out: OpusSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
+            overlay_in: EdgeReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
+            overlay_out: EdgeSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
                 .map_err(codec)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
@@ -241,6 +253,8 @@ impl Bridge {
             tick_at: now + phase,
             ticks_skipped: 0,
             events: VecDeque::with_capacity(MAX_EVENTS),
+            control: EdgeControl::new(config.edge),
+            edge_seed: seeds.next_u64(),
             config,
         })
     }
@@ -286,7 +300,11 @@ impl Bridge {
                 self.trunk_out.set_media(law, media);
             }
             None => {
-                let passage = || Passing { to_overlay: Passage::new(), to_trunk: Passage::new() };
+                let passage = || Passing {
+                    to_overlay: Passage::new(),
+                    to_trunk: Passage::new(),
+                    encoder: TrunkEncoder::default(),
+                };
                 let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
                 passing.to_trunk.set_event_clock_rate(events);
                 self.has_passed = true;
@@ -459,6 +477,7 @@ impl Bridge {
         if self.passing.is_some() {
             return self.tick_passing(now, emit);
         }
+        self.steer(now);
         let (mut pcm, mut from_overlay) = ([0; TICK_SAMPLES], [0; TICK_SAMPLES]);
         let mut heard = Played::Nothing;
         if self.voiceband.has_ended() {
@@ -511,6 +530,7 @@ impl Bridge {
         // The clocks of what is made here go on, for the trunk may speak G.711 again.
         self.overlay_out.skip(1);
         self.trunk_out.skip(TICK_SAMPLES as u64);
+        self.encode_for_trunk(now, &mut *emit);
         let Some(passing) = &mut self.passing else { return };
         let kind = PayloadKind::TelephoneEvent;
         // Digits wait while hold forbids to send.
@@ -533,6 +553,7 @@ impl Bridge {
     /// Passes a packet of the overlay's on to a trunk that speaks Opus. Says whether there is one.
     fn pass_to_trunk(&mut self, now: Instant, packet: &LegPacket, emit: Emit<'_>) -> bool {
         let Some(passing) = &mut self.passing else { return false };
+        self.overlay_in.end_g711();
         self.overlay_in.count(now, packet);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.overlay_in.hears_digit() {
@@ -568,6 +589,7 @@ impl Bridge {
             match event {
                 LegEvent::Connected => {
                     self.overlay_watch.deadline = Some(now + self.config.media_timeout);
+                    self.expect_g711(now);
                     report(&mut self.events, BridgeEvent::OverlayConnected);
                 }
                 LegEvent::Packet(packet) => {
@@ -579,7 +601,10 @@ impl Bridge {
                         self.overlay_in.receive(now, &packet);
                     }
                 }
-                LegEvent::RemoteLoss { percent } => self.overlay_out.adapt(percent),
+                LegEvent::RemoteLoss { percent } => {
+                    self.overlay_out.adapt(percent);
+                    self.control.reported(now, percent);
+                }
                 LegEvent::Failed(failure) => {
                     self.overlay_watch.deadline = None;
                     report(&mut self.events, BridgeEvent::OverlayFailed { failure });

@@ -8,6 +8,7 @@
 pub mod bridge;
 pub mod codec;
 pub mod dtmf;
+pub mod edge;
 pub mod error;
 pub mod leg;
 pub mod load;
@@ -23,6 +24,7 @@ mod tone;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
+pub use edge::EdgeCodec;
 pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use load::{LoadControl, LoadDecision};

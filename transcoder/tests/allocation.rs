@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
-use transcoder::{LoadControl, VoicebandDetector};
 use transcoder::codec::g711::Law;
 use transcoder::codec::g722;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
@@ -18,6 +17,7 @@ use transcoder::dtmf::{DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
 use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, Pace, TimeScaler};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
 use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, VoipMetrics};
+use transcoder::{LoadControl, VoicebandDetector};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };

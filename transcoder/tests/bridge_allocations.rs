@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use call_model::{Codec, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite};
-use transcoder::{Bridge, BridgeEvent, Port};
+use transcoder::{Bridge, BridgeEvent, EdgeCodec, Port};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -178,6 +178,35 @@ fn tones_and_voiceband_data_allocate_nothing_per_packet() {
     let voiceband = |event: &&BridgeEvent| matches!(event, BridgeEvent::Voiceband { .. });
     assert_eq!(call.bridge_events.iter().filter(voiceband).count(), 2);
     assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations}");
+}
+
+#[test]
+fn a_call_in_g711_allocates_nothing_per_packet_nor_as_the_codec_changes() {
+    let mut call = Call::with_trunk(&Options { g711: [true; 2], ..Options::default() });
+    call.bridge.set_edge(EdgeCodec::Always);
+    call.phone.set_edge(EdgeCodec::Always);
+    let (allocations, sent, received) = connected_seconds(&mut call);
+    assert_eq!((call.bridge.overlay_sends(), call.bridge.overlay_receives()), (Codec::Pcma, Codec::Pcma));
+    assert!(sent > 450 && received > 450, "{sent} {received}");
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets sent, {received} received");
+
+    // Both sources are known by now.
+    call.bridge.set_edge(EdgeCodec::Never);
+    call.run(Duration::from_secs(1));
+    let (mut allocations, mut codecs) = (0, Vec::new());
+    for change in 0..20 {
+        let policy = if change % 2 == 0 { EdgeCodec::Always } else { EdgeCodec::Never };
+        call.bridge.set_edge(policy);
+        call.phone.set_edge(policy);
+        let until = call.net.now + Duration::from_millis(500);
+        while call.net.now < until {
+            allocations += call.step_counting(&mut |work| counted(&mut *work).1);
+        }
+        codecs.push((call.bridge.overlay_sends(), call.bridge.overlay_receives()));
+    }
+    let (g711, opus) = ((Codec::Pcma, Codec::Pcma), (Codec::Opus, Codec::Opus));
+    assert!(codecs.chunks(2).all(|pair| pair == [g711, opus]), "{codecs:?}");
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} in twenty changes");
 }
 
 /// For STUN and its timers, a few times a second at most: not one packet in five.

@@ -26,7 +26,7 @@ impl Bridge {
     }
 
     fn codec_of(&self, side: Side) -> Codec {
-        if side == Side::Overlay { Codec::Opus } else { self.trunk_codec }
+        if side == Side::Overlay { self.overlay_in.codec() } else { self.trunk_codec }
     }
 
     fn round_trip_of(&self, side: Side) -> Option<Duration> {
@@ -44,7 +44,7 @@ impl Bridge {
     fn heard(&self, side: Side) -> Heard {
         match (side, self.has_passed) {
             (Side::Overlay, false) => self.overlay_in.heard(),
-            (Side::Overlay, true) => Heard::passed(self.overlay_in.statistics()),
+            (Side::Overlay, true) => self.overlay_in.passed(),
             (_, false) => self.trunk_in.heard(),
             (_, true) => Heard::passed(self.trunk.statistics()),
         }
@@ -53,20 +53,22 @@ impl Bridge {
     /// Returns what was measured of the media that a side sent us, and what that side says of what we sent: at any
     /// time, and after [`stop`](Self::stop) for good.
     pub fn quality(&self, side: Side) -> LegQuality {
-        let (mut quality, statistics, remote) = match side {
+        let (mut quality, totals, remote) = match side {
             Side::Overlay => (
                 self.overlay_in.quality(&self.overlay),
-                self.overlay_in.statistics(),
+                self.overlay_in.totals(),
                 self.overlay.remote_report(),
             ),
             Side::Trunk => {
-                (self.trunk_in.quality(&self.trunk), self.trunk.statistics(), self.trunk.remote_report())
+                let statistics = self.trunk.statistics();
+                let totals = (statistics.packets(), statistics.lost());
+                (self.trunk_in.quality(&self.trunk), totals, self.trunk.remote_report())
             }
             Side::Onward => return LegQuality::default(),
         };
         if self.has_passed {
             // What passed was in no jitter buffer.
-            (quality.packets_received, quality.packets_lost) = (statistics.packets(), statistics.lost());
+            (quality.packets_received, quality.packets_lost) = totals;
         }
         let (codec, round_trip) = (self.codec_of(side), self.round_trip_of(side));
         quality.round_trip_ms = round_trip.map(|time| time.as_secs_f32() * 1_000.0);

@@ -528,6 +528,8 @@ impl RtpLeg {
             },
             PayloadKind::ComfortNoise if sends_comfort_noise(media) => COMFORT_NOISE_PAYLOAD_TYPE,
             PayloadKind::ComfortNoise => return false,
+            // Of the overlay's legs only.
+            PayloadKind::G711(_) | PayloadKind::G711Event => return false,
         };
         if payload.len() > MAX_PAYLOAD {
             return false;

@@ -134,6 +134,26 @@ impl DelayEstimator {
         }
     }
 
+    /// Takes over what another stream on the same path has shown, whose transits differ from those of this one by
+    /// `shift`.
+    pub(super) fn follow(&mut self, other: &Self, shift: i64) {
+        (self.len, self.at, self.shrunk_at) = (other.len, other.at, other.shrunk_at);
+        for (transit, theirs) in self.transits.iter_mut().zip(other.transits.iter()) {
+            *transit = theirs + shift;
+        }
+        self.fastest = other.fastest + shift;
+        self.desired = other.desired + shift;
+        self.playout = other.playout + shift;
+        self.drift = other.drift.clone();
+        self.drift.fastest = other.drift.fastest.map(|fastest| fastest + shift);
+        self.drift.before = other.drift.before.map(|before| before + shift);
+    }
+
+    /// Sets the offset, for a stream that plays already.
+    pub(super) fn set_playout(&mut self, playout: i64) {
+        self.playout = playout - self.drift.offset;
+    }
+
     /// Takes in a packet's transit and says whether it can still be played at the offset, which
     /// grows at once if that helps.
     pub(super) fn observe(&mut self, now: i64, transit: i64) -> bool {

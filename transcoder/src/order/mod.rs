@@ -6,6 +6,7 @@
 //! to change, [`TimeScaler`] makes what was decoded a little longer or shorter.
 
 mod delay;
+mod follow;
 mod stretch;
 mod types;
 mod window;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::rtp::{LossPattern, Unwrapper};
 use delay::DelayEstimator;
+pub(crate) use follow::COMMON_CLOCK_RATE;
 use window::SeenWindow;
 
 pub use stretch::{Pace, TimeScaler};

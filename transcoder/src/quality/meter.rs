@@ -51,6 +51,17 @@ impl Heard {
         Self { expected: pattern.total(), lost: pattern.lost(), discarded: 0, pattern, packet_ms: 0.0 }
     }
 
+    /// Of two streams that are one leg's, of which the other is played at present or is not.
+    pub(crate) fn with(&self, other: &Self, other_plays: bool) -> Self {
+        Self {
+            expected: self.expected + other.expected,
+            lost: self.lost + other.lost,
+            discarded: self.discarded + other.discarded,
+            pattern: self.pattern.with(&other.pattern),
+            packet_ms: if other_plays { other.packet_ms } else { self.packet_ms },
+        }
+    }
+
     fn since(&self, before: &Self) -> Self {
         Self {
             expected: self.expected.saturating_sub(before.expected),

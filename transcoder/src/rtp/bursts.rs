@@ -76,6 +76,21 @@ impl LossPattern {
         (self.cluster, self.cluster_lost) = (0, 0);
     }
 
+    /// Returns the pattern of this stream and another as one: no burst goes over from one to the other.
+    pub fn with(&self, other: &Self) -> Self {
+        let (mut both, mut other) = (*self, *other);
+        both.close_cluster();
+        other.close_cluster();
+        both.total += other.total;
+        both.lost += other.lost;
+        both.runs += other.runs;
+        both.led |= other.led;
+        both.bursts += other.bursts;
+        both.burst_packets += other.burst_packets;
+        both.burst_lost += other.burst_lost;
+        both
+    }
+
     /// Returns the packets so far, heard or not.
     pub fn total(&self) -> u64 {
         self.total

@@ -17,7 +17,7 @@ use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
 
 /// Samples of the longest frame that is decoded at once: 120 ms.
-const LONGEST: usize = 960;
+pub(super) const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
 /// How long after a tone of ours what is heard of it may be its echo: there and back, with a jitter buffer at either
 /// end, and until it is told as a digit.
@@ -32,13 +32,13 @@ const NOISE_CHANGE: u8 = 2;
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
-    jitter: JitterBuffer,
+    pub(super) jitter: JitterBuffer,
     concealer: Concealer,
     scaler: TimeScaler,
     noise: ComfortNoise,
     /// Whether comfort noise was what came last: it sounds until voice comes.
     comfort: bool,
-    dtmf: DtmfReceiver,
+    pub(super) dtmf: DtmfReceiver,
     /// While the far end has no telephone events.
     tones: Option<Box<ToneDetector>>,
     /// Samples of the far end's audio that the detector of tones still holds back.
@@ -47,7 +47,7 @@ pub(crate) struct G711Receiver {
     voiceband: bool,
     clock_rate: u32,
     event_clock_rate: u32,
-    fifo: Fifo,
+    pub(super) fifo: Fifo,
     scratch: [i16; LONGEST],
     played: u64,
     concealed: u64,
@@ -113,6 +113,26 @@ impl G711Receiver {
         if let Some(tones) = &mut self.tones {
             tones.set_listening(!on);
         }
+    }
+
+    /// Returns the law in which packets wait.
+    pub(super) fn law(&self) -> Law {
+        self.law
+    }
+
+    /// Returns the number of frames that were made up.
+    pub(super) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the number of ticks in which the far end was heard.
+    pub(super) fn played(&self) -> u64 {
+        self.played
+    }
+
+    /// Returns the number of packets that could not be used.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused + self.dtmf.refused()
     }
 
     /// Says whether a digit is down.
@@ -274,12 +294,6 @@ impl G711Receiver {
 
     pub(crate) fn jitter(&self) -> &JitterBuffer {
         &self.jitter
-    }
-
-    /// Returns the frames that were made up.
-    #[cfg(test)]
-    pub(crate) fn concealed(&self) -> u64 {
-        self.concealed
     }
 
     /// Returns the samples taken out and put in to change the delay.

@@ -1,6 +1,8 @@
 //! What lies between the packets of a leg and linear PCM: for each codec a receiver (jitter
 //! buffer, decoder, loss concealment, telephone events) and a sender (encoder, telephone events).
 
+pub(crate) mod edge_receiver;
+pub(crate) mod edge_sender;
 pub(crate) mod g711;
 pub(crate) mod opus;
 pub(crate) mod passage;
@@ -80,6 +82,15 @@ impl Fifo {
         out.copy_from_slice(&self.samples[..out.len()]);
         self.drop_oldest(out.len());
         true
+    }
+
+    /// Appends what another queue holds, marked, and empties that.
+    pub(crate) fn take_all(&mut self, other: &mut Self) {
+        if other.length > 0 {
+            self.push(&other.samples[..other.length]);
+            self.mark();
+        }
+        other.clear();
     }
 
     pub(crate) fn drop_oldest(&mut self, count: usize) {

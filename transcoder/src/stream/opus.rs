@@ -20,9 +20,11 @@ use crate::seed::Seeded;
 
 /// RTP clock ticks of a tick.
 const TICK_TIME: u32 = CLOCK_RATE / 50;
+/// Ticks of that clock in one of G.711's.
+const CLOCK_RATIO: u64 = 6;
 /// Least that a packet is held back: half a frame more than order asks for, so that at a gap the
 /// packet after it is there, with the FEC that fills the gap.
-const MIN_DELAY: Duration = Duration::from_millis(30);
+pub(super) const MIN_DELAY: Duration = Duration::from_millis(30);
 /// A tick in which this many frames are thrown away or broken has been given its due.
 const MAX_POPS: usize = 8;
 /// Ticks of silence after which the far end is told again: 400 ms, as libopus does.
@@ -31,16 +33,16 @@ const SILENCE_REPEAT: u32 = 20;
 /// Packets in, PCM out.
 pub(crate) struct OpusReceiver {
     sample_rate: u32,
-    jitter: JitterBuffer,
-    decoder: Decoder,
+    pub(super) jitter: JitterBuffer,
+    pub(super) decoder: Decoder,
     scaler: TimeScaler,
     noise: ComfortNoise,
     statistics: ReceiverStatistics,
     dtmf: DtmfReceiver,
-    fifo: Fifo,
+    pub(super) fifo: Fifo,
     /// Whether the last tick was comfort noise.
     silent: bool,
-    scratch: Box<[i16]>,
+    pub(super) scratch: Box<[i16]>,
     played: u64,
     /// The audio is voiceband data: nothing is made up, left out or stretched.
     voiceband: bool,
@@ -104,8 +106,8 @@ impl OpusReceiver {
                     self.refused += 1;
                 }
             }
-            // No overlay leg has it.
-            PayloadKind::ComfortNoise => {}
+            // No overlay leg has the first, and the others are of another stream.
+            PayloadKind::ComfortNoise | PayloadKind::G711(_) | PayloadKind::G711Event => {}
             PayloadKind::Audio => {
                 let Some(duration) = packet_duration(&packet.payload) else {
                     self.refused += 1;
@@ -304,7 +306,8 @@ pub(crate) struct OpusSender {
     /// The audio is voiceband data, whose silence is sent too.
     voiceband: bool,
     dtmf: DtmfSender,
-    first_timestamp: u32,
+    /// The timestamp of G.711 at media time 0; that of Opus is six times as much.
+    origin: u32,
     media_time: u64,
     /// Whether the packet before was voice: the next after a pause carries the marker.
     talking: bool,
@@ -329,7 +332,7 @@ impl OpusSender {
             detector: detect.then(ActivityDetector::new),
             voiceband: false,
             dtmf: DtmfSender::new(CLOCK_RATE),
-            first_timestamp: seed.next_u64() as u32,
+            origin: seed.next_u64() as u32,
             media_time: 0,
             talking: false,
             quiet_ticks: 0,
@@ -368,6 +371,30 @@ impl OpusSender {
         self.encoder.set_complexity(complexity)
     }
 
+    /// Says whether no digit is being sent or waiting.
+    pub(super) fn has_no_digit(&self) -> bool {
+        self.dtmf.is_idle()
+    }
+
+    /// Returns the media time in ticks of G.711.
+    pub(super) fn g711_time(&self) -> u64 {
+        self.media_time / CLOCK_RATIO
+    }
+
+    /// Returns the timestamp that G.711 has at this time.
+    pub(super) fn g711_timestamp(&self) -> u32 {
+        self.g711_timestamp_at(self.g711_time())
+    }
+
+    /// Returns the timestamp that G.711 has at a media time in its ticks.
+    pub(super) fn g711_timestamp_at(&self, media_time: u64) -> u32 {
+        self.origin.wrapping_add(media_time as u32)
+    }
+
+    fn timestamp(&self, media_time: u64) -> u32 {
+        self.origin.wrapping_mul(CLOCK_RATIO as u32).wrapping_add(media_time as u32)
+    }
+
     /// Lets time pass without packets.
     pub(crate) fn skip(&mut self, ticks: u64) {
         self.media_time += ticks * u64::from(TICK_TIME);
@@ -378,32 +405,33 @@ impl OpusSender {
         self.dtmf.queue(digit, duration_ms).is_ok()
     }
 
-    /// Sends what the next tick asks for: a telephone event if one is due, else `pcm` if there is any.
+    /// Sends what the next tick asks for: a telephone event if one is due, else `pcm` if there is any. Says whether
+    /// it was an event.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
         pcm: Option<&[i16]>,
         leg: &mut WebRtcLeg,
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
-    ) {
+    ) -> bool {
         let time = self.media_time;
         let before = std::mem::take(&mut self.talking);
         self.media_time += u64::from(TICK_TIME);
         if !leg.is_connected() {
-            return;
+            return false;
         }
         if let Some(event) = self.dtmf.next(time, TICK_TIME) {
-            let timestamp = self.first_timestamp.wrapping_add(event.media_time as u32);
+            let timestamp = self.timestamp(event.media_time);
             leg.send(now, PayloadKind::TelephoneEvent, timestamp, event.marker, &event.payload, emit);
-            return;
+            return true;
         }
-        let Some(pcm) = pcm else { return };
-        let timestamp = self.first_timestamp.wrapping_add(time as u32);
+        let Some(pcm) = pcm else { return false };
+        let timestamp = self.timestamp(time);
         let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm)) || self.voiceband;
         let length = if active {
             match self.encoder.encode(pcm, &mut self.payload) {
                 Ok(length) => length,
-                Err(_) => return,
+                Err(_) => return false,
             }
         } else {
             0
@@ -412,7 +440,7 @@ impl OpusSender {
             self.quiet_ticks = 0;
             self.talking = true;
             leg.send(now, PayloadKind::Audio, timestamp, !before, &self.payload[..length], emit);
-            return;
+            return false;
         }
         // Silence is a frame without content (RFC 6716 2.1.9): the TOC byte alone, now and then.
         if self.quiet_ticks.is_multiple_of(SILENCE_REPEAT) {
@@ -420,5 +448,6 @@ impl OpusSender {
             leg.send(now, PayloadKind::Audio, timestamp, false, &toc, emit);
         }
         self.quiet_ticks = self.quiet_ticks.wrapping_add(1);
+        false
     }
 }

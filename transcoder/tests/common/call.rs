@@ -221,6 +221,8 @@ pub struct Options {
     /// Whether signalling shows the bridge another certificate than the phone's.
     pub forge_fingerprint: bool,
     pub configure: fn(&mut BridgeConfig),
+    /// Whether the bridge and the phone have G.711 beside Opus.
+    pub g711: [bool; 2],
 }
 
 impl Default for Options {
@@ -233,6 +235,7 @@ impl Default for Options {
             phone_calls: true,
             forge_fingerprint: false,
             configure: |_| {},
+            g711: [false; 2],
         }
     }
 }
@@ -242,9 +245,10 @@ impl Call {
         let net = Network::new(options.seed);
         let now = net.now;
         let (gateway, user) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
-        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true };
+        let [gateway_g711, phone_g711] = options.g711;
+        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true, g711: gateway_g711 };
         let mut overlay = WebRtcLeg::new(overlay, &gateway, now).unwrap();
-        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false };
+        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false, g711: phone_g711 };
         let mut leg = WebRtcLeg::new(leg, &user, now).unwrap();
         let mut config = BridgeConfig::new(address(GATEWAY_RTP));
         (options.configure)(&mut config);
