@@ -13,6 +13,7 @@ mod id;
 mod ladder;
 mod media;
 mod pii;
+mod quality;
 mod srtp;
 mod text;
 
@@ -22,7 +23,8 @@ pub use decision::{Decision, Gate, Outcome, Verdict};
 pub use dtmf::{DigitFilter, DigitPath};
 pub use id::{CallId, IdError, Side, TrunkName};
 pub use ladder::{Actor, Exchange, Protocol};
-pub use media::{Codec, Direction, DtmfDigit, LegMedia, LegQuality, MediaSecurity, TelephoneEvent};
+pub use media::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, TelephoneEvent};
 pub use pii::{Pii, set_redaction};
+pub use quality::{CallAudio, Impairment, LegQuality, LossBursts, Rating, RemoteQuality};
 pub use srtp::{SrtpKey, SrtpKeys, SrtpSuite};
 pub use text::printable;

@@ -136,6 +136,9 @@ pub struct LegMedia {
     pub also_receives: Vec<(u8, Codec)>,
     /// DTMF in RTP, where both sides speak it.
     pub telephone_event: Option<TelephoneEvent>,
+    /// Whether both sides speak comfort noise, payload type 13 (RFC 3389 4): silence towards the peer may then be
+    /// sent as such. What the peer sends of it is understood in any case. `false` where nothing was said of it.
+    pub comfort_noise: bool,
     /// Milliseconds of audio in a packet that is sent: 10 to 60.
     pub packet_time_ms: u16,
     /// Where RTP goes.
@@ -146,25 +149,6 @@ pub struct LegMedia {
     pub direction: Direction,
     /// How packets are protected.
     pub security: MediaSecurity,
-}
-
-/// What a leg has measured of the media it received.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LegQuality {
-    /// Packets received and usable.
-    pub packets_received: u64,
-    /// Packets sent.
-    pub packets_sent: u64,
-    /// Packets that never came.
-    pub packets_lost: u64,
-    /// Packets that came too late to be played.
-    pub packets_late: u64,
-    /// Packets dropped because of their source, shape, payload type or authentication.
-    pub packets_refused: u64,
-    /// Frames played that were made up by concealment.
-    pub frames_concealed: u64,
-    /// Interarrival jitter in milliseconds (RFC 3550 6.4.1).
-    pub jitter_ms: f32,
 }
 
 /// A DTMF digit: event 0 to 15 of RFC 4733 3.2.

@@ -132,7 +132,7 @@ async fn open_leg(settings: &MediaSettings) -> Result<(Socket, WebRtcLeg), OpenE
     sender.set_nonblocking(true).map_err(failed)?;
     let local = sender.local_addr().map_err(failed)?;
     let receiver = UdpSocket::from_std(sender.try_clone().map_err(failed)?).map_err(failed)?;
-    let config = WebRtcConfig { local: vec![local], ice_lite: false };
+    let config = WebRtcConfig { local: vec![local], ice_lite: false, ..WebRtcConfig::default() };
     let leg = WebRtcLeg::new(config, &settings.identity, Instant::now())?;
     Ok((Socket { receiver, sender, local }, leg))
 }

@@ -128,7 +128,8 @@ impl User {
     /// Opens a socket and a leg on it.
     pub(crate) fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
         let socket = UdpSocket::bind((self.address, 0))?;
-        let config = WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false };
+        let config =
+            WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false, ..WebRtcConfig::default() };
         Ok((socket, WebRtcLeg::new(config, &self.dtls, Instant::now())?))
     }
 

@@ -1,6 +1,7 @@
 //! What a bridged call costs: N bridges in virtual time, each fed by a phone and a trunk whose
 //! packets were made beforehand, so that the CPU time measured is the bridges' alone (ICE, SRTP,
-//! jitter buffers, Opus, G.711, RTCP; no sockets).
+//! jitter buffers, Opus, G.711, RTCP; no sockets). With G.711 on the overlay leg nothing is encoded or decoded but
+//! that: in the same law on both legs, and in the other.
 //!
 //! `cargo run --release -p transcoder --example bridge_cost [calls] [seconds]`
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use call_model::{Codec, Direction, LegMedia, MediaSecurity, Side};
 use transcoder::codec::g711::Law;
 use transcoder::rtp::{HEADER_LEN, RtpSender};
-use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Phone, PhoneConfig, Port, WebRtcConfig, WebRtcLeg};
+use transcoder::{
+    Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Phone, PhoneConfig, Port, WebRtcConfig, WebRtcLeg,
+};
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/common/signal.rs"]
@@ -43,32 +46,51 @@ fn talker(conversation: bool, turn: u64) -> impl FnMut(u64) -> Vec<i16> {
     }
 }
 
-fn prepare(
-    identity: &DtlsIdentity,
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Case {
     complexity: u8,
     conversation: bool,
+    /// The law of the trunk, where the overlay leg carries G.711: A-law towards us.
+    g711: Option<Law>,
+}
+
+fn prepare(
+    identity: &DtlsIdentity,
+    Case { complexity, conversation, g711 }: Case,
     seed: u64,
     start: Instant,
     ticks: u64,
 ) -> Call {
     let leg = |local: &str, ice_lite| {
-        WebRtcLeg::new(WebRtcConfig { local: vec![address(local)], ice_lite }, identity, start).unwrap()
+        WebRtcLeg::new(
+            WebRtcConfig { local: vec![address(local)], ice_lite, g711: g711.is_some() },
+            identity,
+            start,
+        )
+        .unwrap()
     };
     let (mut user, mut gateway) = (leg(PHONE, false), leg(OVERLAY, true));
     let offer = user.create_offer().unwrap();
     let answer = gateway.accept_offer(&offer).unwrap();
-    let mut phone = Phone::new(PhoneConfig::new(8000), user, seed, start).unwrap();
+    let edge = if g711.is_some() { EdgeCodec::Always } else { EdgeCodec::Never };
+    let mut phone = Phone::new(PhoneConfig { edge, ..PhoneConfig::new(8000) }, user, seed, start).unwrap();
     phone.accept_answer(&answer, start).unwrap();
     let mut config = BridgeConfig::new(address(GATEWAY_RTP));
     config.complexity = complexity;
     config.suppress_silence = conversation;
+    config.edge = edge;
+    let law = g711.unwrap_or(Law::A);
+    let codec = if law == Law::A { Codec::Pcma } else { Codec::Pcmu };
+    let payload_type = codec.static_payload_type().unwrap();
     let mut bridge = Bridge::new(config, gateway, seed, start).unwrap();
     let media = LegMedia {
-        codec: Codec::Pcma,
-        send_payload_type: 8,
-        receive_payload_type: 8,
+        codec,
+        send_payload_type: payload_type,
+        receive_payload_type: payload_type,
         also_receives: Vec::new(),
         telephone_event: None,
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: None,
@@ -110,8 +132,8 @@ fn prepare(
         phone.write_frame(now, &microphone(tick), &mut |out| datagrams.push(out.bytes.to_vec()));
         call.overlay.push(datagrams);
         let mut packet = vec![0; HEADER_LEN + 160];
-        Law::A.encode_into(&far_end(tick), &mut packet[HEADER_LEN..]);
-        sender.write_header(now, 8, tick == 0, tick * 160, 160, &mut packet).unwrap();
+        law.encode_into(&far_end(tick), &mut packet[HEADER_LEN..]);
+        sender.write_header(now, payload_type, tick == 0, tick * 160, 160, &mut packet).unwrap();
         call.trunk.push(packet);
     }
     // The bridge's clock has stood still meanwhile; its pause before the measurement is given up.
@@ -130,12 +152,21 @@ fn main() {
     let calls = arguments.next().unwrap_or(50);
     let seconds = arguments.next().unwrap_or(8);
     let identity = DtlsIdentity::generate().unwrap();
-    for (complexity, conversation) in [(0, false), (3, false), (5, false), (10, false), (5, true), (0, true)]
-    {
+    let opus = |complexity, conversation| Case { complexity, conversation, g711: None };
+    let g711 = |law| Case { complexity: 0, conversation: false, g711: Some(law) };
+    for case in [
+        opus(0, false),
+        opus(3, false),
+        opus(5, false),
+        opus(10, false),
+        opus(5, true),
+        opus(0, true),
+        g711(Law::A),
+        g711(Law::Mu),
+    ] {
         let start = Instant::now();
-        let mut prepared: Vec<Call> = (0..calls)
-            .map(|seed| prepare(&identity, complexity, conversation, seed, start, seconds * 50))
-            .collect();
+        let mut prepared: Vec<Call> =
+            (0..calls).map(|seed| prepare(&identity, case, seed, start, seconds * 50)).collect();
         let (mut to_overlay, mut to_trunk) = (0u64, 0u64);
         let before = cpu_seconds();
         for tick in 0..(seconds * 50) as usize {
@@ -166,9 +197,16 @@ fn main() {
         let cpu = cpu_seconds() - before;
         let call_seconds = (calls * seconds) as f64;
         let quality = prepared[0].bridge.quality(Side::Overlay);
+        let Case { complexity, conversation, g711 } = case;
+        let edge = g711.map_or("opus".to_owned(), |law| format!("g711(trunk={law:?})"));
+        let bridge = &prepared[0].bridge;
+        let expected =
+            |law: Option<Law>| law.map_or(Codec::Opus, |law| [Codec::Pcmu, Codec::Pcma][law as usize]);
+        assert_eq!(bridge.overlay_sends(), expected(g711));
+        assert_eq!(bridge.overlay_receives(), expected(g711.map(|_| Law::A)));
         let material = if conversation { "conversation" } else { "speech" };
         println!(
-            "RESULT bridge_cost complexity={complexity} material={material} calls={calls} seconds={seconds} \
+            "RESULT bridge_cost edge={edge} complexity={complexity} material={material} calls={calls} seconds={seconds} \
              ms_per_call_second={:.3} calls_per_core={:.0} packets_to_overlay={to_overlay} packets_to_trunk={to_trunk} \
              received={} lost={} concealed={}",
             1000.0 * cpu / call_seconds,

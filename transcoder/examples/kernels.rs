@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use transcoder::codec::g711::{Kernel, Law};
 use transcoder::codec::g722;
 use transcoder::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET};
 use transcoder::codec::resample::Resampler;
-use transcoder::codec::{ActivityDetector, Concealer};
+use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
+use transcoder::order::{Pace, TimeScaler};
 
 const FRAMES: usize = 200;
 const ROUNDS: usize = 25;
@@ -136,6 +137,28 @@ fn main() {
         concealer.conceal(black_box(&mut frame));
     });
     result("g711_receive_and_conceal", conceal, "ns/frame");
+
+    let mut noise = ComfortNoise::new(1);
+    let fill = measure(20, |_| noise.fill(black_box(&mut frame)));
+    result("comfort_noise", fill, "ns/frame");
+
+    for rate in [8_000u32, 48_000] {
+        let pcm = signal(rate as usize);
+        let samples = rate as usize / 50;
+        let mut buffer = vec![0i16; 2 * samples];
+        for (name, pace) in [
+            ("keep", Pace::Keep),
+            ("shorten", Pace::Shorten(Duration::from_millis(50))),
+            ("stretch", Pace::Stretch(Duration::from_millis(50))),
+        ] {
+            let mut scaler = TimeScaler::new(rate);
+            let cost = measure(2, |n| {
+                buffer[..samples].copy_from_slice(&pcm[n * samples..(n + 1) * samples]);
+                black_box(scaler.apply(black_box(&mut buffer), samples, pace));
+            });
+            result(&format!("time_scale_{rate}_{name}"), cost, "ns/frame");
+        }
+    }
 
     for rate in [8_000u32, 48_000] {
         let pcm = signal(rate as usize);

@@ -83,6 +83,7 @@ fn trunk(security: MediaSecurity, packets: u64) {
             receive_payload_type: 8,
             also_receives: Vec::new(),
             telephone_event: None,
+            comfort_noise: false,
             packet_time_ms: 20,
             remote_rtp: addresses[remote],
             remote_rtcp: None,
@@ -136,7 +137,7 @@ fn overlay(packets: u64) {
         ["192.0.2.1:4000", "192.0.2.2:5000"].map(|address| address.parse().unwrap());
     let mut now = Instant::now();
     let [mut user, mut gateway] = [(0, false), (1, true)].map(|(at, ice_lite)| {
-        let config = WebRtcConfig { local: vec![addresses[at]], ice_lite };
+        let config = WebRtcConfig { local: vec![addresses[at]], ice_lite, ..WebRtcConfig::default() };
         WebRtcLeg::new(config, &identity, now).unwrap()
     });
     let offer = user.create_offer().unwrap();

@@ -260,7 +260,7 @@ fn receive(settings: &Settings, packets: &[Vec<u8>], lost: &[bool], random: &mut
             jitter.insert(arrivals[n], arrival, payload);
         }
         let frame = &mut pcm[..FRAME];
-        match jitter.pop(now) {
+        match jitter.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 decoder.decode(payload, frame).unwrap();
             }
@@ -278,10 +278,6 @@ fn receive(settings: &Settings, packets: &[Vec<u8>], lost: &[bool], random: &mut
                     }
                 }
             },
-            Frame::Wait => {
-                heard.concealed += 1;
-                decoder.conceal(frame).unwrap();
-            }
             Frame::Silence { .. } | Frame::Empty => frame.fill(0),
         }
         heard.samples.extend_from_slice(frame);

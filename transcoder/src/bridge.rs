@@ -1,25 +1,37 @@
-//! The media of one call: Opus over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
+//! The media of one call: Opus or G.711 over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
 //! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
+
+mod edge;
+mod figures;
+mod outgoing;
+mod voiceband;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{DigitFilter, DigitPath, DtmfDigit, LegMedia, LegQuality, Side};
+use call_model::{Codec, DigitFilter, DigitPath, DtmfDigit, LegMedia, Side};
 
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::edge::{EdgeCodec, EdgeControl};
 use crate::error::MediaError;
-use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
-use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::leg::rtp::{Received, RtpLeg};
+use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
-use crate::rtp::{Numbering, RtpPacket};
+use crate::quality::{AudioMeter, Meter};
+use crate::rtp::Numbering;
 use crate::seed::Seeded;
+use crate::stream::edge_receiver::EdgeReceiver;
+use crate::stream::edge_sender::EdgeSender;
 use crate::stream::g711::{G711Receiver, G711Sender};
-use crate::stream::opus::{OpusReceiver, OpusSender};
 use crate::stream::passage::Passage;
 use crate::stream::{Played, TICK};
+use crate::tone::voiceband::VoicebandSignal;
+use edge::TrunkEncoder;
+use outgoing::{overlay_emit, pass_to_overlay, trunk_emit};
+use voiceband::Voiceband;
 
 /// Sampling rate between the legs, in Hz.
 const SAMPLE_RATE: u32 = 8_000;
@@ -79,11 +91,17 @@ pub struct BridgeConfig {
     pub fec: FecPolicy,
     /// Whether silence from the trunk is left unencoded and sent as DTX.
     pub suppress_silence: bool,
+    /// Whether digits go to the trunk as tones in its audio (ITU-T Q.23) where it has no telephone events. If not,
+    /// they are left to signalling.
+    pub in_band_digits: bool,
+    /// Whether G.711 goes to the overlay, where the overlay leg negotiated it.
+    pub edge: EdgeCodec,
 }
 
 impl BridgeConfig {
     /// Builds the usual settings: RTCP on the port above RTP, 30 s media timeout, 16 kbit/s,
-    /// complexity 5, FEC once the other side reports loss, silence suppressed.
+    /// complexity 5, FEC once the other side reports loss, silence suppressed, no digits as tones, G.711 on a good
+    /// path.
     pub fn new(trunk_rtp: SocketAddr) -> Self {
         let trunk_rtcp = SocketAddr::new(trunk_rtp.ip(), trunk_rtp.port().wrapping_add(1));
         Self {
@@ -94,6 +112,8 @@ impl BridgeConfig {
             complexity: 5,
             fec: FecPolicy::ByLoss,
             suppress_silence: true,
+            in_band_digits: false,
+            edge: EdgeCodec::Auto,
         }
     }
 }
@@ -116,9 +136,19 @@ pub enum BridgeEvent {
         digit: DtmfDigit,
         /// Its length in milliseconds.
         duration_ms: u16,
-        /// Whether it goes on in RTP to the other side. If not, signalling may carry it.
+        /// Whether it goes on in RTP to the other side, as an event or as a tone. If not, signalling may carry it.
         forwarded: bool,
     },
+    /// A fax machine or a modem is heard. Until [`BridgeEvent::VoicebandEnded`] the audio of both sides is voiceband
+    /// data (ITU-T V.152): jitter buffers are fixed, lost frames are silence, and silence is sent.
+    Voiceband {
+        /// The side that it was heard of.
+        side: Side,
+        /// What was heard. Each signal of a side is told once.
+        signal: VoicebandSignal,
+    },
+    /// Neither side has said anything for 8 s: the audio is voice again.
+    VoicebandEnded,
     /// No packet came from a side for the media timeout. Repeated each time it passes again;
     /// never while either side holds the other.
     Silent {
@@ -143,6 +173,8 @@ pub(crate) struct Watch {
 struct Passing {
     to_overlay: Passage,
     to_trunk: Passage,
+    /// For an overlay user who sends G.711 all the same.
+    encoder: TrunkEncoder,
 }
 
 /// The media of one call. Sans-IO and `Send`; the driver hands in datagrams and time and sends
@@ -150,8 +182,10 @@ struct Passing {
 pub struct Bridge {
     config: BridgeConfig,
     overlay: WebRtcLeg,
-    overlay_in: OpusReceiver,
-    overlay_out: OpusSender,
+    overlay_in: EdgeReceiver,
+    overlay_out: EdgeSender,
+    control: EdgeControl,
+    edge_seed: u64,
     overlay_held: bool,
     overlay_watch: Watch,
     /// The digits that go from the overlay to the trunk: those of its media and those it signals.
@@ -161,10 +195,15 @@ pub struct Bridge {
     trunk_out: G711Sender,
     trunk_watch: Watch,
     trunk_digits: DigitFilter,
+    voiceband: Voiceband,
     /// While both legs speak Opus.
     passing: Option<Box<Passing>>,
     /// Whether they ever did.
     has_passed: bool,
+    trunk_codec: Codec,
+    audio: AudioMeter,
+    overlay_meter: Meter,
+    trunk_meter: Meter,
     tick_at: Instant,
     ticks_skipped: u64,
     events: VecDeque<BridgeEvent>,
@@ -193,8 +232,8 @@ impl Bridge {
         let phase = Duration::from_micros(seeds.next_u64() % 8 * 2_500);
         Ok(Self {
             overlay,
-            overlay_in: OpusReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
-            overlay_out: OpusSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
+            overlay_in: EdgeReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
+            overlay_out: EdgeSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
                 .map_err(codec)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
@@ -204,11 +243,18 @@ impl Bridge {
             trunk_out: G711Sender::new(),
             trunk_watch: Watch::default(),
             trunk_digits: DigitFilter::default(),
+            voiceband: Voiceband::default(),
             passing: None,
             has_passed: false,
+            trunk_codec: Codec::Pcma,
+            audio: AudioMeter::new(),
+            overlay_meter: Meter::default(),
+            trunk_meter: Meter::default(),
             tick_at: now + phase,
             ticks_skipped: 0,
             events: VecDeque::with_capacity(MAX_EVENTS),
+            control: EdgeControl::new(config.edge),
+            edge_seed: seeds.next_u64(),
             config,
         })
     }
@@ -217,6 +263,12 @@ impl Bridge {
     /// sockets in turns puts the ticks of its calls on them, so that none waits for a turn.
     pub fn set_tick(&mut self, at: Instant) {
         self.tick_at = at;
+    }
+
+    /// Chooses whether digits go to the trunk as tones ([`BridgeConfig::in_band_digits`]), where the trunk is chosen
+    /// after the bridge was built. Counts from the next [`set_trunk_media`](Self::set_trunk_media) on.
+    pub fn set_in_band_digits(&mut self, on: bool) {
+        self.config.in_band_digits = on;
     }
 
     /// Takes the answer to the overlay leg's offer. An error ends that leg.
@@ -233,9 +285,14 @@ impl Bridge {
         if before.is_some() && before != after {
             self.trunk_in.reset();
         }
+        self.trunk_codec = media.codec;
         let voice = media.codec.clock_rate();
         let events = media.telephone_event.map_or(voice, |event| event.clock_rate);
         self.trunk_in.set_clock_rates(voice, events);
+        // Who has no telephone events may send tones (ITU-T Q.24), whatever it is sent.
+        let in_band = Law::of(media.codec).is_some() && !self.trunk.has_telephone_event();
+        self.trunk_in.set_in_band(in_band);
+        self.trunk_out.set_in_band(in_band && self.config.in_band_digits);
         match Law::of(media.codec) {
             Some(law) => {
                 self.passing = None;
@@ -243,10 +300,16 @@ impl Bridge {
                 self.trunk_out.set_media(law, media);
             }
             None => {
-                let passage = || Passing { to_overlay: Passage::new(), to_trunk: Passage::new() };
+                let passage = || Passing {
+                    to_overlay: Passage::new(),
+                    to_trunk: Passage::new(),
+                    encoder: TrunkEncoder::default(),
+                };
                 let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
                 passing.to_trunk.set_event_clock_rate(events);
                 self.has_passed = true;
+                // What passes is not listened to.
+                self.end_voiceband();
             }
         }
         self.trunk_watch.deadline = Some(now);
@@ -274,7 +337,7 @@ impl Bridge {
     }
 
     /// Queues a digit that the other side signalled to be sent on a side, unless it is one that came with the
-    /// media of that side. Returns false if the side has no telephone events in RTP, or too many digits wait:
+    /// media of that side. Returns false if the side takes no digits in RTP, or too many digits wait:
     /// then signalling may carry it.
     pub fn send_dtmf(&mut self, now: Instant, side: Side, digit: DtmfDigit, duration_ms: u16) -> bool {
         self.forward_digit(now, side, DigitPath::Signalling, digit, duration_ms)
@@ -295,7 +358,7 @@ impl Bridge {
             // How long it will be heard.
             DigitPath::Signalling => Duration::ZERO,
         };
-        if !self.has_telephone_event(side) {
+        if !self.carries_digits(side) {
             return false;
         }
         let duration_ms = duration_ms.clamp(MIN_DIGIT_MS, MAX_DIGIT_MS);
@@ -318,7 +381,13 @@ impl Bridge {
         }
     }
 
-    /// Says whether a side carries digits in RTP.
+    /// Says whether a side takes digits in RTP: as telephone events, or as tones where that is wanted
+    /// ([`BridgeConfig::in_band_digits`]). If not, signalling may carry them.
+    pub fn carries_digits(&self, side: Side) -> bool {
+        (side == Side::Trunk && self.trunk_out.is_in_band()) || self.has_telephone_event(side)
+    }
+
+    /// Says whether a side has telephone events in RTP (RFC 4733).
     pub fn has_telephone_event(&self, side: Side) -> bool {
         match side {
             Side::Overlay => self.overlay.has_telephone_event(),
@@ -371,7 +440,10 @@ impl Bridge {
             self.overlay.handle_timeout(now, &mut overlay_emit(emit));
             self.take_overlay_events(now, emit);
         }
-        self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+        if self.trunk.poll_timeout().is_some_and(|at| at <= now) {
+            self.trunk.set_metrics(self.trunk_metrics());
+            self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+        }
         self.overlay_in.handle_timeout(now);
         self.trunk_in.handle_timeout(now);
         self.take_digits(now);
@@ -380,6 +452,8 @@ impl Bridge {
             self.tick(now, emit);
             self.tick_at += TICK;
         }
+        // Tones are heard in what was played.
+        self.take_digits(now);
         self.watch(now);
     }
 
@@ -399,20 +473,56 @@ impl Bridge {
     }
 
     fn tick(&mut self, now: Instant, emit: Emit<'_>) {
+        self.rate_tick();
         if self.passing.is_some() {
             return self.tick_passing(now, emit);
         }
-        let mut pcm = [0; TICK_SAMPLES];
+        self.steer(now);
+        let (mut pcm, mut from_overlay) = ([0; TICK_SAMPLES], [0; TICK_SAMPLES]);
+        let mut heard = Played::Nothing;
+        if self.voiceband.has_ended() {
+            self.end_voiceband();
+        }
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
             // on the way open for it.
-            self.overlay_in.read(self.tick_at, &mut pcm);
-            self.trunk_out.tick(now, &pcm, &mut self.trunk, &mut trunk_emit(&self.config, emit));
+            heard = self.overlay_in.read(self.tick_at, &mut from_overlay);
+            self.listen(Side::Overlay, &from_overlay);
+            let noise = self.overlay_in.comfort_noise();
+            let emit = &mut trunk_emit(&self.config, emit);
+            self.trunk_out.tick(now, &from_overlay, noise, &mut self.trunk, emit);
         }
         let played = self.trunk_in.read(self.tick_at, &mut pcm);
+        self.listen(Side::Trunk, &pcm);
+        let overlay = (heard == Played::Audio).then_some(&from_overlay[..]);
+        let trunk = (played == Played::Audio).then_some(&pcm[..]);
+        self.audio.observe(overlay, trunk, self.is_held());
         let audible = played == Played::Audio && !self.overlay_held;
         let frame = audible.then_some(&pcm[..]);
         self.overlay_out.tick(now, frame, &mut self.overlay, &mut overlay_emit(emit));
+    }
+
+    /// Listens for fax machines and modems in what a side said.
+    fn listen(&mut self, side: Side, pcm: &[i16]) {
+        let Some(signal) = self.voiceband.hear(side, pcm) else { return };
+        report(&mut self.events, BridgeEvent::Voiceband { side, signal });
+        if self.voiceband.begin() {
+            self.set_voiceband(true);
+        }
+    }
+
+    fn end_voiceband(&mut self) {
+        if self.voiceband.is_active() {
+            self.set_voiceband(false);
+            report(&mut self.events, BridgeEvent::VoicebandEnded);
+        }
+        self.voiceband.end();
+    }
+
+    fn set_voiceband(&mut self, on: bool) {
+        self.trunk_in.set_voiceband(on);
+        self.overlay_in.set_voiceband(on);
+        self.overlay_out.set_voiceband(on);
     }
 
     /// Sends the digits that are due where voice passes by itself.
@@ -420,6 +530,7 @@ impl Bridge {
         // The clocks of what is made here go on, for the trunk may speak G.711 again.
         self.overlay_out.skip(1);
         self.trunk_out.skip(TICK_SAMPLES as u64);
+        self.encode_for_trunk(now, &mut *emit);
         let Some(passing) = &mut self.passing else { return };
         let kind = PayloadKind::TelephoneEvent;
         // Digits wait while hold forbids to send.
@@ -442,6 +553,7 @@ impl Bridge {
     /// Passes a packet of the overlay's on to a trunk that speaks Opus. Says whether there is one.
     fn pass_to_trunk(&mut self, now: Instant, packet: &LegPacket, emit: Emit<'_>) -> bool {
         let Some(passing) = &mut self.passing else { return false };
+        self.overlay_in.end_g711();
         self.overlay_in.count(now, packet);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.overlay_in.hears_digit() {
@@ -477,6 +589,7 @@ impl Bridge {
             match event {
                 LegEvent::Connected => {
                     self.overlay_watch.deadline = Some(now + self.config.media_timeout);
+                    self.expect_g711(now);
                     report(&mut self.events, BridgeEvent::OverlayConnected);
                 }
                 LegEvent::Packet(packet) => {
@@ -488,7 +601,10 @@ impl Bridge {
                         self.overlay_in.receive(now, &packet);
                     }
                 }
-                LegEvent::RemoteLoss { percent } => self.overlay_out.adapt(percent),
+                LegEvent::RemoteLoss { percent } => {
+                    self.overlay_out.adapt(percent);
+                    self.control.reported(now, percent);
+                }
                 LegEvent::Failed(failure) => {
                     self.overlay_watch.deadline = None;
                     report(&mut self.events, BridgeEvent::OverlayFailed { failure });
@@ -509,6 +625,9 @@ impl Bridge {
             );
         }
         while let Some((digit, duration_ms)) = self.trunk_in.poll_dtmf() {
+            if self.trunk_out.is_echo(now, digit) {
+                continue;
+            }
             let forwarded = self.overlay.is_connected()
                 && self.forward_digit(now, Side::Overlay, path, digit, duration_ms);
             report(&mut self.events, BridgeEvent::Dtmf { side: Side::Trunk, digit, duration_ms, forwarded });
@@ -533,24 +652,11 @@ impl Bridge {
 
     /// Ends the media: RTCP BYE to both sides and DTLS close_notify go out. Nothing is sent after.
     pub fn stop(&mut self, now: Instant, emit: Emit<'_>) {
+        self.trunk.set_metrics(self.trunk_metrics());
         self.trunk.stop(now, &mut trunk_emit(&self.config, emit));
         self.overlay.close(now, &mut overlay_emit(emit));
         self.overlay_watch.deadline = None;
         self.trunk_watch.deadline = None;
-    }
-
-    /// Returns what was measured of the media that a side sent us.
-    pub fn quality(&self, side: Side) -> LegQuality {
-        let (quality, statistics) = match side {
-            Side::Overlay => (self.overlay_in.quality(&self.overlay), self.overlay_in.statistics()),
-            Side::Trunk => (self.trunk_in.quality(&self.trunk), self.trunk.statistics()),
-            Side::Onward => return LegQuality::default(),
-        };
-        if !self.has_passed {
-            return quality;
-        }
-        // What passed was in no jitter buffer.
-        LegQuality { packets_received: statistics.packets(), packets_lost: statistics.lost(), ..quality }
     }
 
     /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.
@@ -561,36 +667,6 @@ impl Bridge {
     /// Says whether the overlay leg can carry media.
     pub fn is_overlay_connected(&self) -> bool {
         self.overlay.is_connected()
-    }
-
-    /// Returns the counts of datagrams of the overlay leg.
-    pub fn overlay_counters(&self) -> &WebRtcCounters {
-        self.overlay.counters()
-    }
-
-    /// Returns the counts of packets of the trunk leg.
-    pub fn trunk_counters(&self) -> &RtpCounters {
-        self.trunk.counters()
-    }
-
-    /// Returns the round trip time to the trunk, once RTCP has shown it.
-    pub fn trunk_round_trip(&self) -> Option<Duration> {
-        self.trunk.round_trip()
-    }
-
-    /// Returns the number of frames lost on the way from the overlay that in-band FEC brought back.
-    pub fn frames_recovered(&self) -> u64 {
-        self.overlay_in.recovered()
-    }
-
-    /// Returns the loss in per cent that in-band FEC towards the overlay is made for, 0 without it.
-    pub fn fec_percent(&self) -> u8 {
-        self.overlay_out.fec_percent()
-    }
-
-    /// Returns the number of ticks given up because the driver came too late.
-    pub fn ticks_skipped(&self) -> u64 {
-        self.ticks_skipped
     }
 }
 
@@ -606,40 +682,5 @@ impl std::fmt::Debug for Bridge {
 pub(crate) fn report(events: &mut VecDeque<BridgeEvent>, event: BridgeEvent) {
     if events.len() < MAX_EVENTS {
         events.push_back(event);
-    }
-}
-
-/// Passes a packet of the trunk's on to the overlay, unless that is to hear nothing.
-fn pass_to_overlay(
-    now: Instant,
-    packet: &RtpPacket<'_>,
-    silent: bool,
-    passage: &mut Passage,
-    overlay: &mut WebRtcLeg,
-    emit: Emit<'_>,
-) {
-    let Some(next) = overlay.next_numbering(now).filter(|_| !silent) else { return passage.pause() };
-    let numbered = passage.number(packet.ssrc(), packet.numbering(), packet.marker(), next);
-    let Some((numbering, marker)) = numbered else { return };
-    let mut out = overlay_emit(emit);
-    if !overlay.forward(now, PayloadKind::Audio, numbering, marker, packet.payload(), &mut out) {
-        passage.pause();
-    }
-}
-
-fn overlay_emit(emit: Emit<'_>) -> impl FnMut(SocketAddr, SocketAddr, &[u8]) {
-    move |local, destination, bytes| {
-        emit(Outgoing { side: Side::Overlay, port: Port::Rtp, local, destination, bytes });
-    }
-}
-
-fn trunk_emit<'a>(config: &BridgeConfig, emit: Emit<'a>) -> impl FnMut(Port, SocketAddr, &[u8]) + 'a {
-    let (rtp, rtcp) = (config.trunk_rtp, config.trunk_rtcp);
-    move |port, destination, bytes| {
-        let local = match port {
-            Port::Rtp => rtp,
-            Port::Rtcp => rtcp,
-        };
-        emit(Outgoing { side: Side::Trunk, port, local, destination, bytes });
     }
 }

@@ -8,8 +8,10 @@
 pub mod bridge;
 pub mod codec;
 pub mod dtmf;
+pub mod edge;
 pub mod error;
 pub mod leg;
+pub mod load;
 pub mod order;
 pub mod phone;
 pub mod quality;
@@ -18,10 +20,14 @@ pub mod rtp;
 mod seed;
 pub mod srtp;
 mod stream;
+mod tone;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
+pub use edge::EdgeCodec;
 pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
+pub use load::{LoadControl, LoadDecision};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};
 pub use relay::{Relay, RelayConfig};
+pub use tone::voiceband::{VoicebandDetector, VoicebandSignal};

@@ -1,18 +1,22 @@
-//! The media of an overlay end user: linear PCM into and out of a WebRTC leg with Opus.
+//! The media of an overlay end user: linear PCM into and out of a WebRTC leg with Opus or G.711.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{DtmfDigit, LegQuality, Side};
+use call_model::{Codec, DtmfDigit, LegQuality, Side};
 
 use crate::bridge::{Emit, Outgoing, Port};
 use crate::codec::fec::FecPolicy;
+use crate::codec::g711::Law;
 use crate::codec::opus::{Bandwidth, EncoderConfig};
+use crate::edge::{EdgeCodec, EdgeControl, Seen};
 use crate::error::MediaError;
+use crate::leg::rtp::CLOCK_RATE;
 use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
 use crate::seed::Seeded;
-use crate::stream::opus::{OpusReceiver, OpusSender};
+use crate::stream::edge_receiver::EdgeReceiver;
+use crate::stream::edge_sender::EdgeSender;
 use crate::stream::{Fifo, Played, TICK};
 
 /// Most ticks that are caught up after a late wake-up; audio older than that is given up.
@@ -35,11 +39,14 @@ pub struct PhoneConfig {
     pub fec: FecPolicy,
     /// How long the other side may send nothing before [`PhoneEvent::Silent`].
     pub media_timeout: Duration,
+    /// Whether G.711 is sent, where the leg negotiated it and the sampling rate is 8000 Hz: there is no resampler.
+    /// [`EdgeCodec::Auto`] sends it only while the other side does, which knows what is behind it.
+    pub edge: EdgeCodec,
 }
 
 impl PhoneConfig {
     /// Builds the usual settings for a sampling rate: 24 to 32 kbit/s, complexity 5, FEC from the
-    /// first packet (one user's processor is idle anyway), 30 s media timeout.
+    /// first packet (one user's processor is idle anyway), 30 s media timeout, G.711 on a good path.
     pub fn new(sample_rate: u32) -> Self {
         let bitrate = if sample_rate > 8_000 { 32_000 } else { 24_000 };
         Self {
@@ -48,6 +55,7 @@ impl PhoneConfig {
             complexity: 5,
             fec: FecPolicy::Always,
             media_timeout: Duration::from_secs(30),
+            edge: EdgeCodec::Auto,
         }
     }
 
@@ -99,8 +107,10 @@ pub enum PhoneEvent {
 pub struct Phone {
     config: PhoneConfig,
     leg: WebRtcLeg,
-    receiver: OpusReceiver,
-    sender: OpusSender,
+    receiver: EdgeReceiver,
+    sender: EdgeSender,
+    control: EdgeControl,
+    edge_seed: u64,
     playout: Fifo,
     frame: Box<[i16]>,
     heard: bool,
@@ -118,8 +128,8 @@ impl Phone {
         let encoder = config.encoder(leg.remote_playback_rate());
         let frame = config.sample_rate as usize / 50;
         Ok(Self {
-            receiver: OpusReceiver::new(config.sample_rate, &mut seeds).map_err(codec)?,
-            sender: OpusSender::new(&encoder, config.fec, false, &mut seeds).map_err(codec)?,
+            receiver: EdgeReceiver::new(config.sample_rate, &mut seeds).map_err(codec)?,
+            sender: EdgeSender::new(&encoder, config.fec, false, &mut seeds).map_err(codec)?,
             playout: Fifo::new(PLAYOUT_FRAMES * frame),
             frame: vec![0; frame].into_boxed_slice(),
             heard: false,
@@ -127,6 +137,8 @@ impl Phone {
             silent_at: None,
             tick_at: now,
             events: VecDeque::with_capacity(MAX_EVENTS),
+            control: EdgeControl::new(config.edge),
+            edge_seed: seeds.next_u64(),
             config,
             leg,
         })
@@ -194,6 +206,7 @@ impl Phone {
     /// Samples that are not exactly a frame are left out.
     pub fn write_frame(&mut self, now: Instant, samples: &[i16], emit: Emit<'_>) {
         let audible = samples.len() == self.frame.len() && !self.held;
+        self.steer(now);
         self.sender.tick(now, audible.then_some(samples), &mut self.leg, &mut leg_emit(emit));
     }
 
@@ -234,6 +247,22 @@ impl Phone {
         self.receiver.recovered()
     }
 
+    /// Goes on by another policy.
+    pub fn set_edge(&mut self, policy: EdgeCodec) {
+        self.config.edge = policy;
+        self.control.set_policy(policy);
+    }
+
+    /// Returns the codec that is sent.
+    pub fn sends(&self) -> Codec {
+        self.sender.codec()
+    }
+
+    /// Returns the codec that is heard.
+    pub fn receives(&self) -> Codec {
+        self.receiver.codec()
+    }
+
     /// Returns the counts of datagrams.
     pub fn counters(&self) -> &WebRtcCounters {
         self.leg.counters()
@@ -259,6 +288,11 @@ impl Phone {
                         let _ =
                             self.sender.set_encoder(&self.config.encoder(self.leg.remote_playback_rate()));
                     }
+                    self.control.connected(now);
+                    let has_g711 = self.leg.has_g711(Law::A) || self.leg.has_g711(Law::Mu);
+                    if has_g711 && self.config.sample_rate == CLOCK_RATE {
+                        self.receiver.expect_g711(self.edge_seed);
+                    }
                     self.report(PhoneEvent::Connected);
                 }
                 LegEvent::Packet(packet) => {
@@ -268,7 +302,10 @@ impl Phone {
                     }
                     self.receiver.receive(now, &packet);
                 }
-                LegEvent::RemoteLoss { percent } => self.sender.adapt(percent),
+                LegEvent::RemoteLoss { percent } => {
+                    self.sender.adapt(percent);
+                    self.control.reported(now, percent);
+                }
                 LegEvent::Failed(failure) => {
                     self.silent_at = None;
                     self.report(PhoneEvent::Failed { failure });
@@ -276,6 +313,28 @@ impl Phone {
             }
         }
         self.take_digits();
+    }
+
+    /// Says what is sent from now on.
+    fn steer(&mut self, now: Instant) {
+        if self.control.wants_look(now) {
+            let (received, lost) = self.receiver.totals();
+            let seen = Seen {
+                received,
+                lost,
+                bursts: self.receiver.bursts(),
+                jitter_ms: self.receiver.jitter_ms(),
+                round_trip: self.leg.round_trip(),
+            };
+            self.control.look(now, seen);
+        }
+        // What is heard in one law passes best if it is answered in the same.
+        let heard = self.receiver.law();
+        let laws = heard.into_iter().chain([Law::A, Law::Mu]);
+        let law = laws.into_iter().find(|&law| self.leg.has_g711(law));
+        let may = self.config.edge == EdgeCodec::Always || heard.is_some();
+        let law = law.filter(|_| self.control.wants_g711(now) && may);
+        self.sender.want(law, self.leg.has_g711_event());
     }
 
     fn take_digits(&mut self) {

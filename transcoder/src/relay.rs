@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+use call_model::{Codec, DtmfDigit, LegMedia, LegQuality, Side};
 
 use crate::bridge::{BridgeEvent, Emit, MAX_DIGIT_MS, MIN_DIGIT_MS, Outgoing, Port, Watch, report};
 use crate::codec::g711::Law;
 use crate::error::MediaError;
-use crate::leg::rtp::{Received, RtpCounters, RtpLeg};
+use crate::leg::rtp::{Received, RtpCounters, RtpLeg, SourceRule};
+use crate::quality::{Heard, Meter, delay_ms, remote_quality};
 use crate::seed::Seeded;
 use flow::Flow;
 
@@ -38,6 +39,7 @@ pub struct RelayConfig {
 /// [`Bridge`](crate::Bridge) is, with the sides [`Side::Trunk`] and [`Side::Onward`].
 pub struct Relay {
     legs: [RtpLeg; 2],
+    codecs: [Codec; 2],
     /// What each leg receives, on its way to the other.
     flows: [Flow; 2],
     watches: [Watch; 2],
@@ -54,6 +56,7 @@ impl Relay {
         let mut seeds = Seeded::new(seed);
         Self {
             legs: [RtpLeg::new(seeds.next_u64(), now), RtpLeg::new(seeds.next_u64(), now)],
+            codecs: [Codec::Pcma; 2],
             flows: [Flow::new(now), Flow::new(now)],
             watches: [Watch::default(), Watch::default()],
             locals: [config.trunk_rtp, config.onward_rtp],
@@ -71,6 +74,7 @@ impl Relay {
         let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
         let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
         self.legs[at].set_media(media, now)?;
+        self.codecs[at] = media.codec;
         self.flows[1 - at].set_law(law);
         self.watches[at].deadline = Some(now);
         // A hold ends the wait on either side, and what ends it begins the wait anew.
@@ -175,14 +179,40 @@ impl Relay {
         let Some(at) = index_of(side) else { return LegQuality::default() };
         let (leg, flow) = (&self.legs[at], &self.flows[at]);
         let (statistics, counters) = (leg.statistics(), leg.counters());
-        LegQuality {
+        let mut quality = LegQuality {
             packets_received: counters.received,
             packets_sent: counters.sent,
             packets_lost: statistics.lost(),
             packets_late: flow.late(),
             packets_refused: counters.refused() + flow.refused(),
-            frames_concealed: 0,
             jitter_ms: statistics.jitter_ms(),
+            round_trip_ms: leg.round_trip().map(|time| time.as_secs_f32() * 1_000.0),
+            ..LegQuality::default()
+        };
+        let codec = self.codecs[at];
+        quality.remote = leg.remote_report().map(|report| remote_quality(codec, report, leg.round_trip()));
+        let delay = delay_ms(leg.round_trip(), Duration::ZERO);
+        Meter::default().fill(codec, &Heard::passed(statistics), delay, &mut quality);
+        quality
+    }
+
+    /// Never hears these sources on a side, unless SRTP says that they are the other side's: what an earlier call on
+    /// the same port was heard from ([`source`](Self::source)). The last four are kept.
+    pub fn refuse_sources(&mut self, side: Side, sources: &[u32]) {
+        if let Some(at) = index_of(side) {
+            self.legs[at].refuse_sources(sources);
+        }
+    }
+
+    /// Returns the synchronisation source that is heard on a side.
+    pub fn source(&self, side: Side) -> Option<u32> {
+        index_of(side).and_then(|at| self.legs[at].source())
+    }
+
+    /// Sets where the packets of a side may come from.
+    pub fn set_source_rule(&mut self, side: Side, rule: SourceRule) {
+        if let Some(at) = index_of(side) {
+            self.legs[at].set_source_rule(rule);
         }
     }
 

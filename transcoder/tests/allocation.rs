@@ -13,10 +13,11 @@ use transcoder::codec::g722;
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig};
 use transcoder::codec::resample::Resampler;
 use transcoder::codec::{ActivityDetector, ComfortNoise, Concealer};
-use transcoder::dtmf::{DtmfReceiver, DtmfSender};
-use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
+use transcoder::dtmf::{DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
+use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig, Pace, TimeScaler};
 use transcoder::rtp::rtcp::{Cname, NtpTime, Report};
-use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender};
+use transcoder::rtp::{HEADER_LEN, ReceiverStatistics, RtpPacket, RtpSender, VoipMetrics};
+use transcoder::{LoadControl, VoicebandDetector};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -56,10 +57,12 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     let mut overlay = JitterBuffer::new(JitterConfig::opus());
     let (mut concealer, mut noise) = (Concealer::new(), ComfortNoise::new(1));
     let mut activity = ActivityDetector::new();
+    let mut scaler = TimeScaler::new(8_000);
+    let mut load = LoadControl::new(5);
     let (mut dtmf_sender, mut dtmf_receiver) = (DtmfSender::new(8_000), DtmfReceiver::new(8_000));
     let mut sender = RtpSender::new(3);
     let mut statistics = ReceiverStatistics::new(8_000);
-    let cname = Cname::new(4);
+    let (cname, metrics) = (Cname::new(4), VoipMetrics::default());
     let digit = DtmfDigit::from_char('5').ok_or("a digit")?;
     let (mut packet, mut pcm, mut coded) = ([0u8; 200], [0i16; 960], [0u8; opus::MAX_PACKET]);
     let (mut played, mut digits) = (0, 0);
@@ -117,16 +120,24 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             digits += 1;
         }
         let frame = &mut pcm[..160];
-        match g711.pop(now) {
+        match g711.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 Law::A.decode_into(payload, frame);
                 concealer.receive(frame);
                 played += 1;
             }
-            Frame::Lost { .. } | Frame::Wait => concealer.conceal(frame),
+            Frame::Lost { .. } => concealer.conceal(frame),
             Frame::Silence { .. } | Frame::Empty => noise.fill(frame),
         }
         activity.is_active(frame);
+        noise.hear(frame);
+        load.handle_turn(now, Duration::ZERO, Duration::from_millis(1));
+        let mut scaled = [0; 320];
+        scaled[..160].copy_from_slice(frame);
+        let by = Duration::from_millis(10);
+        let length =
+            scaler.apply(&mut scaled, 160, if n % 2 == 0 { Pace::Shorten(by) } else { Pace::Stretch(by) });
+        assert!(length <= 280);
         let len = encoder.encode(frame, &mut coded)?;
         // Overlay to trunk: ordered and decoded, with FEC or concealment for what is lost.
         if n % 13 != 5 {
@@ -140,7 +151,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
             };
             overlay.insert(now, arrival, &coded[..len]);
         }
-        match overlay.pop(now) {
+        match overlay.pop(now, 0) {
             Frame::Packet { payload, .. } => {
                 decoder.decode(payload, &mut pcm)?;
             }
@@ -159,6 +170,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
                 sender: sender.sender_info(now, ntp, 8_000),
                 blocks: block.as_slice(),
                 cname: cname.as_str(),
+                metrics: Some(&metrics),
                 bye: false,
             };
             report.write(&mut packet)?;
@@ -169,6 +181,7 @@ fn ten_seconds_of_a_call_allocate_nothing() -> Result<(), Box<dyn std::error::Er
     assert!(before > 0, "the allocator counts");
     assert!(played > 500, "{played} frames played");
     assert_eq!(digits, 12, "six digits began and ended");
+    assert!(scaler.shortened() > 0 && scaler.stretched() > 0, "frames were made shorter and longer");
     Ok(())
 }
 
@@ -194,5 +207,37 @@ fn ten_seconds_of_wideband_allocate_nothing() -> Result<(), Box<dyn std::error::
     assert_eq!(allocations() - before, 0, "allocations in 500 frames");
     assert!(before > 0, "the allocator counts");
     assert!(heard > 40_000, "{heard} samples heard");
+    Ok(())
+}
+
+/// Not one, from the first frame on: tones made, heard and taken out, and fax signals.
+#[test]
+fn detectors_and_tones_allocate_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut sender, mut detector, mut voiceband) =
+        (ToneSender::new(), ToneDetector::new(), VoicebandDetector::new());
+    let digit = DtmfDigit::from_char('5').ok_or("a digit")?;
+    let (mut digits, mut signals) = (0, 0);
+    let before = allocations();
+    for n in 0..500u32 {
+        if n % 25 == 0 && n < 250 {
+            sender.queue(digit, 100)?;
+        }
+        // Behind the digits 2100 Hz.
+        let mut frame = [0i16; 160];
+        if n >= 300 {
+            frame = std::array::from_fn(|i| {
+                let turn = 2_100.0 * (n * 160 + i as u32) as f64 / 8_000.0;
+                (6_000.0 * (std::f64::consts::TAU * turn.fract()).sin()) as i16
+            });
+        }
+        sender.fill(&mut frame);
+        signals += u32::from(voiceband.process(&frame).is_some());
+        detector.process(&mut frame);
+        while detector.poll_digit().is_some() {
+            digits += 1;
+        }
+    }
+    assert_eq!(allocations() - before, 0);
+    assert_eq!((digits, signals), (10, 1));
     Ok(())
 }

@@ -5,13 +5,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use call_model::{Codec, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite};
-use transcoder::{Bridge, Port};
+use call_model::{Codec, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite};
+use transcoder::{Bridge, BridgeEvent, EdgeCodec, Port};
 
 #[path = "common/mod.rs"]
 mod common;
 use common::address;
 use common::call::{Call, GATEWAY_RTP, Options, TRUNK_RTP, trunk_media};
+use common::fax::answer;
+use common::keys::Press;
 use common::signal::tone;
 
 thread_local! {
@@ -138,6 +140,73 @@ fn a_call_with_srtp_on_both_sides_allocates_nothing_per_packet() {
         assert_eq!((call.bridge.trunk_counters().refused(), call.pbx.unauthentic), (0, 0));
         assert!(allocations <= MOST_IN_TEN_SECONDS, "{suite:?}: {allocations} for {sent} packets each way");
     }
+}
+
+/// Tones of a trunk without telephone events, tones sent to it, and voiceband data: what is kept for them is made when
+/// the media is set.
+#[test]
+fn tones_and_voiceband_data_allocate_nothing_per_packet() {
+    let configure = |config: &mut transcoder::BridgeConfig| config.in_band_digits = true;
+    let mut call = Call::new(&Options { configure, ..Options::default() });
+    let media = LegMedia { telephone_event: None, ..trunk_media(Codec::Pcma, 20) };
+    call.bridge.set_trunk_media(&media, call.net.now).unwrap();
+    call.run(Duration::from_secs(3));
+    // The first digit makes room for digits; nothing else does.
+    let digit = DtmfDigit::from_char('3').unwrap();
+    assert!(call.bridge.send_dtmf(call.net.now, Side::Trunk, digit, 100));
+    let key = Press::new('5', 80.0).samples();
+    let mut first = [key.clone(), vec![0; 1_600]].concat().into_iter();
+    call.pbx.source = Box::new(move || first.next().unwrap_or(0));
+    call.run(Duration::from_secs(2));
+    assert_eq!(call.phone_digits(), "5");
+    let signal =
+        [[&key[..], &[0; 800]].concat().repeat(20), answer(2_100.0, -12.0, 4.0, true, true)].concat();
+    let mut signal = signal.into_iter();
+    call.pbx.source = Box::new(move || signal.next().unwrap_or(0));
+    let mut allocations = 0;
+    let until = call.net.now + Duration::from_secs(10);
+    let mut n = 0;
+    while call.net.now < until {
+        n += 1;
+        if n % 500 == 0 {
+            allocations += counted(|| call.bridge.send_dtmf(call.net.now, Side::Trunk, digit, 100)).1;
+        }
+        call.pbx.lose = u32::from(n % 700 == 0);
+        allocations += call.step_counting(&mut |work| counted(&mut *work).1);
+    }
+    assert_eq!(call.phone_digits(), "5".repeat(21));
+    let voiceband = |event: &&BridgeEvent| matches!(event, BridgeEvent::Voiceband { .. });
+    assert_eq!(call.bridge_events.iter().filter(voiceband).count(), 2);
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations}");
+}
+
+#[test]
+fn a_call_in_g711_allocates_nothing_per_packet_nor_as_the_codec_changes() {
+    let mut call = Call::with_trunk(&Options { g711: [true; 2], ..Options::default() });
+    call.bridge.set_edge(EdgeCodec::Always);
+    call.phone.set_edge(EdgeCodec::Always);
+    let (allocations, sent, received) = connected_seconds(&mut call);
+    assert_eq!((call.bridge.overlay_sends(), call.bridge.overlay_receives()), (Codec::Pcma, Codec::Pcma));
+    assert!(sent > 450 && received > 450, "{sent} {received}");
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets sent, {received} received");
+
+    // Both sources are known by now.
+    call.bridge.set_edge(EdgeCodec::Never);
+    call.run(Duration::from_secs(1));
+    let (mut allocations, mut codecs) = (0, Vec::new());
+    for change in 0..20 {
+        let policy = if change % 2 == 0 { EdgeCodec::Always } else { EdgeCodec::Never };
+        call.bridge.set_edge(policy);
+        call.phone.set_edge(policy);
+        let until = call.net.now + Duration::from_millis(500);
+        while call.net.now < until {
+            allocations += call.step_counting(&mut |work| counted(&mut *work).1);
+        }
+        codecs.push((call.bridge.overlay_sends(), call.bridge.overlay_receives()));
+    }
+    let (g711, opus) = ((Codec::Pcma, Codec::Pcma), (Codec::Opus, Codec::Opus));
+    assert!(codecs.chunks(2).all(|pair| pair == [g711, opus]), "{codecs:?}");
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} in twenty changes");
 }
 
 /// For STUN and its timers, a few times a second at most: not one packet in five.

@@ -76,7 +76,8 @@ impl World {
             let lines = sdp.lines().filter(|line| !line.starts_with("a=ssrc"));
             lines.map(|line| format!("{line}\r\n")).collect()
         };
-        let config = WebRtcConfig { local: vec![address(GATEWAY)], ice_lite: true };
+        let config =
+            WebRtcConfig { local: vec![address(GATEWAY)], ice_lite: true, ..WebRtcConfig::default() };
         let mut leg = WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), net.now).unwrap();
         let answer = without_sources(leg.accept_offer(&without_sources(offer.to_sdp_string())).unwrap());
         rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();

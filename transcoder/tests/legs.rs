@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use transcoder::codec::g711::Law;
 use transcoder::codec::opus::{Encoder, EncoderConfig, MAX_PACKET};
 use transcoder::leg::PayloadKind;
 use transcoder::leg::webrtc::{LegEvent, LegFailure};
@@ -21,8 +22,12 @@ struct End {
 
 impl End {
     fn new(net: &Network, identity: &DtlsIdentity, text: &str, ice_lite: bool) -> Self {
+        Self::with_g711(net, identity, text, ice_lite, false)
+    }
+
+    fn with_g711(net: &Network, identity: &DtlsIdentity, text: &str, ice_lite: bool, g711: bool) -> Self {
         let address = address(text);
-        let config = WebRtcConfig { local: vec![address], ice_lite };
+        let config = WebRtcConfig { local: vec![address], ice_lite, g711 };
         Self { leg: WebRtcLeg::new(config, identity, net.now).unwrap(), address, events: Vec::new() }
     }
 
@@ -85,9 +90,13 @@ fn run(net: &mut Network, ends: &mut [End; 2], duration: Duration) {
 }
 
 fn connected(net: &mut Network, offerer_lite: bool, answerer_lite: bool) -> [End; 2] {
+    connected_with_g711(net, offerer_lite, answerer_lite, false)
+}
+
+fn connected_with_g711(net: &mut Network, offerer_lite: bool, answerer_lite: bool, g711: bool) -> [End; 2] {
     let (a, b) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
-    let mut offerer = End::new(net, &a, "192.0.2.1:4000", offerer_lite);
-    let mut answerer = End::new(net, &b, "192.0.2.2:5000", answerer_lite);
+    let mut offerer = End::with_g711(net, &a, "192.0.2.1:4000", offerer_lite, g711);
+    let mut answerer = End::with_g711(net, &b, "192.0.2.2:5000", answerer_lite, g711);
     let offer = offerer.leg.create_offer().unwrap();
     let answer = answerer.leg.accept_offer(&offer).unwrap();
     offerer.leg.accept_answer(&answer).unwrap();
@@ -295,9 +304,9 @@ fn answers_and_offers_out_of_order_are_refused() {
     let offer = peer.leg.create_offer().unwrap();
     assert_eq!(peer.leg.create_offer(), Err(MediaError::OutOfOrder));
     assert_eq!(peer.leg.accept_offer(&offer), Err(MediaError::OutOfOrder));
-    let empty = WebRtcConfig { local: vec![], ice_lite: true };
+    let empty = WebRtcConfig { local: vec![], ice_lite: true, ..WebRtcConfig::default() };
     assert_eq!(WebRtcLeg::new(empty, &identity, net.now).unwrap_err(), MediaError::LocalAddressCount);
-    let any = WebRtcConfig { local: vec![address("0.0.0.0:0")], ice_lite: true };
+    let any = WebRtcConfig { local: vec![address("0.0.0.0:0")], ice_lite: true, ..WebRtcConfig::default() };
     assert_eq!(WebRtcLeg::new(any, &identity, net.now).unwrap_err(), MediaError::LocalAddress);
 }
 
@@ -353,6 +362,85 @@ fn garbage_is_counted_and_the_leg_lives() {
     }));
     run(&mut net, &mut ends, Duration::from_secs(1));
     assert_eq!(ends[1].packets(PayloadKind::Audio), [vec![9; 40]]);
+}
+
+// RFC 7160 4.1: a source for each clock; RFC 8843 9.2: each says by its MID where it belongs until it is known to be
+// understood; RFC 3550 6.4.1: each is reported on.
+#[test]
+fn g711_goes_in_a_stream_of_its_own() {
+    let mut net = Network::new(3);
+    let mut ends = connected_with_g711(&mut net, true, false, true);
+    let kinds = [
+        PayloadKind::Audio,
+        PayloadKind::TelephoneEvent,
+        PayloadKind::G711(Law::Mu),
+        PayloadKind::G711(Law::A),
+        PayloadKind::G711Event,
+    ];
+    assert!(ends.iter().all(|end| end.leg.has_g711(Law::A) && end.leg.has_g711(Law::Mu)));
+    // Payload type, source, and whether there is a header extension, of what each sends first and last.
+    let mut first = [Vec::new(), Vec::new()];
+    let mut last = first.clone();
+    for n in 0..600u32 {
+        for (from, headers) in [0, 1].into_iter().zip(&mut last) {
+            headers.clear();
+            for kind in kinds {
+                let now = net.now;
+                let ticks = if kind.is_g711() { 160 } else { 960 };
+                assert!(ends[from].leg.send(
+                    now,
+                    kind,
+                    n * ticks,
+                    false,
+                    &[n as u8; 160],
+                    &mut |from, to, bytes| {
+                        let ssrc = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+                        headers.push((bytes[1] & 0x7f, ssrc, bytes[0] & 0x10 != 0));
+                        net.send(from, to, bytes);
+                    }
+                ));
+            }
+        }
+        if n == 0 {
+            first = last.clone();
+        }
+        run(&mut net, &mut ends, Duration::from_millis(20));
+        if n < 599 {
+            ends.iter_mut().for_each(|end| end.events.clear());
+        }
+    }
+    for (end, (first, last)) in ends.iter().zip(first.iter().zip(&last)) {
+        let numbers: Vec<u8> = first.iter().map(|header| header.0).collect();
+        assert_eq!(numbers, [111, 110, 0, 8, 101]);
+        let (opus, g711) = (first[0].1, first[2].1);
+        assert_ne!(opus, g711);
+        for headers in [first, last] {
+            let sources: Vec<u32> = headers.iter().map(|header| header.1).collect();
+            assert_eq!(sources, [opus, opus, g711, g711, g711]);
+        }
+        assert!(first.iter().all(|header| header.2), "the first say where they belong");
+        assert!(last.iter().all(|header| !header.2), "12 s later that is known");
+        let came: Vec<PayloadKind> = end
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                LegEvent::Packet(packet) => Some(packet.kind),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(came, kinds);
+        let round_trip = end.leg.round_trip().unwrap();
+        assert!((9..=12).contains(&round_trip.as_millis()), "{round_trip:?}");
+        assert_eq!(end.leg.counters().refused(), 0);
+    }
+
+    // Who has Opus alone takes nothing else.
+    let mut ends = connected(&mut net, true, false);
+    let now = net.now;
+    for kind in &kinds[2..] {
+        assert!(!ends[0].leg.send(now, *kind, 0, false, &[1; 160], &mut |_, _, _| panic!("sent")));
+    }
+    assert!(!ends[0].leg.has_g711(Law::A) && !ends[0].leg.has_g711_event());
 }
 
 /// A stranger's ClientHello that overtakes the peer's must not take the handshake over.

@@ -7,7 +7,7 @@ use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, Tel
 use transcoder::codec::opus::{Bandwidth, Decoder, Encoder, EncoderConfig};
 use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use transcoder::rtp::{HEADER_LEN, RtpPacket, RtpSender};
-use transcoder::{BridgeEvent, Relay, RelayConfig};
+use transcoder::{BridgeEvent, EdgeCodec, Relay, RelayConfig};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -31,6 +31,7 @@ fn opus_media(event_clock: u32) -> LegMedia {
             receive_payload_type: FROM_TRUNK[1],
             clock_rate: event_clock,
         }),
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: Some(address(TRUNK_RTCP)),
@@ -273,6 +274,38 @@ fn f07_a_call_goes_on_when_its_codec_changes() {
     assert!(line.heard().len() > 140);
     let tail = &line.call.phone_heard[line.call.phone_heard.len() - 8_000..];
     assert!(mean_tone_share(tail, 2_000.0, 8_000.0) > 0.95);
+}
+
+// RFC 3264 6.1: an overlay user may send whatever was agreed on. A trunk of Opus hears Opus.
+#[test]
+fn f07_g711_of_an_overlay_user_is_encoded_for_the_trunk() {
+    let mut line = Line::new(&Options { g711: [true; 2], ..Options::default() });
+    line.call.phone_source = Box::new(tone(440.0, 8_000.0));
+    line.run(3 * SECOND);
+    assert_eq!(line.call.phone.sends(), Codec::Opus, "it follows what it hears");
+    line.heard();
+    let digit = DtmfDigit::from_char('3').unwrap();
+    for (policy, codec) in [(EdgeCodec::Always, Codec::Pcma), (EdgeCodec::Never, Codec::Opus)] {
+        line.call.phone.set_edge(policy);
+        line.run(3 * SECOND);
+        assert_eq!((line.call.phone.sends(), line.call.bridge.overlay_sends()), (codec, Codec::Opus));
+        assert!(line.call.phone.send_dtmf(digit, 100));
+        line.run(2 * SECOND);
+        let heard = line.heard();
+        for pair in heard.windows(2) {
+            assert_eq!(pair[1].1, pair[0].1.wrapping_add(1), "{codec:?}");
+            let step = pair[1].2.wrapping_sub(pair[0].2);
+            assert!(step <= 10 * 960, "{codec:?}: a step of {step}, of which a digit is most");
+        }
+        assert_eq!(digits(&heard, 48_000).len(), 1, "{codec:?}");
+        let (mut decoder, mut frame, mut pcm) = (Decoder::new(8_000).unwrap(), vec![0; 960], Vec::new());
+        for packet in heard.iter().filter(|packet| packet.0 == TO_TRUNK[0]) {
+            let length = decoder.decode(&packet.4, &mut frame).unwrap();
+            pcm.extend_from_slice(&frame[..length]);
+        }
+        assert!(pcm.len() > 4 * 8_000, "{codec:?}");
+        assert!(mean_tone_share(&pcm[pcm.len() - 8_000..], 440.0, 8_000.0) > 0.95, "{codec:?}");
+    }
 }
 
 // RFC 3264 8.4.

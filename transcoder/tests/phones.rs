@@ -28,7 +28,11 @@ impl Pair {
     fn new(seed: u64) -> Self {
         let net = Network::new(seed);
         let leg = |at: usize| {
-            let config = WebRtcConfig { local: vec![address(ADDRESSES[at])], ice_lite: false };
+            let config = WebRtcConfig {
+                local: vec![address(ADDRESSES[at])],
+                ice_lite: false,
+                ..WebRtcConfig::default()
+            };
             WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), net.now).unwrap()
         };
         let (mut caller, mut callee) = (leg(0), leg(1));
@@ -170,7 +174,11 @@ fn media_is_up_soon_after_the_answer_arrives() {
         net.weather.delay = Duration::from_millis(seed % 8);
         let signalling = Duration::from_millis(1 + 3 * seed);
         let leg = |at: usize| {
-            let config = WebRtcConfig { local: vec![address(ADDRESSES[at])], ice_lite: false };
+            let config = WebRtcConfig {
+                local: vec![address(ADDRESSES[at])],
+                ice_lite: false,
+                ..WebRtcConfig::default()
+            };
             WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), net.now).unwrap()
         };
         let mut legs = [leg(0), leg(1)];

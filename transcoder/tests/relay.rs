@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, TelephoneEvent};
 use transcoder::codec::g711::Law;
+use transcoder::leg::rtp::Refusal;
 use transcoder::rtp::{RtpPacket, is_rtcp};
 use transcoder::{BridgeEvent, Port, Relay, RelayConfig};
 
@@ -37,6 +38,7 @@ fn media(side: Side, codec: Codec) -> LegMedia {
             receive_payload_type: event,
             clock_rate: 8_000,
         }),
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: remote(side),
         remote_rtcp: None,
@@ -429,4 +431,38 @@ fn c22_either_law_that_was_agreed_on_goes_on_in_that_of_the_other_side() {
     line.from(Side::Onward, remote(Side::Onward), &rtp(0, false, 1, 160, 7, &codes));
     assert!(line.out(Side::Trunk).is_empty());
     assert_eq!(line.relay.quality(Side::Onward).packets_refused, 1);
+}
+
+// RFC 7362 4: what an earlier call left on the port, and what a stranger sends, goes no further.
+#[test]
+fn f22_f23_what_others_send_to_the_port_is_counted_and_not_passed_on() {
+    let mut line = Line::new(Codec::Pcma, Codec::Pcma);
+    line.relay.refuse_sources(Side::Trunk, &[66]);
+    for n in 0..100u16 {
+        let old = rtp(8, false, 700 + n, u32::from(n) * 160, 66, &[6; 160]);
+        line.from(Side::Trunk, remote(Side::Trunk), &old);
+        line.from(
+            Side::Trunk,
+            address("192.0.2.99:4000"),
+            &rtp(8, false, n, u32::from(n) * 160, 5, &[9; 160]),
+        );
+        let own = rtp(8, false, n, u32::from(n) * 160, 5, &[1; 160]);
+        line.from(Side::Trunk, remote(Side::Trunk), &own);
+        line.pass(Duration::from_millis(20));
+    }
+    let out = line.out(Side::Onward);
+    assert_eq!(out.len(), 100);
+    assert!(out.iter().all(|packet| packet.5.iter().all(|&octet| octet == 1)));
+    let counters = line.relay.counters(Side::Trunk);
+    assert_eq!((counters.refused_for(Refusal::Ssrc), counters.refused_for(Refusal::Source)), (100, 100));
+    assert_eq!(line.relay.source(Side::Trunk), Some(5));
+    let quality = line.relay.quality(Side::Trunk);
+    assert!(quality.packets_lost == 0 && quality.rating.unwrap().mos > 4.3, "{quality:?}");
+    // A loss of three in a row shows in the rating, and is named.
+    for n in 103..200u16 {
+        line.from(Side::Trunk, remote(Side::Trunk), &rtp(8, false, n, u32::from(n) * 160, 5, &[1; 160]));
+    }
+    let quality = line.relay.quality(Side::Trunk);
+    assert_eq!((quality.packets_lost, quality.bursts.count, quality.bursts.burst_ms), (3, 1, 60.0));
+    assert_eq!(quality.rating.unwrap().cause, Some(call_model::Impairment::NetworkLoss));
 }

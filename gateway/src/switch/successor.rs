@@ -407,6 +407,7 @@ fn between(towards: SocketAddr) -> LegMedia {
         receive_payload_type: AUDIO,
         also_receives: Vec::new(),
         telephone_event: Some(event),
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: towards,
         remote_rtcp: Some(SocketAddr::new(towards.ip(), towards.port().wrapping_add(1))),

@@ -229,6 +229,7 @@ fn leg_media(direction: Direction) -> LegMedia {
         receive_payload_type: 8,
         also_receives: Vec::new(),
         telephone_event: None,
+        comfort_noise: false,
         packet_time_ms: 20,
         remote_rtp: "127.0.0.10:30000".parse().unwrap(),
         remote_rtcp: None,

@@ -322,6 +322,7 @@ impl OfferAnswer {
                 let ours = offer.events_at(clock_rate)?;
                 Some(TelephoneEvent { send_payload_type: theirs, receive_payload_type: ours, clock_rate })
             }),
+            comfort_noise: false,
             packet_time_ms: usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms)),
             remote_rtp: audio.rtp,
             // RFC 5761 5.1.1: in an answer it means nothing unless the offer had it.
@@ -450,6 +451,7 @@ impl OfferAnswer {
                 receive_payload_type: number,
                 clock_rate,
             }),
+            comfort_noise: false,
             packet_time_ms,
             remote_rtp: audio.rtp,
             remote_rtcp: (!audio.mux).then_some(audio.rtcp),

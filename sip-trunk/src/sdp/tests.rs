@@ -92,6 +92,7 @@ fn golden_answer_to_asterisk() {
                 receive_payload_type: 101,
                 clock_rate: 8000
             }),
+            comfort_noise: false,
             packet_time_ms: 20,
             remote_rtp: "192.0.2.10:14500".parse().unwrap(),
             remote_rtcp: Some("192.0.2.10:14501".parse().unwrap()),

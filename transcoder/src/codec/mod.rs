@@ -14,7 +14,7 @@ mod g711_avx512;
 #[cfg(target_arch = "aarch64")]
 mod g711_neon;
 pub mod g722;
-mod noise;
+pub mod noise;
 pub mod opus;
 pub mod resample;
 #[cfg(target_arch = "x86_64")]
@@ -68,6 +68,13 @@ pub(crate) fn mean_power(frame: &[i16]) -> f32 {
     }
     let energy: i64 = frame.iter().map(|&s| i64::from(s) * i64::from(s)).sum();
     energy as f32 / frame.len() as f32
+}
+
+/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
+pub(crate) fn is_quiet(frame: &[i16]) -> bool {
+    const POWER: u64 = 104 * 104;
+    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
+    energy <= POWER * frame.len() as u64
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! DTMF as RTP events (RFC 4733): a receiver that reports every digit exactly once whatever is
-//! lost, and a sender. Pure state machines; the digits never pass through a codec.
+//! lost, and a sender. Pure state machines; the digits never pass through a codec. And DTMF as tones
+//! (ITU-T Q.23, Q.24), for a far end that knows no events: a detector and a sender.
 
+mod detector;
 mod receiver;
 mod sender;
+mod tones;
 
+pub use detector::ToneDetector;
 pub use receiver::{DtmfEvent, DtmfReceiver, Refused};
 pub use sender::{DtmfSender, EventPacket, QueueFull};
+pub use tones::{ToneSender, frequencies_of};
 
 /// Octets of an event payload (RFC 4733 2.3).
 pub const PAYLOAD_LEN: usize = 4;

@@ -68,13 +68,24 @@ struct Active {
     last_packet: Instant,
 }
 
+/// A segment of an event that was reported, as far as copies of it and what follows it are known by it.
+#[derive(Clone, Copy, Debug)]
+struct Finished {
+    digit: DtmfDigit,
+    timestamp: u32,
+    /// Longest duration seen, in ticks.
+    duration: u16,
+    /// No end was seen: the digit may go on after a gap in what comes.
+    open: bool,
+}
+
 /// Turns event packets into digits.
 #[derive(Clone, Debug)]
 pub struct DtmfReceiver {
     clock_rate: u32,
     active: Option<Active>,
-    /// Timestamps of the events that ended last, newest at the end.
-    finished: VecDeque<u32>,
+    /// The segments that ended last, newest at the end.
+    finished: VecDeque<Finished>,
     last_packet: Option<Instant>,
     pending: VecDeque<DtmfEvent>,
     refused: u64,
@@ -93,8 +104,8 @@ impl DtmfReceiver {
         }
     }
 
-    /// Takes in an event packet. An event is known by its timestamp alone; the marker bit may be
-    /// lost with the first packet or never have been set, and means nothing here but that a
+    /// Takes in an event packet. An event is known by its timestamp and its code; the marker bit may
+    /// be lost with the first packet or never have been set, and means nothing here but that a
     /// segment is not a continuation.
     ///
     /// # Errors
@@ -125,27 +136,29 @@ impl DtmfReceiver {
             self.finished.clear();
         }
 
+        let lapse = self.lapse();
         if let Some(active) = &mut self.active {
-            let same = active.timestamp == timestamp;
-            if same || (!marker && active.continues(digit, timestamp)) {
+            let same = (active.timestamp, active.digit) == (timestamp, digit);
+            let follows =
+                active.digit == digit && continues(active.timestamp, active.duration, timestamp, lapse);
+            if same || (!marker && follows) {
                 if !same {
                     active.earlier = active.earlier.saturating_add(timestamp.wrapping_sub(active.timestamp));
-                    let passed = active.timestamp;
-                    active.timestamp = timestamp;
-                    active.duration = 0;
-                    self.remember(passed);
+                    let passed = (active.timestamp, active.duration);
+                    (active.timestamp, active.duration) = (timestamp, 0);
+                    self.remember(Finished { digit, timestamp: passed.0, duration: passed.1, open: false });
                 }
                 if let Some(active) = &mut self.active {
                     active.duration = active.duration.max(duration);
                     active.last_packet = now;
                 }
                 if end {
-                    self.finish();
+                    self.finish(true);
                 }
                 return Ok(());
             }
         }
-        if self.is_stale(timestamp) {
+        if self.is_reported(digit, timestamp, marker, end, duration) || self.is_outdated(timestamp) {
             return Ok(());
         }
         let older = self.active.is_some_and(|active| is_before(timestamp, active.timestamp));
@@ -153,14 +166,14 @@ impl DtmfReceiver {
             // All but a late packet of an earlier digit was lost. The present one goes on.
             self.push(DtmfEvent::Started { digit });
             self.push(DtmfEvent::Ended { digit, duration_ms: self.to_ms(u32::from(duration)) });
-            self.remember(timestamp);
+            self.remember(Finished { digit, timestamp, duration, open: !end });
             return Ok(());
         }
-        self.finish();
+        self.finish(false);
         self.active = Some(Active { digit, timestamp, duration, earlier: 0, last_packet: now });
         self.push(DtmfEvent::Started { digit });
         if end {
-            self.finish();
+            self.finish(true);
         }
         Ok(())
     }
@@ -180,7 +193,7 @@ impl DtmfReceiver {
     /// Ends a digit whose end was lost.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|at| at <= now) {
-            self.finish();
+            self.finish(false);
         }
     }
 
@@ -199,34 +212,62 @@ impl DtmfReceiver {
         self.refused
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, end_seen: bool) {
         if let Some(active) = self.active.take() {
-            let ticks = active.earlier.saturating_add(u32::from(active.duration));
-            self.push(DtmfEvent::Ended { digit: active.digit, duration_ms: self.to_ms(ticks) });
-            self.remember(active.timestamp);
+            let Active { digit, timestamp, duration, earlier, .. } = active;
+            let ticks = earlier.saturating_add(u32::from(duration));
+            self.push(DtmfEvent::Ended { digit, duration_ms: self.to_ms(ticks) });
+            self.remember(Finished { digit, timestamp, duration, open: !end_seen });
         }
     }
 
-    fn remember(&mut self, timestamp: u32) {
+    fn remember(&mut self, finished: Finished) {
         if self.finished.len() == REMEMBERED {
             self.finished.pop_front();
         }
         // Room for all that will ever be there, at the first digit: most calls have none.
         self.finished.reserve_exact(REMEMBERED - self.finished.len());
-        self.finished.push_back(timestamp);
+        self.finished.push_back(finished);
     }
 
-    /// Says whether an event is a copy of one that ended, or older than all that is remembered.
-    fn is_stale(&self, timestamp: u32) -> bool {
-        if self.finished.contains(&timestamp) {
+    /// Says whether a packet is of an event that was reported: a late copy, or what comes of a digit that was given
+    /// up when nothing came of it for too long.
+    fn is_reported(
+        &mut self,
+        digit: DtmfDigit,
+        timestamp: u32,
+        marker: bool,
+        end: bool,
+        duration: u16,
+    ) -> bool {
+        let same = |known: &&mut Finished| (known.digit, known.timestamp) == (digit, timestamp);
+        if let Some(known) = self.finished.iter_mut().find(same) {
+            known.duration = known.duration.max(duration);
+            known.open &= !end;
             return true;
         }
-        let full = self.finished.len() == REMEMBERED;
+        let continued = self.finished.back().is_some_and(|known| {
+            known.open && known.digit == digit && continues(known.timestamp, known.duration, timestamp, 0)
+        });
+        let reported = continued && !marker && self.active.is_none();
+        if reported {
+            self.remember(Finished { digit, timestamp, duration, open: !end });
+        }
+        reported
+    }
+
+    /// Says whether an event is older than all that is remembered.
+    fn is_outdated(&self, timestamp: u32) -> bool {
         let horizon = self.clock_rate.saturating_mul(MAX_AGE_SECONDS);
-        full && self
-            .finished
-            .iter()
-            .all(|&finished| is_before(timestamp, finished) && finished.wrapping_sub(timestamp) < horizon)
+        self.finished.len() == REMEMBERED
+            && self.finished.iter().all(|known| {
+                is_before(timestamp, known.timestamp) && known.timestamp.wrapping_sub(timestamp) < horizon
+            })
+    }
+
+    /// Ticks that may be missing between two packets of a digit that is down.
+    fn lapse(&self) -> u32 {
+        (u64::from(self.clock_rate) * MAX_SILENCE.as_millis() as u64 / 1_000) as u32
     }
 
     fn push(&mut self, event: DtmfEvent) {
@@ -241,15 +282,12 @@ impl DtmfReceiver {
     }
 }
 
-impl Active {
-    /// Says whether a packet belongs to the next segment of this event: a duration overflows at
-    /// 0xFFFF, and the timestamp moves on by as much (RFC 4733 2.5.1.3).
-    fn continues(&self, digit: DtmfDigit, timestamp: u32) -> bool {
-        let moved = timestamp.wrapping_sub(self.timestamp);
-        self.digit == digit
-            && self.duration >= u16::MAX / 2
-            && (moved == u32::from(u16::MAX) || moved == u32::from(self.duration))
-    }
+/// Says whether a segment that begins at `next` goes on with the event whose present segment has lasted
+/// `duration`: a duration overflows at 0xFFFF, and the timestamp moves on by as much (RFC 4733 2.5.1.3), or by less
+/// where a sender does not fill its segments; `lapse` of it may not have been seen.
+fn continues(timestamp: u32, duration: u16, next: u32, lapse: u32) -> bool {
+    let (moved, seen, full) = (next.wrapping_sub(timestamp), u32::from(duration), u32::from(u16::MAX));
+    seen >= full / 2 && (moved == full || (seen..=full.min(seen + lapse)).contains(&moved))
 }
 
 /// Says whether timestamp `a` lies before `b` on the circle.

@@ -3,18 +3,39 @@
 mod buffers;
 pub mod rtp;
 mod security;
+mod source;
 pub mod webrtc;
 
 pub(crate) use buffers::Buffers;
 pub use buffers::Payload;
 
+use crate::codec::g711::Law;
+
 /// What a packet of a leg carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
-    /// A frame of the negotiated voice codec.
+    /// A frame of the negotiated voice codec: on an overlay leg, of Opus.
     Audio,
-    /// A named telephone event (RFC 4733).
+    /// A named telephone event (RFC 4733), on the clock of that codec.
     TelephoneEvent,
+    /// Comfort noise (RFC 3389), towards trunks only.
+    ComfortNoise,
+    /// A frame of G.711 beside Opus, on an overlay leg only: in a stream of its own, on a clock of 8000 Hz.
+    G711(Law),
+    /// A named telephone event on that clock and in that stream.
+    G711Event,
+}
+
+impl PayloadKind {
+    /// Says whether it is a telephone event, on whichever clock.
+    pub fn is_event(self) -> bool {
+        matches!(self, PayloadKind::TelephoneEvent | PayloadKind::G711Event)
+    }
+
+    /// Says whether it belongs to the stream of G.711 beside Opus.
+    pub fn is_g711(self) -> bool {
+        matches!(self, PayloadKind::G711(_) | PayloadKind::G711Event)
+    }
 }
 
 /// A packet that a leg accepted.

@@ -3,9 +3,9 @@
 //!
 //! A packet counts only if it comes from the very address and port that offer and answer named.
 //! Nothing is ever learned from a packet, so nothing that a stranger sends can move, copy or
-//! inject media (the class of attacks known as RTP Bleed). A second synchronisation source on the
-//! right address is let in only after [`SSRC_RUN`] packets in sequence, or at once if SRTP says that
-//! it is the other side's.
+//! inject media (the class of attacks known as RTP Bleed, RFC 7362 4). A second synchronisation source
+//! on the right address is let in only after [`SSRC_RUN`] packets in sequence, or at once if SRTP says
+//! that it is the other side's; one that an earlier call left on the port is not let in at all.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,11 +14,14 @@ use call_model::{Direction, LegMedia, MediaSecurity, TelephoneEvent};
 
 use super::PayloadKind;
 use super::security::Security;
+use super::source::Sources;
 use crate::bridge::Port;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
-use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
-use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, is_rtcp};
+use crate::rtp::rtcp::{self, Cname, NtpTime, Report, ReportBlock, RtcpPacket};
+use crate::rtp::{
+    HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, VoipMetrics, is_rtcp,
+};
 use crate::seed::Seeded;
 use crate::srtp::{MAX_OVERHEAD, SrtpError};
 
@@ -110,6 +113,8 @@ pub struct RtpCounters {
     pub held: u64,
     /// Times that a new SSRC was believed.
     pub ssrc_changes: u64,
+    /// RTCP BYEs of the source that was heard (RFC 3550 6.6). The call goes on until signalling ends it.
+    pub byes: u64,
     /// Packets not sent because the SRTP key had protected as many as it may (RFC 3711 9.2).
     pub expired: u64,
     refused: [u64; Refusal::ALL.len()],
@@ -125,6 +130,39 @@ impl RtpCounters {
     pub fn refused(&self) -> u64 {
         self.refused.iter().sum()
     }
+}
+
+/// What the other side says of the media we send, in its last report (RFC 3550 6.4.1, RFC 3611 4.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RemoteReport {
+    /// Packets lost on the way in all; duplicates may make it negative.
+    pub cumulative_lost: i32,
+    /// Loss since its report before, 0 to 100 per cent.
+    pub loss_percent: f32,
+    /// Interarrival jitter in milliseconds.
+    pub jitter_ms: f32,
+    /// Its VoIP metrics, if it sends any.
+    pub metrics: Option<VoipMetrics>,
+}
+
+impl RemoteReport {
+    /// Takes in a report block about us.
+    pub(super) fn take(&mut self, block: &ReportBlock, clock_rate: u32) {
+        self.cumulative_lost = block.cumulative_lost;
+        self.loss_percent = f32::from(block.fraction_lost) * 100.0 / 256.0;
+        self.jitter_ms = block.jitter as f32 * 1_000.0 / clock_rate.max(1) as f32;
+    }
+}
+
+/// Where the packets of a leg may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceRule {
+    /// From the address that offer and answer named, and nowhere else.
+    #[default]
+    Negotiated,
+    /// From another as well, if SRTP says that it is the other side: a peer behind an address translator. Media
+    /// then goes there, until the next offer and answer; it moves once for each (RFC 7362 4).
+    Authenticated,
 }
 
 /// What an accepted datagram of the trunk carries.
@@ -163,11 +201,14 @@ pub struct RtpLeg {
     epoch: Instant,
     random: Seeded,
     report_at: Option<Instant>,
-    pinned: Option<u32>,
-    /// The source that was pinned before: what of it comes late is not believed at once again.
-    former: Option<u32>,
-    candidate: Option<(u32, u16, u8)>,
+    sources: Sources,
+    source_rule: SourceRule,
+    /// Whether media has moved to another source since the last offer and answer.
+    moved: bool,
     round_trip: Option<Duration>,
+    remote: Option<RemoteReport>,
+    /// What goes out with the next report.
+    metrics: Option<VoipMetrics>,
     counters: RtpCounters,
 }
 
@@ -187,10 +228,12 @@ impl RtpLeg {
             epoch: now,
             random: seeds,
             report_at: None,
-            pinned: None,
-            former: None,
-            candidate: None,
+            sources: Sources::default(),
+            source_rule: SourceRule::default(),
+            moved: false,
             round_trip: None,
+            remote: None,
+            metrics: None,
             counters: RtpCounters::default(),
         }
     }
@@ -222,9 +265,7 @@ impl RtpLeg {
             }
         }
         if self.media.as_ref().is_none_or(|old| old.remote_rtp != media.remote_rtp) {
-            self.pinned = None;
-            self.former = None;
-            self.candidate = None;
+            self.sources.reset();
         }
         if let MediaSecurity::Sdes(keys) = &media.security {
             match &mut self.security {
@@ -237,7 +278,13 @@ impl RtpLeg {
         }
         self.statistics.set_clock_rate(media.codec.clock_rate());
         self.media = Some(media);
+        self.moved = false;
         Ok(())
+    }
+
+    /// Sets where packets may come from.
+    pub fn set_source_rule(&mut self, rule: SourceRule) {
+        self.source_rule = rule;
     }
 
     /// The RTP clock of what was negotiated, in Hz.
@@ -261,6 +308,11 @@ impl RtpLeg {
     /// Says whether both sides speak RFC 4733, on the clock of the voice beside it (RFC 4733 2.1).
     pub fn has_telephone_event(&self) -> bool {
         self.media.as_ref().and_then(telephone_event).is_some()
+    }
+
+    /// Says whether silence may be sent as comfort noise.
+    pub fn has_comfort_noise(&self) -> bool {
+        self.media.as_ref().is_some_and(sends_comfort_noise)
     }
 
     /// Takes a datagram that came on the RTP or the RTCP port.
@@ -293,8 +345,20 @@ impl RtpLeg {
     fn open(&mut self, source: SocketAddr, datagram: &[u8], rtcp: bool) -> Result<usize, Refusal> {
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
         let expected = if rtcp { media.remote_rtcp.unwrap_or(media.remote_rtp) } else { media.remote_rtp };
-        if !same_address(source, expected) {
-            return Err(Refusal::Source);
+        let moves = !same_address(source, expected);
+        if moves {
+            let learns = self.source_rule == SourceRule::Authenticated && !self.moved && !rtcp;
+            if !(learns && is_secured(media)) {
+                return Err(Refusal::Source);
+            }
+            // What nobody has authenticated is a stranger's, whatever is wrong with it.
+            let security = self.security.as_mut().ok_or(Refusal::Source)?;
+            let length = security.unprotect(datagram, rtcp).map_err(|_| Refusal::Source)?;
+            self.moved = true;
+            if let Some(media) = &mut self.media {
+                media.remote_rtp = source;
+            }
+            return Ok(length);
         }
         match &mut self.security {
             Some(security) if is_secured(media) => security.unprotect(datagram, rtcp),
@@ -339,39 +403,31 @@ impl RtpLeg {
         }
         let (ssrc, sequence, timestamp) = (packet.ssrc(), packet.sequence(), packet.timestamp());
         let authentic = is_secured(media);
-        self.check_ssrc(ssrc, sequence, authentic)?;
+        self.check_ssrc(now, ssrc, sequence, authentic)?;
         self.statistics.receive(now, ssrc, sequence, timestamp);
         self.counters.received += 1;
         Ok((content, length))
     }
 
-    /// RFC 3550 8.2 and A.1. What SRTP has authenticated needs no run.
-    fn check_ssrc(&mut self, ssrc: u32, sequence: u16, authentic: bool) -> Result<(), Refusal> {
+    /// RFC 3550 8.2 and A.1.
+    fn check_ssrc(&mut self, now: Instant, ssrc: u32, sequence: u16, authentic: bool) -> Result<(), Refusal> {
         if ssrc == self.sender.ssrc() {
             return Err(Refusal::Loop);
         }
-        match self.pinned {
-            None => self.pinned = Some(ssrc),
-            Some(pinned) if pinned == ssrc => self.candidate = None,
-            Some(_) => {
-                let run = match self.candidate {
-                    Some((candidate, last, run)) if candidate == ssrc && sequence == last.wrapping_add(1) => {
-                        run + 1
-                    }
-                    _ => 1,
-                };
-                let believed = authentic && self.former != Some(ssrc);
-                if run < SSRC_RUN && !believed {
-                    self.candidate = Some((ssrc, sequence, run));
-                    return Err(Refusal::Ssrc);
-                }
-                self.candidate = None;
-                self.former = self.pinned;
-                self.pinned = Some(ssrc);
-                self.counters.ssrc_changes += 1;
-            }
-        }
+        let changed = self.sources.admit(now, ssrc, sequence, authentic)?;
+        self.counters.ssrc_changes += u64::from(changed);
         Ok(())
+    }
+
+    /// Never hears these sources, unless SRTP says that they are the other side's: what an earlier call on the same
+    /// port was heard from, which may still be sent. The last four are kept.
+    pub fn refuse_sources(&mut self, sources: &[u32]) {
+        self.sources.refuse(sources);
+    }
+
+    /// Returns the synchronisation source that is heard.
+    pub fn source(&self) -> Option<u32> {
+        self.sources.pinned()
     }
 
     fn receive_rtcp(
@@ -386,21 +442,33 @@ impl RtpLeg {
             _ => datagram,
         };
         let packets = rtcp::parse(plain).map_err(|_| Refusal::MalformedRtcp)?;
+        let clock_rate = self.media.as_ref().map_or(CLOCK_RATE, |media| media.codec.clock_rate());
         let own = self.sender.ssrc();
         let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
         for packet in packets {
             let blocks = match packet {
                 RtcpPacket::SenderReport { ssrc, info, blocks } => {
-                    if self.pinned == Some(ssrc) {
+                    if self.sources.pinned() == Some(ssrc) {
                         self.statistics.handle_sender_report(now, info.ntp);
                     }
                     blocks
                 }
                 RtcpPacket::ReceiverReport { blocks, .. } => blocks,
+                RtcpPacket::ExtendedReport { mut voip, .. } => {
+                    if let Some(metrics) = voip.find(|metrics| metrics.ssrc == own) {
+                        self.remote.get_or_insert_default().metrics = Some(metrics);
+                    }
+                    continue;
+                }
+                RtcpPacket::Goodbye { ssrc } => {
+                    self.counters.byes += u64::from(ssrc.is_some() && ssrc == self.sources.pinned());
+                    continue;
+                }
                 _ => continue,
             };
             if let Some(block) = blocks.into_iter().find(|block| block.ssrc == own) {
                 self.round_trip = rtcp::round_trip(ntp, &block).or(self.round_trip);
+                self.remote.get_or_insert_default().take(&block, clock_rate);
             }
         }
         self.counters.rtcp_received += 1;
@@ -458,6 +526,10 @@ impl RtpLeg {
                 Some(event) => event.send_payload_type,
                 None => return false,
             },
+            PayloadKind::ComfortNoise if sends_comfort_noise(media) => COMFORT_NOISE_PAYLOAD_TYPE,
+            PayloadKind::ComfortNoise => return false,
+            // Of the overlay's legs only.
+            PayloadKind::G711(_) | PayloadKind::G711Event => return false,
         };
         if payload.len() > MAX_PAYLOAD {
             return false;
@@ -499,6 +571,11 @@ impl RtpLeg {
         }
     }
 
+    /// Sets the VoIP metrics that go out with the reports after (RFC 3611 4.7); without any, none do.
+    pub fn set_metrics(&mut self, metrics: Option<VoipMetrics>) {
+        self.metrics = metrics;
+    }
+
     /// Ends the leg with an RTCP BYE (RFC 3550 6.6), unless it never sent anything (6.3.7).
     pub fn stop(&mut self, now: Instant, emit: RtpEmit<'_>) {
         if self.counters.sent + self.counters.rtcp_sent > 0 {
@@ -524,6 +601,7 @@ impl RtpLeg {
             sender: self.sender.sender_info(now, ntp, self.clock_rate()),
             blocks: block.as_slice(),
             cname: self.cname.as_str(),
+            metrics: self.metrics.as_ref(),
             bye,
         };
         let mut buffer = [0; RTCP_BUFFER + MAX_OVERHEAD];
@@ -565,6 +643,11 @@ impl RtpLeg {
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
+
+    /// Returns what the other side last reported of the media we send.
+    pub fn remote_report(&self) -> Option<&RemoteReport> {
+        self.remote.as_ref()
+    }
 }
 
 /// Finds the codec of a payload type. Whatever both sides agreed on may come at any time, whichever of
@@ -581,6 +664,11 @@ fn voice_of(media: &LegMedia, payload_type: u8) -> Option<Content> {
 /// know alone.
 fn telephone_event(media: &LegMedia) -> Option<TelephoneEvent> {
     media.telephone_event.filter(|event| [CLOCK_RATE, media.codec.clock_rate()].contains(&event.clock_rate))
+}
+
+/// RFC 3389 4: payload type 13 is for a clock of 8 kHz.
+fn sends_comfort_noise(media: &LegMedia) -> bool {
+    media.comfort_noise && media.codec.clock_rate() == CLOCK_RATE
 }
 
 fn is_secured(media: &LegMedia) -> bool {

@@ -2,18 +2,24 @@
 //! lateness and silence apart.
 //!
 //! The consumer calls [`JitterBuffer::pop`] at every tick of its own clock, and again while it has
-//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit.
+//! less than a tick of audio. What it gets is paced by timestamps, so packets of any length fit. Where the delay is
+//! to change, [`TimeScaler`] makes what was decoded a little longer or shorter.
 
 mod delay;
+mod follow;
+mod stretch;
+mod types;
 mod window;
 
 use std::time::{Duration, Instant};
 
-use call_model::Codec;
-
-use crate::rtp::Unwrapper;
+use crate::rtp::{LossPattern, Unwrapper};
 use delay::DelayEstimator;
+pub(crate) use follow::COMMON_CLOCK_RATE;
 use window::SeenWindow;
+
+pub use stretch::{Pace, TimeScaler};
+pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 
 /// Packets held at most: 320 ms at 10 ms a packet.
 const CAPACITY: usize = 32;
@@ -22,159 +28,34 @@ const MAX_DROPOUT: i32 = 3_000;
 const MAX_MISORDER: i32 = 100;
 /// A change of transit time that no network explains, in microseconds.
 const MAX_TRANSIT_CHANGE: i64 = 2_000_000;
+/// A packet faster than any by this much has another clock in its timestamp, in microseconds.
+const MAX_ADVANCE: i64 = 250_000;
+/// A packet further back than [`MAX_MISORDER`] and up to here is late, if its timestamp is as old as its number ...
+const MAX_LATE: i32 = 3_000;
+/// ... and the stream it belongs to goes on: its newest packet came this short a time ago, in microseconds.
+const ALIVE: i64 = 200_000;
+/// Time that one number may stand for at most, and the pauses between late packets together, in microseconds.
+const MAX_PACKET: i64 = 120_000;
+const MAX_PAUSES: i64 = 60_000_000;
 /// This many packets in a row beyond the longest delay mean a slower path, not a spike.
 const MAX_OVERDUE: u32 = 5;
 /// An empty buffer is concealed this long, in microseconds; then the talkspurt counts as over.
 const MAX_UNDERRUN: i64 = 60_000;
-/// Playout that runs earlier than due by more than this, in microseconds, waits a tick.
-const EARLY: i64 = 5_000;
-/// Playout that would still be this late without a frame asks for a quiet one to be dropped.
+/// Playout that is later than due by more than this begins with a later frame, and cuts silence short.
 const SURPLUS: i64 = 10_000;
-/// Playout that would still be this late without a frame drops it, quiet or not.
-const EXCESS: i64 = 40_000;
+/// Playout that is later than due by less than this, in microseconds, is slowed down: the offset has grown.
+const SCANT: i64 = 1_000;
+/// Playout that is to be later than due by this still is not hurried: an offset that moves to and fro does not move
+/// the sound.
+const SLACK: i64 = 4_000;
+/// Less than this is not worth a cut.
+const LEAST_CUT: i64 = 5_000;
+/// Playout that is too late by more than this drops a frame, quiet or not: nothing was found to shorten.
+const EXCESS: i64 = 100_000;
 /// Pops between two frames dropped because of excess.
 const DROP_INTERVAL: u32 = 10;
-
-/// How a [`JitterBuffer`] works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JitterConfig {
-    /// Clock of the timestamps in Hz, at least 1000.
-    pub clock_rate: u32,
-    /// The least a packet is held back.
-    pub min_delay: Duration,
-    /// The most a packet is held back.
-    pub max_delay: Duration,
-    /// The consumer's tick.
-    pub tick: Duration,
-    /// Longest payload kept, in octets.
-    pub max_payload: usize,
-}
-
-impl JitterConfig {
-    /// Returns the usual settings for G.711: payloads up to 80 ms.
-    pub fn g711() -> Self {
-        Self::with(8_000, 640)
-    }
-
-    /// Returns the usual settings for Opus.
-    pub fn opus() -> Self {
-        Self::with(48_000, crate::codec::opus::MAX_PACKET + 1)
-    }
-
-    /// Returns the usual settings for a codec.
-    pub fn for_codec(codec: Codec) -> Self {
-        match codec {
-            Codec::Opus => Self::opus(),
-            Codec::Pcmu | Codec::Pcma => Self::g711(),
-        }
-    }
-
-    fn with(clock_rate: u32, max_payload: usize) -> Self {
-        Self {
-            clock_rate,
-            min_delay: Duration::from_millis(20),
-            max_delay: Duration::from_millis(200),
-            tick: Duration::from_millis(20),
-            max_payload,
-        }
-    }
-}
-
-/// What the buffer needs to know of a packet besides its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its source.
-    pub ssrc: u32,
-    /// Its sequence number.
-    pub sequence: u16,
-    /// Its timestamp.
-    pub timestamp: u32,
-    /// Its marker bit.
-    pub marker: bool,
-    /// The audio in it, in ticks; 0 if unknown, which means as much as in the one before.
-    pub duration: u32,
-    /// Whether it is DTX or comfort noise: nothing following it is then no loss.
-    pub silence: bool,
-}
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// It waits for its turn.
-    Queued,
-    /// Its number was there before.
-    Duplicate,
-    /// Its time has passed.
-    Late,
-    /// Newer packets fill the buffer.
-    Overflow,
-    /// Its payload is longer than configured.
-    TooLarge,
-    /// It does not continue the stream; it is kept until a second packet confirms it.
-    Probation,
-    /// It waits for its turn in a stream that started over with it or the one before.
-    Restarted,
-}
-
-/// What to play next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A packet.
-    Packet {
-        /// Its payload.
-        payload: &'a [u8],
-        /// Its RTP timestamp.
-        timestamp: u32,
-        /// The audio in it, in ticks; 0 if it was never known.
-        duration: u32,
-        /// Its marker bit.
-        marker: bool,
-        /// Whether it is DTX or comfort noise.
-        silence: bool,
-        /// The delay is above its target: if this decodes to near silence, drop it and pop again.
-        surplus: bool,
-    },
-    /// A packet is missing.
-    Lost {
-        /// The audio to make up, in ticks.
-        duration: u32,
-        /// The packet straight after the gap, if it is there: it may carry FEC. It will be
-        /// popped in its turn all the same.
-        next: Option<&'a [u8]>,
-    },
-    /// The sender paused: comfort noise.
-    Silence {
-        /// The audio to make up, in ticks.
-        duration: u32,
-    },
-    /// The delay grows in mid-talkspurt: stretch what was heard by one tick.
-    Wait,
-    /// Nothing is being received: comfort noise for one tick.
-    Empty,
-}
-
-/// Counts since the buffer was built. Every packet received is, in the end, exactly one of
-/// played, late, discarded or duplicate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JitterCounters {
-    /// Packets inserted.
-    pub received: u64,
-    /// Packets popped.
-    pub played: u64,
-    /// Packets that never came.
-    pub lost: u64,
-    /// Packets that came after their time.
-    pub late: u64,
-    /// Packets dropped by the buffer: too large, overflow, excess delay, unconfirmed or
-    /// outdated by a restart.
-    pub discarded: u64,
-    /// Packets that had come before.
-    pub duplicates: u64,
-    /// Times the stream started over: another SSRC, a jump, a slower path.
-    pub restarts: u64,
-    /// Ticks by which playout was stretched.
-    pub waits: u64,
-}
+/// Packets over which the place of a packet within the tick comes round again.
+const LAGS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -201,6 +82,11 @@ pub struct JitterBuffer {
     /// Timestamp that transit times count from.
     origin: u64,
     seen: SeenWindow,
+    /// The highest number: its timestamp, and when it came.
+    newest: Option<(u64, i64)>,
+    /// What was heard and what was not.
+    pattern: LossPattern,
+    target_max: i64,
     probation: Option<(Arrival, i64, usize)>,
     delay: DelayEstimator,
     overdue: u32,
@@ -211,6 +97,14 @@ pub struct JitterBuffer {
     last_silence: bool,
     /// Concealed since the last packet because the buffer was empty, in microseconds.
     underrun: i64,
+    /// The same in ticks, as far as it has not turned out what it stands for: a packet that is late, or one
+    /// that is lost.
+    owed: u64,
+    /// The delay is below its target and not yet made up for.
+    growing: bool,
+    /// How late the latest packets were taken, in microseconds.
+    lags: [i64; LAGS],
+    fixed: bool,
     last_pop: Option<Instant>,
     pops_since_drop: u32,
     counters: JitterCounters,
@@ -238,6 +132,9 @@ impl JitterBuffer {
             timestamps: Unwrapper::default(),
             origin: 0,
             seen: SeenWindow::default(),
+            newest: None,
+            pattern: LossPattern::default(),
+            target_max: 0,
             probation: None,
             delay: DelayEstimator::new(min_delay, max_delay),
             overdue: 0,
@@ -246,6 +143,10 @@ impl JitterBuffer {
             last_duration: 0,
             last_silence: false,
             underrun: 0,
+            owed: 0,
+            growing: false,
+            lags: [0; LAGS],
+            fixed: false,
             last_pop: None,
             pops_since_drop: DROP_INTERVAL,
             counters: JitterCounters::default(),
@@ -264,6 +165,9 @@ impl JitterBuffer {
         if self.ssrc.is_none() {
             self.ssrc = Some(arrival.ssrc);
             return self.enqueue(at, arrival, payload);
+        }
+        if self.is_of_long_ago(at, &arrival) {
+            return self.too_late(arrival.sequence);
         }
         if self.continues(at, &arrival) {
             if self.probation.take().is_some() {
@@ -313,9 +217,19 @@ impl JitterBuffer {
         }
     }
 
+    /// Holds packets back by a delay that no longer follows the network: at least this long, within the limits of
+    /// the configuration. Nothing is stretched or dropped then, and playout goes on under what is lost, as fax and
+    /// modems need it (ITU-T V.152 6.1). If the delay has to grow for it, it does so once, by silence. `None` follows the network
+    /// again.
+    pub fn set_fixed(&mut self, delay: Option<Duration>) {
+        self.delay.set_fixed(delay.map(|delay| delay.as_micros().min(i64::MAX as u128) as i64));
+        self.fixed = delay.is_some();
+    }
+
     /// Returns what to play at the tick `now`: its nominal time, so that a late call of the
-    /// consumer does not look like jitter.
-    pub fn pop(&mut self, now: Instant) -> Frame<'_> {
+    /// consumer does not look like jitter. `stored` is the audio that the consumer still has, in ticks of
+    /// the timestamp's clock; less than a tick of its own.
+    pub fn pop(&mut self, now: Instant, stored: u32) -> Frame<'_> {
         let at = self.micros(now);
         let first_of_tick = self.last_pop.replace(now) != Some(now);
         self.pops_since_drop = self.pops_since_drop.saturating_add(1);
@@ -326,16 +240,11 @@ impl JitterBuffer {
             let Some(mut cursor) = self.cursor else { return Frame::Empty };
             let lag = at - self.due(cursor.timestamp);
             let head = self.head();
-            if first_of_tick && lag < -EARLY {
-                if self.last_silence {
+            if first_of_tick {
+                self.growing = lag < SCANT && (!self.fixed || lag < -SLACK);
+                if self.growing && (self.last_silence || self.fixed) {
                     return Frame::Silence { duration: self.tick() };
                 }
-                // What is missing gets a second chance, for a while.
-                if head.is_none() && self.out_of_patience() {
-                    return Frame::Empty;
-                }
-                self.counters.waits += 1;
-                return Frame::Wait;
             }
             let Some(index) = head else { return self.underrun(cursor) };
             let slot = self.slots[index];
@@ -344,10 +253,18 @@ impl JitterBuffer {
                 // Its time was filled otherwise: overlapping timestamps.
                 self.slots[index].occupied = false;
                 self.counters.discarded += 1;
+                self.pattern.missed(1);
                 self.pass(slot.sequence + 1);
                 continue;
             }
             let gap = slot.timestamp.saturating_sub(cursor.timestamp);
+            if self.owed > 0 {
+                // What was made up was for what is missing; or it was for this one, which is played after it.
+                self.counters.waits += u64::from(gap == 0);
+                cursor.timestamp += std::mem::take(&mut self.owed).min(gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
             let missing = self.seen.missing(cursor.sequence, slot.sequence);
             if gap > 0 && missing > 0 && !self.last_silence {
                 let usual = if self.last_duration > 0 { self.last_duration } else { duration };
@@ -356,28 +273,39 @@ impl JitterBuffer {
                 cursor.sequence = self.seen.first_missing(cursor.sequence, slot.sequence) + 1;
                 self.cursor = Some(cursor);
                 self.counters.lost += 1;
+                self.pattern.missed(1);
                 let next = (u64::from(made_up) == gap).then(|| self.payload(index, slot.len));
                 return Frame::Lost { duration: made_up, next };
             }
-            if gap > 0 && lag < SURPLUS {
+            if gap > 0 && lag >= SURPLUS && !self.fixed {
+                // Silence is cut short when playout lags.
+                cursor.timestamp += self.ticks(lag).clamp(1, gap);
+                self.cursor = Some(cursor);
+                continue;
+            }
+            if gap > 0 {
                 let made_up = self.tick().min(clamp_u32(gap));
                 cursor.timestamp += u64::from(made_up);
                 self.cursor = Some(cursor);
                 return Frame::Silence { duration: made_up };
             }
-            // Its turn; silence before it is cut short when playout lags.
             self.slots[index].occupied = false;
             self.pass(slot.sequence + 1);
             if let Some(cursor) = &mut self.cursor {
                 cursor.timestamp = slot.timestamp + u64::from(duration);
             }
-            let spare = lag - self.span(duration);
-            if spare > EXCESS && self.head().is_some() && self.pops_since_drop > DROP_INTERVAL {
+            let pace = self.pace(lag, stored, duration);
+            if matches!(pace, Pace::Shorten(by) if by.as_micros() as i64 > EXCESS)
+                && self.head().is_some()
+                && self.pops_since_drop > DROP_INTERVAL
+            {
                 self.pops_since_drop = 0;
                 self.counters.discarded += 1;
+                self.pattern.missed(1);
                 continue;
             }
             self.counters.played += 1;
+            self.pattern.heard();
             self.underrun = 0;
             self.last_duration = duration;
             self.last_silence = slot.silence;
@@ -387,7 +315,7 @@ impl JitterBuffer {
                 duration,
                 marker: slot.marker,
                 silence: slot.silence,
-                surplus: spare > SURPLUS,
+                pace,
             };
         }
     }
@@ -399,6 +327,28 @@ impl JitterBuffer {
         let slot = &self.slots[self.head()?];
         let gap = clamp_u32(slot.timestamp.saturating_sub(cursor.timestamp));
         Some((gap, self.payload(self.head()?, slot.len)))
+    }
+
+    /// Returns how the packet that is taken `lag` after it was due should be played.
+    ///
+    /// A packet is taken at a tick, so the delay that can be saved comes in steps of `step`, the greatest common
+    /// divisor of packet and tick; and what the consumer has stored beyond those steps can be saved at any time.
+    fn pace(&mut self, lag: i64, stored: u32, duration: u32) -> Pace {
+        self.lags.rotate_left(1);
+        self.lags[LAGS - 1] = lag;
+        if self.fixed {
+            return Pace::Keep;
+        }
+        let step = greatest_common_divisor(duration.max(1), self.tick());
+        let (beyond, step) = (self.span(stored % step), self.span(step).max(1));
+        if self.growing {
+            let missing = (SCANT - lag).max(1);
+            let by = (missing + step - 1) / step * step - beyond;
+            return Pace::Stretch(Duration::from_micros(by.max(1) as u64));
+        }
+        let earliest = self.lags.iter().copied().min().unwrap_or(0);
+        let surplus = beyond + (earliest - SLACK).max(0) / step * step;
+        if surplus < LEAST_CUT { Pace::Keep } else { Pace::Shorten(Duration::from_micros(surplus as u64)) }
     }
 
     /// Forgets the stream, for another; the counters stay.
@@ -421,6 +371,26 @@ impl JitterBuffer {
         Duration::from_micros(self.delay.target().max(0) as u64)
     }
 
+    /// Returns the most that [`target_delay`](Self::target_delay) ever was.
+    pub fn longest_delay(&self) -> Duration {
+        Duration::from_micros(self.target_max.max(0) as u64)
+    }
+
+    /// Returns the audio in the last packet that was played; zero before the first.
+    pub fn packet_time(&self) -> Duration {
+        Duration::from_micros(self.span(self.last_duration).max(0) as u64)
+    }
+
+    /// Returns how it works.
+    pub fn config(&self) -> &JitterConfig {
+        &self.config
+    }
+
+    /// Returns how what was not heard, lost or discarded, lies in the stream.
+    pub fn pattern(&self) -> &LossPattern {
+        &self.pattern
+    }
+
     /// Returns the number of packets waiting.
     pub fn queued(&self) -> usize {
         self.slots.iter().filter(|slot| slot.occupied).count()
@@ -433,7 +403,48 @@ impl JitterBuffer {
         }
         let timestamp = self.timestamps.peek(arrival.timestamp);
         let transit = at - self.media_micros(timestamp);
-        self.delay.is_empty() || (transit - self.delay.playout()).abs() <= MAX_TRANSIT_CHANGE
+        if self.delay.is_empty() {
+            return true;
+        }
+        // What follows in number and lies before in time, or is faster than the path ever was, has another clock.
+        let backwards = self.newest.is_some_and(|(newest, _)| {
+            let ahead =
+                self.sequences.peek(u32::from(arrival.sequence)) > self.sequences.highest().unwrap_or(0);
+            ahead && self.media_micros(timestamp) < self.media_micros(newest) - MAX_PACKET
+        });
+        let advance = self.delay.fastest() - transit;
+        !backwards && advance <= MAX_ADVANCE && transit - self.delay.playout() <= MAX_TRANSIT_CHANGE
+    }
+
+    /// Says whether a packet was held up so long that its number alone could be taken for a new beginning.
+    fn is_of_long_ago(&self, at: i64, arrival: &Arrival) -> bool {
+        let (Some((newest, came)), Some(highest)) = (self.newest, self.sequences.highest()) else {
+            return false;
+        };
+        let back = -i32::from(arrival.sequence.wrapping_sub(highest as u16).cast_signed());
+        if self.ssrc != Some(arrival.ssrc)
+            || !(MAX_MISORDER + 1..=MAX_LATE).contains(&back)
+            || at - came > ALIVE
+        {
+            return false;
+        }
+        let age = self.media_micros(newest) - self.media_micros(self.timestamps.peek(arrival.timestamp));
+        let numbers = i64::from(back);
+        (numbers * 1_000..=numbers * MAX_PACKET + MAX_PAUSES).contains(&age)
+    }
+
+    /// Counts a packet of long ago.
+    fn too_late(&mut self, sequence: u16) -> Inserted {
+        let sequence = self.sequences.peek(u32::from(sequence));
+        if !self.seen.insert(sequence) {
+            self.counters.duplicates += 1;
+            return Inserted::Duplicate;
+        }
+        if self.cursor.is_some_and(|c| (c.first_sequence..c.sequence).contains(&sequence)) {
+            self.counters.lost = self.counters.lost.saturating_sub(1);
+        }
+        self.counters.late += 1;
+        Inserted::Late
     }
 
     fn sequence_jump(&self, sequence: u16) -> bool {
@@ -471,7 +482,11 @@ impl JitterBuffer {
             self.counters.duplicates += 1;
             return Err(Inserted::Duplicate);
         }
+        if self.sequences.highest() == Some(sequence) {
+            self.newest = Some((timestamp, at));
+        }
         let on_time = self.delay.observe(at, at - self.media_micros(timestamp));
+        self.target_max = self.target_max.max(self.delay.target());
         self.overdue = if on_time { 0 } else { self.overdue + 1 };
         if self.overdue >= MAX_OVERDUE || (!on_time && arrival.marker && !self.playing) {
             self.overdue = 0;
@@ -493,7 +508,9 @@ impl JitterBuffer {
             let passed = sequence < cursor.sequence;
             let end = timestamp + u64::from(self.duration_of(&slot).max(1));
             if passed || end <= cursor.timestamp {
-                if passed && sequence >= cursor.first_sequence {
+                if !passed {
+                    self.pattern.missed(1);
+                } else if sequence >= cursor.first_sequence {
                     self.counters.lost = self.counters.lost.saturating_sub(1);
                 }
                 self.counters.late += 1;
@@ -525,6 +542,7 @@ impl JitterBuffer {
             match self.head() {
                 Some(next) if !early(self, next) => {
                     self.counters.discarded += 1;
+                    self.pattern.missed(1);
                     index = next;
                 }
                 _ => {
@@ -550,6 +568,9 @@ impl JitterBuffer {
         self.playing = true;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
         true
     }
 
@@ -561,8 +582,12 @@ impl JitterBuffer {
         }
         let tick = self.tick();
         let duration = if self.last_duration == 0 { tick } else { self.last_duration.min(tick) };
-        cursor.timestamp += u64::from(duration);
-        self.cursor = Some(cursor);
+        if self.fixed {
+            cursor.timestamp += u64::from(duration);
+            self.cursor = Some(cursor);
+        } else {
+            self.owed += u64::from(duration);
+        }
         self.underrun += self.span(duration);
         Frame::Lost { duration, next: None }
     }
@@ -580,7 +605,9 @@ impl JitterBuffer {
         if let Some(cursor) = &mut self.cursor
             && sequence > cursor.sequence
         {
-            self.counters.lost += self.seen.missing(cursor.sequence, sequence);
+            let missing = self.seen.missing(cursor.sequence, sequence);
+            self.counters.lost += missing;
+            self.pattern.missed(missing);
             cursor.sequence = sequence;
         }
     }
@@ -592,6 +619,7 @@ impl JitterBuffer {
         self.sequences = Unwrapper::default();
         self.timestamps = Unwrapper::default();
         self.seen = SeenWindow::default();
+        self.newest = None;
         self.delay.clear();
         self.overdue = 0;
         self.cursor = None;
@@ -599,6 +627,9 @@ impl JitterBuffer {
         self.last_duration = 0;
         self.last_silence = false;
         self.underrun = 0;
+        self.owed = 0;
+        self.growing = false;
+        self.lags = [0; LAGS];
     }
 
     /// Returns the slot of the lowest sequence number.
@@ -628,6 +659,11 @@ impl JitterBuffer {
         i64::from(ticks) * 1_000_000 / i64::from(self.config.clock_rate.max(1))
     }
 
+    /// Returns a time in microseconds, not below 0, in ticks of the timestamp.
+    fn ticks(&self, micros: i64) -> u64 {
+        (i128::from(micros.max(0)) * i128::from(self.config.clock_rate) / 1_000_000) as u64
+    }
+
     fn due(&self, timestamp: u64) -> i64 {
         self.media_micros(timestamp) + self.delay.playout()
     }
@@ -647,6 +683,13 @@ impl JitterBuffer {
 /// Says whether `second` comes straight after `first` in one stream.
 fn follows(first: &Arrival, second: &Arrival) -> bool {
     first.ssrc == second.ssrc && first.sequence.wrapping_add(1) == second.sequence
+}
+
+fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 fn clamp_u32(value: u64) -> u32 {

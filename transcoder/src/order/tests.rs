@@ -25,7 +25,6 @@ enum Heard {
     Packet(u32),
     Lost { duration: u32, fec: Option<u32> },
     Silence,
-    Wait,
     Empty,
 }
 
@@ -84,6 +83,11 @@ fn stream(count: u32, packet_ms: u64, clock_rate: u32) -> Vec<Sent> {
         .collect()
 }
 
+/// A time in ticks of the timestamp.
+fn part(time: Duration, config: JitterConfig) -> u32 {
+    (time.as_micros() as u64 * u64::from(config.clock_rate) / 1_000_000) as u32
+}
+
 fn run(config: JitterConfig, mut sent: Vec<Sent>, phase: u64) -> Outcome {
     sent.sort_by_key(|packet| packet.at);
     let epoch = Instant::now();
@@ -102,16 +106,22 @@ fn run(config: JitterConfig, mut sent: Vec<Sent>, phase: u64) -> Outcome {
         let now = epoch + Duration::from_micros(tick);
         while stored < tick_ticks {
             let number = |payload: &[u8]| u32::from_be_bytes(payload.try_into().unwrap());
-            let (what, ticks) = match buffer.pop(now) {
-                // One frame in eight is quiet enough to be dropped.
-                Frame::Packet { payload, surplus: true, .. } if number(payload) % 8 == 0 => {
-                    heard.push((tick, Heard::Packet(number(payload))));
-                    continue;
+            let (what, ticks) = match buffer.pop(now, stored) {
+                // One frame in four can be changed, by up to 10 ms.
+                Frame::Packet { payload, duration, pace, .. } => {
+                    let played = match pace {
+                        Pace::Shorten(by) if number(payload) % 4 == 0 => {
+                            duration - part(by, config).min(duration / 2)
+                        }
+                        Pace::Stretch(by) if number(payload) % 4 == 0 => {
+                            duration + part(by, config).min(duration / 2)
+                        }
+                        _ => duration,
+                    };
+                    (Heard::Packet(number(payload)), played)
                 }
-                Frame::Packet { payload, duration, .. } => (Heard::Packet(number(payload)), duration),
                 Frame::Lost { duration, next } => (Heard::Lost { duration, fec: next.map(number) }, duration),
                 Frame::Silence { duration } => (Heard::Silence, duration),
-                Frame::Wait => (Heard::Wait, tick_ticks - stored),
                 Frame::Empty => (Heard::Empty, tick_ticks - stored),
             };
             assert!(ticks > 0, "no progress at {tick}: {what:?}");
@@ -203,7 +213,7 @@ fn in_a_burst_the_packet_ahead_is_shown_with_what_is_missing_before_it() {
             );
         }
         // After the end of the stream nothing is ahead.
-        if matches!(buffer.pop(now), Frame::Lost { .. })
+        if matches!(buffer.pop(now, 0), Frame::Lost { .. })
             && let Some((missing, payload)) = buffer.ahead()
         {
             gaps.push((missing, u32::from_be_bytes(payload.try_into().unwrap())));
@@ -406,7 +416,7 @@ fn numbers_marked_as_events_are_no_loss() {
         } else {
             buffer.insert(now, packet.arrival, &[0; 160]);
         }
-        buffer.pop(now);
+        buffer.pop(now, 0);
     }
     assert_eq!(buffer.counters().lost, 0, "{:?}", buffer.counters());
     assert!(buffer.counters().played >= 29, "{:?}", buffer.counters());
@@ -460,7 +470,7 @@ proptest! {
                 buffer.mark(ssrc, sequence.wrapping_add(1));
             }
             for _ in 0..3 {
-                if let Frame::Packet { payload, .. } = buffer.pop(now) {
+                if let Frame::Packet { payload, .. } = buffer.pop(now, 0) {
                     prop_assert!(payload.len() <= 640);
                 }
             }

@@ -1,15 +1,19 @@
 //! RTP and RTCP (RFC 3550): header view and writer, sequence arithmetic, receiver statistics.
 
+mod bursts;
 mod receiver;
 mod renumber;
 pub mod rtcp;
 mod sender;
 mod sequence;
+mod xr;
 
+pub use bursts::{Bursts, GMIN, LossPattern};
 pub use receiver::ReceiverStatistics;
 pub(crate) use renumber::Renumbering;
 pub use sender::{Numbering, RtpSender};
 pub use sequence::Unwrapper;
+pub use xr::{JitterAdaptation, LossConcealment, VoipBlocks, VoipMetrics};
 
 /// Octets of an RTP header without CSRCs and extension (RFC 3550 5.1).
 pub const HEADER_LEN: usize = 12;

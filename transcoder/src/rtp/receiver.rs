@@ -2,12 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use super::LossPattern;
 use super::rtcp::{NtpTime, ReportBlock};
 
 /// A jump forward of at least this many numbers is a restart, not loss (RFC 3550 A.1).
 const MAX_DROPOUT: u16 = 3_000;
 /// A packet at most this many numbers back is reordered, not a restart (RFC 3550 A.1).
 const MAX_MISORDER: u16 = 100;
+/// Further back than that and up to here, a packet with a timestamp as old as its number is late (a path that held
+/// some packets up), as long as the stream it belongs to goes on. Else it begins the stream anew.
+const MAX_LATE: u16 = 3_000;
+/// A stream goes on if its last packet is no older than this, in milliseconds.
+const ALIVE_MS: u32 = 200;
+/// Time that one number may stand for at most, in milliseconds, and the pauses between late packets together.
+const MAX_PACKET_MS: u64 = 120;
+const MAX_PAUSES_MS: u64 = 60_000;
+/// A packet that this many newer ones have overtaken is counted as missing in the pattern of losses.
+const SETTLED: u32 = 64;
 
 /// Statistics of the current SSRC; totals go on across SSRC changes and restarts.
 #[derive(Clone, Debug)]
@@ -18,6 +29,7 @@ pub struct ReceiverStatistics {
     /// Packets and losses of the streams before this one.
     past_received: u64,
     past_lost: u64,
+    pattern: LossPattern,
     last_sr: Option<(Instant, NtpTime)>,
 }
 
@@ -31,6 +43,11 @@ struct Stream {
     bad_sequence: Option<u16>,
     transit: u32,
     last_timestamp: u32,
+    /// Timestamp of the highest number, and when it came, in ticks.
+    highest_timestamp: u32,
+    highest_at: u32,
+    /// Which of the [`SETTLED`] numbers up to the highest have come; bit 0 is the highest.
+    recent: u64,
     /// Jitter in ticks, times 16.
     jitter: u32,
     expected_prior: u64,
@@ -47,6 +64,9 @@ impl Stream {
             bad_sequence: None,
             transit,
             last_timestamp: timestamp,
+            highest_timestamp: timestamp,
+            highest_at: transit.wrapping_add(timestamp),
+            recent: 1,
             jitter: 0,
             expected_prior: 0,
             received_prior: 0,
@@ -60,18 +80,62 @@ impl Stream {
     fn lost(&self) -> i64 {
         self.expected() as i64 - self.received as i64
     }
+
+    /// Moves on to a higher number, and settles those that leave the window.
+    fn advance(&mut self, ahead: u32, pattern: &mut LossPattern) {
+        let settled = (self.highest - self.base).wrapping_add(1).min(SETTLED);
+        let leaving = ahead.min(SETTLED);
+        for below in (SETTLED - leaving..settled).rev() {
+            note(pattern, self.recent >> below & 1 == 1, 1);
+        }
+        // What lies between the window before and the one after never had a place in either.
+        note(pattern, false, u64::from(ahead.saturating_sub(SETTLED)));
+        self.recent = self.recent.checked_shl(ahead).unwrap_or(0) | 1;
+        self.highest = self.highest.wrapping_add(ahead);
+    }
+
+    /// Settles all of the window.
+    fn settle(&self, pattern: &mut LossPattern) {
+        for below in (0..(self.highest - self.base).wrapping_add(1).min(SETTLED)).rev() {
+            note(pattern, self.recent >> below & 1 == 1, 1);
+        }
+    }
+
+    /// Says whether a packet whose number lies far back is of this stream, by its timestamp.
+    fn is_late(&self, back: u16, timestamp: u32, arrival: u32, clock_rate: u32) -> bool {
+        if arrival.wrapping_sub(self.highest_at) > clock_rate / 1_000 * ALIVE_MS {
+            return false;
+        }
+        let per_ms = u64::from(clock_rate) / 1_000;
+        let age = u64::from(self.highest_timestamp.wrapping_sub(timestamp));
+        let longest = (u64::from(back) * MAX_PACKET_MS + MAX_PAUSES_MS) * per_ms;
+        back <= MAX_LATE && (u64::from(back) * per_ms..=longest).contains(&age)
+    }
+}
+
+fn note(pattern: &mut LossPattern, heard: bool, count: u64) {
+    if heard { pattern.heard() } else { pattern.missed(count) }
 }
 
 impl ReceiverStatistics {
     /// Builds empty statistics for a clock of `clock_rate` Hz.
     pub fn new(clock_rate: u32) -> Self {
-        Self { clock_rate, epoch: None, stream: None, past_received: 0, past_lost: 0, last_sr: None }
+        Self {
+            clock_rate,
+            epoch: None,
+            stream: None,
+            past_received: 0,
+            past_lost: 0,
+            pattern: LossPattern::default(),
+            last_sr: None,
+        }
     }
 
     /// Goes on with a clock of another rate in Hz. Totals are kept, and jitter begins anew.
     pub fn set_clock_rate(&mut self, clock_rate: u32) {
         if self.clock_rate != clock_rate {
-            (self.past_received, self.past_lost) = (self.packets(), self.lost());
+            (self.past_received, self.past_lost, self.pattern) =
+                (self.packets(), self.lost(), self.pattern());
             (self.clock_rate, self.stream, self.last_sr) = (clock_rate, None, None);
         }
     }
@@ -90,9 +154,19 @@ impl ReceiverStatistics {
 
         // RFC 3550 A.1, update_seq.
         let ahead = sequence.wrapping_sub(stream.highest as u16);
-        if ahead < MAX_DROPOUT {
-            stream.highest = stream.highest.wrapping_add(u32::from(ahead));
-        } else if ahead <= u16::MAX - MAX_MISORDER {
+        let back = ahead.wrapping_neg();
+        if ahead == 0 {
+            // Once more the same, or a packet that shares its number with it by mistake.
+        } else if ahead < MAX_DROPOUT {
+            stream.advance(u32::from(ahead), &mut self.pattern);
+            (stream.highest_timestamp, stream.highest_at) = (timestamp, arrival);
+        } else if back <= MAX_MISORDER {
+            stream.recent |= 1u64.checked_shl(u32::from(back)).unwrap_or(0);
+        } else if stream.is_late(back, timestamp, arrival, self.clock_rate) {
+            // A number of before the stream began was never expected.
+            stream.received += u64::from(u32::from(back) <= stream.highest.wrapping_sub(stream.base));
+            return;
+        } else {
             if stream.bad_sequence == Some(sequence) {
                 self.begin(Stream::new(ssrc, sequence, timestamp, transit));
             } else {
@@ -135,6 +209,16 @@ impl ReceiverStatistics {
         self.past_lost + self.stream.as_ref().map_or(0, |stream| stream.lost().max(0) as u64)
     }
 
+    /// Returns how losses lie in the stream. A packet that comes within 64 of those behind it is
+    /// not missing, however long a jitter buffer would have waited for it.
+    pub fn pattern(&self) -> LossPattern {
+        let mut pattern = self.pattern;
+        if let Some(stream) = &self.stream {
+            stream.settle(&mut pattern);
+        }
+        pattern
+    }
+
     /// Returns the interarrival jitter in milliseconds.
     pub fn jitter_ms(&self) -> f32 {
         let ticks = self.stream.as_ref().map_or(0, |stream| stream.jitter >> 4);
@@ -171,6 +255,7 @@ impl ReceiverStatistics {
 
     fn begin(&mut self, stream: Stream) {
         if let Some(old) = self.stream.replace(stream) {
+            old.settle(&mut self.pattern);
             self.past_received += old.received;
             self.past_lost += old.lost().max(0) as u64;
         }

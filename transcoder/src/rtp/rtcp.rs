@@ -1,8 +1,9 @@
-//! RTCP: sender and receiver reports, CNAME and BYE, written and read (RFC 3550 6).
+//! RTCP: sender and receiver reports, CNAME, VoIP metrics and BYE, written and read (RFC 3550 6, RFC 3611).
 
 use std::fmt;
 use std::time::Duration;
 
+use super::xr::{EXTENDED_REPORT, VoipBlocks, VoipMetrics};
 use super::{RtpError, read_u16, read_u32};
 use crate::seed::Seeded;
 
@@ -91,7 +92,7 @@ impl fmt::Debug for Cname {
     }
 }
 
-/// A compound packet to write: SR or RR, then SDES, then BYE if asked for (RFC 3550 6.1).
+/// A compound packet to write: SR or RR, then SDES, XR if there are metrics, and BYE if asked for (RFC 3550 6.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// Our source.
@@ -102,6 +103,8 @@ pub struct Report<'a> {
     pub blocks: &'a [ReportBlock],
     /// Our canonical name, 255 octets at most.
     pub cname: &'a str,
+    /// What was heard of the other side's stream (RFC 3611 4.7).
+    pub metrics: Option<&'a VoipMetrics>,
     /// Whether our source leaves.
     pub bye: bool,
 }
@@ -143,6 +146,9 @@ impl Report<'_> {
         writer.bytes(&[CNAME_ITEM, self.cname.len() as u8])?;
         writer.bytes(self.cname.as_bytes())?;
         writer.bytes(&[0; 4][..chunk - 4 - items])?;
+        if let Some(metrics) = self.metrics {
+            metrics.write(self.ssrc, &mut writer)?;
+        }
         if self.bye {
             writer.header(1, GOODBYE, 4)?;
             writer.u32(self.ssrc)?;
@@ -151,25 +157,25 @@ impl Report<'_> {
     }
 }
 
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     out: &'a mut [u8],
     at: usize,
 }
 
 impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), RtpError> {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), RtpError> {
         let end = self.at + bytes.len();
         self.out.get_mut(self.at..end).ok_or(RtpError::OutputTooShort)?.copy_from_slice(bytes);
         self.at = end;
         Ok(())
     }
 
-    fn u32(&mut self, value: u32) -> Result<(), RtpError> {
+    pub(super) fn u32(&mut self, value: u32) -> Result<(), RtpError> {
         self.bytes(&value.to_be_bytes())
     }
 
     /// `body` is the length behind these four octets, a multiple of four.
-    fn header(&mut self, count: u8, packet_type: u8, body: usize) -> Result<(), RtpError> {
+    pub(super) fn header(&mut self, count: u8, packet_type: u8, body: usize) -> Result<(), RtpError> {
         let [high, low] = ((body / 4) as u16).to_be_bytes();
         self.bytes(&[0x80 | count & 0x1f, packet_type, high, low])
     }
@@ -206,7 +212,14 @@ pub enum RtcpPacket<'a> {
         /// The first source that leaves.
         ssrc: Option<u32>,
     },
-    /// Anything else, such as feedback or XR.
+    /// XR.
+    ExtendedReport {
+        /// Who reports.
+        ssrc: u32,
+        /// Its VoIP metrics.
+        voip: VoipBlocks<'a>,
+    },
+    /// Anything else, such as feedback.
     Other {
         /// Its packet type.
         packet_type: u8,
@@ -308,6 +321,10 @@ fn split(bytes: &[u8]) -> Result<(RtcpPacket<'_>, &[u8]), RtpError> {
                 return Err(RtpError::Length);
             }
             RtcpPacket::Goodbye { ssrc: if count > 0 { Some(word(body, 0)?) } else { None } }
+        }
+        EXTENDED_REPORT => {
+            let blocks = body.get(4..).ok_or(RtpError::Length)?;
+            RtcpPacket::ExtendedReport { ssrc: word(body, 0)?, voip: VoipBlocks(blocks) }
         }
         packet_type => RtcpPacket::Other { packet_type },
     };

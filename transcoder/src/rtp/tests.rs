@@ -148,7 +148,8 @@ fn a_compound_report_is_read_back() {
     let cname = Cname::new(7);
     let mut out = [0; 200];
     for (sender, bye) in [(Some(info), false), (None, true)] {
-        let report = Report { ssrc: 4, sender, blocks: &[block, block], cname: cname.as_str(), bye };
+        let report =
+            Report { ssrc: 4, sender, blocks: &[block, block], cname: cname.as_str(), metrics: None, bye };
         let len = report.write(&mut out).unwrap();
         assert!(is_rtcp(&out[..len]) && len.is_multiple_of(4));
         let packets: Vec<_> = rtcp::parse(&out[..len]).unwrap().collect();
@@ -175,7 +176,7 @@ fn a_compound_report_is_read_back() {
 fn names_of_every_length_are_padded_right() {
     for len in 0..=255 {
         let name = "n".repeat(len);
-        let report = Report { ssrc: 1, sender: None, blocks: &[], cname: &name, bye: false };
+        let report = Report { ssrc: 1, sender: None, blocks: &[], cname: &name, metrics: None, bye: false };
         let mut out = [0xff; 300];
         let written = report.write(&mut out).unwrap();
         let read = rtcp::parse(&out[..written]).unwrap().nth(1).unwrap();

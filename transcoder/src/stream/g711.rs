@@ -1,36 +1,55 @@
 //! The G.711 stream of a trunk leg: 8000 Hz RTP clock, PCM at 8 kHz.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY};
+use crate::codec::Concealer;
 use crate::codec::g711::Law;
-use crate::codec::{ComfortNoise, Concealer};
-use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
+use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender, ToneDetector, ToneSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, MAX_PACKET_TIME_MS, Received, RtpEmit, RtpLeg};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
-use crate::quality::leg_quality;
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
+use crate::quality::Heard;
 use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
 
 /// Samples of the longest frame that is decoded at once: 120 ms.
-const LONGEST: usize = 960;
+pub(super) const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
+/// How long after a tone of ours what is heard of it may be its echo: there and back, with a jitter buffer at either
+/// end, and until it is told as a digit.
+const MAX_ECHO: Duration = Duration::from_millis(800);
 const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
+
+/// Samples after which comfort noise is described again: 400 ms.
+const NOISE_REPEAT: usize = 3_200;
+/// So much of another level, in dB, is told sooner.
+const NOISE_CHANGE: u8 = 2;
 
 /// Packets in, PCM out.
 pub(crate) struct G711Receiver {
     law: Law,
-    jitter: JitterBuffer,
+    pub(super) jitter: JitterBuffer,
     concealer: Concealer,
+    scaler: TimeScaler,
     noise: ComfortNoise,
-    dtmf: DtmfReceiver,
+    /// Whether comfort noise was what came last: it sounds until voice comes.
+    comfort: bool,
+    pub(super) dtmf: DtmfReceiver,
+    /// While the far end has no telephone events.
+    tones: Option<Box<ToneDetector>>,
+    /// Samples of the far end's audio that the detector of tones still holds back.
+    held_back: usize,
+    /// The audio is voiceband data: nothing is made up, left out or stretched.
+    voiceband: bool,
     clock_rate: u32,
     event_clock_rate: u32,
-    fifo: Fifo,
+    pub(super) fifo: Fifo,
     scratch: [i16; LONGEST],
+    played: u64,
     concealed: u64,
     refused: u64,
 }
@@ -41,12 +60,18 @@ impl G711Receiver {
             law: Law::A,
             jitter: JitterBuffer::new(JitterConfig::g711()),
             concealer: Concealer::new(),
+            scaler: TimeScaler::new(CLOCK_RATE),
             noise: ComfortNoise::new(seed.next_u64()),
+            comfort: false,
             dtmf: DtmfReceiver::new(CLOCK_RATE),
+            tones: None,
+            held_back: 0,
+            voiceband: false,
             clock_rate: CLOCK_RATE,
             event_clock_rate: CLOCK_RATE,
             fifo: Fifo::new(LONGEST + 320),
             scratch: [0; LONGEST],
+            played: 0,
             concealed: 0,
             refused: 0,
         }
@@ -72,16 +97,58 @@ impl G711Receiver {
         }
     }
 
+    /// Listens for digits that come as tones, from a far end without telephone events, or no longer does.
+    pub(crate) fn set_in_band(&mut self, on: bool) {
+        if on != self.tones.is_some() {
+            self.tones = on.then(|| Box::new(ToneDetector::new()));
+            self.held_back = 0;
+        }
+    }
+
+    /// Takes the audio for voiceband data from now on, or for voice again.
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
+        self.jitter.set_fixed(on.then_some(VOICEBAND_DELAY));
+        self.concealer.reset();
+        if let Some(tones) = &mut self.tones {
+            tones.set_listening(!on);
+        }
+    }
+
+    /// Returns the law in which packets wait.
+    pub(super) fn law(&self) -> Law {
+        self.law
+    }
+
+    /// Returns the number of frames that were made up.
+    pub(super) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the number of ticks in which the far end was heard.
+    pub(super) fn played(&self) -> u64 {
+        self.played
+    }
+
+    /// Returns the number of packets that could not be used.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused + self.dtmf.refused()
+    }
+
     /// Says whether a digit is down.
     pub(crate) fn hears_digit(&self) -> bool {
         self.dtmf.is_active()
     }
 
-    /// Forgets the stream before, whose packets must not sound after a change of address.
     pub(crate) fn reset(&mut self) {
         self.jitter.reset();
         self.concealer.reset();
+        self.comfort = false;
         self.fifo.clear();
+        self.held_back = 0;
+        if let Some(tones) = &mut self.tones {
+            tones.reset();
+        }
     }
 
     pub(crate) fn receive(&mut self, now: Instant, received: Received<'_>) {
@@ -132,46 +199,63 @@ impl G711Receiver {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence: true, .. } => {
-                    self.noise.set_level(payload.first().map_or(127, |level| level & 0x7f));
+            let length = match self.jitter.pop(tick, self.fifo.len() as u32) {
+                Frame::Packet { payload, duration, silence: true, pace, .. } => {
+                    self.noise.describe(payload);
+                    self.comfort = true;
                     let length = (duration as usize).min(LONGEST);
                     self.noise.fill(&mut self.scratch[..length]);
-                    length
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
-                Frame::Packet { payload, surplus, .. } => {
+                Frame::Packet { payload, pace, .. } => {
+                    self.comfort = false;
                     let length = self.law.decode_into(payload, &mut self.scratch);
-                    let frame = &mut self.scratch[..length];
-                    self.concealer.receive(frame);
-                    if surplus && is_quiet(frame) { 0 } else { length }
+                    self.noise.hear(&self.scratch[..length]);
+                    self.concealer.receive(&mut self.scratch[..length]);
+                    self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Lost { duration, .. } => {
-                    self.concealed += 1;
                     let length = (duration as usize).min(LONGEST);
-                    self.concealer.conceal(&mut self.scratch[..length]);
+                    let gap = &mut self.scratch[..length];
+                    // What a voice might have gone on with is noise to a modem (ITU-T V.152 6.1).
+                    if self.voiceband {
+                        gap.fill(0);
+                    } else {
+                        self.concealed += 1;
+                        self.concealer.conceal(gap);
+                    }
                     length
-                }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.concealer.conceal(&mut self.scratch[..out.len()]);
-                    out.len()
                 }
                 Frame::Silence { duration } => {
                     let length = (duration as usize).min(LONGEST);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length);
                     length
                 }
                 Frame::Empty => {
-                    played = Played::Nothing;
-                    self.fifo.clear();
+                    if !self.comfort {
+                        played = Played::Nothing;
+                    }
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
+        if let Some(tones) = &mut self.tones {
+            tones.process(out);
+            // What is held back is heard before silence is.
+            let heard = match played {
+                Played::Audio => ToneDetector::DELAY,
+                Played::Nothing => self.held_back.saturating_sub(out.len()),
+            };
+            if std::mem::replace(&mut self.held_back, heard) > 0 {
+                played = Played::Audio;
+            }
         }
+        self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
@@ -179,13 +263,20 @@ impl G711Receiver {
         played
     }
 
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize) {
+        let silence = &mut self.scratch[..length];
+        if self.voiceband { silence.fill(0) } else { self.noise.fill(silence) }
+    }
+
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
-        loop {
-            match self.dtmf.poll_event()? {
+        while let Some(event) = self.dtmf.poll_event() {
+            match event {
                 DtmfEvent::Started { .. } => {}
                 DtmfEvent::Ended { digit, duration_ms } => return Some((digit, duration_ms)),
             }
         }
+        self.tones.as_mut()?.poll_digit()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -196,10 +287,38 @@ impl G711Receiver {
         self.dtmf.handle_timeout(now);
     }
 
+    /// Returns what was heard and what was not.
+    pub(crate) fn heard(&self) -> Heard {
+        Heard::ordered(&self.jitter, 0)
+    }
+
+    pub(crate) fn jitter(&self) -> &JitterBuffer {
+        &self.jitter
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
+    }
+
+    /// Returns the counts of the leg.
     pub(crate) fn quality(&self, leg: &RtpLeg) -> LegQuality {
-        let counters = leg.counters();
-        let refused = counters.refused() + self.refused + self.dtmf.refused();
-        leg_quality(leg.statistics(), &self.jitter.counters(), counters.sent, refused, self.concealed)
+        let (counters, jitter) = (leg.counters(), self.jitter.counters());
+        LegQuality {
+            packets_received: jitter.received.saturating_sub(jitter.duplicates),
+            packets_sent: counters.sent,
+            packets_lost: jitter.lost,
+            packets_late: jitter.late,
+            packets_refused: counters.refused() + self.refused + self.dtmf.refused(),
+            frames_concealed: self.concealed,
+            jitter_ms: leg.statistics().jitter_ms(),
+            packets_discarded: jitter.discarded,
+            packets_duplicate: jitter.duplicates,
+            frames_played: self.played,
+            playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            ..LegQuality::default()
+        }
     }
 }
 
@@ -209,8 +328,14 @@ pub(crate) struct G711Sender {
     packet_samples: usize,
     fifo: Fifo,
     dtmf: DtmfSender,
+    /// Where digits go out as tones.
+    tones: Option<Box<ToneSender>>,
+    /// The digit that was sent last as a tone, and until when an echo of it may come back.
+    echo: Option<(DtmfDigit, Instant)>,
     media_time: u64,
     talking: bool,
+    /// Packets of silence since the last one of comfort noise, and the level of that; `None` while voice is sent.
+    quiet: Option<(u32, u8)>,
     pcm: [i16; MAX_PACKET_SAMPLES],
     payload: [u8; MAX_PACKET_SAMPLES],
 }
@@ -222,8 +347,11 @@ impl G711Sender {
             packet_samples: 160,
             fifo: Fifo::new(2 * MAX_PACKET_SAMPLES),
             dtmf: DtmfSender::new(CLOCK_RATE),
+            tones: None,
+            echo: None,
             media_time: 0,
             talking: false,
+            quiet: None,
             pcm: [0; MAX_PACKET_SAMPLES],
             payload: [0; MAX_PACKET_SAMPLES],
         }
@@ -238,18 +366,56 @@ impl G711Sender {
     pub(crate) fn skip(&mut self, samples: u64) {
         self.media_time += samples;
         self.talking = false;
+        self.quiet = None;
+    }
+
+    /// Sends digits as tones from now on, or as telephone events. Those that wait are given up.
+    pub(crate) fn set_in_band(&mut self, on: bool) {
+        if on != self.tones.is_some() {
+            (self.tones, self.dtmf) = (on.then(|| Box::new(ToneSender::new())), DtmfSender::new(CLOCK_RATE));
+        }
+    }
+
+    /// Says whether digits go out as tones.
+    pub(crate) fn is_in_band(&self) -> bool {
+        self.tones.is_some()
     }
 
     pub(crate) fn queue_dtmf(&mut self, digit: DtmfDigit, duration_ms: u16) -> bool {
-        self.dtmf.queue(digit, duration_ms).is_ok()
+        match &mut self.tones {
+            Some(tones) => tones.queue(digit, duration_ms).is_ok(),
+            None => self.dtmf.queue(digit, duration_ms).is_ok(),
+        }
+    }
+
+    /// Says whether a digit that the far end's audio held is one of ours that came back: a hybrid at the far end
+    /// returns part of what it is sent (ITU-T G.168).
+    pub(crate) fn is_echo(&self, now: Instant, digit: DtmfDigit) -> bool {
+        self.echo.is_some_and(|(sent, until)| sent == digit && now <= until)
     }
 
     /// Takes a tick of audio and sends the packets that are full. An event that is due takes the
-    /// place of audio.
-    pub(crate) fn tick(&mut self, now: Instant, pcm: &[i16], leg: &mut RtpLeg, emit: RtpEmit<'_>) {
+    /// place of audio. Audio that is nothing but the noise given goes as comfort noise (RFC 3389), now and then,
+    /// where the leg has that.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        pcm: &[i16],
+        noise: Option<[u8; PAYLOAD_LEN]>,
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
         self.fifo.push(pcm);
+        let noise = noise.filter(|_| leg.has_comfort_noise());
+        if noise.is_none() {
+            self.fifo.mark();
+        }
         let samples = self.packet_samples;
-        while self.fifo.pop(&mut self.pcm[..samples]) {
+        loop {
+            let silent = !self.fifo.is_marked();
+            if !self.fifo.pop(&mut self.pcm[..samples]) {
+                break;
+            }
             let time = self.media_time;
             self.media_time += samples as u64;
             let before = std::mem::take(&mut self.talking);
@@ -269,8 +435,41 @@ impl G711Sender {
                 );
                 continue;
             }
+            let tone = self.tones.as_mut().and_then(|tones| tones.fill(&mut self.pcm[..samples]));
+            if let Some(digit) = tone {
+                self.echo = Some((digit, now + MAX_ECHO));
+            }
+            if let Some(noise) = noise.filter(|_| silent && tone.is_none()) {
+                self.send_noise(now, time, &noise, leg, emit);
+                continue;
+            }
+            self.quiet = None;
             self.law.encode_into(&self.pcm[..samples], &mut self.payload);
             self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..samples], emit);
+        }
+    }
+
+    /// Sends comfort noise when silence begins, when its level is another, and every 400 ms: who hears it may have
+    /// lost one, and what is on the way may close.
+    fn send_noise(
+        &mut self,
+        now: Instant,
+        time: u64,
+        noise: &[u8; PAYLOAD_LEN],
+        leg: &mut RtpLeg,
+        emit: RtpEmit<'_>,
+    ) {
+        let repeat = (NOISE_REPEAT / self.packet_samples) as u32;
+        let due = self.quiet.is_none_or(|(packets, level)| {
+            packets >= repeat || level.abs_diff(noise[0]) > NOISE_CHANGE && packets > repeat / 4
+        });
+        let (packets, level) = match self.quiet {
+            Some((packets, level)) if !due => (packets + 1, level),
+            _ => (1, noise[0]),
+        };
+        self.quiet = Some((packets, level));
+        if due {
+            leg.send(now, PayloadKind::ComfortNoise, false, time, noise, emit);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What lies between the packets of a leg and linear PCM: for each codec a receiver (jitter
 //! buffer, decoder, loss concealment, telephone events) and a sender (encoder, telephone events).
 
+pub(crate) mod edge_receiver;
+pub(crate) mod edge_sender;
 pub(crate) mod g711;
 pub(crate) mod opus;
 pub(crate) mod passage;
@@ -9,6 +11,10 @@ use std::time::Duration;
 
 /// How much audio moves at once.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// How long packets are held back at least while they carry voiceband data: what is late then is lost to a modem,
+/// and no delay that a call can have disturbs one.
+pub(crate) const VOICEBAND_DELAY: Duration = Duration::from_millis(100);
 
 /// What a receiver had to play in a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +30,13 @@ pub(crate) enum Played {
 pub(crate) struct Fifo {
     samples: Box<[i16]>,
     length: usize,
+    /// Samples up to the last mark.
+    marked: usize,
 }
 
 impl Fifo {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0 }
+        Self { samples: vec![0; capacity].into_boxed_slice(), length: 0, marked: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -36,7 +44,17 @@ impl Fifo {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.length = 0;
+        (self.length, self.marked) = (0, 0);
+    }
+
+    /// Marks the samples that are there.
+    pub(crate) fn mark(&mut self) {
+        self.marked = self.length;
+    }
+
+    /// Says whether any marked sample is left.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked > 0
     }
 
     /// Appends samples. The oldest give way when there is no room.
@@ -46,6 +64,14 @@ impl Fifo {
         self.drop_oldest(excess);
         self.samples[self.length..self.length + samples.len()].copy_from_slice(samples);
         self.length += samples.len();
+    }
+
+    /// Takes what there is, up to the length of `out`, and returns how much that was.
+    pub(crate) fn pop_some(&mut self, out: &mut [i16]) -> usize {
+        let count = self.length.min(out.len());
+        out[..count].copy_from_slice(&self.samples[..count]);
+        self.drop_oldest(count);
+        count
     }
 
     /// Fills `out` whole, or takes nothing.
@@ -58,16 +84,22 @@ impl Fifo {
         true
     }
 
+    /// Appends what another queue holds, marked, and empties that.
+    pub(crate) fn take_all(&mut self, other: &mut Self) {
+        if other.length > 0 {
+            self.push(&other.samples[..other.length]);
+            self.mark();
+        }
+        other.clear();
+    }
+
     pub(crate) fn drop_oldest(&mut self, count: usize) {
         let count = count.min(self.length);
         self.samples.copy_within(count..self.length, 0);
         self.length -= count;
+        self.marked = self.marked.saturating_sub(count);
     }
 }
 
-/// Says whether a frame is so quiet that leaving it out is not heard: below -50 dBov.
-pub(crate) fn is_quiet(frame: &[i16]) -> bool {
-    const POWER: u64 = 104 * 104;
-    let energy: u64 = frame.iter().map(|&sample| u64::from(sample.unsigned_abs()).pow(2)).sum();
-    energy <= POWER * frame.len() as u64
-}
+#[cfg(test)]
+mod tests;

@@ -5,23 +5,26 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
-use super::{Fifo, Played, is_quiet};
+use super::{Fifo, Played, VOICEBAND_DELAY};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
+use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
-use crate::codec::{ActivityDetector, CodecError, ComfortNoise};
+use crate::codec::{ActivityDetector, CodecError};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig};
-use crate::quality::leg_quality;
+use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
+use crate::quality::Heard;
 use crate::rtp::ReceiverStatistics;
 use crate::seed::Seeded;
 
 /// RTP clock ticks of a tick.
 const TICK_TIME: u32 = CLOCK_RATE / 50;
+/// Ticks of that clock in one of G.711's.
+const CLOCK_RATIO: u64 = 6;
 /// Least that a packet is held back: half a frame more than order asks for, so that at a gap the
 /// packet after it is there, with the FEC that fills the gap.
-const MIN_DELAY: Duration = Duration::from_millis(30);
+pub(super) const MIN_DELAY: Duration = Duration::from_millis(30);
 /// A tick in which this many frames are thrown away or broken has been given its due.
 const MAX_POPS: usize = 8;
 /// Ticks of silence after which the far end is told again: 400 ms, as libopus does.
@@ -30,13 +33,19 @@ const SILENCE_REPEAT: u32 = 20;
 /// Packets in, PCM out.
 pub(crate) struct OpusReceiver {
     sample_rate: u32,
-    jitter: JitterBuffer,
-    decoder: Decoder,
+    pub(super) jitter: JitterBuffer,
+    pub(super) decoder: Decoder,
+    scaler: TimeScaler,
     noise: ComfortNoise,
     statistics: ReceiverStatistics,
     dtmf: DtmfReceiver,
-    fifo: Fifo,
-    scratch: Box<[i16]>,
+    pub(super) fifo: Fifo,
+    /// Whether the last tick was comfort noise.
+    silent: bool,
+    pub(super) scratch: Box<[i16]>,
+    played: u64,
+    /// The audio is voiceband data: nothing is made up, left out or stretched.
+    voiceband: bool,
     concealed: u64,
     recovered: u64,
     refused: u64,
@@ -46,19 +55,31 @@ impl OpusReceiver {
     pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Result<Self, CodecError> {
         // RFC 6716 3.2.5: at most 120 ms in a packet.
         let longest = sample_rate as usize * 120 / 1000;
+        let scaler = TimeScaler::new(sample_rate);
+        let scratch = vec![0; longest + scaler.most_growth()].into_boxed_slice();
         Ok(Self {
             sample_rate,
             jitter: JitterBuffer::new(JitterConfig { min_delay: MIN_DELAY, ..JitterConfig::opus() }),
             decoder: Decoder::new(sample_rate)?,
+            scaler,
             noise: ComfortNoise::new(seed.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
-            fifo: Fifo::new(longest + sample_rate as usize / 25),
-            scratch: vec![0; longest].into_boxed_slice(),
+            fifo: Fifo::new(scratch.len() + sample_rate as usize / 50),
+            silent: false,
+            scratch,
+            played: 0,
+            voiceband: false,
             concealed: 0,
             recovered: 0,
             refused: 0,
         })
+    }
+
+    /// Takes the audio for voiceband data from now on, or for voice again.
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
+        self.jitter.set_fixed(on.then_some(VOICEBAND_DELAY));
     }
 
     /// Counts a packet that is passed on as it is.
@@ -85,6 +106,8 @@ impl OpusReceiver {
                     self.refused += 1;
                 }
             }
+            // No overlay leg has the first, and the others are of another stream.
+            PayloadKind::ComfortNoise | PayloadKind::G711(_) | PayloadKind::G711Event => {}
             PayloadKind::Audio => {
                 let Some(duration) = packet_duration(&packet.payload) else {
                     self.refused += 1;
@@ -108,25 +131,29 @@ impl OpusReceiver {
     /// Fills `out` with the next tick. `tick` is the nominal time of it.
     pub(crate) fn read(&mut self, tick: Instant, out: &mut [i16]) -> Played {
         let mut played = Played::Audio;
+        let rate = self.sample_rate;
+        let longest = self.scratch.len() - self.scaler.most_growth();
+        // Concealment works in steps of 2.5 ms.
+        let samples = |duration: u32| {
+            let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
+            samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
+        };
         for _ in 0..MAX_POPS {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let rate = self.sample_rate;
-            let longest = self.scratch.len();
-            // Concealment works in steps of 2.5 ms.
-            let samples = |duration: u32| {
-                let samples = (u64::from(duration) * u64::from(rate) / u64::from(CLOCK_RATE)) as usize;
-                samples.min(longest) / (rate as usize / 400) * (rate as usize / 400)
-            };
-            let length = match self.jitter.pop(tick) {
-                Frame::Packet { payload, duration, silence, surplus, .. } => {
+            let stored = self.fifo.len() as u32 * (CLOCK_RATE / rate);
+            let mut voice = true;
+            let length = match self.jitter.pop(tick, stored) {
+                Frame::Packet { payload, duration, silence, pace, .. } => {
                     match self.decoder.decode(payload, &mut self.scratch) {
                         Ok(length) => {
-                            if silence {
-                                self.noise.observe(&self.scratch[..length]);
+                            // What libopus makes up for DTX is noise of its own.
+                            voice = !silence;
+                            if voice {
+                                self.noise.hear(&self.scratch[..length]);
                             }
-                            if surplus && is_quiet(&self.scratch[..length]) { 0 } else { length }
+                            self.scaler.apply(&mut self.scratch, length, pace)
                         }
                         Err(_) => {
                             self.refused += 1;
@@ -143,36 +170,56 @@ impl OpusReceiver {
                             self.decoder.decode_fec(next, gap).unwrap_or(0)
                         }
                         None => {
-                            self.concealed += 1;
-                            self.decoder.conceal(gap).unwrap_or(0)
+                            // The decoder is told of the loss, whatever is heard of it.
+                            let length = self.decoder.conceal(gap).unwrap_or(0);
+                            if self.voiceband {
+                                gap.fill(0);
+                            } else {
+                                self.concealed += 1;
+                            }
+                            length
                         }
                     }
                 }
-                Frame::Wait => {
-                    self.concealed += 1;
-                    self.decoder.conceal(&mut self.scratch[..out.len()]).unwrap_or(0)
-                }
                 Frame::Silence { duration } => {
                     let length = samples(duration);
-                    self.noise.fill(&mut self.scratch[..length]);
+                    self.fill_silence(length);
+                    voice = false;
                     length
                 }
                 Frame::Empty => {
                     played = Played::Nothing;
-                    self.fifo.clear();
                     break;
                 }
             };
             self.fifo.push(&self.scratch[..length]);
+            if voice {
+                self.fifo.mark();
+            }
         }
-        if !self.fifo.pop(out) {
-            self.noise.fill(out);
-        }
+        self.silent = !self.fifo.is_marked() && !self.voiceband;
+        let length = self.fifo.pop_some(out);
+        let missing = out.len() - length;
+        self.fill_silence(missing);
+        out[length..].copy_from_slice(&self.scratch[..missing]);
+        self.played += u64::from(played == Played::Audio);
         // RFC 4733 2.5.1.3: what sounds under an event is the same digit once more.
         if self.dtmf.is_active() {
             out.fill(0);
         }
         played
+    }
+
+    /// Returns the comfort noise payload (RFC 3389 3) of the tick that was read last, if the far side was silent in
+    /// all of it.
+    pub(crate) fn comfort_noise(&mut self) -> Option<[u8; PAYLOAD_LEN]> {
+        self.silent.then(|| self.noise.model().payload())
+    }
+
+    /// Makes comfort noise, or true silence where nothing is to be made up.
+    fn fill_silence(&mut self, length: usize) {
+        let silence = &mut self.scratch[..length];
+        if self.voiceband { silence.fill(0) } else { self.noise.fill(silence) }
     }
 
     pub(crate) fn poll_dtmf(&mut self) -> Option<(DtmfDigit, u16)> {
@@ -197,10 +244,45 @@ impl OpusReceiver {
         self.recovered
     }
 
+    /// Returns what was heard and what was not.
+    pub(crate) fn heard(&self) -> Heard {
+        Heard::ordered(&self.jitter, self.recovered)
+    }
+
+    pub(crate) fn jitter(&self) -> &JitterBuffer {
+        &self.jitter
+    }
+
+    /// Returns the frames that were made up.
+    #[cfg(test)]
+    pub(crate) fn concealed(&self) -> u64 {
+        self.concealed
+    }
+
+    /// Returns the samples taken out and put in to change the delay.
+    #[cfg(test)]
+    pub(crate) fn scaled(&self) -> (u64, u64) {
+        (self.scaler.shortened(), self.scaler.stretched())
+    }
+
+    /// Returns the counts of the leg.
     pub(crate) fn quality(&self, leg: &WebRtcLeg) -> LegQuality {
-        let counters = leg.counters();
-        let refused = counters.refused() + self.refused + self.dtmf.refused();
-        leg_quality(&self.statistics, &self.jitter.counters(), counters.sent, refused, self.concealed)
+        let (counters, jitter) = (leg.counters(), self.jitter.counters());
+        LegQuality {
+            packets_received: jitter.received.saturating_sub(jitter.duplicates),
+            packets_sent: counters.sent,
+            packets_lost: jitter.lost,
+            packets_late: jitter.late,
+            packets_refused: counters.refused() + self.refused + self.dtmf.refused(),
+            frames_concealed: self.concealed,
+            jitter_ms: self.statistics.jitter_ms(),
+            packets_discarded: jitter.discarded,
+            packets_duplicate: jitter.duplicates,
+            frames_played: self.played,
+            frames_recovered: self.recovered,
+            playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            ..LegQuality::default()
+        }
     }
 }
 
@@ -221,8 +303,11 @@ pub(crate) struct OpusSender {
     /// Bit rate without FEC, in bit/s.
     bitrate: u32,
     detector: Option<ActivityDetector>,
+    /// The audio is voiceband data, whose silence is sent too.
+    voiceband: bool,
     dtmf: DtmfSender,
-    first_timestamp: u32,
+    /// The timestamp of G.711 at media time 0; that of Opus is six times as much.
+    origin: u32,
     media_time: u64,
     /// Whether the packet before was voice: the next after a pause carries the marker.
     talking: bool,
@@ -245,13 +330,19 @@ impl OpusSender {
             fec,
             bitrate: config.bitrate,
             detector: detect.then(ActivityDetector::new),
+            voiceband: false,
             dtmf: DtmfSender::new(CLOCK_RATE),
-            first_timestamp: seed.next_u64() as u32,
+            origin: seed.next_u64() as u32,
             media_time: 0,
             talking: false,
             quiet_ticks: 0,
             payload: [0; MAX_PACKET],
         })
+    }
+
+    /// Leaves nothing out from now on, or silence again (ITU-T V.152 6.1).
+    pub(crate) fn set_voiceband(&mut self, on: bool) {
+        self.voiceband = on;
     }
 
     /// Puts an encoder with other settings in the place of the old.
@@ -280,6 +371,30 @@ impl OpusSender {
         self.encoder.set_complexity(complexity)
     }
 
+    /// Says whether no digit is being sent or waiting.
+    pub(super) fn has_no_digit(&self) -> bool {
+        self.dtmf.is_idle()
+    }
+
+    /// Returns the media time in ticks of G.711.
+    pub(super) fn g711_time(&self) -> u64 {
+        self.media_time / CLOCK_RATIO
+    }
+
+    /// Returns the timestamp that G.711 has at this time.
+    pub(super) fn g711_timestamp(&self) -> u32 {
+        self.g711_timestamp_at(self.g711_time())
+    }
+
+    /// Returns the timestamp that G.711 has at a media time in its ticks.
+    pub(super) fn g711_timestamp_at(&self, media_time: u64) -> u32 {
+        self.origin.wrapping_add(media_time as u32)
+    }
+
+    fn timestamp(&self, media_time: u64) -> u32 {
+        self.origin.wrapping_mul(CLOCK_RATIO as u32).wrapping_add(media_time as u32)
+    }
+
     /// Lets time pass without packets.
     pub(crate) fn skip(&mut self, ticks: u64) {
         self.media_time += ticks * u64::from(TICK_TIME);
@@ -290,32 +405,33 @@ impl OpusSender {
         self.dtmf.queue(digit, duration_ms).is_ok()
     }
 
-    /// Sends what the next tick asks for: a telephone event if one is due, else `pcm` if there is any.
+    /// Sends what the next tick asks for: a telephone event if one is due, else `pcm` if there is any. Says whether
+    /// it was an event.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
         pcm: Option<&[i16]>,
         leg: &mut WebRtcLeg,
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
-    ) {
+    ) -> bool {
         let time = self.media_time;
         let before = std::mem::take(&mut self.talking);
         self.media_time += u64::from(TICK_TIME);
         if !leg.is_connected() {
-            return;
+            return false;
         }
         if let Some(event) = self.dtmf.next(time, TICK_TIME) {
-            let timestamp = self.first_timestamp.wrapping_add(event.media_time as u32);
+            let timestamp = self.timestamp(event.media_time);
             leg.send(now, PayloadKind::TelephoneEvent, timestamp, event.marker, &event.payload, emit);
-            return;
+            return true;
         }
-        let Some(pcm) = pcm else { return };
-        let timestamp = self.first_timestamp.wrapping_add(time as u32);
-        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm));
+        let Some(pcm) = pcm else { return false };
+        let timestamp = self.timestamp(time);
+        let active = self.detector.as_mut().is_none_or(|detector| detector.is_active(pcm)) || self.voiceband;
         let length = if active {
             match self.encoder.encode(pcm, &mut self.payload) {
                 Ok(length) => length,
-                Err(_) => return,
+                Err(_) => return false,
             }
         } else {
             0
@@ -324,7 +440,7 @@ impl OpusSender {
             self.quiet_ticks = 0;
             self.talking = true;
             leg.send(now, PayloadKind::Audio, timestamp, !before, &self.payload[..length], emit);
-            return;
+            return false;
         }
         // Silence is a frame without content (RFC 6716 2.1.9): the TOC byte alone, now and then.
         if self.quiet_ticks.is_multiple_of(SILENCE_REPEAT) {
@@ -332,5 +448,6 @@ impl OpusSender {
             leg.send(now, PayloadKind::Audio, timestamp, false, &toc, emit);
         }
         self.quiet_ticks = self.quiet_ticks.wrapping_add(1);
+        false
     }
 }

@@ -79,6 +79,11 @@ impl Passage {
         self.dtmf.queue(digit, duration_ms).is_ok()
     }
 
+    /// Says whether a digit is being sent.
+    pub(crate) fn is_sending_digit(&self) -> bool {
+        self.digit.is_some()
+    }
+
     /// Lets time pass in which no digit may go out.
     pub(crate) fn skip(&mut self, ticks: u64) {
         self.media_time += ticks * u64::from(self.tick_time());

@@ -35,6 +35,7 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
             receive_payload_type: 96,
             clock_rate: 8000,
         }),
+        comfort_noise: false,
         packet_time_ms,
         remote_rtp: address(TRUNK_RTP),
         remote_rtcp: Some(address(TRUNK_RTCP)),
@@ -42,6 +43,9 @@ pub fn trunk_media(codec: Codec, packet_time_ms: u16) -> LegMedia {
         security: MediaSecurity::None,
     }
 }
+
+/// Turns a packet into those that are sent for it, each so much later.
+pub type Mangle = Box<dyn FnMut(Vec<u8>) -> Vec<(Duration, Vec<u8>)>>;
 
 /// An RTP endpoint such as a PBX would be.
 pub struct Pbx {
@@ -59,11 +63,19 @@ pub struct Pbx {
     pub timestamps: Vec<(u16, u32, bool)>,
     pub digits: Vec<(DtmfDigit, u16)>,
     pub rtcp: Vec<Vec<u8>>,
+    /// Comfort noise that came (RFC 3389).
+    pub noise: Vec<(Instant, Vec<u8>)>,
     pub last_packet: Vec<u8>,
     /// Not `None`: the RTP packets that come are kept here, and not read.
     pub kept: Option<Vec<Vec<u8>>>,
+    /// Packets that are lost before they are sent.
+    pub lose: u32,
     /// Packets that SRTP did not let in.
     pub unauthentic: u64,
+    /// How much faster its clock runs than ours, in thousandths.
+    pub clock_permille: i64,
+    /// What becomes of its packets on their way: each with a delay on top. `None`: they go as they are.
+    pub mangle: Option<Mangle>,
     security: Option<(SrtpSender, SrtpReceiver)>,
     sender: RtpSender,
     dtmf_in: DtmfReceiver,
@@ -113,6 +125,10 @@ impl Pbx {
         let packet = RtpPacket::parse(bytes).unwrap();
         if packet.payload_type() == 101 {
             self.dtmf_in.receive(now, packet.timestamp(), packet.marker(), packet.payload()).unwrap();
+            return;
+        }
+        if packet.payload_type() == 13 {
+            self.noise.push((now, packet.payload().to_vec()));
             return;
         }
         assert_eq!(packet.payload_type(), self.payload_type);
@@ -167,6 +183,10 @@ impl Pbx {
             }
         }
         self.last_packet = packets[packets.len() - 1].clone();
+        if self.lose > 0 {
+            self.lose -= 1;
+            packets.clear();
+        }
         packets
     }
 
@@ -201,6 +221,8 @@ pub struct Options {
     /// Whether signalling shows the bridge another certificate than the phone's.
     pub forge_fingerprint: bool,
     pub configure: fn(&mut BridgeConfig),
+    /// Whether the bridge and the phone have G.711 beside Opus.
+    pub g711: [bool; 2],
 }
 
 impl Default for Options {
@@ -213,6 +235,7 @@ impl Default for Options {
             phone_calls: true,
             forge_fingerprint: false,
             configure: |_| {},
+            g711: [false; 2],
         }
     }
 }
@@ -222,9 +245,10 @@ impl Call {
         let net = Network::new(options.seed);
         let now = net.now;
         let (gateway, user) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
-        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true };
+        let [gateway_g711, phone_g711] = options.g711;
+        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true, g711: gateway_g711 };
         let mut overlay = WebRtcLeg::new(overlay, &gateway, now).unwrap();
-        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false };
+        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false, g711: phone_g711 };
         let mut leg = WebRtcLeg::new(leg, &user, now).unwrap();
         let mut config = BridgeConfig::new(address(GATEWAY_RTP));
         (options.configure)(&mut config);
@@ -260,9 +284,13 @@ impl Call {
             timestamps: Vec::new(),
             digits: Vec::new(),
             rtcp: Vec::new(),
+            noise: Vec::new(),
             last_packet: Vec::new(),
             kept: None,
+            lose: 0,
             unauthentic: 0,
+            clock_permille: 0,
+            mangle: None,
             security: None,
             sender: RtpSender::new(options.seed + 2),
             dtmf_in: DtmfReceiver::new(8000),
@@ -313,9 +341,17 @@ impl Call {
                 self.phone_frame(now);
             }
             if self.pbx.next_at <= now {
-                self.pbx.next_at += Duration::from_micros(self.pbx.packet_samples as u64 * 125);
+                let nanoseconds = self.pbx.packet_samples as i64 * 125_000 * 1_000;
+                self.pbx.next_at +=
+                    Duration::from_nanos((nanoseconds / (1_000 + self.pbx.clock_permille)) as u64);
                 for packet in self.pbx.tick(now) {
-                    self.net.send(address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+                    let packets = match &mut self.pbx.mangle {
+                        Some(mangle) => mangle(packet),
+                        None => vec![(Duration::ZERO, packet)],
+                    };
+                    for (later, packet) in packets {
+                        self.net.send_later(later, address(TRUNK_RTP), address(GATEWAY_RTP), &packet);
+                    }
                 }
             }
             self.collect();

@@ -2,7 +2,10 @@
 // The clock is read once, for a first instant; all time after is added to it.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub)]
 
+pub mod babble;
 pub mod call;
+pub mod fax;
+pub mod keys;
 pub mod signal;
 
 use std::collections::BTreeMap;
@@ -54,6 +57,8 @@ pub struct Network {
     pub now: Instant,
     pub start: Instant,
     pub weather: Weather,
+    /// The one whose datagrams have jitter, if not all have.
+    pub jittery: Option<SocketAddr>,
     pub random: Random,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
     count: u64,
@@ -63,19 +68,26 @@ impl Network {
     pub fn new(seed: u64) -> Self {
         let start = Instant::now();
         let weather = Weather { delay: Duration::from_millis(5), ..Weather::default() };
-        Self { now: start, start, weather, random: Random(seed), in_flight: BTreeMap::new(), count: 0 }
+        let (random, in_flight) = (Random(seed), BTreeMap::new());
+        Self { now: start, start, weather, jittery: None, random, in_flight, count: 0 }
     }
 
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.send_later(Duration::ZERO, from, to, bytes);
+    }
+
+    /// Sends with a delay beside the weather's.
+    pub fn send_later(&mut self, later: Duration, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if self.random.chance(self.weather.loss_per_mille) {
             return;
         }
         let copies = if self.random.chance(self.weather.duplicate_per_mille) { 2 } else { 1 };
         for _ in 0..copies {
-            let jitter = self.weather.jitter.as_micros() as u64;
+            let jittery = self.jittery.is_none_or(|only| only == from);
+            let jitter = if jittery { self.weather.jitter.as_micros() as u64 } else { 0 };
             let extra = Duration::from_micros(if jitter == 0 { 0 } else { self.random.below(jitter) });
             self.count += 1;
-            let at = self.now + self.weather.delay + extra;
+            let at = self.now + self.weather.delay + extra + later;
             self.in_flight.insert((at, self.count), Datagram { from, to, bytes: bytes.to_vec() });
         }
     }

@@ -311,7 +311,7 @@ impl MediaEngine {
         let unusable = |error: transcoder::MediaError| {
             (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
         };
-        let config = WebRtcConfig { local: vec![overlay], ice_lite: true };
+        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, ..WebRtcConfig::default() };
         let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
         let sdp = match offer {
             Some(offer) => leg.accept_offer(offer),

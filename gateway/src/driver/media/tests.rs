@@ -165,6 +165,7 @@ fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, on
             receive_payload_type: payload_type,
             also_receives: Vec::new(),
             telephone_event: None,
+            comfort_noise: false,
             packet_time_ms: 20,
             remote_rtp: socket.local_addr().unwrap(),
             remote_rtcp: None,

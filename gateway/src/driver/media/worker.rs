@@ -347,6 +347,8 @@ impl Loop {
                     let detail = format!("media with the overlay user failed: {}", failure.as_str());
                     MediaEvent::OverlayFailed { call, detail }
                 }
+                // The bridge has done what is to be done.
+                BridgeEvent::Voiceband { .. } | BridgeEvent::VoicebandEnded => continue,
                 BridgeEvent::FirstPacket { side } => MediaEvent::FirstPacket { call, side },
                 BridgeEvent::Silent { side } => MediaEvent::Silent { call, side },
                 BridgeEvent::Dtmf { side, digit, duration_ms, forwarded } => {

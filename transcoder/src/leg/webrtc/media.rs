@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::dtls::MasterKeys;
+use super::g711::AgreedG711;
 use super::{CLOCK_RATE, MAX_DATAGRAM};
-use crate::leg::{Buffers, LegPacket, PayloadKind};
-use crate::rtp::rtcp::{self, NtpTime, Report, RtcpPacket};
+use crate::leg::rtp::RemoteReport;
+use crate::leg::{Buffers, LegPacket, PayloadKind, rtp};
+use crate::rtp::rtcp::{self, NtpTime, Report, ReportBlock, RtcpPacket};
 use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpPacket, RtpSender};
 use crate::seed::Seeded;
 use crate::srtp::{SrtpReceiver, SrtpSender};
@@ -20,7 +22,8 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Agreed {
     pub(super) opus: u8,
     pub(super) telephone_event: Option<u8>,
-    /// Our source, as our description names it.
+    pub(super) g711: AgreedG711,
+    /// Our source of Opus, as our description names it.
     pub(super) ssrc: u32,
     pub(super) cname: String,
     /// The header extension that names the stream, if the other side takes it.
@@ -45,7 +48,7 @@ pub(super) fn mid_extension(id: u8, mid: &str) -> Vec<u8> {
 pub(super) enum Place {
     /// Behind the one before.
     Next {
-        /// Of [`CLOCK_RATE`].
+        /// On the clock of its stream.
         timestamp: u32,
     },
     /// Where it stood in the stream it comes from.
@@ -60,39 +63,74 @@ pub(super) enum Refused {
     Malformed,
 }
 
+/// The streams of one clock, ours and theirs.
+struct Clocked {
+    clock_rate: u32,
+    sender: RtpSender,
+    statistics: ReceiverStatistics,
+    /// Packets that had come by the last report.
+    reported: u64,
+    /// Whether the other side has said that it knows our source.
+    bound: bool,
+}
+
+impl Clocked {
+    fn new(clock_rate: u32, ssrc: u32) -> Self {
+        Self {
+            clock_rate,
+            sender: RtpSender::for_source(ssrc),
+            statistics: ReceiverStatistics::new(clock_rate),
+            reported: 0,
+            bound: false,
+        }
+    }
+
+    /// RFC 3550 6.1: reports are about sources that were heard since the last one.
+    fn report_block(&mut self, now: Instant) -> Option<ReportBlock> {
+        let packets = self.statistics.packets();
+        let heard = std::mem::replace(&mut self.reported, packets) != packets;
+        self.statistics.report_block(now).filter(|_| heard)
+    }
+}
+
 /// The streams of a leg, from the moment there are keys.
 pub(super) struct Media {
     agreed: Agreed,
     outgoing: SrtpSender,
     incoming: SrtpReceiver,
-    sender: RtpSender,
-    statistics: ReceiverStatistics,
+    /// Those of Opus, and those of G.711 (RFC 7160 4.1: a source for each clock).
+    streams: [Clocked; 2],
     epoch: Instant,
     random: Seeded,
     report_at: Instant,
-    /// Whether the other side has said that it knows our source.
-    bound: bool,
     /// Fractions of loss that were reported and not yet told, in 1/256, and their number.
     loss: (u32, u32),
     loss_told: Option<Instant>,
+    round_trip: Option<Duration>,
+    remote: Option<RemoteReport>,
     buffers: Buffers,
     packet: Box<[u8]>,
 }
 
 impl Media {
     pub(super) fn new(agreed: Agreed, keys: &MasterKeys, now: Instant) -> Self {
+        // The source is random, and that is enough for the times of reports and another source.
+        let mut random = Seeded::new(u64::from(agreed.ssrc));
+        let other = match random.next_u64() as u32 {
+            same if same == agreed.ssrc => same.wrapping_add(1),
+            other => other,
+        };
         let mut media = Self {
             outgoing: SrtpSender::new(&keys.send),
             incoming: SrtpReceiver::new(std::slice::from_ref(&keys.receive)),
-            sender: RtpSender::for_source(agreed.ssrc),
-            statistics: ReceiverStatistics::new(CLOCK_RATE),
+            streams: [Clocked::new(CLOCK_RATE, agreed.ssrc), Clocked::new(rtp::CLOCK_RATE, other)],
             epoch: now,
-            // The source is random, and that is enough for the times of reports.
-            random: Seeded::new(u64::from(agreed.ssrc)),
+            random,
             report_at: now,
-            bound: false,
             loss: (0, 0),
             loss_told: None,
+            round_trip: None,
+            remote: None,
             buffers: Buffers::new(MAX_DATAGRAM),
             packet: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             agreed,
@@ -116,10 +154,14 @@ impl Media {
             PayloadKind::Audio
         } else if Some(payload_type) == self.agreed.telephone_event {
             PayloadKind::TelephoneEvent
+        } else if let Some(law) = self.agreed.g711.law(payload_type) {
+            PayloadKind::G711(law)
+        } else if Some(payload_type) == self.agreed.g711.telephone_event {
+            PayloadKind::G711Event
         } else {
             return Err(Refused::Unauthentic);
         };
-        self.statistics.receive(now, ssrc, sequence, timestamp);
+        self.streams[usize::from(kind.is_g711())].statistics.receive(now, ssrc, sequence, timestamp);
         Ok(LegPacket { kind, sequence, timestamp, marker, ssrc, payload })
     }
 
@@ -130,21 +172,34 @@ impl Media {
         let copy = buffer.get_mut(..datagram.len()).ok_or(Refused::Malformed)?;
         copy.copy_from_slice(datagram);
         let plain = self.incoming.unprotect_rtcp(copy).map_err(|_| Refused::Unauthentic)?;
+        let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
         for packet in rtcp::parse(plain).map_err(|_| Refused::Malformed)? {
             let blocks = match packet {
                 RtcpPacket::SenderReport { ssrc, info, blocks } => {
-                    if self.statistics.ssrc() == Some(ssrc) {
-                        self.statistics.handle_sender_report(now, info.ntp);
+                    for stream in &mut self.streams {
+                        if stream.statistics.ssrc() == Some(ssrc) {
+                            stream.statistics.handle_sender_report(now, info.ntp);
+                        }
                     }
                     blocks
                 }
                 RtcpPacket::ReceiverReport { blocks, .. } => blocks,
+                RtcpPacket::ExtendedReport { mut voip, .. } => {
+                    if let Some(metrics) = voip.find(|metrics| metrics.ssrc == self.agreed.ssrc) {
+                        self.remote.get_or_insert_default().metrics = Some(metrics);
+                    }
+                    continue;
+                }
                 _ => continue,
             };
-            for block in blocks.filter(|block| block.ssrc == self.agreed.ssrc) {
-                self.bound = true;
+            for block in blocks {
+                let ours = self.streams.iter_mut().find(|stream| stream.sender.ssrc() == block.ssrc);
+                let Some(stream) = ours else { continue };
+                stream.bound = true;
                 self.loss.0 += u32::from(block.fraction_lost);
                 self.loss.1 += 1;
+                self.round_trip = rtcp::round_trip(ntp, &block).or(self.round_trip);
+                self.remote.get_or_insert_default().take(&block, stream.clock_rate);
             }
         }
         let (sum, count) = self.loss;
@@ -169,20 +224,25 @@ impl Media {
         let payload_type = match kind {
             PayloadKind::Audio => self.agreed.opus,
             PayloadKind::TelephoneEvent => self.agreed.telephone_event?,
+            PayloadKind::ComfortNoise => return None,
+            PayloadKind::G711(law) => self.agreed.g711.payload_type(law)?,
+            PayloadKind::G711Event => self.agreed.g711.telephone_event?,
         };
+        let stream = &mut self.streams[usize::from(kind.is_g711())];
         // RFC 9143 15 and RFC 8843 9.2: until the other side is known to have bound our source to
         // the stream. Its first report about it says so.
-        let extension = if self.bound { &[][..] } else { &self.agreed.mid };
+        let extension = if stream.bound { &[][..] } else { &self.agreed.mid };
         let start = HEADER_LEN + extension.len();
         let packet = self.packet.get_mut(..start + payload.len())?;
         let length = packet.len();
         match place {
             Place::Next { timestamp } => {
                 let time = u64::from(timestamp);
-                self.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
+                stream.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
             }
             Place::At(numbering) => {
-                self.sender
+                stream
+                    .sender
                     .write_numbered(now, payload_type, marker, numbering, payload.len(), packet)
                     .ok()?;
             }
@@ -196,9 +256,18 @@ impl Media {
         self.packet.get(..length)
     }
 
-    /// Returns the numbers of a packet that follows all that were sent.
-    pub(super) fn next_numbering(&self, now: Instant) -> Numbering {
-        self.sender.next(now, CLOCK_RATE)
+    /// Returns the numbers of a packet that follows all that were sent in the stream of a kind.
+    pub(super) fn next_numbering(&self, now: Instant, kind: PayloadKind) -> Numbering {
+        let stream = &self.streams[usize::from(kind.is_g711())];
+        stream.sender.next(now, stream.clock_rate)
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(super) fn remote_report(&self) -> Option<&RemoteReport> {
+        self.remote.as_ref()
     }
 
     pub(super) fn report_at(&self) -> Instant {
@@ -209,16 +278,29 @@ impl Media {
     /// says when the next is due.
     pub(super) fn report(&mut self, now: Instant, bye: bool) -> Option<&[u8]> {
         self.report_at = now + self.report_interval();
-        let block = self.statistics.report_block(now);
         let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
-        let report = Report {
-            ssrc: self.agreed.ssrc,
-            sender: self.sender.sender_info(now, ntp, CLOCK_RATE),
-            blocks: block.as_slice(),
-            cname: &self.agreed.cname,
-            bye,
-        };
-        let length = report.write(&mut self.packet).ok()?;
+        let mut heard = [ReportBlock::default(); 2];
+        let mut count = 0;
+        for block in self.streams.iter_mut().filter_map(|stream| stream.report_block(now)) {
+            heard[count] = block;
+            count += 1;
+        }
+        let mut length = 0;
+        for (at, stream) in self.streams.iter().enumerate() {
+            // What was never sent is no source yet.
+            if at > 0 && stream.sender.packets() == 0 {
+                continue;
+            }
+            let report = Report {
+                ssrc: stream.sender.ssrc(),
+                sender: stream.sender.sender_info(now, ntp, stream.clock_rate),
+                blocks: if at == 0 { &heard[..count] } else { &[] },
+                cname: &self.agreed.cname,
+                metrics: None,
+                bye,
+            };
+            length += report.write(self.packet.get_mut(length..)?).ok()?;
+        }
         let length = self.outgoing.protect_rtcp(&mut self.packet, length).ok()?;
         self.packet.get(..length)
     }

@@ -1,5 +1,5 @@
 //! The overlay leg: ICE or ICE-lite (RFC 8445), DTLS-SRTP (RFC 5764), Opus (RFC 7587) and
-//! telephone events at 48000 Hz (RFC 4733) on one UDP address.
+//! telephone events at 48000 Hz (RFC 4733) on one UDP address; beside them G.711 where both sides have it.
 //!
 //! Session descriptions, ICE and DTLS are str0m's. RTP and RTCP are not: a voice packet touches
 //! nothing but `media`, with the keys that `dtls` took out of str0m.
@@ -10,6 +10,7 @@
 
 mod description;
 mod dtls;
+mod g711;
 mod media;
 mod types;
 
@@ -26,10 +27,13 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
 
 use super::PayloadKind;
+use super::rtp::RemoteReport;
+use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::rtp::Numbering;
 use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
+use g711::AgreedG711;
 use media::{Agreed, Media, Place, Refused, mid_extension};
 pub use types::{DtlsIdentity, LegEvent, LegFailure, WebRtcConfig, WebRtcCounters};
 
@@ -50,7 +54,7 @@ pub const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest RTP or RTCP datagram that is taken or sent, in octets.
 const MAX_DATAGRAM: usize = 1_500;
 
-/// RTP clock of everything on this leg, in Hz.
+/// RTP clock of Opus and the events beside it, in Hz.
 pub const CLOCK_RATE: u32 = 48_000;
 
 const OPUS_PAYLOAD_TYPE: u8 = 111;
@@ -142,6 +146,9 @@ impl WebRtcLeg {
             None,
             FormatParams { telephone_event_max: Some(15), ..Default::default() },
         );
+        if config.g711 {
+            g711::configure(codecs);
+        }
         let (mut rtc, handover) = dtls::build(rtc_config, now).ok_or(MediaError::Certificate)?;
         for address in &config.local {
             let candidate = Candidate::host(*address, "udp").map_err(|_| MediaError::LocalAddress)?;
@@ -226,24 +233,26 @@ impl WebRtcLeg {
             return Err(MediaError::NotOneAudio);
         }
         let agreed = media.remote_pts();
-        let payload_type = |codec: Codec| {
+        let payload_type = |codec: Codec, clock_rate: Frequency| {
             let of_codec = |pt: &&Pt| {
                 self.rtc.codec_config().params().iter().any(|params| {
                     params.pt() == **pt
                         && params.spec().codec == codec
-                        && params.spec().clock_rate == Frequency::FORTY_EIGHT_KHZ
+                        && params.spec().clock_rate == clock_rate
                 })
             };
-            agreed.iter().find(of_codec).copied()
+            agreed.iter().find(of_codec).map(|payload_type| **payload_type)
         };
-        let opus = payload_type(Codec::Opus).ok_or(MediaError::NoOpus)?;
-        let telephone_event = payload_type(Codec::Tele).map(|payload_type| *payload_type);
+        let clock_rate = Frequency::FORTY_EIGHT_KHZ;
+        let opus = payload_type(Codec::Opus, clock_rate).ok_or(MediaError::NoOpus)?;
+        let telephone_event = payload_type(Codec::Tele, clock_rate);
+        let g711 = AgreedG711::read(payload_type);
         let cname = media.cname().to_owned();
         let mid = media.remote_extmap().id_of(Extension::RtpMid);
         let mid = mid.map_or_else(Vec::new, |id| mid_extension(id, &media.mid()));
         let ssrc = self.take_streams(remote_sdp).ok_or(MediaError::NotOneAudio)?;
-        self.agreed = Some(Agreed { opus: *opus, telephone_event, ssrc, cname, mid });
-        self.remote_playback_rate = playback_rate(remote_sdp, *opus);
+        self.agreed = Some(Agreed { opus, telephone_event, g711, ssrc, cname, mid });
+        self.remote_playback_rate = playback_rate(remote_sdp, opus);
         self.state = State::Connecting;
         // The first check is due at once, not when str0m last wanted to be woken.
         self.wake = self.seen;
@@ -424,8 +433,8 @@ impl WebRtcLeg {
         self.events.pop_front()
     }
 
-    /// Sends a payload with a timestamp of [`CLOCK_RATE`]. Returns whether it was sent: not before
-    /// the leg is connected, nor a telephone event that was not negotiated.
+    /// Sends a payload with a timestamp on the clock of its kind. Returns whether it was sent: not before
+    /// the leg is connected, nor what was not negotiated.
     pub fn send(
         &mut self,
         now: Instant,
@@ -452,10 +461,17 @@ impl WebRtcLeg {
         self.write(now, kind, Place::At(numbering), marker, payload, emit)
     }
 
-    /// Returns the numbers of a packet that follows all that were sent; `None` before the leg is connected.
+    /// Returns the numbers of a packet that follows all that were sent in the stream of Opus; `None` before the
+    /// leg is connected.
     pub fn next_numbering(&mut self, now: Instant) -> Option<Numbering> {
+        self.next_numbering_of(now, PayloadKind::Audio)
+    }
+
+    /// As [`next_numbering`](Self::next_numbering), in the stream of a kind.
+    pub fn next_numbering_of(&mut self, now: Instant, kind: PayloadKind) -> Option<Numbering> {
         let now = self.inner(now);
-        self.media.as_ref().filter(|_| self.state == State::Connected).map(|media| media.next_numbering(now))
+        let media = self.media.as_ref().filter(|_| self.state == State::Connected)?;
+        Some(media.next_numbering(now, kind))
     }
 
     fn write(
@@ -524,10 +540,30 @@ impl WebRtcLeg {
         self.agreed.as_ref().is_some_and(|agreed| agreed.telephone_event.is_some())
     }
 
+    /// Says whether both sides take a law of G.711 beside Opus. Known once the other description is.
+    pub fn has_g711(&self, law: Law) -> bool {
+        self.agreed.as_ref().is_some_and(|agreed| agreed.g711.payload_type(law).is_some())
+    }
+
+    /// Says whether both sides speak RFC 4733 on the clock of G.711.
+    pub fn has_g711_event(&self) -> bool {
+        self.agreed.as_ref().is_some_and(|agreed| agreed.g711.telephone_event.is_some())
+    }
+
+    /// Returns the round trip time to the other side, once RTCP has shown it (RFC 3550 6.4.1).
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.media.as_ref().and_then(|media| media.round_trip())
+    }
+
     /// Returns the sampling rate beyond which the other side plays nothing, 8000 to 48000 Hz
     /// (`maxplaybackrate`, RFC 7587 6.1).
     pub fn remote_playback_rate(&self) -> u32 {
         self.remote_playback_rate
+    }
+
+    /// Returns what the other side last reported of the media we send.
+    pub fn remote_report(&self) -> Option<&RemoteReport> {
+        self.media.as_ref().and_then(|media| media.remote_report())
     }
 
     /// Returns the counts so far.

@@ -35,7 +35,7 @@ impl std::fmt::Debug for DtlsIdentity {
 }
 
 /// Settings of a WebRTC leg.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WebRtcConfig {
     /// Host candidates: the UDP addresses on which the leg's packets are sent and received, as the
     /// other side can reach them. 1 to [`MAX_LOCAL_ADDRESSES`].
@@ -44,6 +44,9 @@ pub struct WebRtcConfig {
     /// public address; such a leg also announces that it plays and captures 8 kHz audio only, for
     /// behind it is a telephone.
     pub ice_lite: bool,
+    /// Whether G.711 is negotiated beside Opus: PCMU and PCMA with their static payload types, and
+    /// telephone events on their clock.
+    pub g711: bool,
 }
 
 /// Why a WebRTC leg is over.
