@@ -172,6 +172,18 @@ pub struct CallView {
     /// Media received from the trunk by which a call from another goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onward_leg: Option<LegView>,
+    /// How the overlay user is heard at the far end of the trunk, through both legs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_by_trunk: Option<RatingView>,
+    /// How the far end of the trunk is heard by the overlay user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_by_overlay: Option<RatingView>,
+    /// Milliseconds in which both sides spoke.
+    #[serde(default)]
+    pub talk_over_ms: u64,
+    /// The side that gives no sound though the other speaks: `overlay` or `trunk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_way: Option<String>,
 }
 
 /// A Q.850 cause, with the SIP status beside it where there was one.
@@ -204,6 +216,78 @@ pub struct LegView {
     pub frames_concealed: u64,
     /// Interarrival jitter in milliseconds.
     pub jitter_ms: f32,
+    /// Packets given up by the jitter buffer to catch up.
+    #[serde(default)]
+    pub packets_discarded: u64,
+    /// Packets that came more than once.
+    #[serde(default)]
+    pub packets_duplicate: u64,
+    /// Frames lost that in-band FEC brought back.
+    #[serde(default)]
+    pub frames_recovered: u64,
+    /// Milliseconds for which the jitter buffer holds the fastest packets back.
+    #[serde(default)]
+    pub playout_delay_ms: f32,
+    /// Milliseconds to the other side and back, once its reports have shown it.
+    #[serde(default)]
+    pub round_trip_ms: Option<f32>,
+    /// Bursts of loss (RFC 3611 4.7.2).
+    #[serde(default)]
+    pub bursts: u64,
+    /// Packets missing within them, in per cent.
+    #[serde(default)]
+    pub burst_loss_percent: f32,
+    /// How what came is judged, over the whole call.
+    #[serde(default)]
+    pub rating: Option<RatingView>,
+    /// The same of the last five seconds.
+    #[serde(default)]
+    pub recent: Option<RatingView>,
+    /// The worst five seconds.
+    #[serde(default)]
+    pub worst: Option<RatingView>,
+    /// What the other side says of what it was sent.
+    #[serde(default)]
+    pub remote: Option<RemoteView>,
+    /// Milliseconds of voice.
+    #[serde(default)]
+    pub voice_ms: u64,
+    /// Milliseconds that were clipped.
+    #[serde(default)]
+    pub clipped_ms: u64,
+    /// Milliseconds that were an echo of what the other side of the call said.
+    #[serde(default)]
+    pub echo_ms: u64,
+    /// Mean level of the voice in dBov.
+    #[serde(default)]
+    pub voice_dbov: Option<f32>,
+    /// Level of the background in dBov.
+    #[serde(default)]
+    pub noise_dbov: Option<f32>,
+}
+
+/// How media is judged by the E-model (ITU-T G.107, narrowband).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RatingView {
+    /// Transmission rating R, 0 to 100.
+    pub r_factor: f32,
+    /// Mean opinion score, 1 to 4.5.
+    pub mos: f32,
+    /// What costs most: `network_loss`, `jitter_discard`, `codec` or `delay`; absent where nothing does.
+    pub cause: Option<String>,
+}
+
+/// What the other side of a leg has reported (RFC 3550 6.4.1, RFC 3611 4.7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemoteView {
+    /// Packets lost on the way to it, in per cent.
+    pub loss_percent: f32,
+    /// Packets it could not play, in per cent.
+    pub discard_percent: f32,
+    /// Interarrival jitter in milliseconds.
+    pub jitter_ms: f32,
+    /// How it judges what it hears, or how its figures are judged here.
+    pub rating: Option<RatingView>,
 }
 
 /// One step of the decision record.

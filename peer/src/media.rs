@@ -132,7 +132,8 @@ async fn open_leg(settings: &MediaSettings) -> Result<(Socket, WebRtcLeg), OpenE
     sender.set_nonblocking(true).map_err(failed)?;
     let local = sender.local_addr().map_err(failed)?;
     let receiver = UdpSocket::from_std(sender.try_clone().map_err(failed)?).map_err(failed)?;
-    let config = WebRtcConfig { local: vec![local], ice_lite: false, ..WebRtcConfig::default() };
+    // G.711 is heard and said at 8 kHz.
+    let config = WebRtcConfig { local: vec![local], ice_lite: false, g711: settings.sample_rate == 8_000 };
     let leg = WebRtcLeg::new(config, &settings.identity, Instant::now())?;
     Ok((Socket { receiver, sender, local }, leg))
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
 use ::tests::lab::Folder;
+use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime;
 use transcoder::codec::g711::Law;
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use admin_api::{
-    CallList, CallView, DecisionView, Health, LegView, Reloaded, RouteTest, TargetView, TrunkView, WhyView,
+    CallList, CallView, DecisionView, Health, LegView, RatingView, Reloaded, RouteTest, TargetView,
+    TrunkView, WhyView,
 };
 use serde::Deserialize;
 
@@ -76,7 +77,22 @@ fn leg(name: &str, leg: &LegView) -> String {
         leg.frames_concealed,
         leg.jitter_ms,
         leg.packets_sent,
-    )
+    ) + &leg.rating.as_ref().map_or_else(String::new, |whole| judged(whole, leg))
+}
+
+fn judged(whole: &RatingView, leg: &LegView) -> String {
+    let mut text = format!("    mean opinion score {:.2}{}", whole.mos, because(whole));
+    if let Some(worst) = &leg.worst {
+        let _ = write!(text, "; in the worst five seconds {:.2}{}", worst.mos, because(worst));
+    }
+    if leg.echo_ms > 0 || leg.clipped_ms > 0 {
+        let _ = write!(text, "; {} ms of echo, {} ms clipped", leg.echo_ms, leg.clipped_ms);
+    }
+    text + "\n"
+}
+
+fn because(rating: &RatingView) -> String {
+    rating.cause.as_ref().map_or_else(String::new, |cause| format!(" ({})", cause.replace('_', " ")))
 }
 
 pub(super) fn call(call: &CallView) -> String {

@@ -30,6 +30,7 @@ use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{
     AccessList, AccountSecret, Authentication, Registration, Reliable, Transport, UnknownSource,
 };
+use transcoder::EdgeCodec;
 
 pub use error::ConfigError;
 pub use sessions::{DigitForm, Sessions};
@@ -190,6 +191,8 @@ pub struct Media {
     pub opus_bitrate: u32,
     /// Whether silence from the trunk is left unencoded.
     pub suppress_silence: bool,
+    /// Whether overlay legs carry G.711 beside Opus, where the other side takes it.
+    pub edge_codec: EdgeCodec,
     /// How long a leg may be silent before the call is ended.
     pub silence_timeout: Duration,
     /// How long a port rests after a call before another may have it.

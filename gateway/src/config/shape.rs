@@ -106,6 +106,7 @@ pub(super) struct Media {
     pub(super) opus_complexity: Option<i64>,
     pub(super) opus_bitrate: Option<i64>,
     pub(super) suppress_silence: Option<bool>,
+    pub(super) edge_codec: Option<String>,
     pub(super) silence_timeout_s: Option<i64>,
     pub(super) port_quarantine_s: Option<i64>,
     pub(super) dscp: Option<String>,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use admin_api::{
     CallFilter, CallList, CallState, CallView, CauseView, Cursor, DecisionView, ExchangeView, LadderView,
-    LegView, RouteTest, TargetView, TrunkView, WhyView,
+    LegView, RatingView, RemoteView, RouteTest, TargetView, TrunkView, WhyView,
 };
-use call_model::{Address, Codec, Decision, LegQuality, TrunkName, Verdict};
+use call_model::{Address, Codec, Decision, LegQuality, Rating, TrunkName, Verdict};
 use p2p_edge::identity::Utc;
 use sip_trunk::{TargetStatus, TrunkStatus};
 
@@ -39,7 +39,7 @@ pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
     let end = record.ended.unwrap_or_else(|| now.saturating_duration_since(record.started));
     let between_trunks = record.direction == RouteDirection::TrunkToTrunk;
     let heard = record.answered.or(record.alerted).filter(|_| !between_trunks);
-    let overlay_codec = heard.map(|_| Codec::Opus);
+    let overlay_codec = heard.map(|_| record.whole.overlay_codec.unwrap_or(Codec::Opus));
     CallView {
         id: record.id.to_string(),
         direction: record.direction.as_str().to_owned(),
@@ -75,6 +75,10 @@ pub(crate) fn call(record: &CallRecord, now: Instant) -> CallView {
         overlay: leg(overlay_codec, &record.overlay_quality),
         trunk_leg: leg(record.trunk_codec, &record.trunk_quality),
         onward_leg: between_trunks.then(|| leg(record.onward_codec, &record.onward_quality)),
+        heard_by_trunk: record.whole.to_trunk.map(rating),
+        heard_by_overlay: record.whole.to_overlay.map(rating),
+        talk_over_ms: record.whole.audio.talk_over_ms,
+        one_way: record.whole.audio.one_way.map(|side| side.as_str().to_owned()),
     }
 }
 
@@ -88,6 +92,35 @@ fn leg(codec: Option<Codec>, quality: &LegQuality) -> LegView {
         packets_refused: quality.packets_refused,
         frames_concealed: quality.frames_concealed,
         jitter_ms: quality.jitter_ms,
+        packets_discarded: quality.packets_discarded,
+        packets_duplicate: quality.packets_duplicate,
+        frames_recovered: quality.frames_recovered,
+        playout_delay_ms: quality.playout_delay_ms,
+        round_trip_ms: quality.round_trip_ms,
+        bursts: quality.bursts.count,
+        burst_loss_percent: quality.bursts.burst_loss_percent,
+        rating: quality.rating.map(rating),
+        recent: quality.recent.map(rating),
+        worst: quality.worst.map(rating),
+        remote: quality.remote.map(|remote| RemoteView {
+            loss_percent: remote.loss_percent,
+            discard_percent: remote.discard_percent,
+            jitter_ms: remote.jitter_ms,
+            rating: remote.rating.map(rating),
+        }),
+        voice_ms: quality.voice_ms,
+        clipped_ms: quality.clipped_ms,
+        echo_ms: quality.echo_ms,
+        voice_dbov: quality.voice_dbov,
+        noise_dbov: quality.noise_dbov,
+    }
+}
+
+fn rating(rating: Rating) -> RatingView {
+    RatingView {
+        r_factor: rating.r_factor,
+        mos: rating.mos,
+        cause: rating.cause.map(|cause| cause.as_str().to_owned()),
     }
 }
 

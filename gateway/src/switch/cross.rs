@@ -153,7 +153,7 @@ impl Switch {
     }
 
     /// Says whether a trunk is sent digits by INFO.
-    fn takes_info(&self, trunk: Option<&TrunkName>) -> bool {
+    pub(super) fn takes_info(&self, trunk: Option<&TrunkName>) -> bool {
         trunk.and_then(|name| self.trunk(name)).is_some_and(Trunk::takes_info)
     }
 

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Side, Verdict};
+use call_model::{
+    CallAudio, CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Rating, Side, Verdict,
+};
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
 
@@ -47,6 +49,8 @@ pub enum MediaCommand {
         side: Side,
         /// The result.
         media: LegMedia,
+        /// Whether digits go to it as tones where it has no telephone events.
+        in_band_digits: bool,
     },
     /// The overlay side holds, or has taken back.
     OverlayHold {
@@ -164,7 +168,22 @@ pub enum MediaEvent {
         trunk: LegQuality,
         /// Of the media received from the trunk by which a call from another goes on.
         onward: LegQuality,
+        /// What both legs show together.
+        whole: WholeCall,
     },
+}
+
+/// What the media of a call with an overlay user shows from end to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WholeCall {
+    /// The codec that comes from the overlay at present.
+    pub overlay_codec: Option<Codec>,
+    /// How the overlay user is heard at the far end of the trunk.
+    pub to_trunk: Option<Rating>,
+    /// How the far end of the trunk is heard by the overlay user.
+    pub to_overlay: Option<Rating>,
+    /// What the sound shows.
+    pub audio: CallAudio,
 }
 
 impl Switch {
@@ -211,7 +230,11 @@ impl Switch {
                 self.digit_by_signalling(call, role.other(), digit, duration_ms);
             }
             MediaEvent::FirstPacket { call, side } => self.first_packet(now, call, side),
-            MediaEvent::Quality { call, overlay, trunk, onward } => {
+            MediaEvent::Quality { call, overlay, trunk, onward, whole } => {
+                let live = self.calls.get_mut(&call).map(|live| &mut live.record);
+                if let Some(record) = live.or_else(|| self.history.get_mut(call)) {
+                    record.whole = whole;
+                }
                 self.take_figures(
                     call,
                     [(Side::Overlay, overlay), (Side::Trunk, trunk), (Side::Onward, onward)],

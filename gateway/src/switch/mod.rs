@@ -30,7 +30,7 @@ use p2p_edge::node::NodeCommand;
 use crate::config::{Emergency, Limits, Policy, Route, Trunk};
 
 pub use gates::{Evaluation, Origin, Target};
-pub use media::{MediaCommand, MediaEvent};
+pub use media::{MediaCommand, MediaEvent, WholeCall};
 pub use record::{CallRecord, Phase, ReleasedBy, RouteDirection};
 
 use call::Call;

@@ -5,6 +5,8 @@ use call_model::{
     printable,
 };
 
+use super::media::WholeCall;
+
 /// Messages of a call that are kept; later ones are counted.
 const MAX_EXCHANGES: usize = 200;
 /// Room that a record grows by: a call between two trunks has 14 messages until it is answered, and six more at its
@@ -138,6 +140,8 @@ pub struct CallRecord {
     pub trunk_quality: LegQuality,
     /// Media received from the trunk by which a call from another goes on.
     pub onward_quality: LegQuality,
+    /// What both legs show together.
+    pub whole: WholeCall,
     /// What the SIP endpoint knows that leg as.
     pub(super) onward_leg: Option<CallId>,
     /// Digits that passed.
@@ -181,6 +185,7 @@ impl CallRecord {
             overlay_quality: LegQuality::default(),
             trunk_quality: LegQuality::default(),
             onward_quality: LegQuality::default(),
+            whole: WholeCall::default(),
             onward_leg: None,
             dtmf_digits: 0,
         }

@@ -347,7 +347,9 @@ impl Switch {
             if let Some(trunk) = trunk {
                 self.trunk_calls.give_back(&trunk);
             }
-            self.tell_media(MediaCommand::TrunkMedia { call: id, side, media: between(towards) });
+            // Media goes on to the gateway itself, with telephone events.
+            let media = between(towards);
+            self.tell_media(MediaCommand::TrunkMedia { call: id, side, media, in_band_digits: false });
             if held {
                 self.hold(id, role, false);
             }

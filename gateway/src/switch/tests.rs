@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use call_model::{
-    Address, CallId, Caller, Cause, Codec, Direction, DtmfDigit, Gate, Handle, LegMedia, LegQuality,
-    MediaSecurity, Number, Outcome, Side, TrunkName, Verdict,
+    Address, CallId, Caller, Cause, Codec, Direction, DtmfDigit, Gate, Handle, Impairment, LegMedia,
+    LegQuality, MediaSecurity, Number, Outcome, Rating, Side, TrunkName, Verdict,
 };
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, VerifiedCaller};
@@ -602,7 +602,10 @@ fn the_history_is_bounded_and_takes_late_figures() {
     assert_eq!(kept, [calls[4], calls[3], calls[2]]);
     let overlay = LegQuality { packets_received: 9, ..LegQuality::default() };
     let (trunk, onward) = (LegQuality::default(), LegQuality::default());
-    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward });
+    let rating = Rating { r_factor: 70.0, mos: 3.6, cause: Some(Impairment::NetworkLoss) };
+    let whole = WholeCall { to_trunk: Some(rating), ..WholeCall::default() };
+    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward, whole });
+    assert_eq!(bench.switch.record(calls[4]).unwrap().whole, whole);
     assert_eq!(bench.switch.record(calls[4]).unwrap().overlay_quality.packets_received, 9);
 }
 

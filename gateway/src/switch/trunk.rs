@@ -197,8 +197,9 @@ impl Switch {
         let held = !early && !media.direction.sends() && !ours;
         let changed = answered && held != leg.held;
         leg.held = held;
-        let (side, heard) = (leg.side, media.direction.receives());
-        self.tell_media(MediaCommand::TrunkMedia { call: id, side, media });
+        let (side, heard, trunk) = (leg.side, media.direction.receives(), leg.trunk.clone());
+        let in_band_digits = !self.takes_info(trunk.as_ref());
+        self.tell_media(MediaCommand::TrunkMedia { call: id, side, media, in_band_digits });
         if changed {
             self.hold(id, role, held);
         } else if early && heard && role == Role::Callee {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{KindLabels, Metrics, ReasonLabel};
-use crate::driver::{LatenessTotal, PublishedCounters};
+use crate::driver::{LatenessTotal, PublishedCounters, RatingsTotal};
 
 /// Reads the counters of the media threads.
 #[derive(Debug)]
@@ -56,7 +56,59 @@ impl Collector for MediaCollector {
         let help = "How long after their time calls were served by media threads";
         encoder
             .encode_descriptor("media_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(late.sum, late.count, &late.classes, None)
+            .encode_histogram::<NoLabelSet>(late.sum, late.count, &late.classes, None)?;
+        self.encode_load(&mut encoder)?;
+        self.encode_ratings(&mut encoder)
+    }
+}
+
+impl MediaCollector {
+    fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let least = self.0.iter().map(|counters| counters.load.complexity()).min().unwrap_or_default();
+        let full = self.0.iter().filter(|counters| !counters.load.admits()).count();
+        let rows = [
+            (
+                "media_opus_complexity",
+                "Complexity of Opus encoders in the media thread with the most load",
+                i64::from(least),
+            ),
+            (
+                "media_threads_full",
+                "Media threads that take no calls because they do not keep time",
+                full as i64,
+            ),
+        ];
+        for (name, help, value) in rows {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_ratings(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let threads: Vec<_> = self.0.iter().map(|counters| &counters.ratings).collect();
+        let legs = RatingsTotal::of(&threads);
+        let help = "Mean opinion scores of what came on the legs of calls that are over (ITU-T G.107)";
+        let mut scores = encoder.encode_descriptor("media_leg_mos", help, None, MetricType::Histogram)?;
+        for leg in &legs {
+            let labels = [("leg", leg.side.as_str())];
+            scores.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                leg.sum,
+                leg.count,
+                &leg.classes,
+                None,
+            )?;
+        }
+        let help = "What cost the legs of calls that are over most of their quality";
+        let mut causes =
+            encoder.encode_descriptor("media_leg_impairments", help, None, MetricType::Counter)?;
+        for leg in &legs {
+            for (cause, count) in leg.causes {
+                let labels = [("leg", leg.side.as_str()), ("cause", cause.as_str())];
+                ConstCounter::new(count).encode(causes.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use transcoder::EdgeCodec;
+
 use super::{Check, Checked};
 use crate::config::{Media, Role, Sip, shape};
 
@@ -51,6 +53,13 @@ impl Check<'_> {
             opus_complexity: self.within("media.opus_complexity", raw.opus_complexity, 5, 0..=10)? as u8,
             opus_bitrate: self.within("media.opus_bitrate", raw.opus_bitrate, 16_000, 6_000..=64_000)? as u32,
             suppress_silence: raw.suppress_silence.unwrap_or(true),
+            edge_codec: self
+                .choice(
+                    "media.edge_codec".to_owned(),
+                    raw.edge_codec.as_deref(),
+                    &[EdgeCodec::Auto, EdgeCodec::Always, EdgeCodec::Never].map(|form| (form.as_str(), form)),
+                )?
+                .unwrap_or_default(),
             silence_timeout: self.seconds("media.silence_timeout_s", raw.silence_timeout_s, 60, 5..=3600)?,
             dscp: self.dscp("media.dscp", raw.dscp.as_deref(), "EF")?,
             port_quarantine: self.seconds("media.port_quarantine_s", raw.port_quarantine_s, 30, 1..=600)?,

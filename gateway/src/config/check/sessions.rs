@@ -106,7 +106,12 @@ impl Check<'_> {
         })
     }
 
-    fn choice<T: Copy>(&self, key: String, text: Option<&str>, choices: &[(&str, T)]) -> Checked<Option<T>> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: String,
+        text: Option<&str>,
+        choices: &[(&str, T)],
+    ) -> Checked<Option<T>> {
         let Some(text) = text else { return Ok(None) };
         match choices.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => Ok(Some(*value)),

@@ -6,6 +6,8 @@ use std::time::Instant;
 use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
 use transcoder::{Bridge, BridgeEvent, Emit, Port, Relay};
 
+use crate::switch::WholeCall;
+
 /// Between an overlay user and a trunk, or between two trunks.
 #[derive(Debug)]
 pub(super) enum Media {
@@ -42,13 +44,53 @@ impl Media {
         &mut self,
         side: Side,
         media: &LegMedia,
+        in_band_digits: bool,
         now: Instant,
     ) -> Result<(), String> {
         let set = match self {
-            Media::Bridge(bridge) => bridge.set_trunk_media(media, now),
+            Media::Bridge(bridge) => {
+                bridge.set_in_band_digits(in_band_digits);
+                bridge.set_trunk_media(media, now)
+            }
             Media::Relay(relay) => relay.set_media(side, media, now),
         };
         set.map_err(|error| error.to_string())
+    }
+
+    /// Sets the effort of the Opus encoder, 0 to 10, where there is one.
+    pub(super) fn set_complexity(&mut self, complexity: u8) {
+        if let Media::Bridge(bridge) = self {
+            // Every value in that range is taken.
+            let _ = bridge.set_complexity(complexity);
+        }
+    }
+
+    /// Never hears this source on the trunk leg, unless SRTP says that it is the other side's.
+    pub(super) fn refuse_trunk_source(&mut self, source: Option<u32>) {
+        if let (Media::Bridge(bridge), Some(source)) = (self, source) {
+            bridge.refuse_trunk_sources(&[source]);
+        }
+    }
+
+    /// Returns the source that is heard on the trunk leg.
+    pub(super) fn trunk_source(&self) -> Option<u32> {
+        match self {
+            Media::Bridge(bridge) => bridge.trunk_source(),
+            Media::Relay(_) => None,
+        }
+    }
+
+    /// Returns what both legs show together.
+    pub(super) fn whole(&self) -> WholeCall {
+        match self {
+            Media::Bridge(bridge) => WholeCall {
+                overlay_codec: Some(bridge.overlay_receives()),
+                to_trunk: bridge.path_rating(Side::Overlay),
+                to_overlay: bridge.path_rating(Side::Trunk),
+                audio: bridge.audio(),
+            },
+            Media::Relay(_) => WholeCall::default(),
+        }
     }
 
     pub(super) fn set_overlay_hold(&mut self, on: bool, now: Instant) {

@@ -3,8 +3,10 @@
 mod idle;
 mod kind;
 mod lateness;
+mod load;
 mod places;
 mod ports;
+mod ratings;
 mod session;
 mod sockets;
 mod worker;
@@ -18,7 +20,9 @@ use std::time::Instant;
 use call_model::{CallId, Cause};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
-use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Relay, RelayConfig, WebRtcConfig, WebRtcLeg};
+use transcoder::{
+    Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Relay, RelayConfig, WebRtcConfig, WebRtcLeg,
+};
 
 use crate::config::Media as MediaConfig;
 use crate::driver::batch::Inbox;
@@ -26,6 +30,7 @@ use crate::switch::{MediaCommand, MediaEvent};
 use kind::Media;
 pub(crate) use lateness::LatenessTotal;
 use ports::PortPool;
+pub(crate) use ratings::RatingsTotal;
 use session::Sockets;
 use sockets::{LegPort, LegSockets, PortRange};
 use worker::{Order, Worker};
@@ -107,7 +112,10 @@ impl MediaEngine {
         }
         let kept = kept_by_each(config.threads);
         let workers = (0..config.threads)
-            .map(|index| Worker::spawn(index, reports.clone(), config.port_quarantine, kept))
+            .map(|index| {
+                let complexity = config.opus_complexity;
+                Worker::spawn(index, reports.clone(), config.port_quarantine, kept, complexity)
+            })
             .collect::<io::Result<Vec<_>>>()
             .map_err(MediaStartError::Thread)?;
         Ok(Self {
@@ -145,7 +153,9 @@ impl MediaEngine {
                 );
             }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
-            MediaCommand::TrunkMedia { call, side, media } => (call, Order::TrunkMedia { call, side, media }),
+            MediaCommand::TrunkMedia { call, side, media, in_band_digits } => {
+                (call, Order::TrunkMedia { call, side, media, in_band_digits })
+            }
             MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),
             MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
                 (call, Order::SendDtmf { call, side, digit, duration_ms })
@@ -268,11 +278,19 @@ impl MediaEngine {
         Ok(MediaEvent::RelayOpened { call, trunk_rtp, onward_rtp })
     }
 
-    /// Returns the thread that has the least to do.
-    fn least_loaded(&self) -> Result<usize, (Cause, String)> {
-        let alive = (0..self.workers.len()).filter(|&index| !self.workers[index].is_dead());
-        let least = alive.min_by_key(|&index| self.load[index]);
-        least.ok_or_else(|| (Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()))
+    /// Returns the thread that has the least to do, of those that keep time.
+    fn least_loaded(&mut self) -> Result<usize, (Cause, String)> {
+        let alive = || (0..self.workers.len()).filter(|&index| !self.workers[index].is_dead());
+        if alive().next().is_none() {
+            return Err((Cause::TEMPORARY_FAILURE, "no media thread is left".to_owned()));
+        }
+        let admits = |index: &usize| self.workers[*index].counters.load.admits();
+        if let Some(least) = alive().filter(admits).min_by_key(|&index| self.load[index]) {
+            return Ok(least);
+        }
+        let detail = "the media threads no longer keep time at the least effort of Opus; calls are taken again \
+                      when they do: add processors, or let overlay users send G.711 (media.edge_codec)";
+        Err((Cause::SWITCHING_EQUIPMENT_CONGESTION, detail.to_owned()))
     }
 
     /// Gives a call to a thread.
@@ -311,7 +329,8 @@ impl MediaEngine {
         let unusable = |error: transcoder::MediaError| {
             (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
         };
-        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, ..WebRtcConfig::default() };
+        let g711 = self.config.edge_codec != EdgeCodec::Never;
+        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711 };
         let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
         let sdp = match offer {
             Some(offer) => leg.accept_offer(offer),
@@ -324,6 +343,7 @@ impl MediaEngine {
             complexity: self.config.opus_complexity,
             media_timeout: self.config.silence_timeout,
             suppress_silence: self.config.suppress_silence,
+            edge: self.config.edge_codec,
             ..BridgeConfig::new(trunk)
         };
         Ok((Bridge::new(config, leg, seed, now).map_err(unusable)?, sdp))

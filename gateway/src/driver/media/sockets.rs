@@ -80,6 +80,8 @@ pub(super) struct LegSockets {
     pub(super) rtcp: Option<Bound>,
     /// The media thread watches them already.
     pub(super) watched: bool,
+    /// The synchronisation source that the call before was heard from on a trunk leg.
+    pub(super) former_source: Option<u32>,
 }
 
 impl LegSockets {
@@ -97,7 +99,7 @@ impl LegSockets {
             PortRange::Overlay => None,
             PortRange::Trunk => Some(bound(port.number + 1)?),
         };
-        Ok(Self { port, rtp, rtcp, watched: false })
+        Ok(Self { port, rtp, rtcp, watched: false, former_source: None })
     }
 
     /// Has them watched, and what comes to them stamped.

@@ -20,6 +20,7 @@ fn config(threads: usize) -> MediaConfig {
         opus_complexity: 5,
         opus_bitrate: 16_000,
         suppress_silence: true,
+        edge_codec: EdgeCodec::Auto,
         silence_timeout: Duration::from_secs(60),
         port_quarantine: Duration::from_secs(1),
         dscp: 46,
@@ -172,7 +173,7 @@ fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, on
             direction: Direction::SendRecv,
             security: MediaSecurity::None,
         };
-        engine.handle(Instant::now(), MediaCommand::TrunkMedia { call, side, media });
+        engine.handle(Instant::now(), MediaCommand::TrunkMedia { call, side, media, in_band_digits: false });
     }
     let said = |kind: u8, code: u8| {
         let mut packet = vec![0x80, kind, 0, 1, 0, 0, 0, 0, 0, 0, 0, kind];
@@ -360,12 +361,33 @@ fn a_flooded_socket_is_not_used_again() {
 }
 
 #[test]
+fn no_call_goes_to_a_thread_that_does_not_keep_time() {
+    let (mut engine, mut reports) = small(21_580, 8, 2);
+    engine.workers[0].counters.load.refuse();
+    for n in 1..=2 {
+        let (call, ..) = open_relay(&mut engine, n);
+        assert_eq!(engine.placed[&call].worker, 1);
+    }
+    engine.workers[1].counters.load.refuse();
+    let call = CallId::new(1, 98);
+    match engine.handle(Instant::now(), MediaCommand::OpenRelay { call }) {
+        Some(MediaEvent::Refused { cause: Cause::SWITCHING_EQUIPMENT_CONGESTION, detail, .. }) => {
+            assert!(detail.contains("keep time"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    for n in 1..=2 {
+        close(&mut engine, &mut reports, CallId::new(1, n));
+    }
+}
+
+#[test]
 fn no_more_sockets_stay_open_than_may() {
     assert!((1..64).all(|threads| kept_by_each(threads) * threads <= KEPT));
     let (mut engine, _) = small(21_540, 2, 1);
     let (sender, mut reports) = mpsc::channel(1024);
     let quarantine = engine.config.port_quarantine;
-    engine.workers = vec![Worker::spawn(0, sender, quarantine, 1).unwrap()];
+    engine.workers = vec![Worker::spawn(0, sender, quarantine, 1, 5).unwrap()];
     let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 1);
     close(&mut engine, &mut reports, call);
     let is_open = |address| inode(address).is_some();

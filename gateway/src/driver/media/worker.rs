@@ -17,7 +17,9 @@ use transcoder::{BridgeEvent, LegFailure};
 use super::idle::{Broken, IdleSockets};
 use super::kind::Media;
 use super::lateness::{Lateness, PublishedLateness};
+use super::load::{LOOK, Load, PublishedLoad};
 use super::places::Places;
+use super::ratings::{PublishedRatings, Ratings, SIDES};
 use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
 use super::sockets::{LegPort, LegSockets};
 use crate::driver::batch::{BATCH, Inbox};
@@ -50,7 +52,7 @@ const WAKE: Token = Token(usize::MAX);
 pub(super) enum Order {
     Add { call: CallId, media: Media, sockets: Box<Sockets> },
     OverlayAnswer { call: CallId, sdp: String },
-    TrunkMedia { call: CallId, side: Side, media: LegMedia },
+    TrunkMedia { call: CallId, side: Side, media: LegMedia, in_band_digits: bool },
     OverlayHold { call: CallId, on: bool },
     SendDtmf { call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16 },
     Close { call: CallId },
@@ -76,6 +78,7 @@ pub(super) struct WorkerCounters {
     pub(super) stray: u64,
     pub(super) reports_dropped: u64,
     pub(super) lateness: Lateness,
+    pub(super) ratings: Ratings,
 }
 
 /// The same, for others to read.
@@ -95,6 +98,10 @@ pub(crate) struct PublishedCounters {
     pub(crate) calls: AtomicUsize,
     /// How long after their time calls were served.
     pub(crate) lateness: PublishedLateness,
+    /// How the legs of calls that are over were judged.
+    pub(crate) ratings: PublishedRatings,
+    /// What the thread does about its load.
+    pub(crate) load: PublishedLoad,
 }
 
 /// A running worker thread.
@@ -116,12 +123,15 @@ impl Worker {
         reports: mpsc::Sender<Report>,
         quarantine: Duration,
         kept: usize,
+        complexity: u8,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (orders, inbox) = sync_channel(QUEUE);
         let counters = Arc::new(PublishedCounters::default());
         let published = Arc::clone(&counters);
+        let load = Load::new(complexity, Instant::now());
+        load.publish(&published.load);
         let (idle, waits) = (Arc::new(IdleSockets::new(kept)), Arc::new(AtomicBool::new(false)));
         let (idle_here, waits_here) = (Arc::clone(&idle), Arc::clone(&waits));
         let thread = thread::Builder::new().name(format!("media-{index}")).spawn(move || {
@@ -140,6 +150,7 @@ impl Worker {
                 unread: Vec::new(),
                 pending: VecDeque::new(),
                 turns: Turns { began: Instant::now(), calls: 0 },
+                load,
                 counters: WorkerCounters::default(),
                 published,
                 live: 0,
@@ -205,6 +216,7 @@ struct Loop {
     /// Reports that nobody repeats, for which the queue had no room.
     pending: VecDeque<Report>,
     turns: Turns,
+    load: Load,
     counters: WorkerCounters,
     published: Arc<PublishedCounters>,
     live: usize,
@@ -254,6 +266,9 @@ impl Loop {
             } else {
                 Some(Duration::ZERO)
             };
+            if !self.load.is_at_rest() {
+                timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
+            }
             if self.live >= TURNS_FROM_CALLS {
                 thread::sleep(self.turns.until_next(Instant::now()));
                 timeout = Some(Duration::ZERO);
@@ -267,6 +282,7 @@ impl Loop {
                 return;
             }
             self.waits.store(false, Ordering::SeqCst);
+            self.load.wake(Instant::now());
             ready.clear();
             ready.append(&mut self.unread);
             ready.extend(events.iter().map(|event| event.token()).filter(|token| *token != WAKE));
@@ -278,7 +294,18 @@ impl Loop {
             }
             self.fire_timers();
             self.send_pending();
+            if let Some(complexity) = self.load.end_turn(Instant::now(), &self.published.load) {
+                self.set_complexity(complexity);
+            }
             self.publish();
+        }
+    }
+
+    fn set_complexity(&mut self, complexity: u8) {
+        for slot in &mut self.slots {
+            if let Slot::Live(session) = slot {
+                session.media.set_complexity(complexity);
+            }
         }
     }
 
@@ -382,6 +409,7 @@ impl Loop {
                 // An entry that an earlier wake-up has overtaken is not the scheduled one.
                 Some(Slot::Live(session)) if session.scheduled == Some(at) => {
                     session.scheduled = None;
+                    self.load.served(at);
                     self.counters.lateness.count(now.saturating_duration_since(at));
                     session.handle_timeout(now, &mut self.counters);
                     self.after(slot, now);
@@ -413,9 +441,9 @@ impl Loop {
                 Order::OverlayAnswer { call, sdp } => {
                     self.on(now, call, |session| session.media.accept_overlay_answer(&sdp, now))
                 }
-                Order::TrunkMedia { call, side, media } => {
-                    self.on(now, call, |session| session.media.set_trunk_media(side, &media, now))
-                }
+                Order::TrunkMedia { call, side, media, in_band_digits } => self.on(now, call, |session| {
+                    session.media.set_trunk_media(side, &media, in_band_digits, now)
+                }),
                 Order::OverlayHold { call, on } => self.on(now, call, |session| {
                     session.media.set_overlay_hold(on, now);
                     Ok(())
@@ -456,6 +484,10 @@ impl Loop {
 
     fn add(&mut self, now: Instant, call: CallId, mut media: Media, mut sockets: Sockets) {
         media.set_tick(self.turns.first_tick(now));
+        if !self.load.is_at_rest() {
+            media.set_complexity(self.load.complexity());
+        }
+        media.refuse_trunk_source(sockets.trunk.former_source);
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Free);
             self.slots.len() - 1
@@ -487,6 +519,12 @@ impl Loop {
             self.live -= 1;
             let mut session = *session;
             session.stop(now, &mut self.counters);
+            session.sockets.trunk.former_source = session.media.trunk_source();
+            for side in SIDES {
+                if let Some(rating) = session.media.quality(side).rating {
+                    self.counters.ratings.count(side, rating);
+                }
+            }
             Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(quality(&session));
             let draining = Draining::new(now, session, self.quarantine);
             self.timers.push(Reverse((draining.free_at, slot)));
@@ -538,6 +576,7 @@ impl Loop {
         published.reports_dropped.store(counts.reports_dropped, Ordering::Relaxed);
         published.calls.store(self.live, Ordering::Relaxed);
         counts.lateness.publish(&published.lateness);
+        counts.ratings.publish(&published.ratings);
     }
 }
 
@@ -547,6 +586,7 @@ fn quality(session: &Session) -> Report {
         overlay: session.media.quality(Side::Overlay),
         trunk: session.media.quality(Side::Trunk),
         onward: session.media.quality(Side::Onward),
+        whole: session.media.whole(),
     })
 }
 
