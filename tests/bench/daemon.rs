@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use call_model::{Address, CallId};
 use p2p_edge::calling::SessionCommand;
 use tests::lab::{Authority, Daemon, DaemonOptions, TrunkOptions, ports, until};
@@ -29,12 +29,14 @@ pub(crate) struct Settings {
     pub(crate) media: &'static str,
     /// Codecs of its trunk.
     pub(crate) codecs: &'static str,
+    /// Whether overlay users speak G.711.
+    pub(crate) edge: bool,
 }
 
 impl Settings {
     /// Silence too goes through the encoder.
     pub(crate) const ALWAYS: Self =
-        Self { media: "opus_complexity = 5\nsuppress_silence = false", codecs: "[\"PCMA\"]" };
+        Self { media: "opus_complexity = 5\nsuppress_silence = false", codecs: "[\"PCMA\"]", edge: false };
 }
 
 /// Three supernodes and a gateway, each a process.
@@ -46,6 +48,7 @@ pub(crate) struct Stage {
     pub(crate) pbx: Ipv4Addr,
     supernodes: Vec<Daemon>,
     gateway: Daemon,
+    edge: bool,
 }
 
 impl Stage {
@@ -74,7 +77,7 @@ impl Stage {
         let gateway = Daemon::start(folder, &authority, &identity, options)?;
         gateway.wait_until_ready()?;
         let issuer = Issuer::open(&folder.join("authority"))?;
-        Ok(Self { issuer, pbx, supernodes, gateway })
+        Ok(Self { issuer, pbx, supernodes, gateway, edge: settings.edge })
     }
 
     /// The gateway's SIP socket.
@@ -107,9 +110,19 @@ impl Stage {
         Ok(classes)
     }
 
+    /// How often a media thread changed the effort of Opus for its load.
+    fn changes_of_effort(&self) -> Result<u64> {
+        let (status, body) = self.gateway.get("/metrics")?;
+        ensure!(status == 200, "/metrics: {status}");
+        let name = "causeway_media_opus_complexity_changes_total ";
+        let count = body.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+        count.context("the daemon does not say how often it changed the effort of Opus")
+    }
+
     /// The user who makes the calls.
     pub(crate) async fn caller(&self) -> Result<User> {
-        User::join(&self.issuer, CALLER, &self.bootstrap(), ports::address()).await
+        let user = User::join(&self.issuer, CALLER, &self.bootstrap(), ports::address()).await?;
+        Ok(user.speaking_g711(self.edge))
     }
 
     /// Makes calls, measures while all of them talk, and hangs up.
@@ -126,6 +139,7 @@ impl Stage {
     ) -> Result<Round> {
         let calls = runtime.block_on(place(caller, generator, speech, count))?;
         until("all calls have media", SOON, || (pbx.calls() == count).then_some(()))?;
+        let changes = self.changes_of_effort()?;
         let outcome = measure("causewayd", self.gateway.process(), generator, count, seconds);
         runtime.block_on(async {
             for call in calls {
@@ -133,8 +147,13 @@ impl Stage {
             }
             anyhow::Ok(())
         })?;
+        let changed = self.changes_of_effort()? - changes;
         until("all calls have ended", SOON, || (pbx.calls() == 0).then_some(()))?;
         generator.clear()?;
+        ensure!(
+            changed == 0,
+            "with less effort, {changed} times, the round measures something else: fewer calls"
+        );
         outcome
     }
 }
@@ -144,7 +163,12 @@ async fn place(caller: &User, generator: &Generator, speech: &Speech, count: usi
     for index in 0..count {
         let to: Address = Address::Number(format!("+1555{:06}", 100 + index).parse()?);
         let answered = caller.call(to).await?;
-        generator.add(End::web_rtc(answered.socket, answered.leg, speech.opus.clone(), speech.hearing.1)?)?;
+        let (socket, leg) = (answered.socket, answered.leg);
+        generator.add(if caller.speaks_g711 {
+            End::g711(socket, leg, speech.alaw.clone(), speech.hearing.1)?
+        } else {
+            End::web_rtc(socket, leg, speech.opus.clone(), speech.hearing.1)?
+        })?;
         calls.push(answered.call);
         // The session wants to hear that media is up.
         let mut patience = SOON.as_millis() / 10;

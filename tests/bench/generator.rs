@@ -27,6 +27,8 @@ const RTP_HEADER: usize = 12;
 pub(crate) enum Kind {
     /// Opus over DTLS-SRTP.
     WebRtc,
+    /// A-law over DTLS-SRTP.
+    EdgeAlaw,
     /// Opus over plain RTP.
     Opus,
     /// A-law over plain RTP.
@@ -38,7 +40,15 @@ impl Kind {
     fn rtp(self) -> (u8, u32) {
         match self {
             Kind::WebRtc | Kind::Opus => (111, 960),
-            Kind::Alaw => (8, 160),
+            Kind::Alaw | Kind::EdgeAlaw => (8, 160),
+        }
+    }
+
+    /// What a packet of a leg of the overlay carries.
+    fn payload(self) -> PayloadKind {
+        match self {
+            Kind::EdgeAlaw => PayloadKind::G711(Law::A),
+            Kind::WebRtc | Kind::Opus | Kind::Alaw => PayloadKind::Audio,
         }
     }
 
@@ -47,7 +57,7 @@ impl Kind {
         match self {
             // Silence takes an encoder of 24 kbit/s a few octets, comfort noise even fewer.
             Kind::WebRtc | Kind::Opus => payload.len() >= 20,
-            Kind::Alaw => {
+            Kind::Alaw | Kind::EdgeAlaw => {
                 let level: i32 = payload.iter().map(|&code| i32::from(Law::A.decode(code)).abs()).sum();
                 level > 100 * payload.len() as i32
             }
@@ -114,6 +124,17 @@ impl End {
         Self::new(Kind::WebRtc, socket, Transport::WebRtc { local, leg: Box::new(leg) }, payloads, hearing)
     }
 
+    /// The same in A-law, which is not to come as Opus.
+    pub(crate) fn g711(
+        socket: UdpSocket,
+        leg: WebRtcLeg,
+        payloads: Payloads,
+        hearing: Hearing,
+    ) -> Result<Self> {
+        let local = socket.local_addr()?;
+        Self::new(Kind::EdgeAlaw, socket, Transport::WebRtc { local, leg: Box::new(leg) }, payloads, hearing)
+    }
+
     fn new(
         kind: Kind,
         socket: UdpSocket,
@@ -157,7 +178,9 @@ impl End {
             leg.handle_timeout(now, &mut |_, to, bytes| send(socket, to, bytes));
         }
         while let Some(event) = leg.poll_event() {
-            if let LegEvent::Packet(packet) = event {
+            if let LegEvent::Packet(packet) = event
+                && packet.kind == flow.kind.payload()
+            {
                 flow.received += 1;
                 flow.voiced += u64::from(flow.kind.is_voiced(&packet.payload));
             }
@@ -183,7 +206,8 @@ impl End {
                 true
             }
             Transport::WebRtc { leg, .. } => {
-                leg.send(now, PayloadKind::Audio, self.timestamp, false, payload, &mut |_, to, bytes| {
+                let kind = self.flow.kind.payload();
+                leg.send(now, kind, self.timestamp, false, payload, &mut |_, to, bytes| {
                     send(socket, to, bytes);
                 })
             }

@@ -49,8 +49,16 @@ const CONVERSATION: Way = Way {
 /// The trunk speaks what the overlay speaks.
 const PASSING: Way = Way {
     name: "passing",
-    settings: Settings { media: "opus_complexity = 5", codecs: "[\"opus\"]" },
+    settings: Settings { media: "opus_complexity = 5", codecs: "[\"opus\"]", edge: false },
     trunk: Kind::Opus,
+    conversation: false,
+};
+
+/// Overlay users speak G.711 themselves.
+const EDGE: Way = Way {
+    name: "edge",
+    settings: Settings { media: "edge_codec = \"always\"", edge: true, ..Settings::ALWAYS },
+    trunk: Kind::Alaw,
     conversation: false,
 };
 
@@ -146,7 +154,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("libopus alone: {floor:.1} calls per core as it comes, {codec:.1} with the daemon's loops");
 
     let mut other_ways = Vec::new();
-    for way in [&CHEAP, &CONVERSATION, &PASSING] {
+    for way in [&CHEAP, &CONVERSATION, &PASSING, &EDGE] {
         let mut scene = set(way)?;
         let mut rounds = Vec::new();
         for _ in 0..arguments.rounds.max(1) {
@@ -174,10 +182,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Ok(value) => format!("{value:.digits$}"),
         Err(_) => "none".to_owned(),
     };
-    let [cheap, conversation, passing] = other_ways[..] else { unreachable!("three ways") };
+    let [cheap, conversation, passing, edge] = other_ways[..] else { unreachable!("four ways") };
     println!(
         "\nRESULT media calls_per_core={per_core_always:.1} vs_rtpengine={} vs_libopus={:.2} cx0={cheap:.1} \
-         conversational={conversation:.1} passthrough={passing:.0} outside_libopus_pct={:.1} p99_ms={p99_ms:.2} \
+         conversational={conversation:.1} passthrough={passing:.0} edge={edge:.0} outside_libopus_pct={:.1} p99_ms={p99_ms:.2} \
          kb_per_call={memory:.0} g711_ns={:.1} libopus_calls_per_core={floor:.1} libopus_cx0={cheap_floor:.1} \
          loaded_calls={loaded}",
         figure(per_core(&others).map(|anchor| per_core_always / anchor), 2),

@@ -85,6 +85,8 @@ pub(crate) struct User {
     address: Ipv4Addr,
     /// Calls that come in.
     pub(crate) rings: Mutex<UnboundedReceiver<Ring>>,
+    /// Whether calls are in G.711 from end to end.
+    pub(crate) speaks_g711: bool,
 }
 
 /// A call that this side has made and the other has answered.
@@ -122,14 +124,20 @@ impl User {
         let routes = Routes::default();
         let (ringing, rings) = unbounded_channel();
         tokio::spawn(dispatch(events, Arc::clone(&routes), ringing));
-        Ok(Self { node, routes, dtls: DtlsIdentity::generate()?, address, rings: Mutex::new(rings) })
+        let rings = Mutex::new(rings);
+        Ok(Self { node, routes, dtls: DtlsIdentity::generate()?, address, rings, speaks_g711: false })
+    }
+
+    /// The same user, who speaks G.711 where the other side takes it, or Opus.
+    pub(crate) fn speaking_g711(self, on: bool) -> Self {
+        Self { speaks_g711: on, ..self }
     }
 
     /// Opens a socket and a leg on it.
     pub(crate) fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
         let socket = UdpSocket::bind((self.address, 0))?;
         let config =
-            WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false, ..WebRtcConfig::default() };
+            WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false, g711: self.speaks_g711 };
         Ok((socket, WebRtcLeg::new(config, &self.dtls, Instant::now())?))
     }
 

@@ -87,7 +87,7 @@ impl Drop for Pbx {
 
 fn codec_of(kind: Kind) -> Codec {
     match kind {
-        Kind::Alaw => Codec::Pcma,
+        Kind::Alaw | Kind::EdgeAlaw => Codec::Pcma,
         Kind::Opus | Kind::WebRtc => Codec::Opus,
     }
 }

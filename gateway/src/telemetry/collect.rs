@@ -47,6 +47,11 @@ impl Collector for MediaCollector {
                 "Reports of media threads that found their queue full",
                 sum(|c| c.reports_dropped.load(Ordering::Relaxed)),
             ),
+            (
+                "media_opus_complexity_changes",
+                "Times a media thread changed the complexity of Opus for its load",
+                sum(|c| c.load.changes()),
+            ),
         ];
         for (name, help, value) in rows {
             let counter = ConstCounter::new(value);

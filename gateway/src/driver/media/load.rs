@@ -1,6 +1,6 @@
 //! What a media thread does about its load: the effort of Opus first, then no more calls.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use transcoder::{LoadControl, LoadDecision};
@@ -52,6 +52,7 @@ impl Load {
         if before.complexity == decision.complexity {
             return None;
         }
+        published.changes.fetch_add(1, Ordering::Relaxed);
         tracing::info!(complexity = decision.complexity, "a media thread changes the effort of Opus");
         Some(decision.complexity)
     }
@@ -78,6 +79,7 @@ impl Load {
 pub(crate) struct PublishedLoad {
     complexity: AtomicU8,
     refuses: AtomicBool,
+    changes: AtomicU64,
 }
 
 impl PublishedLoad {
@@ -89,6 +91,11 @@ impl PublishedLoad {
     /// Returns the complexity of Opus that it works with.
     pub(crate) fn complexity(&self) -> u8 {
         self.complexity.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often that changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]
@@ -135,5 +142,6 @@ mod tests {
         let back = run((&mut load, &published), &mut now, 60, Duration::ZERO, 0.1);
         assert_eq!(back, [3, 5]);
         assert!(load.is_at_rest() && published.admits());
+        assert_eq!(published.changes(), 4);
     }
 }
