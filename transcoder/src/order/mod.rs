@@ -23,6 +23,8 @@ pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 
 /// Packets held at most: 320 ms at 10 ms a packet.
 const CAPACITY: usize = 32;
+/// Octets of the payloads there is room for from the start: 20 ms of G.711, or of Opus at 64 kbit/s.
+const USUAL_ROOM: usize = 160;
 /// A jump of sequence numbers forward or back that ends the stream (RFC 3550 A.1).
 const MAX_DROPOUT: i32 = 3_000;
 const MAX_MISORDER: i32 = 100;
@@ -68,14 +70,15 @@ struct Slot {
     silence: bool,
 }
 
-/// A jitter buffer for one direction of one leg. Allocates only when built.
+/// A jitter buffer for one direction of one leg. Allocates when built, and when packets grow longer than any before.
 #[derive(Debug)]
 pub struct JitterBuffer {
     config: JitterConfig,
     epoch: Option<Instant>,
     slots: [Slot; CAPACITY],
-    /// `CAPACITY` payloads, and one more for the packet on probation.
+    /// `CAPACITY` payloads, and one more for the packet on probation, each with `room` octets.
     payloads: Box<[u8]>,
+    room: usize,
     ssrc: Option<u32>,
     sequences: Unwrapper<16>,
     timestamps: Unwrapper<32>,
@@ -126,7 +129,8 @@ impl JitterBuffer {
             config,
             epoch: None,
             slots: [Slot::default(); CAPACITY],
-            payloads: vec![0; (CAPACITY + 1) * config.max_payload].into_boxed_slice(),
+            payloads: vec![0; (CAPACITY + 1) * USUAL_ROOM.min(config.max_payload)].into_boxed_slice(),
+            room: USUAL_ROOM.min(config.max_payload),
             ssrc: None,
             sequences: Unwrapper::default(),
             timestamps: Unwrapper::default(),
@@ -162,6 +166,7 @@ impl JitterBuffer {
             self.counters.discarded += 1;
             return Inserted::TooLarge;
         }
+        self.make_room(payload.len());
         if self.ssrc.is_none() {
             self.ssrc = Some(arrival.ssrc);
             return self.enqueue(at, arrival, payload);
@@ -176,7 +181,7 @@ impl JitterBuffer {
             return self.enqueue(at, arrival, payload);
         }
         // Another source, or a jump: believed once two packets in a row agree (RFC 3550 A.1).
-        let spare = CAPACITY * self.config.max_payload;
+        let spare = CAPACITY * self.room;
         match self.probation.take() {
             Some((first, first_at, len)) if follows(&first, &arrival) => {
                 self.restart();
@@ -453,10 +458,24 @@ impl JitterBuffer {
         !(-MAX_MISORDER..=MAX_DROPOUT).contains(&ahead)
     }
 
+    /// Makes room for payloads of this length. What one packet needed the next will too: this allocates a few times
+    /// in a call at most, up to the longest payload that is kept.
+    fn make_room(&mut self, len: usize) {
+        if len <= self.room {
+            return;
+        }
+        let room = len.next_power_of_two().min(self.config.max_payload);
+        let mut payloads = vec![0; (CAPACITY + 1) * room].into_boxed_slice();
+        for (new, old) in payloads.chunks_exact_mut(room).zip(self.payloads.chunks_exact(self.room)) {
+            new[..self.room].copy_from_slice(old);
+        }
+        (self.payloads, self.room) = (payloads, room);
+    }
+
     fn enqueue(&mut self, at: i64, arrival: Arrival, payload: &[u8]) -> Inserted {
         match self.admit(at, &arrival, payload.len()) {
             Ok(index) => {
-                let start = index * self.config.max_payload;
+                let start = index * self.room;
                 self.payloads[start..start + payload.len()].copy_from_slice(payload);
                 Inserted::Queued
             }
@@ -466,7 +485,7 @@ impl JitterBuffer {
 
     fn enqueue_from(&mut self, at: i64, arrival: Arrival, from: usize, len: usize) {
         if let Ok(index) = self.admit(at, &arrival, len) {
-            self.payloads.copy_within(from..from + len, index * self.config.max_payload);
+            self.payloads.copy_within(from..from + len, index * self.room);
         }
     }
 
@@ -639,7 +658,7 @@ impl JitterBuffer {
     }
 
     fn payload(&self, index: usize, len: usize) -> &[u8] {
-        let start = index * self.config.max_payload;
+        let start = index * self.room;
         &self.payloads[start..start + len]
     }
 

@@ -36,9 +36,9 @@ const MAX_PENDING: usize = 4 * QUEUE;
 const TURNS_FROM_CALLS: usize = 4;
 /// How long a turn lasts. The ticks of calls fall on turns, so a packet that waits for one would
 /// otherwise wait in its jitter buffer.
-const TURN: Duration = Duration::from_millis(4);
+const TURN: Duration = Duration::from_millis(2);
 /// Turns from one tick of a call to the next.
-const TURNS: usize = 5;
+const TURNS: usize = 10;
 /// How often the figures of a call are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -62,7 +62,8 @@ pub(super) fn correlate<const REGISTERS: usize>(correlation: &mut [f32], window:
             _mm_cvtsd_f64(high),
             _mm_cvtsd_f64(_mm_unpackhi_pd(high, high)),
         ];
-        for (out, lane) in correlation.iter_mut().skip(1 + register * LANES).zip(lanes) {
+        let rest = correlation.get_mut(1 + register * LANES..).unwrap_or_default();
+        for (out, lane) in rest.iter_mut().zip(lanes) {
             *out = lane as f32;
         }
     }

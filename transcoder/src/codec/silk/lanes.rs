@@ -312,7 +312,7 @@ pub(super) fn quantise<const SHAPING: usize, const PREDICTION: usize>(
         let mut predicted = set(PREDICTION as i32 / 2);
         let mut newer = states.prediction[0].load();
         predicted = mul_add(predicted, newer, predictor[0].load());
-        for (kept, tap) in states.prediction.iter_mut().zip(&predictor).skip(1) {
+        for (kept, tap) in states.prediction[1..].iter_mut().zip(&predictor[1..]) {
             let value = origin(kept.load(), pending);
             kept.store(std::mem::replace(&mut newer, value));
             predicted = mul_add(predicted, value, tap.load());
@@ -325,7 +325,7 @@ pub(super) fn quantise<const SHAPING: usize, const PREDICTION: usize>(
         let mut out = mul_add(difference, below, warping);
         states.shaping[0].store(out);
         shaped = mul_add(shaped, out, shaper[0].load());
-        for (section, tap) in states.shaping.iter_mut().zip(&shaper).skip(1) {
+        for (section, tap) in states.shaping[1..].iter_mut().zip(&shaper[1..]) {
             let above = origin(section.load(), pending);
             out = mul_add(below, _mm_sub_epi32(above, out), warping);
             section.store(out);
