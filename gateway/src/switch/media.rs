@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use call_model::{CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Side, Verdict};
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
+use sip_trunk::{Command, QualityReport, Reported};
 
 use super::call::State;
 use super::cross::{is_young, shown_to_user};
@@ -164,6 +165,8 @@ pub enum MediaEvent {
         trunk: LegQuality,
         /// Of the media received from the trunk by which a call from another goes on.
         onward: LegQuality,
+        /// The media has been closed: no more will come.
+        last: bool,
     },
 }
 
@@ -211,11 +214,14 @@ impl Switch {
                 self.digit_by_signalling(call, role.other(), digit, duration_ms);
             }
             MediaEvent::FirstPacket { call, side } => self.first_packet(now, call, side),
-            MediaEvent::Quality { call, overlay, trunk, onward } => {
+            MediaEvent::Quality { call, overlay, trunk, onward, last } => {
                 self.take_figures(
                     call,
                     [(Side::Overlay, overlay), (Side::Trunk, trunk), (Side::Onward, onward)],
                 );
+                if last {
+                    self.report_quality(call);
+                }
             }
         }
     }
@@ -237,6 +243,25 @@ impl Switch {
             if let Some(role) = role.filter(|_| heard) {
                 self.heard_again(id, role);
             }
+        }
+    }
+
+    /// Has the trunks' collectors told how good a call was, once it is over and its figures are complete.
+    fn report_quality(&mut self, id: CallId) {
+        let Some(record) = self.history.get_mut(id) else { return };
+        let due = std::mem::take(&mut record.reports_due);
+        let (Some(answered), Some(ended)) = (record.answered, record.ended) else { return };
+        let unix_ms = |after: Duration| record.started_unix_ms + after.as_millis() as u64;
+        let (from_unix_ms, until_unix_ms) = (unix_ms(answered), unix_ms(ended));
+        for (side, call) in due {
+            let quality = match side {
+                Side::Overlay => record.overlay_quality,
+                Side::Trunk => record.trunk_quality,
+                Side::Onward => record.onward_quality,
+            };
+            let reported = Reported::Session;
+            let report = Box::new(QualityReport { reported, from_unix_ms, until_unix_ms, quality });
+            self.actions.push_back(Action::Sip(Command::ReportQuality { call, report }));
         }
     }
 

@@ -69,6 +69,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         portability: None,
         trunk_group: None,
         interconnect: None,
+        quality_reports: None,
         sessions: Default::default(),
     }
 }
@@ -602,7 +603,7 @@ fn the_history_is_bounded_and_takes_late_figures() {
     assert_eq!(kept, [calls[4], calls[3], calls[2]]);
     let overlay = LegQuality { packets_received: 9, ..LegQuality::default() };
     let (trunk, onward) = (LegQuality::default(), LegQuality::default());
-    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward });
+    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward, last: true });
     assert_eq!(bench.switch.record(calls[4]).unwrap().overlay_quality.packets_received, 9);
 }
 

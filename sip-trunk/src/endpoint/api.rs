@@ -308,7 +308,7 @@ pub enum Command {
         contact: usize,
     },
     /// Tells the collector of the call's trunk how good the call is: PUBLISH with `Event: vq-rtcpxr`
-    /// (RFC 6035). Possible while the call lives, and once within 32 s after it has ended. Numbers and
+    /// (RFC 6035). Possible while the call lives, and once within a minute after it has ended. Numbers and
     /// handles of callers who are private are not told. No event follows; what becomes of it is counted in
     /// [`Counters::quality_reports`](crate::Counters).
     ReportQuality {

@@ -12,9 +12,9 @@ use crate::dialog::Dialog;
 use crate::wire::message::addr_uri;
 
 /// How long an ended call can be reported on: the last figures of its media come after its end.
-const KEPT: Duration = Duration::from_secs(32);
+const KEPT: Duration = Duration::from_secs(60);
 /// The most ended calls that are kept: 250 a second end.
-const KEPT_MAX: usize = 8_000;
+const KEPT_MAX: usize = 15_000;
 
 /// One call, as far as a report tells of it.
 #[derive(Clone, Debug)]
