@@ -17,6 +17,7 @@ const URI_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
     uri: String,
+    user: Option<String>,
     destination: Destination,
 }
 
@@ -48,6 +49,16 @@ impl Collector {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.uri
+    }
+
+    /// Returns it as it stands in To: no port or transport there (RFC 3261 19.1.1).
+    pub(super) fn identity(&self) -> String {
+        let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        match &self.destination.host {
+            Host::Name(name) => format!("<sip:{user}{name}>"),
+            Host::Address(IpAddr::V4(address)) => format!("<sip:{user}{address}>"),
+            Host::Address(IpAddr::V6(address)) => format!("<sip:{user}[{address}]>"),
+        }
     }
 
     pub(super) fn destination(&self) -> &Destination {
@@ -112,7 +123,8 @@ impl FromStr for Collector {
                 });
             }
         }
-        Ok(Self { uri: text.to_owned(), destination: Destination { host, port, service } })
+        let user = user.map(str::to_owned);
+        Ok(Self { uri: text.to_owned(), user, destination: Destination { host, port, service } })
     }
 }
 

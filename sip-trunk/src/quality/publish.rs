@@ -216,7 +216,7 @@ fn publish(core: &mut Core, index: usize, serial: u64, collector: &Collector, pa
         udp_only: trunk.reports.udp_only,
         call_id,
         local: format!("<sip:{own}>;tag={}", hex(tag)),
-        remote: format!("<{collector}>"),
+        remote: collector.identity(),
         remote_tag: String::new(),
         cseq: 0,
         remote_cseq: None,
@@ -287,7 +287,7 @@ pub(crate) fn on_outcome(core: &mut Core, index: usize, serial: u64, upcall: &Up
             reports.pauses = reports.pauses.saturating_add(1);
         }
         Some(_) => {}
-        None => (reports.quiet_until, reports.pauses) = (None, 0),
+        None => reports.pauses = 0,
     }
     core.io.counters.report(label);
 }

@@ -307,6 +307,8 @@ fn f25_a_collector_elsewhere_is_heard_only_while_it_owes_an_answer() {
     let (call, _) = lab.call_out_answered();
     end(&mut lab, call);
     let publish = reported(&mut lab, call, 2);
+    assert!(publish.starts_with("PUBLISH sip:collector@10.0.0.50;transport=udp SIP/2.0\r\n"));
+    assert_eq!(header(&publish, "To"), "<sip:collector@10.0.0.50>", "no transport there");
     stranger(&mut lab);
     lab.say(2, address(A), &reply(&publish, 200, "c", "", ""));
     lab.run_ms(20);

@@ -72,9 +72,10 @@ impl Body {
 
 pub fn measured() -> LegQuality {
     LegQuality {
-        packets_received: 9_500,
+        packets_received: 9_400,
         packets_sent: 10_000,
-        packets_lost: 500,
+        packets_lost: 600,
+        frames_recovered: 100,
         packets_late: 60,
         packets_discarded: 40,
         frames_played: 9_990,
