@@ -232,6 +232,25 @@ fn f25_refusals_and_silence_are_counted_and_not_repeated() {
     lab.assert_empty(0);
 }
 
+// RFC 3608 5, RFC 3261 22: a trunk that registers reports as its account, by the route it was given.
+#[test]
+fn f25_a_trunk_that_registers_reports_as_its_account() {
+    let mut lab = crate::registration::lab(sip_trunk::Transport::Udp, |trunk, _| {
+        trunk.quality_collector = Some("sip:collector@10.0.0.2".parse().unwrap());
+        trunk.largest_datagram = 4_000;
+    });
+    crate::registration::registered(&mut lab, 3600, "Service-Route: <sip:edge@10.0.0.2;lr>\r\n");
+    let (call, _) = lab.call_out_answered();
+    end(&mut lab, call);
+    let publish = reported(&mut lab, call, 1);
+    assert!(publish.starts_with("PUBLISH sip:collector@10.0.0.2 SIP/2.0\r\n"), "{publish}");
+    assert_eq!(header(&publish, "Route"), "<sip:edge@10.0.0.2;lr>");
+    assert!(header(&publish, "From").starts_with("<sip:pbx@example.com>;tag="), "{publish}");
+    assert_eq!(Body::of(&publish).session["LocalGroup"], "example.com");
+    lab.tell(&reply(&publish, 200, "c", "", ""));
+    assert_eq!(counted(&mut lab), [("accepted", 1)]);
+}
+
 // A collector that says nothing holds no more than so many.
 #[test]
 fn f25_reports_under_way_are_bounded() {
