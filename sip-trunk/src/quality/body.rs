@@ -159,7 +159,7 @@ impl SessionReport {
         let one_way = quality.round_trip_ms.zip(own).zip(theirs);
         delay.put("RTD", milliseconds(quality.round_trip_ms));
         delay.put("ESD", milliseconds(own));
-        // RFC 6035 4.6.2.9.4: half of the way there and back, from mouth to ear.
+        // RFC 3611 4.7.3: half of the way there and back, from mouth to ear.
         delay.put("SOWD", milliseconds(one_way.map(|((trip, own), theirs)| (trip + own + theirs) / 2.0)));
         delay.put("IAJ", milliseconds(heard.then_some(quality.jitter_ms)));
         delay.write(out, "Delay");
