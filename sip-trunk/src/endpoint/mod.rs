@@ -296,7 +296,7 @@ impl Endpoint {
         };
         let codec = !config.codecs.is_empty();
         let listeners = &self.core.config.listeners;
-        let collector = quality::check(&config, self.core.config.dns, listeners);
+        let collector = quality::check(&config, trunk.account.is_some(), self.core.config.dns, listeners);
         if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() || collector.is_err() {
             return Err(CommandError::Unusable);
         }
@@ -603,7 +603,7 @@ fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
         if account.trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(trunk));
         }
-        if let Err(detail) = quality::check(&account.trunk, config.dns, &config.listeners) {
+        if let Err(detail) = quality::check(&account.trunk, true, config.dns, &config.listeners) {
             return Err(ConfigError::Collector { trunk, detail });
         }
         if let Err(error) = account.trunk.numbers.check() {
@@ -646,7 +646,7 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         if trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(name));
         }
-        if let Err(detail) = quality::check(trunk, config.dns, &config.listeners) {
+        if let Err(detail) = quality::check(trunk, false, config.dns, &config.listeners) {
             return Err(ConfigError::Collector { trunk: name, detail });
         }
         if let Some(registration) = &trunk.registration {

@@ -139,12 +139,19 @@ fn read_host(text: &str) -> Option<Host> {
     }
 }
 
-/// Checks that the collector of a trunk, if it has one, can be reached with these listeners.
+/// Checks that the collector of a trunk, if it has one, can be reached with these listeners. That of an account is
+/// never reached by way of the account.
 ///
 /// # Errors
 /// What stands against it, in words.
-pub(crate) fn check(trunk: &TrunkConfig, dns: bool, listeners: &[Listener]) -> Result<(), String> {
-    let Some(collector) = trunk.quality_collector.as_ref().filter(|collector| !collector.is_at(trunk)) else {
+pub(crate) fn check(
+    trunk: &TrunkConfig,
+    account: bool,
+    dns: bool,
+    listeners: &[Listener],
+) -> Result<(), String> {
+    let elsewhere = |collector: &&Collector| account || !collector.is_at(trunk);
+    let Some(collector) = trunk.quality_collector.as_ref().filter(elsewhere) else {
         return Ok(());
     };
     let Destination { host, service, .. } = collector.destination();

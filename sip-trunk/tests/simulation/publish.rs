@@ -492,6 +492,20 @@ fn f25_a_bad_collector_is_a_configuration_error() {
     assert_eq!(built("sip:c@pqos.example", &|config| config.dns = true), Ok(()));
     assert_eq!(built("sip:c@10.0.0.9", &|_| {}), Ok(()));
     assert_eq!(built("sip:c@10.0.0.2", &|_| {}), Ok(()));
+    // By way of an account nobody reaches its realm: the name must lead there.
+    let collector: Collector = "sip:c@gw.example".parse().unwrap();
+    let account = |config: &mut EndpointConfig| {
+        let mut account = crate::accounts::account();
+        account.trunk.quality_collector = Some(collector.clone());
+        config.accounts.push(account);
+    };
+    let refused = built("sip:c@10.0.0.2", &account);
+    assert!(matches!(&refused, Err(ConfigError::Collector { trunk, .. }) if trunk == "desk"), "{refused:?}");
+    let mut lab = crate::accounts::lab();
+    let mut desk = crate::accounts::account().trunk;
+    desk.quality_collector = Some(collector.clone());
+    let now = lab.now;
+    assert_eq!(lab.endpoint(0).reconfigure_trunk(now, desk), Err(CommandError::Unusable));
     let tcp_only = |config: &mut EndpointConfig| config.listeners.truncate(1);
     assert!(built("sip:c@10.0.0.9;transport=tcp", &tcp_only).is_err());
 }
