@@ -55,6 +55,12 @@ pub struct LossBursts {
     pub gap_ms: f32,
 }
 
+impl LossBursts {
+    /// Packets in a row that must be heard to part two bursts: the Gmin by which these figures are counted, 16 as
+    /// RFC 3611 4.7.2 recommends.
+    pub const MIN_GAP: u8 = 16;
+}
+
 /// What the other side has said of the media it received from us (RFC 3550 6.4.1, RFC 3611 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RemoteQuality {
@@ -67,6 +73,10 @@ pub struct RemoteQuality {
     pub jitter_ms: f32,
     /// Transmission rating by its own count, or by ours of its figures.
     pub rating: Option<Rating>,
+    /// It sends VoIP metrics: the figures are of the whole call.
+    pub voip_metrics: bool,
+    /// The delay within its system in milliseconds, where its VoIP metrics say so.
+    pub end_system_ms: Option<f32>,
 }
 
 /// What a leg has measured of the media it received.
@@ -102,8 +112,20 @@ pub struct LegQuality {
     pub round_trip_ms: Option<f32>,
     /// What the jitter buffer holds the fastest packets back at present, in milliseconds.
     pub playout_delay_ms: f32,
+    /// The most the jitter buffer held the fastest packets back, in milliseconds; 0 if there was none.
+    pub playout_delay_max_ms: f32,
+    /// The most the jitter buffer may hold packets back, in milliseconds; 0 if there was none.
+    pub playout_delay_limit_ms: f32,
+    /// Milliseconds of audio in a packet that came; 0 if not known.
+    pub packet_ms: f32,
+    /// The synchronisation source that was heard last (RFC 3550 3).
+    pub source: Option<u32>,
+    /// The synchronisation source of what was sent.
+    pub own_source: Option<u32>,
     /// How what came is judged, over all of the call.
     pub rating: Option<Rating>,
+    /// The same by listening alone: without the delay.
+    pub listening: Option<Rating>,
     /// The same of the last full five seconds.
     pub recent: Option<Rating>,
     /// The worst five seconds of the call.

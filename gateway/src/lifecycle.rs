@@ -618,6 +618,7 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
         portability: trunk.portability.unwrap_or(base.portability),
         trunk_group: trunk.trunk_group.clone(),
         interconnect: trunk.interconnect.clone(),
+        quality_collector: trunk.quality_reports.clone(),
         ..base
     };
     trunk.sessions.apply(&mut config);

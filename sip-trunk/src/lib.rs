@@ -12,6 +12,7 @@ pub mod auth;
 pub mod cause;
 mod dialog;
 mod endpoint;
+pub mod quality;
 pub mod referral;
 mod registrar;
 pub mod sdp;
@@ -25,6 +26,7 @@ pub use endpoint::{
     EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers,
     Transmit, Transport, UnknownSource,
 };
+pub use quality::{Collector, CollectorError, QualityReport, Reported};
 pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use registrar::{
     AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,

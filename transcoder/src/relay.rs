@@ -187,6 +187,8 @@ impl Relay {
             packets_refused: counters.refused() + flow.refused(),
             jitter_ms: statistics.jitter_ms(),
             round_trip_ms: leg.round_trip().map(|time| time.as_secs_f32() * 1_000.0),
+            source: leg.source(),
+            own_source: Some(leg.own_source()),
             ..LegQuality::default()
         };
         let codec = self.codecs[at];

@@ -28,7 +28,7 @@ use sip_trunk::trunk::resolve::Destination;
 use sip_trunk::trunk::{GroupForm, LargeRequests};
 use sip_trunk::wire::tolerance::Tolerance;
 use sip_trunk::{
-    AccessList, AccountSecret, Authentication, Registration, Reliable, Transport, UnknownSource,
+    AccessList, AccountSecret, Authentication, Collector, Registration, Reliable, Transport, UnknownSource,
 };
 use transcoder::EdgeCodec;
 
@@ -276,6 +276,8 @@ pub struct Trunk {
     pub trunk_group: Option<(TrunkGroup, GroupForm)>,
     /// It leads to another network: charging vectors are kept and made (RFC 7315).
     pub interconnect: Option<Interconnect>,
+    /// Who is told of the quality of its calls (RFC 6035); `None`: nobody.
+    pub quality_reports: Option<Collector>,
     /// What was written of its sessions; the rest is as the profile has it.
     pub sessions: Sessions,
 }

@@ -168,6 +168,7 @@ pub(super) struct Trunk {
     pub(super) redirects: Option<String>,
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) redirect_hops: Option<i64>,
+    pub(super) quality_reports: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

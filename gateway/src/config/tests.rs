@@ -114,6 +114,11 @@ fn every_mistake_names_file_line_key_and_remedy() {
         ),
         (
             "target = \"udp:127.0.0.10\"",
+            "target = \"udp:127.0.0.10\"\nquality_reports = \"collector@example.com\"",
+            "/etc/causeway/causeway.toml:20: trunks[0].quality_reports: \"collector@example.com\": a collector is a sip: URI, such as \"sip:collector@example.com\"; write the URI of a collector, such as \"sip:collector@example.com\"",
+        ),
+        (
+            "target = \"udp:127.0.0.10\"",
             "target = \"udp:127.0.0.10\"\nusername = \"gw\"",
             "/etc/causeway/causeway.toml:20: trunks[0].username: no password beside it; add password_file = \"PATH\"",
         ),

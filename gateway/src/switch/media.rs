@@ -8,6 +8,7 @@ use call_model::{
 };
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
+use sip_trunk::{Command, QualityReport, Reported};
 
 use super::call::State;
 use super::cross::{is_young, shown_to_user};
@@ -170,6 +171,8 @@ pub enum MediaEvent {
         onward: LegQuality,
         /// What both legs show together.
         whole: WholeCall,
+        /// The media has been closed: no more will come.
+        last: bool,
     },
 }
 
@@ -230,7 +233,7 @@ impl Switch {
                 self.digit_by_signalling(call, role.other(), digit, duration_ms);
             }
             MediaEvent::FirstPacket { call, side } => self.first_packet(now, call, side),
-            MediaEvent::Quality { call, overlay, trunk, onward, whole } => {
+            MediaEvent::Quality { call, overlay, trunk, onward, whole, last } => {
                 let live = self.calls.get_mut(&call).map(|live| &mut live.record);
                 if let Some(record) = live.or_else(|| self.history.get_mut(call)) {
                     record.whole = whole;
@@ -239,6 +242,9 @@ impl Switch {
                     call,
                     [(Side::Overlay, overlay), (Side::Trunk, trunk), (Side::Onward, onward)],
                 );
+                if last {
+                    self.report_quality(call);
+                }
             }
         }
     }
@@ -260,6 +266,25 @@ impl Switch {
             if let Some(role) = role.filter(|_| heard) {
                 self.heard_again(id, role);
             }
+        }
+    }
+
+    /// Has the trunks' collectors told how good a call was, once it is over and its figures are complete.
+    fn report_quality(&mut self, id: CallId) {
+        let Some(record) = self.history.get_mut(id) else { return };
+        let due = std::mem::take(&mut record.reports_due);
+        let (Some(answered), Some(ended)) = (record.answered, record.ended) else { return };
+        let unix_ms = |after: Duration| record.started_unix_ms + after.as_millis() as u64;
+        let (from_unix_ms, until_unix_ms) = (unix_ms(answered), unix_ms(ended));
+        for (side, call) in due {
+            let quality = match side {
+                Side::Overlay => record.overlay_quality,
+                Side::Trunk => record.trunk_quality,
+                Side::Onward => record.onward_quality,
+            };
+            let reported = Reported::Session;
+            let report = Box::new(QualityReport { reported, from_unix_ms, until_unix_ms, quality });
+            self.actions.push_back(Action::Sip(Command::ReportQuality { call, report }));
         }
     }
 

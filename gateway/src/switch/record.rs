@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use call_model::{
-    CallId, Caller, Cause, Codec, Decision, Exchange, Gate, LegQuality, Outcome, TrunkName, Verdict,
+    CallId, Caller, Cause, Codec, Decision, Exchange, Gate, LegQuality, Outcome, Side, TrunkName, Verdict,
     printable,
 };
 
@@ -144,6 +144,9 @@ pub struct CallRecord {
     pub whole: WholeCall,
     /// What the SIP endpoint knows that leg as.
     pub(super) onward_leg: Option<CallId>,
+    /// The legs whose trunks want a report of their quality once its figures are complete, with what the SIP
+    /// endpoint knew each as.
+    pub(super) reports_due: Vec<(Side, CallId)>,
     /// Digits that passed.
     pub dtmf_digits: u32,
 }
@@ -187,6 +190,7 @@ impl CallRecord {
             onward_quality: LegQuality::default(),
             whole: WholeCall::default(),
             onward_leg: None,
+            reports_due: Vec::new(),
             dtmf_digits: 0,
         }
     }

@@ -7,7 +7,7 @@ use call_model::{CallId, Cause, Outcome, Verdict};
 use p2p_edge::calling::SessionCommand;
 use sip_trunk::Command;
 
-use super::call::{Call, Role, State};
+use super::call::{Call, Leg, Role, State};
 use super::gates::USER_LIMIT;
 use super::record::{Phase, ReleasedBy, RouteDirection};
 use super::{Action, MediaCommand, RELEASE_GUARD, Switch};
@@ -103,6 +103,14 @@ impl Switch {
         }
         if call.media_open {
             self.actions.push_back(Action::Media(MediaCommand::Close { call: id }));
+        }
+        if call.is_answered() {
+            let reported = |leg: &&Leg| {
+                let trunk = leg.trunk.as_ref().and_then(|name| self.trunk(name));
+                trunk.is_some_and(|trunk| trunk.quality_reports.is_some())
+            };
+            let legs = [&call.caller, &call.callee].into_iter().filter(reported);
+            call.record.reports_due = legs.map(|leg| (leg.side, leg.sip)).collect();
         }
         let record = &mut call.record;
         record.phase = Phase::Ended;

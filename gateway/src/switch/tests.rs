@@ -69,6 +69,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         portability: None,
         trunk_group: None,
         interconnect: None,
+        quality_reports: None,
         sessions: Default::default(),
     }
 }
@@ -604,7 +605,7 @@ fn the_history_is_bounded_and_takes_late_figures() {
     let (trunk, onward) = (LegQuality::default(), LegQuality::default());
     let rating = Rating { r_factor: 70.0, mos: 3.6, cause: Some(Impairment::NetworkLoss) };
     let whole = WholeCall { to_trunk: Some(rating), ..WholeCall::default() };
-    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward, whole });
+    bench.media(MediaEvent::Quality { call: calls[4], overlay, trunk, onward, whole, last: true });
     assert_eq!(bench.switch.record(calls[4]).unwrap().whole, whole);
     assert_eq!(bench.switch.record(calls[4]).unwrap().overlay_quality.packets_received, 9);
 }

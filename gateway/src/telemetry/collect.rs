@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::{KindLabels, Metrics, ReasonLabel};
+use super::{KindLabels, Metrics, ReasonLabel, ResultLabel};
 use crate::driver::{LatenessTotal, PublishedCounters, RatingsTotal};
 
 /// Reads the counters of the media threads.
@@ -179,6 +179,10 @@ impl Deltas {
                 let counter = family.get_or_create(&ReasonLabel { reason }).clone();
                 counter.inc_by(total.saturating_sub(counter.get()));
             }
+        }
+        for (&result, &total) in &counters.quality_reports {
+            let counter = metrics.quality_reports.get_or_create(&ResultLabel { result }).clone();
+            counter.inc_by(total.saturating_sub(counter.get()));
         }
         metrics.sip_retransmitted.inc_by(counters.retransmitted.saturating_sub(self.retransmitted));
         self.retransmitted = counters.retransmitted;

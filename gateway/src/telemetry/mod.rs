@@ -93,6 +93,7 @@ pub(crate) struct Metrics {
     sip_messages: Family<KindLabels, Counter>,
     sip_refused: Family<ReasonLabel, Counter>,
     sip_repaired: Family<ReasonLabel, Counter>,
+    quality_reports: Family<ResultLabel, Counter>,
     sip_retransmitted: Counter,
     overlay_refused: Family<ReasonLabel, Counter>,
     overlay_peers: Gauge,
@@ -125,6 +126,7 @@ impl Metrics {
             sip_messages: Family::default(),
             sip_refused: Family::default(),
             sip_repaired: Family::default(),
+            quality_reports: Family::default(),
             sip_retransmitted: Counter::<u64, AtomicU64>::default(),
             overlay_refused: Family::default(),
             overlay_peers: Gauge::default(),
@@ -206,6 +208,11 @@ impl Metrics {
             "sip_repaired",
             "SIP input repaired before it was read, by repair",
             self.sip_repaired.clone(),
+        );
+        r.register(
+            "quality_reports",
+            "Reports of the quality of calls, by what became of them",
+            self.quality_reports.clone(),
         );
         r.register("sip_retransmitted", "SIP messages sent again", self.sip_retransmitted.clone());
         r.register("overlay_refused", "Overlay input refused, by reason", self.overlay_refused.clone());

@@ -20,6 +20,7 @@ use crate::cause::{reason_phrase, reason_value};
 use crate::endpoint::api::{EndedBy, Event, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
+use crate::quality::Session;
 use crate::sdp::{CONTENT_TYPE, OfferAnswer};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
 use crate::transaction::timer::{Alarm, Due};
@@ -60,6 +61,8 @@ pub(crate) struct Call {
     pub(super) refers: u32,
     /// The transfer that we asked for.
     pub(super) refer: Option<Box<Refer>>,
+    /// The far side called, and does not want to be shown.
+    pub(super) private_caller: bool,
     /// The call (by the number of our tag) that this one takes the place of when it is answered.
     pub(super) takes_over: Option<u64>,
     /// What else is known of the call; the user has it too.
@@ -129,6 +132,7 @@ impl Call {
             transfer: None,
             refers: 0,
             refer: None,
+            private_caller: false,
             takes_over: None,
             details: Arc::default(),
             ended: false,
@@ -142,6 +146,13 @@ impl Call {
 
     pub(super) fn tag(&self) -> String {
         hex(self.key)
+    }
+
+    /// Returns what a report of its quality tells of it; `None` before media is agreed on.
+    pub(crate) fn reportable(&self) -> Option<Session> {
+        let incoming = !self.modify.owns_call_id;
+        let media = self.offer_answer.media()?;
+        Some(Session::new(&self.dialog, (incoming, self.private_caller), self.tag(), self.local?, media))
     }
 
     /// The direction we want: while we hold, the one the trunk understands.

@@ -137,6 +137,7 @@ pub(crate) fn receive(
     let mut call = Call::new(key, id, trunk, Phase::Incoming(Box::new(incoming)), dialog, session);
     call.offer_answer = offer_answer;
     call.details = Arc::new(details);
+    call.private_caller = caller.private;
     call.learn_methods(head);
     call.takes_over = takeover.map(|takeover| takeover.key);
     let trunk = trunk_name;

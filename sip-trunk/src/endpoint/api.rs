@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
 
+use crate::quality::QualityReport;
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
 use crate::trunk::TargetState;
 use crate::trunk::certificate::PeerIdentity;
@@ -306,6 +307,16 @@ pub enum Command {
         /// Which contact, from 0.
         contact: usize,
     },
+    /// Tells the collector of the call's trunk how good the call is: PUBLISH with `Event: vq-rtcpxr`
+    /// (RFC 6035). Possible while the call lives, and once within a minute after it has ended. Numbers and
+    /// handles of callers who are private are not told. No event follows; what becomes of it is counted in
+    /// [`Counters::quality_reports`](crate::Counters).
+    ReportQuality {
+        /// A call whose media was agreed on.
+        call: CallId,
+        /// What was measured.
+        report: Box<QualityReport>,
+    },
     /// Refuses (or accepts again) new work: INVITE and OPTIONS get 503. Calls go on. A trunk that
     /// registers ends its registration after its last call.
     Drain {
@@ -342,6 +353,9 @@ pub enum CommandError {
     /// The call is not in a state for this.
     #[error("not possible in this state of the call")]
     WrongState,
+    /// The trunk wants no quality reports: its configuration names no collector.
+    #[error("the trunk has no collector of quality reports")]
+    NoCollector,
     /// The trunk is an account, and nobody is registered for it.
     #[error("nobody is registered")]
     NotRegistered,

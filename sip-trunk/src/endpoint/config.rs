@@ -185,6 +185,14 @@ pub enum ConfigError {
         /// What is wrong.
         detail: String,
     },
+    /// The collector of the trunk's quality reports cannot be reached as configured.
+    #[error("trunk {trunk}: {detail}")]
+    Collector {
+        /// Which trunk.
+        trunk: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// The account contradicts itself, or another.
     #[error("account of trunk {trunk}: {error}")]
     Account {

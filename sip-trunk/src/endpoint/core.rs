@@ -1,8 +1,8 @@
 //! The state calls and trunks share.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use call_model::{Actor, CallId, Exchange, Protocol};
@@ -84,6 +84,8 @@ pub(crate) struct Core {
     /// The targets of a trunk have changed.
     pub(crate) sources_changed: bool,
     pub(crate) common: CommonLines,
+    /// Where answers to quality reports are due from, and how many.
+    pub(crate) awaited: HashMap<IpAddr, u32>,
 }
 
 /// What is particular about a request within a dialog.

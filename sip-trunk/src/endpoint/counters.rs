@@ -15,6 +15,10 @@ pub struct Counters {
     pub refused: BTreeMap<&'static str, u64>,
     /// Messages repaired before they were read, by repair.
     pub repaired: BTreeMap<&'static str, u64>,
+    /// Quality reports, by what became of them: `accepted`, `refused` and `unanswered` by their collector; never
+    /// sent because too many were under way (`crowded_out`), because the collector is left alone for a while
+    /// (`held_back`), or because its URI led nowhere (`unreachable`).
+    pub quality_reports: BTreeMap<&'static str, u64>,
     /// Messages we sent again.
     pub retransmitted: u64,
     /// Calls that were tried on another target of the same trunk.
@@ -40,6 +44,10 @@ pub struct Counters {
 impl Counters {
     pub(crate) fn refuse(&mut self, reason: &'static str) {
         *self.refused.entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn report(&mut self, outcome: &'static str) {
+        *self.quality_reports.entry(outcome).or_default() += 1;
     }
 
     pub(crate) fn repair(&mut self, repair: &'static str) {

@@ -45,7 +45,9 @@ impl Endpoint {
             if let Some(refusal) = self.refuses(trunk, path.local, source) {
                 return self.core.io.counters.refuse(refusal);
             }
-            if trunk.is_none() && !self.core.accounts.any() {
+            // A collector of quality reports is no trunk: what it answers is heard, what it asks is not.
+            let awaited = || self.core.awaited.contains_key(&source.ip().to_canonical());
+            if trunk.is_none() && !self.core.accounts.any() && !awaited() {
                 return self.refuse_stranger(path, source, bytes);
             }
         }

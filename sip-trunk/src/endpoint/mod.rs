@@ -14,6 +14,7 @@ mod held;
 mod inbound;
 pub(crate) mod io;
 mod replaces;
+mod report;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub use counters::Counters;
 
 use crate::dialog::call::{Call, refuse_fork};
 use crate::dialog::uac;
+use crate::quality::{self, EndedCalls, publish};
 use crate::registrar::{self, AccountError, Accounts};
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
@@ -56,6 +58,8 @@ pub struct Endpoint {
     ids: HashMap<CallId, u64>,
     /// Calls whose far side may still be told of its transfer.
     reports: HashMap<CallId, u64>,
+    /// Calls whose quality may still be reported.
+    ended: EndedCalls,
     sources: Sources,
     started: Instant,
     unix_ms: u64,
@@ -97,15 +101,17 @@ impl Endpoint {
             overload: Controller::new(now, unix_ms),
             sources_changed: false,
             common: CommonLines::new(&config.user_agent, !config.accounts.is_empty()),
+            awaited: HashMap::new(),
             config,
         };
         for index in 0..core.trunks.len() {
             targets::resolve(&mut core, index);
             health::start(&mut core, index);
             registration::start(&mut core, index);
+            publish::start(&mut core, index);
         }
-        let (calls, ids, reports) = Default::default();
-        Ok(Self { core, calls, ids, reports, sources, started: now, unix_ms })
+        let (calls, ids, reports, ended) = Default::default();
+        Ok(Self { core, calls, ids, reports, ended, sources, started: now, unix_ms })
     }
 
     /// Takes in one datagram that came to `local` from `remote`.
@@ -264,6 +270,7 @@ impl Endpoint {
             Command::FollowRedirect { call, contact } => {
                 self.with(call, |call, core| call.follow_redirect(core, contact))
             }
+            Command::ReportQuality { call, report } => self.report_quality(call, *report),
             Command::Drain { on } => {
                 self.core.draining = on;
                 (0..self.core.trunks.len()).for_each(|index| registration::review(&mut self.core, index));
@@ -288,7 +295,9 @@ impl Endpoint {
             None => config,
         };
         let codec = !config.codecs.is_empty();
-        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
+        let listeners = &self.core.config.listeners;
+        let collector = quality::check(&config, trunk.account.is_some(), self.core.config.dns, listeners);
+        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() || collector.is_err() {
             return Err(CommandError::Unusable);
         }
         let asked = trunk.config.options_interval.is_some();
@@ -387,8 +396,8 @@ impl Endpoint {
     /// Removes what has ended of a call.
     fn review(&mut self, key: u64) {
         let Some(call) = self.calls.get(&key) else { return };
-        if call.ended {
-            self.ids.remove(&call.id);
+        if call.ended && self.ids.remove(&call.id).is_some() {
+            report::keep(&self.core, call, &mut self.ended);
         }
         if call.finished {
             self.reports.remove(&call.id);
@@ -407,6 +416,7 @@ impl Endpoint {
                 Due::Targets(index) => targets::on_timer(&mut self.core, index, at),
                 Due::Held => self.core.on_held_timer(at),
                 Due::Registration(index) => registration::on_timer(&mut self.core, index, at),
+                Due::Reports(index) => publish::on_timer(&mut self.core, index, at),
                 Due::Account(index) => registrar::on_timer(&mut self.core, index, at),
                 Due::Call(key) => {
                     if let Some(call) = self.calls.get_mut(&key) {
@@ -435,12 +445,18 @@ impl Endpoint {
                 registrar::on_connection_lost(&mut self.core, connection);
             }
             let Some(upcall) = self.core.clients.upcalls.pop_front() else { break };
-            targets::observe(&mut self.core, &upcall);
+            // Whoever takes no reports may take calls.
+            if !matches!(upcall.owner, Owner::Report(..)) {
+                targets::observe(&mut self.core, &upcall);
+            }
             match upcall.owner {
                 Owner::Registration(index) => registration::on_outcome(&mut self.core, index, upcall),
                 Owner::Trunk(index) => health::on_outcome(&mut self.core, index, &upcall),
                 Owner::Contact(trunk, serial) => {
                     registrar::on_outcome(&mut self.core, trunk, serial, &upcall.outcome);
+                }
+                Owner::Report(trunk, serial) => {
+                    publish::on_outcome(&mut self.core, trunk, serial, &upcall);
                 }
                 Owner::Call(key) => self.tell_call(key, upcall),
                 Owner::Nobody => refuse_fork(&mut self.core, &upcall),
@@ -485,6 +501,7 @@ impl Endpoint {
         }
         (0..self.core.trunks.len()).for_each(|index| targets::resolve(&mut self.core, index));
         self.core.release_held();
+        publish::release(&mut self.core);
         self.settle();
     }
 
@@ -586,6 +603,9 @@ fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
         if account.trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(trunk));
         }
+        if let Err(detail) = quality::check(&account.trunk, true, config.dns, &config.listeners) {
+            return Err(ConfigError::Collector { trunk, detail });
+        }
         if let Err(error) = account.trunk.numbers.check() {
             return Err(ConfigError::Numbers { trunk, detail: error.to_string() });
         }
@@ -625,6 +645,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         }
         if trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(name));
+        }
+        if let Err(detail) = quality::check(trunk, false, config.dns, &config.listeners) {
+            return Err(ConfigError::Collector { trunk: name, detail });
         }
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };

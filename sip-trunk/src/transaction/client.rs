@@ -31,6 +31,8 @@ pub(crate) enum Owner {
     Registration(usize),
     /// A contact of an account: its trunk, and its serial number there.
     Contact(usize, u64),
+    /// A quality report of a trunk, and its serial number there.
+    Report(usize, u64),
 }
 
 /// What happened to a client transaction.

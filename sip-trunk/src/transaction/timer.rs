@@ -22,6 +22,7 @@ pub(crate) enum Due {
     Targets(usize),
     Held,
     Account(usize),
+    Reports(usize),
 }
 
 /// How much time a slot is for, in milliseconds.

@@ -16,6 +16,7 @@ use super::resolve::{Destination, Host};
 use super::retry::DEFAULT_RETRY;
 use crate::Transport;
 use crate::auth::Credentials;
+use crate::quality::Collector;
 use crate::sdp::Srtp;
 use crate::wire::tolerance::Tolerance;
 
@@ -144,6 +145,8 @@ pub struct TrunkConfig {
     pub redirects: Redirects,
     /// Final answers after which another trunk may be tried; see [`retry`](super::retry).
     pub retry_statuses: Vec<u16>,
+    /// Who is told of the quality of its calls (RFC 6035); `None`: nobody.
+    pub quality_collector: Option<Collector>,
 }
 
 impl TrunkConfig {
@@ -205,6 +208,7 @@ impl TrunkConfig {
             replacing: Replacing::default(),
             redirects: Redirects::default(),
             retry_statuses: DEFAULT_RETRY.to_vec(),
+            quality_collector: None,
         }
     }
 

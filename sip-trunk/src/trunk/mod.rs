@@ -34,6 +34,7 @@ use crate::auth::ClientAuth;
 use crate::dialog::{host_of, without_port};
 use crate::endpoint::ConnectionId;
 use crate::endpoint::io::{Path, contact, contact_at};
+use crate::quality::publish::Reports;
 use crate::registrar::{Account, AccountConfig};
 use crate::sdp::MediaPolicy;
 
@@ -51,6 +52,8 @@ pub(crate) struct Trunk {
     pub(crate) registrar: Option<registration::Registrar>,
     /// Of a trunk that registers with us.
     pub(crate) account: Option<Account>,
+    /// Of the quality of its calls.
+    pub(crate) reports: Reports,
 }
 
 impl Trunk {
@@ -63,7 +66,8 @@ impl Trunk {
         let (health, targets) = (health::Health::default(), targets::TargetSet::new(&config));
         let rate = config.max_call_rate.map(overload::RateLimit::new);
         let registrar = registration::Registrar::new(&config);
-        Self { policy, calls: 0, health, targets, rate, registrar, account: None, config }
+        let reports = Reports::default();
+        Self { policy, calls: 0, health, targets, rate, registrar, account: None, reports, config }
     }
 
     /// Makes the trunk that an account is while it is registered.
@@ -75,6 +79,7 @@ impl Trunk {
     /// registration stay as they are; credentials are shown when they are asked for next.
     pub(crate) fn reconfigure(&mut self, config: TrunkConfig) {
         let credentials = self.config.credentials != config.credentials;
+        self.reports.reconfigure(&self.config, &config);
         let rated = self.config.max_call_rate != config.max_call_rate;
         let Self { policy, rate, registrar, config, .. } = Self::new(config);
         (self.policy, self.config) = (policy, config);

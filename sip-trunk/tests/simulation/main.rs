@@ -22,6 +22,8 @@ mod net;
 mod numbers;
 mod overload;
 mod profiles;
+mod publish;
+mod quality;
 mod raw;
 mod redirect;
 mod registrar;

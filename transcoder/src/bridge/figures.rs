@@ -70,6 +70,9 @@ impl Bridge {
             // What passed was in no jitter buffer.
             (quality.packets_received, quality.packets_lost) = totals;
         }
+        if side == Side::Trunk {
+            (quality.source, quality.own_source) = (self.trunk.source(), Some(self.trunk.own_source()));
+        }
         let (codec, round_trip) = (self.codec_of(side), self.round_trip_of(side));
         quality.round_trip_ms = round_trip.map(|time| time.as_secs_f32() * 1_000.0);
         quality.remote = remote.map(|report| remote_quality(codec, report, round_trip));

@@ -430,6 +430,11 @@ impl RtpLeg {
         self.sources.pinned()
     }
 
+    /// Returns the synchronisation source of what is sent.
+    pub fn own_source(&self) -> u32 {
+        self.sender.ssrc()
+    }
+
     fn receive_rtcp(
         &mut self,
         now: Instant,

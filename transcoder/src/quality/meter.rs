@@ -130,6 +130,8 @@ impl Meter {
         };
         quality.burst_ratio = heard.pattern.burst_ratio();
         quality.rating = (heard.expected > 0).then(|| rate(&[heard.conditions(codec, delay_ms)]));
+        quality.listening = (heard.expected > 0).then(|| rate(&[heard.conditions(codec, 0.0)]));
+        quality.packet_ms = heard.packet_ms;
         (quality.recent, quality.worst) = (self.recent, self.worst);
     }
 }
@@ -176,6 +178,12 @@ pub(crate) fn remote_quality(
         discard_percent: conditions.discarded_percent,
         jitter_ms: report.jitter_ms,
         rating: Some(rating),
+        voip_metrics: report.metrics.is_some(),
+        // RFC 3611 4.7.3: 0 where it is not known.
+        end_system_ms: report
+            .metrics
+            .map(|metrics| f32::from(metrics.end_system_delay_ms))
+            .filter(|delay| *delay > 0.0),
     }
 }
 

@@ -317,6 +317,8 @@ impl G711Receiver {
             packets_duplicate: jitter.duplicates,
             frames_played: self.played,
             playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            playout_delay_max_ms: self.jitter.longest_delay().as_secs_f32() * 1_000.0,
+            playout_delay_limit_ms: self.jitter.config().max_delay.as_secs_f32() * 1_000.0,
             ..LegQuality::default()
         }
     }

@@ -281,6 +281,8 @@ impl OpusReceiver {
             frames_played: self.played,
             frames_recovered: self.recovered,
             playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
+            playout_delay_max_ms: self.jitter.longest_delay().as_secs_f32() * 1_000.0,
+            playout_delay_limit_ms: self.jitter.config().max_delay.as_secs_f32() * 1_000.0,
             ..LegQuality::default()
         }
     }

@@ -14,7 +14,7 @@ use sip_trunk::trunk::profile::Profile;
 use sip_trunk::trunk::resolve::{Destination, Domain, Host, Service};
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, is_last_word};
 use sip_trunk::wire::tolerance::Tolerance;
-use sip_trunk::{Reliable, Transport};
+use sip_trunk::{Collector, Reliable, Transport};
 
 use super::{Check, Checked};
 use crate::config::{Sip, Trunk, shape};
@@ -312,6 +312,14 @@ impl Check<'_> {
             hairpin: raw.hairpin.unwrap_or(false),
             portability: raw.portability,
             sessions,
+            quality_reports: raw
+                .quality_reports
+                .as_deref()
+                .map(|text| {
+                    let remedy = "write the URI of a collector, such as \"sip:collector@example.com\"";
+                    self.parsed::<Collector>(&key("quality_reports"), text, remedy)
+                })
+                .transpose()?,
             trunk_group: self.trunk_group(&key("trunk_group"), raw.trunk_group)?,
             interconnect: self.interconnect(&key("interconnect"), raw.interconnect)?,
             registration: raw

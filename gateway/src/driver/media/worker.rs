@@ -387,7 +387,8 @@ impl Loop {
         }
         if now >= session.next_report {
             session.next_report = now + REPORT_INTERVAL;
-            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send_if_room(quality(session));
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters)
+                .send_if_room(quality(session, false));
         }
         let wanted =
             session.media.poll_timeout().map_or(session.next_report, |at| at.min(session.next_report));
@@ -525,7 +526,7 @@ impl Loop {
                     self.counters.ratings.count(side, rating);
                 }
             }
-            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(quality(&session));
+            Reporter::of(&self.reports, &mut self.pending, &mut self.counters).send(quality(&session, true));
             let draining = Draining::new(now, session, self.quarantine);
             self.timers.push(Reverse((draining.free_at, slot)));
             self.slots[slot] = Slot::Draining(Box::new(draining));
@@ -580,13 +581,14 @@ impl Loop {
     }
 }
 
-fn quality(session: &Session) -> Report {
+fn quality(session: &Session, last: bool) -> Report {
     Report::Media(MediaEvent::Quality {
         call: session.call,
         overlay: session.media.quality(Side::Overlay),
         trunk: session.media.quality(Side::Trunk),
         onward: session.media.quality(Side::Onward),
         whole: session.media.whole(),
+        last,
     })
 }
 

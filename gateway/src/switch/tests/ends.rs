@@ -166,3 +166,39 @@ fn calls_of_a_trunk_are_counted_and_given_back() {
     assert_eq!((bench.switch.calls_on(&first), bench.switch.calls_on(&second)), (0, 0));
     assert_eq!(bench.switch.poll_timeout(), None, "a call that is over waits for nothing");
 }
+
+// RFC 6035 4.6.1: with the last figures of the media, which come after the end of the call.
+#[test]
+fn f25_the_quality_of_a_call_is_reported_once_where_its_trunk_wants_it() {
+    for wanted in [true, false] {
+        let collector = wanted.then(|| "sip:collector@127.0.0.10".parse().unwrap());
+        let mut bench = Bench::new(|config| config.trunks[0].quality_reports = collector);
+        let call = answered_outgoing(&mut bench);
+        let figures = |packets_received, last| MediaEvent::Quality {
+            call,
+            overlay: LegQuality::default(),
+            trunk: LegQuality { packets_received, ..LegQuality::default() },
+            onward: LegQuality::default(),
+            whole: WholeCall::default(),
+            last,
+        };
+        bench.pass(5_000);
+        bench.media(figures(240, false));
+        bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
+        bench.sip_ended(call, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
+        bench.media(figures(245, false));
+        bench.media(figures(250, true));
+        bench.media(figures(250, true));
+        let report = |action: &Action| match action {
+            Action::Sip(Command::ReportQuality { call, report }) => Some((*call, report.clone())),
+            _ => None,
+        };
+        let reports: Vec<_> = bench.actions.iter().filter_map(report).collect();
+        assert_eq!(reports.len(), usize::from(wanted));
+        for (of, report) in reports {
+            assert_eq!((of, report.reported), (call, sip_trunk::Reported::Session));
+            assert_eq!(report.quality.packets_received, 250);
+            assert_eq!(report.until_unix_ms - report.from_unix_ms, 5_000);
+        }
+    }
+}

@@ -371,7 +371,8 @@ fn d20_a_silent_trunk_is_asked_before_the_call_is_ended() {
         let heard = bench.switch.record(call).unwrap().trunk_quality.packets_received + 1;
         let trunk = LegQuality { packets_received: heard, ..LegQuality::default() };
         let (overlay, onward) = (LegQuality::default(), LegQuality::default());
-        bench.media(MediaEvent::Quality { call, overlay, trunk, onward, whole: WholeCall::default() });
+        let whole = WholeCall::default();
+        bench.media(MediaEvent::Quality { call, overlay, trunk, onward, whole, last: false });
         assert_eq!(bench.switch.poll_timeout(), None);
     }
     assert_eq!(bench.told_sip(), [(call, "probe"), (call, "probe")]);

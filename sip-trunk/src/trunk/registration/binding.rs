@@ -115,7 +115,7 @@ fn parameter_of(tail: &str, name: &str) -> Option<String> {
 
 /// Reads delta-seconds, with whatever follows in Retry-After. What is too large for anybody to mean
 /// is the largest (RFC 3261 20.19).
-pub(in crate::trunk) fn seconds(text: &str) -> Option<u32> {
+pub(crate) fn seconds(text: &str) -> Option<u32> {
     let digits: String = text.trim().chars().take_while(char::is_ascii_digit).take(20).collect();
     (!digits.is_empty()).then(|| digits.parse().unwrap_or(u32::MAX))
 }

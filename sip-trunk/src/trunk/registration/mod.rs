@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub use config::{Outbound, Registration, RegistrationError, RegistrationState, RegistrationStatus};
 pub(crate) use keep::is_stun;
 
-pub(super) use self::binding::seconds;
+pub(crate) use self::binding::seconds;
 use self::binding::{Binding, agreed_keep_alive};
 use self::keep::{Flow, Keep, spread};
 use super::numbers::raw_user;
