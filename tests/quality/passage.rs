@@ -250,7 +250,8 @@ impl Carrier {
         let now = Instant::now();
         let targets = [(&self.far, self.shared.gateway.get().copied()), (&self.near, Some(self.user))];
         for (way, (socket, target)) in self.ways.iter_mut().zip(targets) {
-            while let Some((_, datagram)) = way.queue.pop_front_if(|(due, _)| *due <= now) {
+            while way.queue.front().is_some_and(|(due, _)| *due <= now) {
+                let Some((_, datagram)) = way.queue.pop_front() else { break };
                 if let Some(target) = target {
                     // A packet that the system refuses is missing at the far end, as on any path.
                     let _ = socket.send_to(&datagram, target);
@@ -305,7 +306,7 @@ mod tests {
         let impairment = Impairment::new(pattern, STILL, 5);
         let (mut drawn, mut way) = (impairment.clone(), Way::new(impairment));
         let (shared, counter, now) = (Shared::default(), Counter::default(), Instant::now());
-        let mut sent = |way: &mut Way, kind: u8| {
+        let sent = |way: &mut Way, kind: u8| {
             way.take(now, &[0x80, kind], &shared, &counter);
             way.queue.pop_front().is_some()
         };

@@ -51,11 +51,15 @@ pub(crate) struct Cell {
 
 /// All that was measured.
 #[derive(Debug, Default)]
-pub(crate) struct Table(pub(crate) Vec<Cell>);
+pub(crate) struct Table {
+    pub(crate) cells: Vec<Cell>,
+    /// MOS-LQO of sentences that went through A-law and nothing else.
+    pub(crate) a_law: Vec<f64>,
+}
 
 impl Table {
     fn of(&self, pattern: Pattern) -> impl Iterator<Item = &Cell> {
-        self.0.iter().filter(move |cell| cell.pattern == pattern)
+        self.cells.iter().filter(move |cell| cell.pattern == pattern)
     }
 
     /// The mean over all sentences under a pattern; every cell has as many.
@@ -92,6 +96,12 @@ impl Table {
                 "{pattern}: mean {mean:.2} of {sentences} sentences, goal {goal:.2} {reached}\n"
             );
         }
+        let alone = mean(self.a_law.iter().copied());
+        let _ = writeln!(
+            text,
+            "A-law and back, and nothing else: mean {alone:.2} of {} sentences",
+            self.a_law.len()
+        );
         text
     }
 
@@ -134,13 +144,14 @@ mod tests {
 
     fn table() -> Table {
         let [clean, five, ten, bursts] = GOALS.map(|(pattern, ..)| pattern);
-        Table(vec![
+        let cells = vec![
             cell(clean, Direction::ToTelephone, &[4.0, 4.2]),
             cell(clean, Direction::ToUser, &[4.4, 4.6]),
             cell(five, Direction::ToUser, &[3.7]),
             cell(ten, Direction::ToUser, &[3.4]),
             cell(bursts, Direction::ToUser, &[3.0, 3.1]),
-        ])
+        ];
+        Table { cells, a_law: vec![4.4, 4.5] }
     }
 
     #[test]
@@ -156,6 +167,7 @@ mod tests {
         let rows = table().rows();
         assert!(rows.contains("no loss: mean 4.30 of 4 sentences, goal 3.80 reached"), "{rows}");
         assert!(rows.contains("10 % in bursts of 3: mean 3.05 of 2 sentences, goal 3.30 MISSED"), "{rows}");
+        assert!(rows.contains("nothing else: mean 4.45 of 2 sentences"), "{rows}");
         let cell = rows.lines().find(|line| line.starts_with("10 % random ")).unwrap_or_default();
         for word in ["Allison", "American English", "PSTN to overlay", "10.00%", "12", "-", "3.40"] {
             assert!(cell.contains(word), "{word} in {cell}");
