@@ -186,7 +186,10 @@ impl Run {
         while let Some(event) = self.phone.poll_event() {
             match event {
                 PhoneEvent::Connected => self.shared.connected.store(true, Ordering::Relaxed),
-                PhoneEvent::Silent => bail!("the user hears nothing"),
+                PhoneEvent::Silent => bail!(
+                    "the user hears nothing any more, after {:.1} s",
+                    self.heard.len() as f64 / f64::from(RATE)
+                ),
                 PhoneEvent::Failed { failure } => bail!("media failed: {}", failure.as_str()),
                 PhoneEvent::FirstPacket | PhoneEvent::Dtmf { .. } => {}
             }

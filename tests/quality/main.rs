@@ -150,7 +150,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let mut stage = Stage::set(&arguments.media)?;
     let cases = place(&mut stage, arguments.seed, transit)?;
     let watch = Watch::begin();
-    let outcomes = speak(&mut stage, cases, laps)?;
+    let outcomes = speak(&mut stage, cases, laps);
     let seen = watch.end();
     println!("While all spoke: {seen}");
     if !seen.is_slight() {
@@ -158,6 +158,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
             "The machine did not keep time: what stood still is heard as loss, also where there is none"
         );
     }
+    let outcomes = outcomes.inspect_err(|_| stage.tell_last_words())?;
     drop(stage);
 
     let folder = Folder::new("quality-sound")?;

@@ -20,6 +20,8 @@ use crate::passage::Passage;
 use crate::script::Script;
 
 const SOON: Duration = Duration::from_secs(20);
+/// Lines of the gateway's log that tell why something went wrong.
+const LAST_WORDS: usize = 40;
 /// Where telephones have their media; each has an address of its own.
 const RTP_PORT: u16 = 30_000;
 /// The number of the user among those that the laboratory certifies.
@@ -101,6 +103,13 @@ impl Stage {
     /// What the gateway knows of a call.
     pub(crate) fn record(&self, call: CallId) -> Result<Value> {
         self.gateway.json(&format!("/v1/calls/{call}"))
+    }
+
+    /// Prints what the gateway logged last.
+    pub(crate) fn tell_last_words(&self) {
+        let log = self.gateway.log();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("The gateway logged last:\n{}", lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"));
     }
 
     /// Hangs up.
