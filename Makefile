@@ -42,6 +42,10 @@ bench-signalling: setup ## Measures what a call costs in signalling beside Aster
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench-signalling $(BENCH)
 
+quality: setup ## Measures how voices sound on paths that lose packets (PESQ); see docs/performance.md
+	cargo build -p gateway -p peer -p tests --bins
+	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-quality $(QUALITY)
+
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -58,4 +62,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling check fmt clean
+.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling quality check fmt clean

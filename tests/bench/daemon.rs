@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use call_model::{Address, CallId};
 use p2p_edge::calling::SessionCommand;
+use tests::lab::overlay::{Issuer, User};
 use tests::lab::{Authority, Daemon, DaemonOptions, TrunkOptions, ports, until};
 use tokio::runtime::Runtime;
 
 use crate::generator::{End, Generator};
-use crate::overlay::{Issuer, User};
 use crate::pbx::Pbx;
 use crate::speech::Speech;
 use crate::usage::{Round, measure, resident_megabytes};

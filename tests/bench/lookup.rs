@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use call_model::Address;
 use p2p_edge::calling::{SessionCommand, SessionEvent};
+use tests::lab::overlay::{Issuer, Ring, User, handle};
 use tests::lab::ports;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -16,7 +17,6 @@ use transcoder::leg::PayloadKind;
 use transcoder::leg::webrtc::LegEvent;
 
 use crate::daemon::Stage;
-use crate::overlay::{Issuer, Ring, User, handle};
 use crate::speech::{Payloads, Speech};
 use crate::usage::{median, quantile};
 

@@ -11,7 +11,6 @@ mod generator;
 mod libopus;
 mod lookup;
 mod media;
-mod overlay;
 mod pbx;
 mod rtpengine;
 mod speech;

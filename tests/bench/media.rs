@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ::tests::lab::Folder;
+use ::tests::lab::overlay::User;
 use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime;
 use transcoder::codec::g711::Law;
@@ -12,7 +13,6 @@ use transcoder::codec::g711::Law;
 use crate::Arguments;
 use crate::daemon::{Settings, Stage};
 use crate::generator::{Generator, Kind};
-use crate::overlay::User;
 use crate::pbx::Pbx;
 use crate::rtpengine::{self, Rtpengine};
 use crate::speech::{self, Speech};

@@ -22,14 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Certifies users with the keys of the laboratory's authority.
 #[derive(Debug)]
-pub(crate) struct Issuer {
+pub struct Issuer {
     authority: Authority,
     trust: Trust,
 }
 
 impl Issuer {
     /// Reads the folder that `causeway authority init` made.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When a file is not there or not what it should be.
+    pub fn open(folder: &Path) -> Result<Self> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).with_context(|| name.to_owned());
         let authority = Authority::from_pem(&read("enrolment.key.pem")?, &read("enrolment.pem")?)?;
         Ok(Self { authority, trust: Trust::from_pem(&read("root.pem")?)? })
@@ -64,51 +67,58 @@ impl Issuer {
 }
 
 /// The handle of the user with this number.
-pub(crate) fn handle(number: u8) -> String {
+#[must_use]
+pub fn handle(number: u8) -> String {
     format!("user{number}")
 }
 
 /// A call that comes in.
-pub(crate) struct Ring {
-    pub(crate) call: CallId,
-    pub(crate) offer: String,
-    pub(crate) events: UnboundedReceiver<SessionEvent>,
+#[derive(Debug)]
+pub struct Ring {
+    /// The call.
+    pub call: CallId,
+    /// The caller's session description.
+    pub offer: String,
+    /// What becomes of the call.
+    pub events: UnboundedReceiver<SessionEvent>,
 }
 
 type Routes = Arc<Mutex<HashMap<CallId, UnboundedSender<SessionEvent>>>>;
 
 /// A user that is online.
-pub(crate) struct User {
+#[derive(Debug)]
+pub struct User {
     node: NodeHandle,
     routes: Routes,
     dtls: DtlsIdentity,
     address: Ipv4Addr,
     /// Calls that come in.
-    pub(crate) rings: Mutex<UnboundedReceiver<Ring>>,
+    pub rings: Mutex<UnboundedReceiver<Ring>>,
     /// Whether calls are in G.711 from end to end.
-    pub(crate) speaks_g711: bool,
+    pub speaks_g711: bool,
 }
 
 /// A call that this side has made and the other has answered.
-pub(crate) struct Answered {
-    pub(crate) call: CallId,
-    pub(crate) socket: UdpSocket,
+#[derive(Debug)]
+pub struct Answered {
+    /// The call.
+    pub call: CallId,
+    /// The socket of its media.
+    pub socket: UdpSocket,
     /// Knows both descriptions.
-    pub(crate) leg: WebRtcLeg,
+    pub leg: WebRtcLeg,
     /// From the command to the answer.
-    pub(crate) after: Duration,
+    pub after: Duration,
     /// When the answer came.
-    pub(crate) at: Instant,
+    pub at: Instant,
 }
 
 impl User {
-    /// Joins the overlay and waits until the user can be reached.
-    pub(crate) async fn join(
-        issuer: &Issuer,
-        number: u8,
-        bootstrap: &[String],
-        address: Ipv4Addr,
-    ) -> Result<Self> {
+    /// Joins the overlay and waits until the user can be reached. Its media will be on `address`.
+    ///
+    /// # Errors
+    /// When it does not come online within 20 s.
+    pub async fn join(issuer: &Issuer, number: u8, bootstrap: &[String], address: Ipv4Addr) -> Result<Self> {
         let (node, mut events) = Node::spawn(issuer.user(number, bootstrap)?).await?;
         let online = async {
             while let Some(event) = events.recv().await {
@@ -129,12 +139,16 @@ impl User {
     }
 
     /// The same user, who speaks G.711 where the other side takes it, or Opus.
-    pub(crate) fn speaking_g711(self, on: bool) -> Self {
+    #[must_use]
+    pub fn speaking_g711(self, on: bool) -> Self {
         Self { speaks_g711: on, ..self }
     }
 
     /// Opens a socket and a leg on it.
-    pub(crate) fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
         let socket = UdpSocket::bind((self.address, 0))?;
         let config =
             WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false, g711: self.speaks_g711 };
@@ -142,16 +156,31 @@ impl User {
     }
 
     /// Calls someone and waits for the answer.
-    pub(crate) async fn call(&self, to: Address) -> Result<Answered> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+    ///
+    /// # Errors
+    /// When the call ends without an answer, or none comes within 20 s.
+    pub async fn call(&self, to: Address) -> Result<Answered> {
         let (socket, mut leg) = self.open_media()?;
-        let media = leg.create_offer()?;
+        let offer = leg.create_offer()?;
+        let began = Instant::now();
+        let (call, answer) = self.invite(to, offer).await?;
+        let at = Instant::now();
+        leg.accept_answer(&answer)?;
+        Ok(Answered { call, socket, leg, after: at - began, at })
+    }
+
+    /// Calls someone with media of the caller's own, and waits for the answer: the call, and the other side's session
+    /// description.
+    ///
+    /// # Errors
+    /// As [`User::call`].
+    pub async fn invite(&self, to: Address, media: String) -> Result<(CallId, String)> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let call = CallId::new(unix_ms()?, u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
         let (sender, mut events) = unbounded_channel();
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(call, sender);
         let from = Caller { address: None, display_name: None, private: false };
         let invite = NodeCommand::Invite { call, from, to, media, ring_timeout: PATIENCE };
-        let began = Instant::now();
         self.node.send(invite).await?;
         let answer = async {
             loop {
@@ -162,19 +191,22 @@ impl User {
                 }
             }
         };
-        let answer = timeout(PATIENCE, answer).await.context("no answer")??;
-        let at = Instant::now();
-        leg.accept_answer(&answer)?;
-        Ok(Answered { call, socket, leg, after: at - began, at })
+        Ok((call, timeout(PATIENCE, answer).await.context("no answer")??))
     }
 
     /// Does something in a call.
-    pub(crate) async fn command(&self, call: CallId, command: SessionCommand) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn command(&self, call: CallId, command: SessionCommand) -> Result<()> {
         Ok(self.node.send(NodeCommand::Call { call, command }).await?)
     }
 
     /// Hangs up.
-    pub(crate) async fn bye(&self, call: CallId) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn bye(&self, call: CallId) -> Result<()> {
         self.command(call, SessionCommand::Bye { cause: Cause::NORMAL_CALL_CLEARING, text: String::new() })
             .await
     }
