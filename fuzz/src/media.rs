@@ -100,6 +100,7 @@ pub fn rtp(data: &[u8]) {
         trunk_rtp: gateway(),
         onward_rtp: address("198.51.100.1:20002"),
         media_timeout: Duration::from_secs(60),
+        identity: None,
     };
     let mut relay = Relay::new(&config, 7, now);
     for side in [Side::Trunk, Side::Onward] {

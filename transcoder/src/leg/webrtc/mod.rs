@@ -35,6 +35,7 @@ use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
 use g711::AgreedG711;
 use media::{Agreed, Media, Place, Refused, mid_extension};
+pub(in crate::leg) use types::fingerprint_of;
 pub use types::{DtlsIdentity, LegEvent, LegFailure, WebRtcConfig, WebRtcCounters};
 
 /// Longest session description that is read, in bytes.
