@@ -33,6 +33,7 @@ pub use counters::Counters;
 use crate::dialog::call::{Call, refuse_fork};
 use crate::dialog::uac;
 use crate::registrar::{self, AccountError, Accounts};
+use crate::sdp::Srtp;
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
@@ -287,8 +288,8 @@ impl Endpoint {
             Some(account) => account.config().carry(config),
             None => config,
         };
-        let codec = !config.codecs.is_empty();
-        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() {
+        let usable = !config.codecs.is_empty() && !lacks_certificate(&config, &self.core.config);
+        if !trunk.is_at(&config) || !usable || config.numbers.check().is_err() {
             return Err(CommandError::Unusable);
         }
         let asked = trunk.config.options_interval.is_some();
@@ -586,11 +587,19 @@ fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
         if account.trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(trunk));
         }
+        if lacks_certificate(&account.trunk, config) {
+            return Err(ConfigError::NoMediaCertificate(trunk));
+        }
         if let Err(error) = account.trunk.numbers.check() {
             return Err(ConfigError::Numbers { trunk, detail: error.to_string() });
         }
     }
     Ok(())
+}
+
+/// RFC 5763 5: who speaks DTLS has a certificate to name.
+fn lacks_certificate(trunk: &TrunkConfig, config: &EndpointConfig) -> bool {
+    trunk.srtp == Srtp::Dtls && config.media_fingerprint.is_none()
 }
 
 fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
@@ -625,6 +634,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         }
         if trunk.codecs.is_empty() {
             return Err(ConfigError::NoCodec(name));
+        }
+        if lacks_certificate(trunk, config) {
+            return Err(ConfigError::NoMediaCertificate(name));
         }
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };

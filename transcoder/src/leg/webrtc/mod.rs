@@ -119,7 +119,7 @@ impl WebRtcLeg {
         // serve video. MID stays, so that packets find their stream without an a=ssrc line.
         let mut rtc_config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&identity.provider))
-            .set_dtls_cert(identity.certificate.clone())
+            .set_dtls_cert(identity.certificate.as_ref().clone())
             .set_rtp_mode(true)
             .set_ice_lite(config.ice_lite)
             .clear_extension_map()

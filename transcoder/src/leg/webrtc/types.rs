@@ -19,7 +19,7 @@ use crate::leg::LegPacket;
 /// description. Generating a key pair is dear; cloning this is not.
 #[derive(Clone)]
 pub struct DtlsIdentity {
-    pub(super) certificate: DtlsCert,
+    pub(super) certificate: Arc<DtlsCert>,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
@@ -28,7 +28,7 @@ impl DtlsIdentity {
     pub fn generate() -> Result<Self, MediaError> {
         let provider = Arc::new(dtls::crypto_provider());
         let certificate = provider.dtls_provider.generate_certificate().ok_or(MediaError::Certificate)?;
-        Ok(Self { certificate, provider })
+        Ok(Self { certificate: Arc::new(certificate), provider })
     }
 
     /// Returns the SHA-256 fingerprint of the certificate, for session descriptions (RFC 8122 5).
