@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use call_model::{
     Codec, Direction, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, LegMedia, MediaSecurity,
 };
+use str0m::crypto::dtls::{DtlsOutput, DtlsVersion};
 use transcoder::leg::PayloadKind;
 use transcoder::leg::rtp::{Received, Refusal, RtpLeg, SourceRule};
 use transcoder::rtp::RtpSender;
@@ -16,7 +17,7 @@ use transcoder::{DtlsIdentity, LegFailure, MediaError, Port};
 #[path = "common/mod.rs"]
 mod common;
 use common::call::trunk_media;
-use common::{Network, Random, Weather, address};
+use common::{Network, Random, Weather, address, certificate};
 
 const A: [&str; 2] = ["192.0.2.1:20000", "192.0.2.1:20001"];
 const B: [&str; 2] = ["203.0.113.5:30000", "203.0.113.5:30001"];
@@ -584,4 +585,43 @@ fn f20_the_end_is_a_close_notify() {
     assert!(pair.b.leg.can_send());
     pair.run(100 * SECOND);
     assert!(pair.a.sent.len() == 2 && !pair.a.speak(&mut pair.net, &[1; 160]));
+}
+
+// RFC 6347 4.2.3: a certificate of many fragments; the implementation under it takes any that fits a handshake.
+#[test]
+fn f20_a_certificate_of_any_size_is_taken() {
+    for (role, comment) in [(ROLES[0], 100), (ROLES[0], 7_000), (ROLES[1], 7_000)] {
+        let mut pair = Pair::new(15);
+        let theirs = certificate::large(comment);
+        let [mut a, _] = pair.media(role, true);
+        let MediaSecurity::DtlsSrtp(parameters) = &mut a.security else { unreachable!() };
+        parameters.fingerprints = vec![certificate::fingerprint(&theirs)];
+        let provider = str0m::crypto::from_feature_flags().dtls_provider;
+        let now = pair.net.now;
+        let mut peer = provider.new_dtls(&theirs, now, DtlsVersion::Dtls12, Some(1_200)).unwrap();
+        peer.set_active(role == DtlsRole::Passive);
+        pair.a.leg.set_media(&a, now).unwrap();
+        let mut taken = 0;
+        let mut keys = false;
+        for _ in 0..200 {
+            pair.run(Duration::from_millis(10));
+            let now = pair.net.now;
+            peer.handle_timeout(now).unwrap();
+            for (_, bytes) in &pair.a.sent[taken..] {
+                peer.handle_packet(bytes).unwrap();
+            }
+            taken = pair.a.sent.len();
+            let mut buffer = vec![0; 2_000];
+            loop {
+                match peer.poll_output(&mut buffer) {
+                    DtlsOutput::Packet(bytes) => pair.net.send(address(B[0]), address(A[0]), bytes),
+                    DtlsOutput::KeyingMaterial(..) => keys = true,
+                    DtlsOutput::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        assert!(keys && pair.a.leg.can_send(), "{role:?} {comment}");
+        assert_eq!(pair.a.leg.counters().refused(), 0);
+    }
 }
