@@ -41,7 +41,15 @@ pub(super) struct Association {
     over: bool,
     faults: u8,
     wake: Option<Instant>,
+    /// Of the client whose handshake this is (RFC 5246 7.4.1.2).
+    client_random: Option<ClientRandom>,
+    /// The handshake of a client that begins anew, and when that was. Until it is through, what was agreed on before
+    /// counts (RFC 6347 4.2.8).
+    successor: Option<(Instant, Box<Association>)>,
 }
+
+/// The random octets of a ClientHello.
+type ClientRandom = [u8; 32];
 
 impl Association {
     /// Begins an association; a client's first message goes out at the next timeout, which is due at once.
@@ -60,6 +68,8 @@ impl Association {
             over: false,
             faults: 0,
             wake: None,
+            client_random: None,
+            successor: None,
         };
         association.begin(now).ok_or(MediaError::Certificate)?;
         Ok(association)
@@ -69,6 +79,7 @@ impl Association {
         let mut instance = self.identity.dtls(now)?;
         instance.set_active(self.role == DtlsRole::Active);
         self.instance = Some(instance);
+        self.client_random = None;
         self.verified = false;
         self.wake = Some(now);
         Some(())
@@ -76,6 +87,34 @@ impl Association {
 
     /// Takes a datagram. Returns false if it is none for this association.
     pub(super) fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> bool {
+        if self.role == DtlsRole::Passive
+            && let Some(random) = client_random(datagram)
+        {
+            if self.keyed && self.client_random != Some(random) {
+                return self.succeed(now, random, datagram);
+            }
+            self.client_random = Some(random);
+        }
+        // What follows a first message does not say whose it is: it is for who understands it.
+        let succeeds = self.successor.as_mut().is_some_and(|(_, next)| next.handle_datagram(now, datagram));
+        self.take_datagram(now, datagram) || succeeds
+    }
+
+    /// Takes the first message of a client that has lost its association, or says so.
+    fn succeed(&mut self, now: Instant, random: ClientRandom, datagram: &[u8]) -> bool {
+        let known = self.successor.as_ref().is_some_and(|(since, next)| {
+            next.client_random == Some(random) || now.saturating_duration_since(*since) < PAUSE
+        });
+        if !known {
+            let parameters =
+                DtlsParameters { role: self.role, fingerprints: self.fingerprints.clone(), tls_id: None };
+            let next = Self::new(&self.identity, &parameters, now);
+            self.successor = next.ok().map(|next| (now, Box::new(next)));
+        }
+        self.successor.as_mut().is_some_and(|(_, next)| next.handle_datagram(now, datagram))
+    }
+
+    fn take_datagram(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(instance) = self.instance.as_mut().filter(|_| datagram.len() <= DATAGRAM_MAX) else {
             return false;
         };
@@ -92,11 +131,30 @@ impl Association {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.wake
+        let next = self.successor.as_ref().and_then(|(_, next)| next.poll_timeout());
+        self.wake.into_iter().chain(next).min()
     }
 
     /// Does what is due and sends what is to be sent.
     pub(super) fn handle_timeout(&mut self, now: Instant, emit: &mut dyn FnMut(&[u8])) -> Option<Outcome> {
+        if let Some((_, next)) = &mut self.successor {
+            match next.handle_timeout(now, emit) {
+                Some(Outcome::Keys(keys)) => {
+                    let (_, next) = self.successor.take()?;
+                    *self = *next;
+                    return Some(Outcome::Keys(keys));
+                }
+                // Whoever it was, it was not the peer.
+                Some(Outcome::Failed(_)) => self.successor = None,
+                // It was silent, or did not know what it began.
+                None if next.client_random.is_none() => self.successor = None,
+                None => {}
+            }
+        }
+        self.handle_own_timeout(now, emit)
+    }
+
+    fn handle_own_timeout(&mut self, now: Instant, emit: &mut dyn FnMut(&[u8])) -> Option<Outcome> {
         if self.wake.is_none_or(|at| at > now) {
             return None;
         }
@@ -189,6 +247,7 @@ impl Association {
 
     /// Sends a close_notify, if there is something to close. Nothing is sent after.
     pub(super) fn close(&mut self, emit: &mut dyn FnMut(&[u8])) {
+        self.successor = None;
         let Some(mut instance) = self.instance.take().filter(|_| self.keyed) else { return };
         self.wake = None;
         if instance.close().is_err() {
@@ -212,6 +271,16 @@ enum Step {
     Certificate(bool),
     Keys(Option<MasterKeys>),
     Wait(Instant),
+}
+
+/// Returns what tells one client's handshake from another, if this is the first message of one: a record of a handshake
+/// in epoch 0 (RFC 6347 4.1) that holds the beginning of a ClientHello (4.2.2).
+fn client_random(datagram: &[u8]) -> Option<ClientRandom> {
+    const RANDOM: std::ops::Range<usize> = 13 + 12 + 2..13 + 12 + 2 + 32;
+    let (record, message) = datagram.split_at_checked(13)?;
+    let begins = matches!(record, [22, _, _, 0, 0, ..]) && message.first() == Some(&1);
+    let whole = message.get(6..9) == Some(&[0; 3]);
+    datagram.get(RANDOM).filter(|_| begins && whole)?.try_into().ok()
 }
 
 /// RFC 8122 5.1: of several hash functions the strongest counts.
