@@ -8,6 +8,7 @@
 mod address;
 mod cause;
 mod decision;
+mod dtls;
 mod dtmf;
 mod id;
 mod ladder;
@@ -20,6 +21,7 @@ mod text;
 pub use address::{Address, AddressError, Caller, Handle, Number};
 pub use cause::Cause;
 pub use decision::{Decision, Gate, Outcome, Verdict};
+pub use dtls::{DtlsParameters, DtlsRole, Fingerprint, FingerprintHash};
 pub use dtmf::{DigitFilter, DigitPath};
 pub use id::{CallId, IdError, Side, TrunkName};
 pub use ladder::{Actor, Exchange, Protocol};

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::SrtpKeys;
+use crate::{DtlsParameters, SrtpKeys};
 
 /// A voice codec of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,8 +118,9 @@ pub enum MediaSecurity {
     /// SRTP with the keys that signalling carried (RFC 4568). Other keys than before, with whatever
     /// else unchanged, mean a new key from the next packet on.
     Sdes(Box<SrtpKeys>),
-    /// SRTP keyed by DTLS on the path that ICE validated (RFC 5764).
-    DtlsSrtp,
+    /// SRTP keyed by DTLS between the two media addresses (RFC 5763, RFC 5764). Other parameters than before, with
+    /// whatever else unchanged, mean a new association.
+    DtlsSrtp(Box<DtlsParameters>),
 }
 
 /// The result of any media negotiation, however it was spoken.

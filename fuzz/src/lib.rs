@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use call_model::{Cause, Codec, Direction};
+use call_model::{Cause, Codec, Direction, Fingerprint, FingerprintHash};
 use sip_trunk::auth::{
     Authenticated, Authenticator, ClientAuth, Credentials, Ha1, Secret, parse_challenges, respond,
 };
-use sip_trunk::sdp::{MediaPolicy, OfferAnswer};
+use sip_trunk::sdp::{MediaPolicy, OfferAnswer, Srtp};
 use sip_trunk::trunk::numbers::{NumberFormat, NumberRules};
 use sip_trunk::trunk::parameters::NumberParameters;
 use sip_trunk::wire::framer::{Framed, Framer};
@@ -269,13 +269,16 @@ pub fn digest(data: &[u8]) {
     }
 }
 
-/// A session description: as an offer, and as the answer to one of ours.
+/// A session description: as an offer, and as the answer to one of ours, whatever keys the media.
 pub fn sdp(data: &[u8]) {
-    for tolerant in [true, false] {
+    for (tolerant, srtp) in
+        [(true, Srtp::Never), (false, Srtp::Never), (true, Srtp::Preferred), (true, Srtp::Dtls)]
+    {
         let mut policy = MediaPolicy::new(vec![Codec::Pcma, Codec::Pcmu], 20);
-        policy.tolerant = tolerant;
+        (policy.tolerant, policy.srtp) = (tolerant, srtp);
+        let read_by_ourselves = |body: &[u8]| read_by_ourselves(body, srtp);
         let local = address("10.0.0.1:20000");
-        let mut session = OfferAnswer::new(1 << 20);
+        let mut session = secured(1 << 20);
         if session.receive_offer(data, &policy).is_ok()
             && let Ok(answer) = session.make_answer(local, &policy, Direction::SendRecv)
         {
@@ -283,7 +286,7 @@ pub fn sdp(data: &[u8]) {
             assert!(lines(&answer.body) >= 1 && lines(&answer.body) <= lines(data).max(1));
             read_by_ourselves(&answer.body);
         }
-        let mut session = OfferAnswer::new(1 << 20);
+        let mut session = secured(1 << 20);
         let offer = session.make_offer(local, &policy, Direction::SendRecv).expect("an offer");
         read_by_ourselves(&offer);
         let _ = session.accept_answer(data, &policy);
@@ -294,12 +297,18 @@ pub fn sdp(data: &[u8]) {
     }
 }
 
+/// A session that can key its media in any way.
+fn secured(session: u64) -> OfferAnswer {
+    let fingerprint = Fingerprint::new(FingerprintHash::Sha256, &[7; 32]);
+    OfferAnswer::new(session).with_seed([7; 32]).with_fingerprint(fingerprint)
+}
+
 /// What we write, we read: strictly, unless it refuses every line.
-fn read_by_ourselves(body: &[u8]) {
+fn read_by_ourselves(body: &[u8], srtp: Srtp) {
     let text = String::from_utf8_lossy(body);
     assert!(text.starts_with("v=0\r\n") && text.ends_with("\r\n"), "{text}");
     let mut policy = MediaPolicy::new(vec![Codec::Pcma, Codec::Pcmu], 20);
-    policy.tolerant = false;
-    let read = OfferAnswer::new(1).receive_offer(body, &policy);
+    (policy.tolerant, policy.srtp) = (false, srtp);
+    let read = secured(1).receive_offer(body, &policy);
     assert!(read.is_ok(), "{read:?} {text}");
 }

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{Codec, Direction, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite};
+use call_model::{
+    Codec, Direction, DtlsParameters, DtlsRole, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite,
+};
+use transcoder::leg::rtp::RtpLeg;
 use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Port, Relay, RelayConfig, WebRtcConfig, WebRtcLeg};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -100,6 +103,7 @@ pub fn rtp(data: &[u8]) {
         trunk_rtp: gateway(),
         onward_rtp: address("198.51.100.1:20002"),
         media_timeout: Duration::from_secs(60),
+        identity: None,
     };
     let mut relay = Relay::new(&config, 7, now);
     for side in [Side::Trunk, Side::Onward] {
@@ -124,6 +128,37 @@ pub fn rtcp(data: &[u8]) {
 pub fn srtp(data: &[u8]) {
     hear(data, Port::Rtp, true);
     hear(data, Port::Rtcp, true);
+}
+
+/// DTLS of a trunk whose media it keys, from an address and with a certificate that are right and wrong.
+pub fn dtls(data: &[u8]) {
+    for role in [DtlsRole::Active, DtlsRole::Passive] {
+        let mut now = Instant::now();
+        let identity = IDENTITY.with(Clone::clone);
+        let mut media = media(false);
+        media.security = MediaSecurity::DtlsSrtp(Box::new(DtlsParameters {
+            role,
+            fingerprints: vec![identity.fingerprint()],
+            tls_id: None,
+        }));
+        let mut leg = RtpLeg::new(7, now).with_identity(Some(identity));
+        let _ = leg.handle_datagram(now, Port::Rtp, trunk(), data).is_ok();
+        leg.set_media(&media, now).expect("media");
+        let mut sent = 0;
+        for _ in 0..10 {
+            let mut emit = |_: Port, to: SocketAddr, bytes: &[u8]| {
+                assert!(to == trunk(), "sent to a stranger");
+                assert!(matches!(bytes, [20..=63, ..]), "media without keys");
+                sent += 1;
+            };
+            let _ = leg.handle_datagram(now, Port::Rtp, trunk(), data).is_ok();
+            leg.poll_transmit(now, &mut emit);
+            leg.handle_timeout(now, &mut emit);
+            now += TICK;
+        }
+        assert!(sent <= 60, "{sent} datagrams for eleven");
+        assert!(!leg.can_send() && leg.counters().received + leg.counters().rtcp_received == 0);
+    }
 }
 
 /// STUN, DTLS and all else on the overlay's port, before there is a peer.

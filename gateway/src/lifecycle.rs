@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use admin_api::{AdminServer, Tokens};
-use call_model::{Cause, Codec};
+use call_model::{Cause, Codec, Fingerprint};
 use p2p_edge::identity::{
     IdentityError, MAX_PREFIXES, NodeBundle, NodeChain, Prefix, Price, RevocationList, Trust, VerifiedNode,
 };
@@ -312,16 +312,19 @@ impl Daemon {
             dscp: config.sip.as_ref().map_or(0, |sip| sip.dscp),
         };
         let sockets = SipSockets::bind(listeners, streams.dscp).await?;
-        let endpoint = match &config.sip {
-            Some(_) => Some(Endpoint::new(endpoint_config(&config), random()?, now, unix)?),
-            None => None,
-        };
         let (reports, media_reports) = mpsc::channel::<Report>(MEDIA_REPORTS);
         let media = match config.overlay.role {
             Role::Gateway => {
                 Some(MediaEngine::start(config.media.clone(), u64::from_be_bytes(random()?), &reports)?)
             }
             Role::Supernode => None,
+        };
+        let endpoint = match &config.sip {
+            Some(_) => {
+                let fingerprint = media.as_ref().map(MediaEngine::fingerprint);
+                Some(Endpoint::new(endpoint_config(&config, fingerprint), random()?, now, unix)?)
+            }
+            None => None,
         };
         let counters = media.as_ref().map(MediaEngine::counters).unwrap_or_default();
         let metrics = Arc::new(Metrics::new(counters, &config.trunks));
@@ -531,7 +534,8 @@ pub(crate) fn switch_config(config: &Config) -> SwitchConfig {
     }
 }
 
-fn endpoint_config(config: &Config) -> EndpointConfig {
+/// `fingerprint` is that of the certificate of the media engine, where there is one.
+fn endpoint_config(config: &Config, fingerprint: Option<Fingerprint>) -> EndpointConfig {
     let sip = config.sip.as_ref();
     let listeners = sip.map_or(&[][..], |sip| sip.listen.as_slice()).iter();
     let (accounts, trunks): (Vec<_>, Vec<_>) = config.trunks.iter().partition(|t| t.account.is_some());
@@ -557,6 +561,7 @@ fn endpoint_config(config: &Config) -> EndpointConfig {
     endpoint.limits.calls = config.limits.calls.saturating_mul(legs);
     endpoint.emergency.clone_from(&config.emergency.numbers);
     endpoint.dns = true;
+    endpoint.media_fingerprint = fingerprint;
     endpoint
 }
 

@@ -18,7 +18,7 @@ use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::edge::{EdgeCodec, EdgeControl};
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpLeg};
-use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcLeg};
+use crate::leg::webrtc::{DtlsIdentity, LegEvent, LegFailure, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
 use crate::quality::{AudioMeter, Meter};
 use crate::rtp::Numbering;
@@ -96,6 +96,8 @@ pub struct BridgeConfig {
     pub in_band_digits: bool,
     /// Whether G.711 goes to the overlay, where the overlay leg negotiated it.
     pub edge: EdgeCodec,
+    /// Our certificate towards a trunk whose media DTLS keys (RFC 5764); `None`: no such trunk.
+    pub identity: Option<DtlsIdentity>,
 }
 
 impl BridgeConfig {
@@ -114,6 +116,7 @@ impl BridgeConfig {
             suppress_silence: true,
             in_band_digits: false,
             edge: EdgeCodec::Auto,
+            identity: None,
         }
     }
 }
@@ -157,6 +160,13 @@ pub enum BridgeEvent {
     },
     /// The overlay leg is over; it cannot come back.
     OverlayFailed {
+        /// Why.
+        failure: LegFailure,
+    },
+    /// DTLS with a trunk failed: there is no media with it, unless another offer and answer follow.
+    TrunkFailed {
+        /// The side of that trunk.
+        side: Side,
         /// Why.
         failure: LegFailure,
     },
@@ -238,7 +248,7 @@ impl Bridge {
             overlay_held: false,
             overlay_watch: Watch::default(),
             overlay_digits: DigitFilter::default(),
-            trunk: RtpLeg::new(seeds.next_u64(), now),
+            trunk: RtpLeg::new(seeds.next_u64(), now).with_identity(config.identity.clone()),
             trunk_in: G711Receiver::new(&mut seeds),
             trunk_out: G711Sender::new(),
             trunk_watch: Watch::default(),
@@ -416,7 +426,9 @@ impl Bridge {
                 self.take_overlay_events(now, emit);
             }
             Side::Trunk => {
-                let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else { return };
+                let Ok(received) = self.trunk.handle_datagram(now, port, source, packet) else {
+                    return self.poll_trunk(now, emit);
+                };
                 self.trunk_watch.deadline = Some(now + self.config.media_timeout);
                 if !matches!(received, Received::Nothing)
                     && !std::mem::replace(&mut self.trunk_watch.heard, true)
@@ -429,6 +441,7 @@ impl Bridge {
                 }
                 self.trunk_in.receive(now, received);
                 self.take_digits(now);
+                self.poll_trunk(now, emit);
             }
             Side::Onward => {}
         }
@@ -443,6 +456,7 @@ impl Bridge {
         if self.trunk.poll_timeout().is_some_and(|at| at <= now) {
             self.trunk.set_metrics(self.trunk_metrics());
             self.trunk.handle_timeout(now, &mut trunk_emit(&self.config, emit));
+            self.poll_trunk(now, emit);
         }
         self.overlay_in.handle_timeout(now);
         self.trunk_in.handle_timeout(now);
@@ -533,8 +547,8 @@ impl Bridge {
         self.encode_for_trunk(now, &mut *emit);
         let Some(passing) = &mut self.passing else { return };
         let kind = PayloadKind::TelephoneEvent;
-        // Digits wait while hold forbids to send.
-        if self.trunk.media().is_some_and(|media| media.direction.sends()) {
+        // Digits wait while hold or the lack of keys forbids to send.
+        if self.trunk.can_send() {
             if let Some(event) = passing.to_trunk.tick(self.trunk.next_numbering(now)) {
                 let mut out = trunk_emit(&self.config, &mut *emit);
                 self.trunk.forward(now, kind, event.marker, event.numbering, &event.payload, &mut out);

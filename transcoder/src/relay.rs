@@ -1,4 +1,4 @@
-//! The media of a call between two trunks: plain RTP on both sides, one law of G.711 made into the
+//! The media of a call between two trunks: RTP, plain or under SRTP, on both sides, one law of G.711 made into the
 //! other where they differ.
 //!
 //! Nothing is decoded and nothing waits: a packet goes on as it comes, with the size it had. There
@@ -17,6 +17,7 @@ use crate::bridge::{BridgeEvent, Emit, MAX_DIGIT_MS, MIN_DIGIT_MS, Outgoing, Por
 use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpCounters, RtpLeg, SourceRule};
+use crate::leg::webrtc::DtlsIdentity;
 use crate::quality::{Heard, Meter, delay_ms, remote_quality};
 use crate::seed::Seeded;
 use flow::Flow;
@@ -33,6 +34,8 @@ pub struct RelayConfig {
     pub onward_rtp: SocketAddr,
     /// How long a side may send nothing before [`BridgeEvent::Silent`].
     pub media_timeout: Duration,
+    /// Our certificate towards a trunk whose media DTLS keys (RFC 5764); `None`: no such trunk.
+    pub identity: Option<DtlsIdentity>,
 }
 
 /// The media of one call between two trunks. Sans-IO and `Send`; used as a
@@ -55,7 +58,7 @@ impl Relay {
     pub fn new(config: &RelayConfig, seed: u64, now: Instant) -> Self {
         let mut seeds = Seeded::new(seed);
         Self {
-            legs: [RtpLeg::new(seeds.next_u64(), now), RtpLeg::new(seeds.next_u64(), now)],
+            legs: [(); 2].map(|()| RtpLeg::new(seeds.next_u64(), now).with_identity(config.identity.clone())),
             codecs: [Codec::Pcma; 2],
             flows: [Flow::new(now), Flow::new(now)],
             watches: [Watch::default(), Watch::default()],
@@ -112,7 +115,9 @@ impl Relay {
         let Some(from) = index_of(side) else { return };
         let [first, second] = &mut self.legs;
         let (leg, other) = if from == 0 { (first, second) } else { (second, first) };
-        let Ok(received) = leg.handle_datagram(now, port, source, packet) else { return };
+        let Ok(received) = leg.handle_datagram(now, port, source, packet) else {
+            return self.poll_leg(now, from, emit);
+        };
         let watch = &mut self.watches[from];
         watch.deadline = Some(now + self.media_timeout);
         if !matches!(received, Received::Nothing) && !std::mem::replace(&mut watch.heard, true) {
@@ -121,9 +126,19 @@ impl Relay {
         let flow = &mut self.flows[from];
         flow.receive(now, received, other, &mut leg_emit(SIDES[1 - from], self.locals[1 - from], emit));
         Self::take_digits(flow, side, &mut self.events);
+        self.poll_leg(now, from, emit);
     }
 
-    /// Does what is due: RTCP, digits of ours, the watch over silence.
+    /// Sends what a handshake of DTLS calls for, and says if it failed.
+    fn poll_leg(&mut self, now: Instant, at: usize, emit: Emit<'_>) {
+        let leg = &mut self.legs[at];
+        leg.poll_transmit(now, &mut leg_emit(SIDES[at], self.locals[at], emit));
+        if let Some(failure) = leg.poll_failure() {
+            report(&mut self.events, BridgeEvent::TrunkFailed { side: SIDES[at], failure });
+        }
+    }
+
+    /// Does what is due: RTCP, DTLS, digits of ours, the watch over silence.
     pub fn handle_timeout(&mut self, now: Instant, emit: Emit<'_>) {
         // What goes out on a leg came in on the other.
         let flows = self.flows.iter_mut().zip(SIDES).rev();
@@ -131,6 +146,9 @@ impl Relay {
         for ((leg, (side, local)), (flow, from)) in legs.zip(flows) {
             let mut out = leg_emit(side, local, &mut *emit);
             leg.handle_timeout(now, &mut out);
+            if let Some(failure) = leg.poll_failure() {
+                report(&mut self.events, BridgeEvent::TrunkFailed { side, failure });
+            }
             flow.handle_timeout(now, leg, &mut out);
             Self::take_digits(flow, from, &mut self.events);
         }

@@ -119,6 +119,7 @@ impl Line {
             trunk_rtp: address(GATEWAY_RTP),
             onward_rtp: address(ONWARD_RTP),
             media_timeout: 600 * SECOND,
+            identity: None,
         };
         let mut relay = Relay::new(&config, 3, call.net.now);
         let onward = LegMedia { remote_rtp: address(FAR_RTP), remote_rtcp: None, ..media(8_000) };

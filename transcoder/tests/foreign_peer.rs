@@ -18,7 +18,7 @@ use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
 
 #[path = "common/mod.rs"]
 mod common;
-use common::{Network, address};
+use common::{Network, address, certificate};
 
 const GATEWAY: &str = "192.0.2.1:4000";
 const PEER: &str = "198.51.100.7:6000";
@@ -55,8 +55,12 @@ struct World {
 impl World {
     /// The peer offers; it is told nothing of sources.
     fn new(peer: &[&str]) -> Self {
+        Self::configured(peer, RtcConfig::new())
+    }
+
+    fn configured(peer: &[&str], config: RtcConfig) -> Self {
         let net = Network::new(5);
-        let mut config = RtcConfig::new().set_rtp_mode(true).enable_raw_packets(true).clear_codecs();
+        let mut config = config.set_rtp_mode(true).enable_raw_packets(true).clear_codecs();
         config.codec_config().add_config(
             111.into(),
             None,
@@ -259,4 +263,18 @@ fn media_follows_the_nominated_pair() {
     world.run(Duration::from_millis(20));
     assert_eq!(world.seen.rtp.len(), before + 20);
     assert!(world.leg.is_connected());
+}
+
+// str0m has room for 2000 octets of a certificate, and a thread with many calls would end for one more: the peer may be
+// anybody.
+#[test]
+fn a_peer_with_a_certificate_that_is_too_large_is_refused() {
+    for (comment, fits) in [(100, true), (5_000, false)] {
+        let config = RtcConfig::new().set_dtls_cert(certificate::large(comment));
+        let mut world = World::configured(&[PEER], config);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.leg.is_connected(), fits, "{comment}");
+        let failed = |event: &LegEvent| matches!(event, LegEvent::Failed(_));
+        assert_eq!(world.leg_events.iter().any(failed), !fits, "{comment}");
+    }
 }

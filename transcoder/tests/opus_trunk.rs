@@ -338,6 +338,7 @@ fn f07_a_relay_carries_no_opus() {
         trunk_rtp: address(GATEWAY_RTP),
         onward_rtp: address("192.0.2.1:20002"),
         media_timeout: SECOND,
+        identity: None,
     };
     let mut relay = Relay::new(&config, 1, now);
     let error = relay.set_media(Side::Trunk, &opus_media(48_000), now).unwrap_err();

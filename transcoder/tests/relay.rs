@@ -67,6 +67,7 @@ impl Line {
             trunk_rtp: address("198.51.100.1:20000"),
             onward_rtp: address("198.51.100.1:20002"),
             media_timeout: SILENCE,
+            identity: None,
         };
         let mut relay = Relay::new(&config, 7, now);
         relay.set_media(Side::Trunk, &media(Side::Trunk, trunk), now).unwrap();

@@ -369,6 +369,7 @@ fn f15_a_relay_passes_voiceband_data_as_it_is() {
         trunk_rtp: address("192.0.2.1:20000"),
         onward_rtp: address("192.0.2.1:20002"),
         media_timeout: 600 * SECOND,
+        identity: None,
     };
     let mut relay = Relay::new(&config, 3, call.net.now);
     let media = trunk_media(Codec::Pcma, 20);

@@ -26,7 +26,7 @@ pub enum DigitForm {
 /// The keys of a trunk that concern its sessions. `None`: as its profile has it, or the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
-    /// SRTP with keys in the session description (RFC 4568).
+    /// SRTP, with keys in the session description (RFC 4568) or of DTLS (RFC 5763).
     pub srtp: Option<Srtp>,
     /// The suites of it, in order of preference.
     pub srtp_suites: Option<Vec<SrtpSuite>>,

@@ -120,6 +120,15 @@ pub enum MediaEvent {
         /// Why, in words.
         detail: String,
     },
+    /// DTLS with a trunk failed: its media has no keys.
+    TrunkFailed {
+        /// The call.
+        call: CallId,
+        /// The leg.
+        side: Side,
+        /// Why, in words.
+        detail: String,
+    },
     /// The first packet came in on a leg.
     FirstPacket {
         /// The call.
@@ -218,6 +227,13 @@ impl Switch {
                     _ => "media.overlay",
                 };
                 live.record.decide(Gate::Codec, Verdict::Refuse, rule, detail);
+                self.release(now, call, End::gateway(Cause::TEMPORARY_FAILURE));
+            }
+            MediaEvent::TrunkFailed { call, side, detail } => {
+                let Some(live) = self.calls.get_mut(&call).filter(|live| live.role_of(side).is_some()) else {
+                    return;
+                };
+                live.record.decide(Gate::Codec, Verdict::Refuse, "media.trunk", detail);
                 self.release(now, call, End::gateway(Cause::TEMPORARY_FAILURE));
             }
             MediaEvent::Silent { call, side } => self.silent(now, call, side),

@@ -554,6 +554,12 @@ fn what_the_media_cannot_do_ends_the_call() {
     let call = answered_outgoing(&mut bench);
     bench.media(MediaEvent::OverlayFailed { call, detail: "DTLS".into() });
     assert_eq!(bench.released_on_trunk(), [Cause::TEMPORARY_FAILURE]);
+    let mut bench = Bench::new(|_| {});
+    let call = answered_outgoing(&mut bench);
+    bench.media(MediaEvent::TrunkFailed { call, side: Side::Onward, detail: "fingerprint".into() });
+    assert!(bench.released_on_trunk().is_empty(), "no leg of this call");
+    bench.media(MediaEvent::TrunkFailed { call, side: Side::Trunk, detail: "fingerprint".into() });
+    assert_eq!(bench.released_on_trunk(), [Cause::TEMPORARY_FAILURE]);
 }
 
 #[test]

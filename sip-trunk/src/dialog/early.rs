@@ -12,9 +12,9 @@ use crate::cause::cause_of_release;
 use crate::endpoint::api::{EndedBy, Event};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::Path;
-use crate::sdp::{NegotiationError, OfferAnswer, Srtp, State};
+use crate::sdp::{NegotiationError, OfferAnswer, State};
 use crate::transaction::client::{ClientKey, Outcome, Owner, Upcall};
-use crate::trunk::AnswerChange;
+use crate::trunk::{AnswerChange, Trunk};
 use crate::wire::message::{Content, Head, Method, Name, Request, Response, content};
 
 /// An early dialog.
@@ -286,7 +286,8 @@ impl Call {
                 outgoing.forks.remove(gone);
             }
             let mut offer_answer = self.offer_answer.clone();
-            if outgoing.delayed && core.trunks.get(self.trunk).is_some_and(|t| t.config.srtp != Srtp::Never) {
+            let keys = |trunk: &Trunk| trunk.config.srtp.has_signalled_keys();
+            if outgoing.delayed && core.trunks.get(self.trunk).is_some_and(keys) {
                 // RFC 4568 7.3: each answerer of its own key.
                 offer_answer = offer_answer.with_seed(core.io.random.key());
             }

@@ -200,7 +200,7 @@ pub(crate) fn place(
         lines.push(("P-Early-Media", "supported".to_owned()));
     }
     let delayed = config.delayed_offer;
-    let secure = config.srtp != Srtp::Never;
+    let srtp = config.srtp;
     let redirection = Redirection::new(at, called, &dialog.target);
     let outgoing = Outgoing {
         key: None,
@@ -224,8 +224,11 @@ pub(crate) fn place(
     call.local = Some(media.rtp);
     call.details = details;
     call.modify.owns_call_id = true;
-    if secure {
+    if srtp.has_signalled_keys() {
         call.offer_answer = OfferAnswer::new(session).with_seed(core.io.random.key());
+    } else if srtp == Srtp::Dtls {
+        let fingerprint = core.config.media_fingerprint.clone();
+        call.offer_answer = OfferAnswer::new(session).with_fingerprint(fingerprint);
     }
     let at = core.trunks.get(trunk).ok_or(CommandError::UnknownTrunk)?;
     if !delayed {

@@ -90,8 +90,10 @@ pub(crate) fn receive(
     let reliable = Provisionals::of_invite(core, head, trunk)?;
     let at = core.trunks.get(trunk).ok_or((500, Vec::new()))?;
     let mut offer_answer = OfferAnswer::new(session);
-    if at.config.srtp != Srtp::Never {
+    if at.config.srtp.has_signalled_keys() {
         offer_answer = offer_answer.with_seed(core.io.random.key());
+    } else if at.config.srtp == Srtp::Dtls {
+        offer_answer = offer_answer.with_fingerprint(core.config.media_fingerprint.clone());
     }
     let has_offer = match content(head, &request.body) {
         Content::None => false,

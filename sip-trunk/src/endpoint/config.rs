@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use call_model::Fingerprint;
+
 use super::access::AccessRule;
 use super::api::Transport;
 use crate::registrar::{AccountConfig, AccountError, Authentication};
@@ -30,6 +32,9 @@ pub struct EndpointConfig {
     pub accounts: Vec<AccountConfig>,
     /// How those are dealt with who try passwords of accounts.
     pub authentication: Authentication,
+    /// The fingerprint of the certificate that media is keyed with on trunks of [`Srtp::Dtls`](crate::sdp::Srtp::Dtls)
+    /// (RFC 5763), SHA-256 as a rule. Such trunks need it.
+    pub media_fingerprint: Option<Fingerprint>,
     /// Whose messages are read at all. Every rule for a listener must let a source in, trunks as well.
     pub access: Vec<AccessRule>,
     /// The timers.
@@ -50,6 +55,7 @@ impl EndpointConfig {
             emergency: Vec::new(),
             accounts: Vec::new(),
             authentication: Authentication::default(),
+            media_fingerprint: None,
             access: Vec::new(),
             timers: Timers::default(),
             limits: Limits::default(),
@@ -171,6 +177,9 @@ pub enum ConfigError {
     /// The trunk has no codec this crate negotiates.
     #[error("trunk {0}: no codec")]
     NoCodec(String),
+    /// Media of the trunk is keyed by DTLS, and there is no certificate for that.
+    #[error("trunk {0}: no certificate for DTLS")]
+    NoMediaCertificate(String),
     /// The trunk would have to be called by WebSocket, which only its clients open (RFC 7118).
     #[error("trunk {0}: nobody can be called by WebSocket")]
     WebTarget(String),

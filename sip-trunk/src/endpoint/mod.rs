@@ -35,6 +35,7 @@ use crate::dialog::call::{Call, refuse_fork};
 use crate::dialog::uac;
 use crate::quality::{self, EndedCalls, publish};
 use crate::registrar::{self, AccountError, Accounts};
+use crate::sdp::Srtp;
 use crate::transaction::client::{Clients, Owner, Upcall};
 use crate::transaction::server::Servers;
 use crate::transaction::timer::Due;
@@ -294,10 +295,10 @@ impl Endpoint {
             Some(account) => account.config().carry(config),
             None => config,
         };
-        let codec = !config.codecs.is_empty();
+        let usable = !config.codecs.is_empty() && !lacks_certificate(&config, &self.core.config);
         let listeners = &self.core.config.listeners;
         let collector = quality::check(&config, trunk.account.is_some(), self.core.config.dns, listeners);
-        if !trunk.is_at(&config) || !codec || config.numbers.check().is_err() || collector.is_err() {
+        if !trunk.is_at(&config) || !usable || config.numbers.check().is_err() || collector.is_err() {
             return Err(CommandError::Unusable);
         }
         let asked = trunk.config.options_interval.is_some();
@@ -606,11 +607,19 @@ fn check_accounts(config: &EndpointConfig) -> Result<(), ConfigError> {
         if let Err(detail) = quality::check(&account.trunk, true, config.dns, &config.listeners) {
             return Err(ConfigError::Collector { trunk, detail });
         }
+        if lacks_certificate(&account.trunk, config) {
+            return Err(ConfigError::NoMediaCertificate(trunk));
+        }
         if let Err(error) = account.trunk.numbers.check() {
             return Err(ConfigError::Numbers { trunk, detail: error.to_string() });
         }
     }
     Ok(())
+}
+
+/// RFC 5763 5: who speaks DTLS has a certificate to name.
+fn lacks_certificate(trunk: &TrunkConfig, config: &EndpointConfig) -> bool {
+    trunk.srtp == Srtp::Dtls && config.media_fingerprint.is_none()
 }
 
 fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
@@ -648,6 +657,9 @@ fn check(config: &EndpointConfig) -> Result<(), ConfigError> {
         }
         if let Err(detail) = quality::check(trunk, false, config.dns, &config.listeners) {
             return Err(ConfigError::Collector { trunk: name, detail });
+        }
+        if lacks_certificate(trunk, config) {
+            return Err(ConfigError::NoMediaCertificate(name));
         }
         if let Some(registration) = &trunk.registration {
             let detail = |detail: String| ConfigError::Registration { trunk: name.clone(), detail };

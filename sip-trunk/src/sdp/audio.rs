@@ -4,6 +4,7 @@ use call_model::{Codec, Direction};
 
 use super::crypto::{Crypto, Cryptos};
 use super::description::{Attribute, Description, Media};
+use super::dtls::RemoteDtls;
 use super::is_denied;
 use super::negotiation::Local;
 use super::policy::{MediaPolicy, NegotiationError, Srtp};
@@ -36,10 +37,28 @@ pub(super) struct Audio {
     pub(super) direction: Direction,
     /// RTP/SAVP.
     pub(super) savp: bool,
-    /// The `a=crypto` line that is used; `None`: plain RTP.
-    pub(super) crypto: Option<Crypto>,
+    pub(super) protection: Protection,
     /// Milliseconds of `a=ptime`, and of `a=maxptime` where that is less.
     pub(super) packet_time_ms: Option<u16>,
+}
+
+/// What protects the packets of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Protection {
+    /// Plain RTP.
+    None,
+    /// The `a=crypto` line that is used.
+    Sdes(Crypto),
+    Dtls(RemoteDtls),
+}
+
+/// The transports that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Avp,
+    Savp,
+    /// UDP/TLS/RTP/SAVP (RFC 5764 8).
+    Dtls,
 }
 
 /// The clocks in Hz that events beside a codec may have, the best first.
@@ -48,6 +67,22 @@ pub(super) fn event_clocks(codec: Codec) -> [u32; 2] {
 }
 
 impl Audio {
+    /// The `a=crypto` line that is used.
+    pub(super) fn crypto(&self) -> Option<&Crypto> {
+        match &self.protection {
+            Protection::Sdes(crypto) => Some(crypto),
+            _ => None,
+        }
+    }
+
+    /// What is said of DTLS, where that is used.
+    pub(super) fn dtls(&self) -> Option<&RemoteDtls> {
+        match &self.protection {
+            Protection::Dtls(dtls) => Some(dtls),
+            _ => None,
+        }
+    }
+
     /// The first format that is one of `codecs`.
     pub(super) fn first_codec(&self, codecs: &[Codec]) -> Option<(u8, Codec)> {
         self.formats.iter().find_map(|&(number, format)| match format {
@@ -78,8 +113,8 @@ impl Audio {
             if !is_audio(media) || media.port == 0 {
                 continue;
             }
-            let crypto = match protection_of_offer(media, policy, srtp) {
-                Ok(crypto) => crypto,
+            let protection = match protection_of_offer(description, media, policy, srtp) {
+                Ok(protection) => protection,
                 Err(e) => {
                     if error == NegotiationError::NoAudio {
                         error = e;
@@ -94,14 +129,14 @@ impl Audio {
             };
             if !formats.iter().any(known) {
                 error = NegotiationError::NoCommonCodec;
-            } else if crypto.is_some() {
-                return Self::read(description, index, media, formats, crypto, policy);
+            } else if protection != Protection::None {
+                return Self::read(description, index, media, formats, protection, policy);
             } else {
                 plain.get_or_insert((index, media, formats));
             }
         }
         let (index, media, formats) = plain.ok_or(error)?;
-        Self::read(description, index, media, formats, None, policy)
+        Self::read(description, index, media, formats, Protection::None, policy)
     }
 
     /// Reads the m-line of an answer at the index where ours is.
@@ -118,8 +153,8 @@ impl Audio {
         if media.port == 0 {
             return Err(NegotiationError::AudioRejected);
         }
-        let crypto = protection_of_answer(media, offer)?;
-        Self::read(description, index, media, formats_of(media), crypto, policy)
+        let protection = protection_of_answer(description, media, offer)?;
+        Self::read(description, index, media, formats_of(media), protection, policy)
     }
 
     fn read(
@@ -127,7 +162,7 @@ impl Audio {
         index: usize,
         media: &Media<'_>,
         formats: Vec<(u8, Format)>,
-        crypto: Option<Crypto>,
+        protection: Protection,
         policy: &MediaPolicy,
     ) -> Result<Self, NegotiationError> {
         let connection = media.connection.or(description.connection);
@@ -171,8 +206,8 @@ impl Audio {
             rtcp,
             mux: media.attributes.iter().any(|a| a.name.eq_ignore_ascii_case("rtcp-mux")),
             direction,
-            savp: is_savp(media),
-            crypto,
+            savp: transport_of(media) == Ok(Transport::Savp),
+            protection,
             packet_time_ms,
         })
     }
@@ -182,60 +217,74 @@ fn is_audio(media: &Media<'_>) -> bool {
     media.media.eq_ignore_ascii_case("audio")
 }
 
-fn is_savp(media: &Media<'_>) -> bool {
-    media.proto.eq_ignore_ascii_case("RTP/SAVP")
-}
-
-fn check_transport(media: &Media<'_>) -> Result<(), NegotiationError> {
-    if media.proto.eq_ignore_ascii_case("RTP/AVP") || is_savp(media) {
-        Ok(())
-    } else if media.proto.to_ascii_uppercase().contains("SAVP") {
-        // Keyed by DTLS (RFC 5764), or with feedback (RFC 5124).
-        Err(NegotiationError::SecureMedia)
-    } else {
-        Err(NegotiationError::Transport)
+fn transport_of(media: &Media<'_>) -> Result<Transport, NegotiationError> {
+    const SPOKEN: [(&str, Transport); 3] =
+        [("RTP/AVP", Transport::Avp), ("RTP/SAVP", Transport::Savp), ("UDP/TLS/RTP/SAVP", Transport::Dtls)];
+    match SPOKEN.iter().find(|(name, _)| media.proto.eq_ignore_ascii_case(name)) {
+        Some((_, transport)) => Ok(*transport),
+        // With feedback (RFC 5124).
+        None if media.proto.to_ascii_uppercase().contains("SAVP") => Err(NegotiationError::SecureMedia),
+        None => Err(NegotiationError::Transport),
     }
 }
 
-/// Chooses how an offered line is protected: the first `a=crypto` line with a suite of the policy, in
-/// the peer's order (RFC 4568 5.1.2), or `None` for plain RTP. A line of RTP/SAVP is never answered as
-/// plain (RFC 4568 7.1.2).
+/// Chooses how an offered line is protected: by DTLS where that is the trunk's way; else by the first `a=crypto` line
+/// with a suite of the policy, in the peer's order (RFC 4568 5.1.2), or not at all. A line of RTP/SAVP is never answered
+/// as plain (RFC 4568 7.1.2).
 fn protection_of_offer(
+    description: &Description<'_>,
     media: &Media<'_>,
     policy: &MediaPolicy,
     srtp: Srtp,
-) -> Result<Option<Crypto>, NegotiationError> {
-    check_transport(media)?;
-    if srtp == Srtp::Never {
-        return if is_savp(media) { Err(NegotiationError::SecureMedia) } else { Ok(None) };
+) -> Result<Protection, NegotiationError> {
+    let transport = transport_of(media)?;
+    match (srtp, transport) {
+        (Srtp::Dtls, Transport::Dtls) => return RemoteDtls::of(description, media).map(Protection::Dtls),
+        (Srtp::Dtls, Transport::Avp) => return Err(NegotiationError::PlainMedia),
+        (Srtp::Never, Transport::Avp) => return Ok(Protection::None),
+        (Srtp::Never, _) => return Err(NegotiationError::SecureMedia),
+        (Srtp::Dtls, Transport::Savp) | (_, Transport::Dtls) => return Err(NegotiationError::Keying),
+        (Srtp::Preferred | Srtp::Required, Transport::Avp | Transport::Savp) => {}
     }
     let cryptos = Cryptos::of(media).usable;
     match cryptos.into_iter().find(|crypto| policy.srtp_suites.contains(&crypto.suite)) {
-        Some(crypto) => Ok(Some(crypto)),
-        None if is_savp(media) => Err(NegotiationError::Crypto),
+        Some(crypto) => Ok(Protection::Sdes(crypto)),
+        None if transport == Transport::Savp => Err(NegotiationError::Crypto),
         // RFC 8643 4.2: keys that cannot be used leave plain RTP.
-        None if srtp == Srtp::Preferred => Ok(None),
+        None if srtp == Srtp::Preferred => Ok(Protection::None),
         None => Err(NegotiationError::PlainMedia),
     }
 }
 
-/// Reads how an answered line is protected: by the line of our offer that its tag and suite name
-/// (RFC 4568 7.1.3), or not at all, where that will do (RFC 8643 4.3).
-fn protection_of_answer(media: &Media<'_>, offer: &Local) -> Result<Option<Crypto>, NegotiationError> {
-    check_transport(media)?;
-    if offer.keys.is_empty() {
-        return if is_savp(media) { Err(NegotiationError::SecureMedia) } else { Ok(None) };
+/// Reads how an answered line is protected: as it was offered (RFC 3264 6), with keys by the line of our offer that its
+/// tag and suite name (RFC 4568 7.1.3), or not at all, where that will do (RFC 8643 4.3).
+fn protection_of_answer(
+    description: &Description<'_>,
+    media: &Media<'_>,
+    offer: &Local,
+) -> Result<Protection, NegotiationError> {
+    let transport = transport_of(media)?;
+    match (transport, offer.dtls.is_some()) {
+        (Transport::Dtls, true) => return RemoteDtls::of(description, media).map(Protection::Dtls),
+        (Transport::Avp, true) => return Err(NegotiationError::PlainMedia),
+        (Transport::Savp, true) => return Err(NegotiationError::Keying),
+        (_, false) if offer.keys.is_empty() => {
+            let plain = transport == Transport::Avp;
+            return if plain { Ok(Protection::None) } else { Err(NegotiationError::SecureMedia) };
+        }
+        (Transport::Dtls, false) => return Err(NegotiationError::Keying),
+        (Transport::Avp | Transport::Savp, false) => {}
     }
     let cryptos = Cryptos::of(media);
     let of_ours = |theirs: &Crypto| {
         offer.keys.iter().any(|(tag, key)| *tag == theirs.tag && key.suite() == theirs.suite)
     };
     match cryptos.usable.into_iter().find(of_ours) {
-        Some(crypto) => Ok(Some(crypto)),
+        Some(crypto) => Ok(Protection::Sdes(crypto)),
         // It means to protect, and how is not to be known.
-        None if cryptos.any || is_savp(media) => Err(NegotiationError::Crypto),
+        None if cryptos.any || transport == Transport::Savp => Err(NegotiationError::Crypto),
         None if offer.savp => Err(NegotiationError::PlainMedia),
-        None => Ok(None),
+        None => Ok(Protection::None),
     }
 }
 

@@ -56,7 +56,11 @@ impl MediaLine {
 }
 
 fn proto(local: &Local) -> &'static str {
-    if local.savp { "RTP/SAVP" } else { "RTP/AVP" }
+    match (&local.dtls, local.savp) {
+        (Some(_), _) => "UDP/TLS/RTP/SAVP",
+        (None, true) => "RTP/SAVP",
+        (None, false) => "RTP/AVP",
+    }
 }
 
 fn write_line(out: &mut String, parts: &[&str]) {
@@ -94,6 +98,9 @@ pub(super) fn write_audio(out: &mut String, local: &Local, packet_time_ms: u16, 
     write_line(out, &["a=", local.direction.as_str()]);
     for (tag, key) in &local.keys {
         Crypto::write(out, *tag, key);
+    }
+    if let Some(dtls) = &local.dtls {
+        dtls.write(out);
     }
     if let Some(mid) = mid {
         write_line(out, &["a=mid:", mid]);

@@ -5,6 +5,7 @@ mod address;
 mod audio;
 mod crypto;
 mod description;
+mod dtls;
 mod lines;
 mod negotiation;
 mod policy;

@@ -1,11 +1,12 @@
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use call_model::{Codec, Direction, LegMedia, MediaSecurity, SrtpKey, SrtpKeys, TelephoneEvent};
+use call_model::{Codec, Direction, Fingerprint, LegMedia, MediaSecurity, SrtpKey, SrtpKeys, TelephoneEvent};
 
-use super::audio::{Audio, Format, event_clocks};
+use super::audio::{Audio, Format, Protection, event_clocks};
 use super::crypto::{Crypto, KeyMaker};
 use super::description::{Description, Text, Version};
+use super::dtls::{LocalDtls, Setup, association};
 use super::lines::{MediaLine, write_audio};
 use super::policy::{MediaPolicy, NegotiationError, Srtp};
 use crate::wire::tolerance::{Repair, Repairs};
@@ -87,6 +88,8 @@ pub struct OfferAnswer {
     offered: bool,
     /// Makes our keys; `None`: SRTP cannot be spoken.
     keys: Option<Box<KeyMaker>>,
+    /// Of our certificate; `None`: DTLS cannot be spoken.
+    fingerprint: Option<Fingerprint>,
     media: Option<LegMedia>,
     remote: Option<Remote>,
     /// All m-lines of the session, which never become fewer (RFC 3264 8).
@@ -123,6 +126,8 @@ pub(super) struct Local {
     pub(super) savp: bool,
     /// The tags of its `a=crypto` lines, with our key in each.
     pub(super) keys: Vec<(u32, SrtpKey)>,
+    /// UDP/TLS/RTP/SAVP.
+    pub(super) dtls: Option<LocalDtls>,
 }
 
 #[derive(Clone)]
@@ -163,6 +168,7 @@ impl OfferAnswer {
             last: None,
             offered: false,
             keys: None,
+            fingerprint: None,
             media: None,
             remote: None,
             lines: Vec::new(),
@@ -179,8 +185,26 @@ impl OfferAnswer {
         self
     }
 
-    fn srtp(&self, policy: &MediaPolicy) -> Srtp {
-        if self.keys.is_some() { policy.srtp } else { Srtp::Never }
+    /// Lets DTLS key the media, with the certificate of that fingerprint (RFC 5763). Without, a policy of
+    /// [`Srtp::Dtls`] has no media.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: Option<Fingerprint>) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    fn srtp(&self, policy: &MediaPolicy) -> Result<Srtp, NegotiationError> {
+        match policy.srtp {
+            Srtp::Dtls if self.fingerprint.is_none() => Err(NegotiationError::Fingerprint),
+            srtp if srtp.has_signalled_keys() && self.keys.is_none() => Ok(Srtp::Never),
+            srtp => Ok(srtp),
+        }
+    }
+
+    /// What our description says of DTLS.
+    fn local_dtls(&self, setup: Setup) -> Result<LocalDtls, NegotiationError> {
+        let fingerprint = self.fingerprint.clone().ok_or(NegotiationError::Fingerprint)?;
+        Ok(LocalDtls { fingerprint, setup })
     }
 
     /// Returns whether an offer is open, and whose.
@@ -226,11 +250,11 @@ impl OfferAnswer {
         // for no reason otherwise.
         let current = self.media.as_ref().map(|media| media.codec);
         codecs.sort_by_key(|(_, codec)| Some(*codec) != current);
-        let srtp = self.srtp(policy);
+        let srtp = self.srtp(policy)?;
         if srtp == Srtp::Never && policy.srtp == Srtp::Required {
             return Err(NegotiationError::Crypto);
         }
-        let suites = if srtp == Srtp::Never { &[][..] } else { &policy.srtp_suites[..] };
+        let suites = if srtp.has_signalled_keys() { &policy.srtp_suites[..] } else { &[][..] };
         let maker = self.keys.as_mut();
         let keys = maker.map(|maker| suites.iter().filter_map(|&suite| maker.key(suite)).collect::<Vec<_>>());
         // RFC 4733 2.1: events for the clock of each codec, for the answer may be any.
@@ -243,9 +267,21 @@ impl OfferAnswer {
         }
         // RFC 8643 4: where plain RTP will do, the keys stand in a line of RTP/AVP. A session that is
         // RTP/SAVP stays so.
-        let savp = srtp == Srtp::Required || self.last.as_ref().is_some_and(|last| last.savp);
+        let stays = || self.last.as_ref().is_some_and(|last| last.savp);
+        let savp = srtp == Srtp::Required || (srtp.has_signalled_keys() && stays());
         let keys = (1..).zip(keys.unwrap_or_default()).collect();
-        let offer = Local { address: local, codecs, events, direction, mux: false, savp, keys };
+        let dtls = match srtp {
+            // The roles that there are, so that the association goes on: RFC 8842 4.1, 5.5.
+            Srtp::Dtls => {
+                let current = self.media.as_ref().and_then(|media| association(&media.security));
+                let setup = current.map_or(Setup::Either, |current| Setup::Only(current.role));
+                Some(self.local_dtls(setup)?)
+            }
+            _ => None,
+        };
+        // One handshake for both rather than one for each (RFC 5764 4.1), if the peer does not say no.
+        let mux = dtls.is_some() && self.media.as_ref().is_none_or(|media| media.remote_rtcp.is_none());
+        let offer = Local { address: local, codecs, events, direction, mux, savp, keys, dtls };
         if self.lines.is_empty() {
             self.lines = vec![MediaLine::audio(&offer)];
             self.audio_index = 0;
@@ -306,12 +342,16 @@ impl OfferAnswer {
         let others = codecs.iter().filter(beside).filter(|other| audio.first_codec(&[**other]).is_some());
         let also_receives = others.filter_map(|&other| Some((number(other)?, other))).collect();
         check_family(offer.address, audio.rtp)?;
-        let security = match &audio.crypto {
-            Some(theirs) => {
+        let security = match &audio.protection {
+            Protection::Sdes(theirs) => {
                 let ours = offer.keys.iter().find(|(tag, _)| *tag == theirs.tag);
                 sdes(ours.map(|(_, key)| key.clone()).ok_or(NegotiationError::Crypto)?, theirs)
             }
-            None => MediaSecurity::None,
+            Protection::Dtls(theirs) => {
+                let ours = offer.dtls.as_ref().ok_or(NegotiationError::Keying)?;
+                MediaSecurity::DtlsSrtp(Box::new(theirs.answers(ours.setup)?))
+            }
+            Protection::None => MediaSecurity::None,
         };
         let media = LegMedia {
             codec,
@@ -360,7 +400,7 @@ impl OfferAnswer {
         }
         let text = Text::of(body)?;
         let description = Description::parse(&text, policy.tolerant)?;
-        let audio = Audio::of_offer(&description, policy, self.srtp(policy))?;
+        let audio = Audio::of_offer(&description, policy, self.srtp(policy)?)?;
         // RFC 3264 8: the same version is the same description. Not with every peer: one that moves
         // its media and forgets to count would go on unheard.
         let counted = self
@@ -424,7 +464,15 @@ impl OfferAnswer {
         let event = audio.telephone_event(codec).filter(|_| policy.telephone_event);
         let direction = direction.restricted_to(audio.direction.reversed());
         let packet_time_ms = usable_packet_time(audio.packet_time_ms.unwrap_or(policy.packet_time_ms));
-        let key = audio.crypto.as_ref().map(|theirs| self.key_against(theirs)).transpose()?;
+        let key = audio.crypto().map(|theirs| self.key_against(theirs)).transpose()?;
+        let current = self.media.as_ref().and_then(|media| association(&media.security));
+        let agreed = audio.dtls().map(|theirs| theirs.answered(current));
+        let dtls = agreed.as_ref().map(|agreed| self.local_dtls(Setup::Only(agreed.role))).transpose()?;
+        let security = match (key.clone().zip(audio.crypto()), agreed) {
+            (Some((key, theirs)), _) => sdes(key, theirs),
+            (None, Some(agreed)) => MediaSecurity::DtlsSrtp(Box::new(agreed)),
+            (None, None) => MediaSecurity::None,
+        };
         let answer = Local {
             address: local,
             codecs: vec![(number, codec)],
@@ -434,7 +482,8 @@ impl OfferAnswer {
             mux: audio.mux,
             savp: audio.savp,
             // RFC 4568 5.1.2: one line, with the tag of the line that was chosen.
-            keys: audio.crypto.iter().map(|theirs| theirs.tag).zip(key.clone()).collect(),
+            keys: audio.crypto().map(|theirs| theirs.tag).into_iter().zip(key).collect(),
+            dtls,
         };
         let lines = offer.lines.clone();
         let medias = media_lines(&lines, audio.index, &answer, packet_time_ms);
@@ -456,7 +505,7 @@ impl OfferAnswer {
             remote_rtp: audio.rtp,
             remote_rtcp: (!audio.mux).then_some(audio.rtcp),
             direction,
-            security: key.zip(audio.crypto.as_ref()).map_or(MediaSecurity::None, |(k, c)| sdes(k, c)),
+            security,
         };
         // RFC 3264 8.3.2: a payload type keeps its meaning for the life of the session.
         self.keep_payload_types(audio);
@@ -507,7 +556,7 @@ impl OfferAnswer {
     /// Returns our key for an answer. A peer with a new key of its own may be another one, which knows
     /// nothing of the packets sent before: it gets a new one of ours too (RFC 4568 7.1.4).
     fn key_against(&mut self, theirs: &Crypto) -> Result<SrtpKey, NegotiationError> {
-        let before = self.remote.as_ref().and_then(|remote| remote.audio.crypto.as_ref());
+        let before = self.remote.as_ref().and_then(|remote| remote.audio.crypto());
         let moved = before.is_some_and(|before| before.keys != theirs.keys);
         let maker = self.keys.as_mut().ok_or(NegotiationError::SecureMedia)?;
         if moved {

@@ -3,7 +3,7 @@ use call_model::{Cause, Codec, SrtpSuite};
 use super::address::AddressPolicy;
 use super::description::SdpError;
 
-/// Whether media is protected by SRTP with keys in the session description (RFC 4568).
+/// Whether media is protected by SRTP, and what keys it: the session description (RFC 4568), or DTLS (RFC 5763).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Srtp {
     /// Plain RTP; an offer of RTP/SAVP is refused.
@@ -14,6 +14,9 @@ pub enum Srtp {
     Preferred,
     /// Offers are RTP/SAVP, and what has no usable key is refused.
     Required,
+    /// Offers are UDP/TLS/RTP/SAVP: keys come of a DTLS handshake between the media addresses, whose certificates the
+    /// session descriptions name (RFC 5763, RFC 5764). What is keyed otherwise or not at all is refused.
+    Dtls,
 }
 
 impl Srtp {
@@ -27,7 +30,13 @@ impl Srtp {
             Srtp::Never => "never",
             Srtp::Preferred => "preferred",
             Srtp::Required => "required",
+            Srtp::Dtls => "dtls",
         }
+    }
+
+    /// Says whether keys are in the session description.
+    pub fn has_signalled_keys(self) -> bool {
+        matches!(self, Srtp::Preferred | Srtp::Required)
     }
 }
 
@@ -86,8 +95,17 @@ pub enum NegotiationError {
     /// SRTP without a key and a suite that can be used (RFC 4568).
     #[error("no usable key for SRTP")]
     Crypto,
-    /// A transport other than RTP/AVP and RTP/SAVP.
-    #[error("the media transport is neither RTP/AVP nor RTP/SAVP")]
+    /// SRTP that is keyed otherwise than on this trunk: by DTLS, or by the session description.
+    #[error("SRTP was asked for with keys of another kind than the trunk's")]
+    Keying,
+    /// DTLS without a fingerprint that can be checked (RFC 8122 5), or without a certificate of ours.
+    #[error("no usable certificate fingerprint for DTLS")]
+    Fingerprint,
+    /// Both sides would begin the DTLS handshake, or neither (RFC 5763 5).
+    #[error("the roles of DTLS do not go together")]
+    Setup,
+    /// A transport that is none of those of RTP.
+    #[error("the media transport is none of RTP/AVP, RTP/SAVP and UDP/TLS/RTP/SAVP")]
     Transport,
     /// The media address is not a literal address.
     #[error("the media address is not an IP address")]
@@ -125,6 +143,9 @@ impl NegotiationError {
             Self::SecureMedia => "secure_media",
             Self::PlainMedia => "plain_media",
             Self::Crypto => "crypto",
+            Self::Keying => "keying",
+            Self::Fingerprint => "fingerprint",
+            Self::Setup => "setup",
             Self::Transport => "transport",
             Self::Hostname => "hostname",
             Self::NoAddress => "no_address",
@@ -151,11 +172,13 @@ impl NegotiationError {
         match self {
             Self::NoCommonCodec => Some((305, "Incompatible media format")),
             Self::NoAudio | Self::AudioRejected => Some((304, "Media type not available")),
-            Self::SecureMedia | Self::PlainMedia | Self::Transport => {
+            Self::SecureMedia | Self::PlainMedia | Self::Keying | Self::Transport => {
                 Some((302, "Incompatible transport protocol"))
             }
             Self::Hostname | Self::AddressFamily => Some((301, "Incompatible network address formats")),
             Self::Crypto => Some((399, "No usable key for SRTP")),
+            Self::Fingerprint => Some((399, "No usable fingerprint for DTLS")),
+            Self::Setup => Some((399, "No usable role for DTLS")),
             Self::NoAddress | Self::AddressDenied | Self::Port => Some((399, "Media address not usable")),
             Self::Sdp(_) | Self::MediaLines | Self::WrongState => None,
         }

@@ -128,8 +128,8 @@ pub struct TrunkConfig {
     /// Early media is let through only as P-Early-Media of the far side allows (RFC 5009). For trunks
     /// between networks.
     pub p_early_media: bool,
-    /// Whether media is protected by SRTP with keys in the session description (RFC 4568). Such keys
-    /// are safe only where the signalling is.
+    /// Whether media is protected by SRTP: with keys in the session description (RFC 4568), which are safe only where
+    /// the signalling is, or by DTLS (RFC 5763).
     pub srtp: Srtp,
     /// The suites of SRTP that are offered and taken, in order of preference.
     pub srtp_suites: Vec<SrtpSuite>,

@@ -14,6 +14,7 @@ mod calls;
 mod descriptions;
 mod dialogs;
 mod digits;
+mod dtls;
 mod emergency;
 mod flows;
 mod identity;

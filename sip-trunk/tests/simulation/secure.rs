@@ -1,4 +1,4 @@
-//! Rows F16 to F20: SRTP with keys in the session description.
+//! Rows F16 to F19: SRTP with keys in the session description.
 
 use call_model::{LegMedia, MediaSecurity, SrtpKeys, SrtpSuite};
 use sip_trunk::sdp::Srtp;
@@ -269,15 +269,5 @@ fn f18_two_endpoints_agree_on_keys() {
             pair.command(0, Command::Release { call: a, cause: call_model::Cause::NORMAL_CALL_CLEARING });
             pair.assert_clean();
         }
-    }
-}
-
-// RFC 5763: DTLS-SRTP is not spoken to trunks; such an offer is refused whatever the policy.
-#[test]
-fn dtls_srtp_is_refused() {
-    let dtls =
-        SDP.replace("RTP/AVP", "UDP/TLS/RTP/SAVP") + "a=setup:actpass\r\na=fingerprint:sha-256 00:11\r\n";
-    for srtp in [Srtp::Never, Srtp::Preferred, Srtp::Required] {
-        assert_eq!(status(&offer(srtp, &dtls).0), 488);
     }
 }

@@ -5,11 +5,21 @@ use std::time::Instant;
 
 use call_model::Side;
 
-use super::{BridgeConfig, Emit, Outgoing, Port};
+use super::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port, report};
 use crate::leg::PayloadKind;
 use crate::leg::webrtc::WebRtcLeg;
 use crate::rtp::RtpPacket;
 use crate::stream::passage::Passage;
+
+impl Bridge {
+    /// Sends what a handshake with the trunk calls for, and says if it failed.
+    pub(super) fn poll_trunk(&mut self, now: Instant, emit: Emit<'_>) {
+        self.trunk.poll_transmit(now, &mut trunk_emit(&self.config, emit));
+        if let Some(failure) = self.trunk.poll_failure() {
+            report(&mut self.events, BridgeEvent::TrunkFailed { side: Side::Trunk, failure });
+        }
+    }
+}
 
 /// Passes a packet of the trunk's on to the overlay, unless that is to hear nothing.
 pub(super) fn pass_to_overlay(

@@ -1,9 +1,13 @@
 //! The two kinds of leg: WebRTC towards the overlay, RTP towards a trunk.
 
+mod association;
 mod buffers;
+mod components;
+mod keying;
 pub mod rtp;
 mod security;
 mod source;
+mod types;
 pub mod webrtc;
 
 pub(crate) use buffers::Buffers;

@@ -1,5 +1,5 @@
-//! The trunk leg: RTP and RTCP (RFC 3550), plain or under SRTP keyed by signalling (RFC 3711,
-//! RFC 4568), under a strict source rule.
+//! The trunk leg: RTP and RTCP (RFC 3550), plain or under SRTP (RFC 3711) keyed by signalling (RFC 4568) or by DTLS
+//! between the media addresses (RFC 5763, RFC 5764), under a strict source rule.
 //!
 //! A packet counts only if it comes from the very address and port that offer and answer named.
 //! Nothing is ever learned from a packet, so nothing that a stranger sends can move, copy or
@@ -7,23 +7,29 @@
 //! on the right address is let in only after [`SSRC_RUN`] packets in sequence, or at once if SRTP says
 //! that it is the other side's; one that an earlier call left on the port is not let in at all.
 
+mod dtls;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use call_model::{Direction, LegMedia, MediaSecurity, TelephoneEvent};
 
 use super::PayloadKind;
+use super::components::Components;
 use super::security::Security;
 use super::source::Sources;
+pub use super::types::{Received, Refusal, RemoteReport, RtpCounters, SourceRule};
+use super::webrtc::DtlsIdentity;
 use crate::bridge::Port;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
-use crate::rtp::rtcp::{self, Cname, NtpTime, Report, ReportBlock, RtcpPacket};
+use crate::rtp::rtcp::{self, Cname, NtpTime, Report, RtcpPacket};
 use crate::rtp::{
     HEADER_LEN, Numbering, ReceiverStatistics, RtpError, RtpPacket, RtpSender, VoipMetrics, is_rtcp,
 };
 use crate::seed::Seeded;
 use crate::srtp::{MAX_OVERHEAD, SrtpError};
+use dtls::{is_dtls, plain_of, security_of};
 
 /// RTP clock of G.711, in Hz. That of Opus is [`Codec::clock_rate`](call_model::Codec::clock_rate).
 pub const CLOCK_RATE: u32 = 8_000;
@@ -41,145 +47,6 @@ pub const MAX_PACKET_TIME_MS: u16 = 60;
 const MAX_PAYLOAD: usize = 1_280;
 const RTCP_BUFFER: usize = 256;
 
-/// Why a packet on the trunk side was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It came before any media was negotiated.
-    NotNegotiated,
-    /// It came from another address or port than the negotiated one.
-    Source,
-    /// It is not RTP, or cut short.
-    Malformed,
-    /// It is not RTCP, or cut short.
-    MalformedRtcp,
-    /// Its payload type was not negotiated.
-    PayloadType,
-    /// It has no payload.
-    Payload,
-    /// Its SSRC is another than the pinned one, and not yet believed.
-    Ssrc,
-    /// Its SSRC is our own: a loop.
-    Loop,
-    /// It is not protected as was negotiated, or forged (RFC 3711 3.3).
-    Unauthentic,
-    /// It has come before, or is too old to tell (RFC 3711 3.3.2).
-    Replayed,
-}
-
-impl Refusal {
-    /// Every refusal, in the order of [`RtpCounters::refused`].
-    pub const ALL: [Refusal; 10] = [
-        Refusal::NotNegotiated,
-        Refusal::Source,
-        Refusal::Malformed,
-        Refusal::MalformedRtcp,
-        Refusal::PayloadType,
-        Refusal::Payload,
-        Refusal::Ssrc,
-        Refusal::Loop,
-        Refusal::Unauthentic,
-        Refusal::Replayed,
-    ];
-
-    /// Returns the refusal as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::NotNegotiated => "not_negotiated",
-            Refusal::Source => "source",
-            Refusal::Malformed => "malformed",
-            Refusal::MalformedRtcp => "malformed_rtcp",
-            Refusal::PayloadType => "payload_type",
-            Refusal::Payload => "payload",
-            Refusal::Ssrc => "ssrc",
-            Refusal::Loop => "loop",
-            Refusal::Unauthentic => "unauthentic",
-            Refusal::Replayed => "replayed",
-        }
-    }
-}
-
-/// Counts of packets of an RTP leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RtpCounters {
-    /// RTP packets accepted.
-    pub received: u64,
-    /// RTP packets sent.
-    pub sent: u64,
-    /// RTCP packets accepted.
-    pub rtcp_received: u64,
-    /// RTCP packets sent.
-    pub rtcp_sent: u64,
-    /// Packets dropped because this side does not receive at present.
-    pub held: u64,
-    /// Times that a new SSRC was believed.
-    pub ssrc_changes: u64,
-    /// RTCP BYEs of the source that was heard (RFC 3550 6.6). The call goes on until signalling ends it.
-    pub byes: u64,
-    /// Packets not sent because the SRTP key had protected as many as it may (RFC 3711 9.2).
-    pub expired: u64,
-    refused: [u64; Refusal::ALL.len()],
-}
-
-impl RtpCounters {
-    /// Returns the number of packets dropped for one reason.
-    pub fn refused_for(&self, refusal: Refusal) -> u64 {
-        self.refused[refusal as usize]
-    }
-
-    /// Returns the number of packets dropped for any reason.
-    pub fn refused(&self) -> u64 {
-        self.refused.iter().sum()
-    }
-}
-
-/// What the other side says of the media we send, in its last report (RFC 3550 6.4.1, RFC 3611 4.7).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct RemoteReport {
-    /// Packets lost on the way in all; duplicates may make it negative.
-    pub cumulative_lost: i32,
-    /// Loss since its report before, 0 to 100 per cent.
-    pub loss_percent: f32,
-    /// Interarrival jitter in milliseconds.
-    pub jitter_ms: f32,
-    /// Its VoIP metrics, if it sends any.
-    pub metrics: Option<VoipMetrics>,
-}
-
-impl RemoteReport {
-    /// Takes in a report block about us.
-    pub(super) fn take(&mut self, block: &ReportBlock, clock_rate: u32) {
-        self.cumulative_lost = block.cumulative_lost;
-        self.loss_percent = f32::from(block.fraction_lost) * 100.0 / 256.0;
-        self.jitter_ms = block.jitter as f32 * 1_000.0 / clock_rate.max(1) as f32;
-    }
-}
-
-/// Where the packets of a leg may come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SourceRule {
-    /// From the address that offer and answer named, and nowhere else.
-    #[default]
-    Negotiated,
-    /// From another as well, if SRTP says that it is the other side: a peer behind an address translator. Media
-    /// then goes there, until the next offer and answer; it moves once for each (RFC 7362 4).
-    Authenticated,
-}
-
-/// What an accepted datagram of the trunk carries.
-#[derive(Clone, Copy, Debug)]
-pub enum Received<'a> {
-    /// Voice, in the law of its payload type.
-    Audio(RtpPacket<'a>, Law),
-    /// Voice in Opus (RFC 7587).
-    Opus(RtpPacket<'a>),
-    /// Comfort noise (RFC 3389).
-    ComfortNoise(RtpPacket<'a>),
-    /// A telephone event.
-    TelephoneEvent(RtpPacket<'a>),
-    /// RTCP, already dealt with, or a packet during hold.
-    Nothing,
-}
-
 /// What [`Received`] will be, while the packet is still being looked at.
 #[derive(Clone, Copy)]
 enum Content {
@@ -193,8 +60,13 @@ enum Content {
 /// One leg towards a trunk. Sans-IO.
 pub struct RtpLeg {
     media: Option<LegMedia>,
-    /// In a box: the contexts are large, and most legs have none.
+    /// With the keys of signalling. In a box: the contexts are large, and most legs have none.
     security: Option<Box<Security>>,
+    /// Our certificate; `None`: DTLS cannot be spoken.
+    identity: Option<DtlsIdentity>,
+    dtls: Option<Box<Components>>,
+    /// The last datagram of DTLS that came before there was a description to judge it by.
+    early: Option<(Port, SocketAddr, Box<[u8]>)>,
     sender: RtpSender,
     statistics: ReceiverStatistics,
     cname: Cname,
@@ -222,6 +94,9 @@ impl RtpLeg {
         Self {
             media: None,
             security: None,
+            identity: None,
+            dtls: None,
+            early: None,
             sender: RtpSender::new(seeds.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             cname: Cname::new(seeds.next_u64()),
@@ -239,12 +114,10 @@ impl RtpLeg {
     }
 
     /// Sets what was negotiated, the first time or anew. A new remote address unpins the SSRC. New
-    /// SRTP keys count from the next packet on; rollover counters are kept (RFC 3711 3.3.1).
+    /// SRTP keys count from the next packet on; rollover counters are kept (RFC 3711 3.3.1). A DTLS association
+    /// goes on if its parameters are as before (RFC 8842 4.1); until a new one has keys, no media goes either way.
     /// On an error everything stays as it was.
     pub fn set_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
-        if media.security == MediaSecurity::DtlsSrtp {
-            return Err(MediaError::TrunkMedia("security"));
-        }
         if !(10..=MAX_PACKET_TIME_MS).contains(&media.packet_time_ms)
             || !media.packet_time_ms.is_multiple_of(10)
         {
@@ -255,6 +128,7 @@ impl RtpLeg {
         if [media.send_payload_type, media.receive_payload_type, send, receive].iter().any(|&pt| pt > 127) {
             return Err(MediaError::TrunkMedia("payload type"));
         }
+        self.set_dtls(media, now)?;
         let mut media = media.clone();
         // RFC 3264 8.4: 0.0.0.0 is the old spelling of hold. Who says it may still send.
         if media.remote_rtp.port() == 0 || media.remote_rtp.ip().is_unspecified() {
@@ -279,6 +153,7 @@ impl RtpLeg {
         self.statistics.set_clock_rate(media.codec.clock_rate());
         self.media = Some(media);
         self.moved = false;
+        self.take_early(now);
         Ok(())
     }
 
@@ -324,6 +199,7 @@ impl RtpLeg {
         datagram: &'a [u8],
     ) -> Result<Received<'a>, Refusal> {
         let result = match port {
+            _ if is_dtls(datagram) && self.expects_dtls() => self.receive_dtls(now, port, source, datagram),
             Port::Rtp if is_rtcp(datagram) => self.receive_rtcp(now, source, datagram),
             Port::Rtp => self.receive_rtp(now, source, datagram),
             Port::Rtcp => self.receive_rtcp(now, source, datagram),
@@ -345,14 +221,11 @@ impl RtpLeg {
     fn open(&mut self, source: SocketAddr, datagram: &[u8], rtcp: bool) -> Result<usize, Refusal> {
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
         let expected = if rtcp { media.remote_rtcp.unwrap_or(media.remote_rtp) } else { media.remote_rtp };
-        let moves = !same_address(source, expected);
-        if moves {
+        let security = security_of(media, &mut self.security, &mut self.dtls, rtcp);
+        if !same_address(source, expected) {
             let learns = self.source_rule == SourceRule::Authenticated && !self.moved && !rtcp;
-            if !(learns && is_secured(media)) {
-                return Err(Refusal::Source);
-            }
             // What nobody has authenticated is a stranger's, whatever is wrong with it.
-            let security = self.security.as_mut().ok_or(Refusal::Source)?;
+            let security = security.ok().flatten().filter(|_| learns).ok_or(Refusal::Source)?;
             let length = security.unprotect(datagram, rtcp).map_err(|_| Refusal::Source)?;
             self.moved = true;
             if let Some(media) = &mut self.media {
@@ -360,18 +233,15 @@ impl RtpLeg {
             }
             return Ok(length);
         }
-        match &mut self.security {
-            Some(security) if is_secured(media) => security.unprotect(datagram, rtcp),
-            _ => Ok(datagram.len()),
+        match security? {
+            Some(security) => security.unprotect(datagram, rtcp),
+            None => Ok(datagram.len()),
         }
     }
 
     /// Returns what [`open`](Self::open) made of a datagram.
     fn plain<'a>(&'a self, datagram: &'a [u8], length: usize) -> &'a [u8] {
-        match &self.security {
-            Some(security) if self.media.as_ref().is_some_and(is_secured) => security.plain(length),
-            _ => datagram,
-        }
+        plain_of(self.media.as_ref(), &self.security, &self.dtls, datagram, length, false)
     }
 
     fn receive_rtp(
@@ -442,10 +312,7 @@ impl RtpLeg {
         datagram: &[u8],
     ) -> Result<(Content, usize), Refusal> {
         let length = self.open(source, datagram, true)?;
-        let plain = match &self.security {
-            Some(security) if self.media.as_ref().is_some_and(is_secured) => security.plain(length),
-            _ => datagram,
-        };
+        let plain = plain_of(self.media.as_ref(), &self.security, &self.dtls, datagram, length, true);
         let packets = rtcp::parse(plain).map_err(|_| Refusal::MalformedRtcp)?;
         let clock_rate = self.media.as_ref().map_or(CLOCK_RATE, |media| media.codec.clock_rate());
         let own = self.sender.ssrc();
@@ -525,6 +392,10 @@ impl RtpLeg {
         header: impl FnOnce(&mut RtpSender, u8, &mut [u8]) -> Result<(), RtpError>,
     ) -> bool {
         let Some(media) = self.media.as_ref().filter(|media| media.direction.sends()) else { return false };
+        // RFC 5764 4.1: nothing before there are keys.
+        let Ok(security) = security_of(media, &mut self.security, &mut self.dtls, false) else {
+            return false;
+        };
         let payload_type = match kind {
             PayloadKind::Audio => media.send_payload_type,
             PayloadKind::TelephoneEvent => match telephone_event(media) {
@@ -547,7 +418,7 @@ impl RtpLeg {
         if header(&mut self.sender, payload_type, packet).is_err() {
             return false;
         }
-        if let Some(security) = self.security.as_mut().filter(|_| is_secured(media)) {
+        if let Some(security) = security {
             match security.outgoing.protect_rtp(&mut buffer, length) {
                 Ok(protected) => length = protected,
                 // A copy of a packet that went out, or one that nobody would wait for (RFC 3711 9.1).
@@ -565,11 +436,13 @@ impl RtpLeg {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.report_at
+        let dtls = self.dtls.as_ref().and_then(|dtls| dtls.poll_timeout());
+        self.report_at.into_iter().chain(dtls).min()
     }
 
-    /// Sends the RTCP report that is due, if one is.
+    /// Sends the RTCP report and the messages of DTLS that are due, if any are.
     pub fn handle_timeout(&mut self, now: Instant, emit: RtpEmit<'_>) {
+        self.poll_transmit(now, emit);
         if self.report_at.is_some_and(|at| at <= now) {
             self.report_at = Some(now + self.report_interval());
             self.report(now, false, emit);
@@ -581,11 +454,13 @@ impl RtpLeg {
         self.metrics = metrics;
     }
 
-    /// Ends the leg with an RTCP BYE (RFC 3550 6.6), unless it never sent anything (6.3.7).
+    /// Ends the leg with an RTCP BYE (RFC 3550 6.6), unless it never sent anything (6.3.7), and with a close_notify
+    /// where there is a DTLS association.
     pub fn stop(&mut self, now: Instant, emit: RtpEmit<'_>) {
         if self.counters.sent + self.counters.rtcp_sent > 0 {
             self.report(now, true, emit);
         }
+        self.close_dtls(emit);
         self.report_at = None;
         self.media = None;
     }
@@ -599,11 +474,13 @@ impl RtpLeg {
         if destination.ip().is_unspecified() || destination.port() == 0 {
             return;
         }
-        let ntp = self.ntp(now);
+        let ntp = NtpTime::from_elapsed(now.saturating_duration_since(self.epoch));
+        let clock_rate = media.codec.clock_rate();
+        let Ok(security) = security_of(media, &mut self.security, &mut self.dtls, true) else { return };
         let block = self.statistics.report_block(now);
         let report = Report {
             ssrc: self.sender.ssrc(),
-            sender: self.sender.sender_info(now, ntp, self.clock_rate()),
+            sender: self.sender.sender_info(now, ntp, clock_rate),
             blocks: block.as_slice(),
             cname: self.cname.as_str(),
             metrics: self.metrics.as_ref(),
@@ -611,7 +488,7 @@ impl RtpLeg {
         };
         let mut buffer = [0; RTCP_BUFFER + MAX_OVERHEAD];
         let Ok(mut length) = report.write(&mut buffer[..RTCP_BUFFER]) else { return };
-        if let Some(security) = self.security.as_mut().filter(|_| is_secured(media)) {
+        if let Some(security) = security {
             match security.outgoing.protect_rtcp(&mut buffer, length) {
                 Ok(protected) => length = protected,
                 Err(_) => {
@@ -628,10 +505,6 @@ impl RtpLeg {
     fn report_interval(&mut self) -> Duration {
         let fraction = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         RTCP_INTERVAL / 2 + RTCP_INTERVAL.mul_f64(fraction)
-    }
-
-    fn ntp(&self, now: Instant) -> NtpTime {
-        NtpTime::from_elapsed(now.saturating_duration_since(self.epoch))
     }
 
     /// Returns the counts so far.
@@ -677,7 +550,7 @@ fn sends_comfort_noise(media: &LegMedia) -> bool {
 }
 
 fn is_secured(media: &LegMedia) -> bool {
-    matches!(media.security, MediaSecurity::Sdes(_))
+    media.security != MediaSecurity::None
 }
 
 /// Compares addresses, with IPv4 mapped into IPv6 taken for what it is.

@@ -179,9 +179,8 @@ impl Flow {
         self.take_heard(now, out.has_telephone_event());
         let Some(mut sending) = self.sending.filter(|sending| sending.next <= now) else { return };
         let interval_ms = out.media().map_or(20, |media| media.packet_time_ms).max(10);
-        let sends = out.media().is_some_and(|media| media.direction.sends());
-        // Digits wait while hold forbids to send, and while one that is heard goes on by itself.
-        if sends && !(self.passing && self.heard.is_active() && !sending.began) {
+        // Digits wait while hold or the lack of keys forbids to send, and while one that is heard goes on by itself.
+        if out.can_send() && !(self.passing && self.heard.is_active() && !sending.began) {
             let next = out.next_numbering(now);
             let elapsed = now.saturating_duration_since(self.epoch).as_millis() as u64;
             let media = elapsed * TICKS_PER_MS;

@@ -421,9 +421,8 @@ impl G711Sender {
             let time = self.media_time;
             self.media_time += samples as u64;
             let before = std::mem::take(&mut self.talking);
-            // Events wait while hold forbids to send, rather than being lost.
-            let sends = leg.media().is_some_and(|media| media.direction.sends());
-            if !sends {
+            // Events wait while hold or the lack of keys forbids to send, rather than being lost.
+            if !leg.can_send() {
                 continue;
             }
             if let Some(event) = self.dtmf.next(time, samples as u32) {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, TelephoneEvent};
 use transcoder::codec::g711::Law;
 use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
+use transcoder::leg::PayloadKind;
+use transcoder::leg::rtp::{Received, RtpLeg};
 use transcoder::rtp::{HEADER_LEN, RtpPacket, RtpSender, is_rtcp};
 use transcoder::srtp::{MAX_OVERHEAD, SrtpReceiver, SrtpSender};
 use transcoder::{
@@ -77,6 +79,8 @@ pub struct Pbx {
     /// What becomes of its packets on their way: each with a delay on top. `None`: they go as they are.
     pub mangle: Option<Mangle>,
     security: Option<(SrtpSender, SrtpReceiver)>,
+    /// Not `None`: its media goes by this leg, which speaks DTLS.
+    pub leg: Option<RtpLeg>,
     sender: RtpSender,
     dtmf_in: DtmfReceiver,
     dtmf_out: DtmfSender,
@@ -138,6 +142,27 @@ impl Pbx {
         self.timestamps.push((packet.sequence(), packet.timestamp(), packet.marker()));
     }
 
+    /// Lets its leg take a datagram, or what is due, and sends what comes of it.
+    fn work(&mut self, net: &mut Network, datagram: Option<&Datagram>) {
+        let (now, Some(leg)) = (net.now, &mut self.leg) else { return };
+        let mut emit = |port: Port, to: SocketAddr, bytes: &[u8]| {
+            net.send(address(if port == Port::Rtp { TRUNK_RTP } else { TRUNK_RTCP }), to, bytes);
+        };
+        let Some(Datagram { from, to, bytes }) = datagram else { return leg.handle_timeout(now, &mut emit) };
+        let port = if *to == address(TRUNK_RTP) { Port::Rtp } else { Port::Rtcp };
+        match leg.handle_datagram(now, port, *from, bytes) {
+            Ok(Received::Audio(packet, law)) => {
+                let mut pcm = vec![0; packet.payload().len()];
+                law.decode_into(packet.payload(), &mut pcm);
+                self.heard.extend(pcm);
+                self.timestamps.push((packet.sequence(), packet.timestamp(), packet.marker()));
+            }
+            Ok(_) => {}
+            Err(_) => self.unauthentic += 1,
+        }
+        leg.poll_transmit(now, &mut emit);
+    }
+
     fn tick(&mut self, now: Instant) -> Vec<Vec<u8>> {
         self.dtmf_in.handle_timeout(now);
         while let Some(event) = self.dtmf_in.poll_event() {
@@ -169,6 +194,20 @@ impl Pbx {
             };
             law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
             self.sent.extend(pcm);
+            if let Some(leg) = &mut self.leg {
+                let mut wire = Vec::new();
+                leg.send(
+                    now,
+                    PayloadKind::Audio,
+                    time == 0,
+                    time,
+                    &packet[HEADER_LEN..],
+                    &mut |_, _, bytes| {
+                        wire.push(bytes.to_vec());
+                    },
+                );
+                return wire;
+            }
             self.sender
                 .write_header(now, payload_type, time == 0, time, self.packet_samples, &mut packet)
                 .unwrap();
@@ -292,6 +331,7 @@ impl Call {
             clock_permille: 0,
             mangle: None,
             security: None,
+            leg: None,
             sender: RtpSender::new(options.seed + 2),
             dtmf_in: DtmfReceiver::new(8000),
             dtmf_out: DtmfSender::new(8000),
@@ -340,6 +380,9 @@ impl Call {
                 self.phone_frame_at += FRAME;
                 self.phone_frame(now);
             }
+            if self.pbx.leg.as_ref().and_then(RtpLeg::poll_timeout).is_some_and(|at| at <= now) {
+                self.pbx.work(&mut self.net, None);
+            }
             if self.pbx.next_at <= now {
                 let nanoseconds = self.pbx.packet_samples as i64 * 125_000 * 1_000;
                 self.pbx.next_at +=
@@ -361,6 +404,7 @@ impl Call {
                 self.bridge.poll_timeout(),
                 Some(self.phone_frame_at),
                 Some(self.pbx.next_at),
+                self.pbx.leg.as_ref().and_then(RtpLeg::poll_timeout),
             ];
             let next = timers.into_iter().flatten().min().unwrap();
             if next >= until {
@@ -447,7 +491,11 @@ impl Call {
             return;
         } else {
             assert!(to == address(TRUNK_RTP) || to == address(TRUNK_RTCP), "datagram for {to}");
-            self.pbx.receive(now, bytes);
+            if self.pbx.leg.is_some() {
+                self.pbx.work(&mut self.net, Some(&Datagram { from, to, bytes: bytes.to_vec() }));
+            } else {
+                self.pbx.receive(now, bytes);
+            }
             return;
         };
         let (net, strays) = (&mut self.net, &mut self.strays);

@@ -4,6 +4,7 @@
 
 pub mod babble;
 pub mod call;
+pub mod certificate;
 pub mod fax;
 pub mod keys;
 pub mod signal;

@@ -73,6 +73,11 @@ fn srtp_without_the_key_gets_nowhere() {
 }
 
 #[test]
+fn f20_dtls_without_the_certificate_gets_nowhere() {
+    run("dtls", targets::dtls);
+}
+
+#[test]
 fn strangers_on_the_overlays_port_are_not_answered() {
     run("stun", targets::stun);
 }

@@ -23,10 +23,10 @@ impl Check<'_> {
         let srtp = self.choice(
             key("srtp"),
             raw.srtp.as_deref(),
-            &[("never", Srtp::Never), ("preferred", Srtp::Preferred), ("required", Srtp::Required)],
+            &[Srtp::Never, Srtp::Preferred, Srtp::Required, Srtp::Dtls].map(|srtp| (srtp.as_str(), srtp)),
         )?;
         let clear = match (srtp, profile) {
-            (Some(srtp), _) => srtp == Srtp::Never,
+            (Some(srtp), _) => !srtp.has_signalled_keys(),
             (None, Some(profile)) => profile.srtp == Level::Off,
             (None, None) => true,
         };
@@ -128,7 +128,11 @@ impl Check<'_> {
     fn suites(&self, key: &str, raw: Option<&[String]>, clear: bool) -> Checked<Option<Vec<SrtpSuite>>> {
         let Some(raw) = raw else { return Ok(None) };
         if clear {
-            return self.error(key, "no SRTP beside it", "add srtp = \"preferred\" or \"required\"");
+            return self.error(
+                key,
+                "no SRTP with keys in signalling beside it",
+                "add srtp = \"preferred\" or \"required\"",
+            );
         }
         let all: Vec<&str> = SrtpSuite::ALL.into_iter().map(SrtpSuite::as_str).collect();
         let mut suites = Vec::new();

@@ -43,6 +43,7 @@ fn what_is_written_of_sessions_comes_before_the_profile() {
     assert_eq!(written.redirects.hosts, ["sip.example.com", "[2001:db8::1]"]);
     let asked = configured("refresher = \"gateway\"").unwrap();
     assert_eq!(asked.session_expires, Some(1800));
+    assert_eq!(configured("srtp = \"dtls\"").unwrap().srtp, Srtp::Dtls);
     let tones = configured("dtmf = \"in-band\"").unwrap();
     assert_eq!((tones.telephone_events, tones.info_digits), (false, None));
 }
@@ -50,10 +51,17 @@ fn what_is_written_of_sessions_comes_before_the_profile() {
 #[test]
 fn mistakes_about_sessions_are_named() {
     let cases = [
-        ("srtp = \"yes\"", "srtp: \"yes\" is no choice; write \"never\", \"preferred\" or \"required\""),
+        (
+            "srtp = \"yes\"",
+            "srtp: \"yes\" is no choice; write \"never\", \"preferred\", \"required\" or \"dtls\"",
+        ),
         (
             "srtp_suites = [\"AEAD_AES_128_GCM\"]",
-            "srtp_suites: no SRTP beside it; add srtp = \"preferred\" or \"required\"",
+            "srtp_suites: no SRTP with keys in signalling beside it; add srtp = \"preferred\" or \"required\"",
+        ),
+        (
+            "srtp_suites = [\"AEAD_AES_128_GCM\"]\nsrtp = \"dtls\"",
+            "srtp_suites: no SRTP with keys in signalling beside it; add srtp = \"preferred\" or \"required\"",
         ),
         (
             "srtp_suites = [\"X\"]\nsrtp = \"required\"",

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use call_model::{CallId, Cause};
+use call_model::{CallId, Cause, Fingerprint};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use transcoder::{
@@ -132,6 +132,11 @@ impl MediaEngine {
             orders_dropped: 0,
             config,
         })
+    }
+
+    /// Returns the fingerprint of the certificate that media is keyed with by DTLS, for session descriptions.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint()
     }
 
     /// Carries out a command of the switch. What can be said at once is returned.
@@ -272,7 +277,12 @@ impl MediaEngine {
         let worker = self.least_loaded()?;
         let sockets = self.sockets(now, worker, PortRange::Trunk)?;
         let (trunk_rtp, onward_rtp) = (sockets.trunk.rtp.local, sockets.first.rtp.local);
-        let config = RelayConfig { trunk_rtp, onward_rtp, media_timeout: self.config.silence_timeout };
+        let config = RelayConfig {
+            trunk_rtp,
+            onward_rtp,
+            media_timeout: self.config.silence_timeout,
+            identity: Some(self.identity.clone()),
+        };
         let relay = Relay::new(&config, self.seed(), now);
         self.place(call, Media::Relay(Box::new(relay)), sockets, worker)?;
         Ok(MediaEvent::RelayOpened { call, trunk_rtp, onward_rtp })
@@ -344,6 +354,7 @@ impl MediaEngine {
             media_timeout: self.config.silence_timeout,
             suppress_silence: self.config.suppress_silence,
             edge: self.config.edge_codec,
+            identity: Some(self.identity.clone()),
             ..BridgeConfig::new(trunk)
         };
         Ok((Bridge::new(config, leg, seed, now).map_err(unusable)?, sdp))

@@ -374,6 +374,10 @@ impl Loop {
                     let detail = format!("media with the overlay user failed: {}", failure.as_str());
                     MediaEvent::OverlayFailed { call, detail }
                 }
+                BridgeEvent::TrunkFailed { side, failure } => {
+                    let detail = format!("DTLS with the trunk failed: {}", failure.as_str());
+                    MediaEvent::TrunkFailed { call, side, detail }
+                }
                 // The bridge has done what is to be done.
                 BridgeEvent::Voiceband { .. } | BridgeEvent::VoicebandEnded => continue,
                 BridgeEvent::FirstPacket { side } => MediaEvent::FirstPacket { call, side },

@@ -10,19 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use call_model::{SrtpKey, SrtpSuite};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion, SrtpProfile,
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
 };
 use str0m::{Rtc, RtcConfig};
 
-/// The master keys of both directions.
-pub(super) struct MasterKeys {
-    pub(super) send: SrtpKey,
-    pub(super) receive: SrtpKey,
-}
+use crate::leg::keying::{MasterKeys, with_scratch};
 
 /// What lies between the DTLS implementation inside of str0m and the leg around it.
 #[derive(Default)]
@@ -67,6 +62,19 @@ pub(super) fn crypto_provider() -> CryptoProvider {
     CryptoProvider { dtls_provider: &KeyedProvider, ..str0m::crypto::from_feature_flags() }
 }
 
+/// Octets of a record that is sent at most: what goes through tunnels as well.
+const MTU: usize = 1_200;
+
+/// Builds an instance of DTLS 1.2 that keeps its keys for its caller: for a leg without ICE. OpenSSL, which most PBXs
+/// have, knows no later version.
+pub(super) fn new_instance(
+    certificate: &DtlsCert,
+    now: Instant,
+) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+    let provider = str0m::crypto::from_feature_flags().dtls_provider;
+    provider.new_dtls(certificate, now, DtlsVersion::Dtls12, Some(MTU))
+}
+
 #[derive(Debug)]
 struct KeyedProvider;
 
@@ -102,15 +110,23 @@ impl DtlsInstance for KeyedInstance {
         if self.handover.path_wanted.swap(false, Ordering::Relaxed) {
             return DtlsOutput::Packet(&buffer[..0]);
         }
-        match self.instance.poll_output(buffer) {
+        with_scratch(|scratch| match self.instance.poll_output(scratch) {
             DtlsOutput::KeyingMaterial(material, profile) => {
-                let keys = split(&material, profile, self.instance.is_active());
+                let keys = MasterKeys::split(&material, profile, self.instance.is_active());
                 *self.handover.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
                 // Nothing of this for str0m; it is to ask again at once.
                 DtlsOutput::Timeout(self.now)
             }
-            output => output,
-        }
+            DtlsOutput::Packet(packet) => DtlsOutput::Packet(copied(packet, buffer)),
+            // One that is too long for str0m is cut, and has no fingerprint that was described.
+            DtlsOutput::PeerCert(certificate) => DtlsOutput::PeerCert(copied(certificate, buffer)),
+            DtlsOutput::ApplicationData(data) => DtlsOutput::ApplicationData(copied(data, buffer)),
+            DtlsOutput::Connected => DtlsOutput::Connected,
+            DtlsOutput::CloseNotify => DtlsOutput::CloseNotify,
+            DtlsOutput::Timeout(at) => DtlsOutput::Timeout(at),
+            // Of what is new there is nothing to be told.
+            _ => DtlsOutput::Timeout(self.now),
+        })
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
@@ -151,26 +167,9 @@ impl DtlsInstance for KeyedInstance {
     }
 }
 
-/// RFC 5764 4.2: the client's key, the server's, the client's salt, the server's.
-fn split(material: &[u8], profile: SrtpProfile, client: bool) -> Option<MasterKeys> {
-    let suite = match profile {
-        SrtpProfile::AES128_CM_SHA1_80 => SrtpSuite::AesCm128HmacSha1_80,
-        SrtpProfile::AEAD_AES_128_GCM => SrtpSuite::AeadAes128Gcm,
-        SrtpProfile::AEAD_AES_256_GCM => SrtpSuite::AeadAes256Gcm,
-        _ => return None,
-    };
-    let (client_key, rest) = material.split_at_checked(suite.key_len())?;
-    let (server_key, rest) = rest.split_at_checked(suite.key_len())?;
-    let (client_salt, rest) = rest.split_at_checked(suite.salt_len())?;
-    let server_salt = rest.get(..suite.salt_len())?;
-    let key = |key: &[u8], salt: &[u8]| {
-        let mut bytes = zeroize::Zeroizing::new([0; 46]);
-        let bytes = bytes.get_mut(..key.len() + salt.len())?;
-        bytes[..key.len()].copy_from_slice(key);
-        bytes[key.len()..].copy_from_slice(salt);
-        SrtpKey::new(suite, bytes)
-    };
-    let (ours, theirs) = (key(client_key, client_salt)?, key(server_key, server_salt)?);
-    let (send, receive) = if client { (ours, theirs) } else { (theirs, ours) };
-    Some(MasterKeys { send, receive })
+/// Copies what fits.
+fn copied<'a>(from: &[u8], to: &'a mut [u8]) -> &'a [u8] {
+    let length = from.len().min(to.len());
+    to[..length].copy_from_slice(&from[..length]);
+    &to[..length]
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::dtls::MasterKeys;
 use super::g711::AgreedG711;
 use super::{CLOCK_RATE, MAX_DATAGRAM};
+use crate::leg::keying::MasterKeys;
 use crate::leg::rtp::RemoteReport;
 use crate::leg::{Buffers, LegPacket, PayloadKind, rtp};
 use crate::rtp::rtcp::{self, NtpTime, Report, ReportBlock, RtcpPacket};

@@ -35,6 +35,7 @@ use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
 use g711::AgreedG711;
 use media::{Agreed, Media, Place, Refused, mid_extension};
+pub(in crate::leg) use types::fingerprint_of;
 pub use types::{DtlsIdentity, LegEvent, LegFailure, WebRtcConfig, WebRtcCounters};
 
 /// Longest session description that is read, in bytes.
@@ -118,7 +119,7 @@ impl WebRtcLeg {
         // serve video. MID stays, so that packets find their stream without an a=ssrc line.
         let mut rtc_config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&identity.provider))
-            .set_dtls_cert(identity.certificate.clone())
+            .set_dtls_cert(identity.certificate.as_ref().clone())
             .set_rtp_mode(true)
             .set_ice_lite(config.ice_lite)
             .clear_extension_map()

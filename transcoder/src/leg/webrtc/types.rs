@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
+use aws_lc_rs::digest;
+use call_model::{Fingerprint, FingerprintHash};
 use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::dtls::DtlsInstance;
 
 use super::dtls;
 #[cfg(doc)]
@@ -15,7 +19,7 @@ use crate::leg::LegPacket;
 /// description. Generating a key pair is dear; cloning this is not.
 #[derive(Clone)]
 pub struct DtlsIdentity {
-    pub(super) certificate: DtlsCert,
+    pub(super) certificate: Arc<DtlsCert>,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
@@ -24,8 +28,29 @@ impl DtlsIdentity {
     pub fn generate() -> Result<Self, MediaError> {
         let provider = Arc::new(dtls::crypto_provider());
         let certificate = provider.dtls_provider.generate_certificate().ok_or(MediaError::Certificate)?;
-        Ok(Self { certificate, provider })
+        Ok(Self { certificate: Arc::new(certificate), provider })
     }
+
+    /// Returns the SHA-256 fingerprint of the certificate, for session descriptions (RFC 8122 5).
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint_of(FingerprintHash::Sha256, &self.certificate.certificate)
+    }
+
+    /// Builds an instance of DTLS 1.2 with this certificate, which nothing is round.
+    pub(in crate::leg) fn dtls(&self, now: Instant) -> Option<Box<dyn DtlsInstance>> {
+        dtls::new_instance(&self.certificate, now).ok()
+    }
+}
+
+/// Returns the fingerprint of a certificate in DER.
+pub(crate) fn fingerprint_of(hash: FingerprintHash, certificate: &[u8]) -> Fingerprint {
+    let algorithm = match hash {
+        FingerprintHash::Sha256 => &digest::SHA256,
+        FingerprintHash::Sha384 => &digest::SHA384,
+        FingerprintHash::Sha512 => &digest::SHA512,
+    };
+    let digest = digest::digest(algorithm, certificate);
+    Fingerprint::new(hash, digest.as_ref()).expect("a digest has the length of its hash function")
 }
 
 impl std::fmt::Debug for DtlsIdentity {
