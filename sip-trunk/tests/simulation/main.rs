@@ -15,6 +15,7 @@ mod descriptions;
 mod dialogs;
 mod digits;
 mod emergency;
+mod fax;
 mod flows;
 mod identity;
 mod model;
