@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Side, Verdict};
+use call_model::{
+    CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, ImageMedia, LegMedia, LegQuality, Side, Verdict,
+};
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
 
@@ -47,6 +49,16 @@ pub enum MediaCommand {
         side: Side,
         /// The result.
         media: LegMedia,
+    },
+    /// A leg of a call between two trunks carries T.38 instead of audio, until [`MediaCommand::TrunkMedia`], or goes on
+    /// with another address.
+    TrunkImage {
+        /// The call.
+        call: CallId,
+        /// The leg.
+        side: Side,
+        /// The result.
+        image: ImageMedia,
     },
     /// The overlay side holds, or has taken back.
     OverlayHold {

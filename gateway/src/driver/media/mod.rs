@@ -146,6 +146,7 @@ impl MediaEngine {
             }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
             MediaCommand::TrunkMedia { call, side, media } => (call, Order::TrunkMedia { call, side, media }),
+            MediaCommand::TrunkImage { call, side, image } => (call, Order::TrunkImage { call, side, image }),
             MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),
             MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
                 (call, Order::SendDtmf { call, side, digit, duration_ms })
