@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use call_model::{Cause, Codec, Direction, Fingerprint, FingerprintHash};
+use call_model::{Cause, Codec, Direction, Fingerprint, FingerprintHash, ImageAttributes};
 use sip_trunk::auth::{
     Authenticated, Authenticator, ClientAuth, Credentials, Ha1, Secret, parse_challenges, respond,
 };
@@ -294,6 +294,7 @@ pub fn sdp(data: &[u8]) {
         if let Ok(body) = again {
             read_by_ourselves(&body);
         }
+        images(data, local, &policy);
     }
 }
 
@@ -301,6 +302,39 @@ pub fn sdp(data: &[u8]) {
 fn secured(session: u64) -> OfferAnswer {
     let fingerprint = Fingerprint::new(FingerprintHash::Sha256, &[7; 32]);
     OfferAnswer::new(session).with_seed([7; 32]).with_fingerprint(fingerprint)
+}
+
+/// The same as an offer of T.38, and as the answer to one.
+fn images(data: &[u8], local: SocketAddr, policy: &MediaPolicy) {
+    let mut session = OfferAnswer::new(1 << 20);
+    let offer = session.make_offer(local, policy, Direction::SendRecv).expect("an offer");
+    session.withdraw_offer();
+    let mut attributes = ImageAttributes::default();
+    if let Ok(Some(image)) = session.receive_image_offer(data, policy) {
+        assert_ne!(image.remote_udptl.port(), 0);
+        attributes = image.attributes;
+        if let Ok(answer) = session.make_image_answer(local, &attributes) {
+            assert_eq!(image_of_ours(&answer.body, policy), attributes);
+        }
+    }
+    let mut session = OfferAnswer::new(1 << 20);
+    if session.receive_offer(&offer, policy).is_ok() {
+        session.make_answer(local, policy, Direction::SendRecv).expect("an answer");
+    }
+    let ours = session.make_image_offer(local, policy, &attributes).expect("an offer of T.38");
+    assert_eq!(image_of_ours(&ours, policy), attributes);
+    let _ = session.accept_image_answer(data, policy);
+    // Whatever came of it, audio may be offered again.
+    read_by_ourselves(
+        &session.make_offer(local, policy, Direction::SendRecv).expect("an offer of audio"),
+        policy.srtp,
+    );
+}
+
+/// The attributes of a description of T.38 of ours, read back.
+fn image_of_ours(body: &[u8], policy: &MediaPolicy) -> ImageAttributes {
+    let read = OfferAnswer::new(1).receive_image_offer(body, policy);
+    read.ok().flatten().expect("T.38").attributes
 }
 
 /// What we write, we read: strictly, unless it refuses every line.

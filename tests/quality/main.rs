@@ -268,8 +268,8 @@ fn repairs(outcome: &Outcome, direction: Direction) -> (Option<u64>, Option<u64>
             (Some(quality.frames_recovered), Some(quality.frames_concealed))
         }
         Direction::ToTelephone => {
-            // The gateway does not tell what FEC brought back.
-            (None, outcome.record["overlay"]["frames_concealed"].as_u64())
+            let figure = |name: &str| outcome.record["overlay"][name].as_u64();
+            (figure("frames_recovered"), figure("frames_concealed"))
         }
     }
 }

@@ -29,5 +29,5 @@ pub use error::MediaError;
 pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use load::{LoadControl, LoadDecision};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};
-pub use relay::{Relay, RelayConfig};
+pub use relay::{ImageCounters, ImageRefusal, MAX_UDPTL, Relay, RelayConfig};
 pub use tone::voiceband::{VoicebandDetector, VoicebandSignal};

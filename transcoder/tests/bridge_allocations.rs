@@ -5,8 +5,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use call_model::{Codec, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite};
-use transcoder::{Bridge, BridgeEvent, EdgeCodec, Port};
+use call_model::{
+    Codec, DtmfDigit, ImageAttributes, ImageMedia, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys,
+    SrtpSuite,
+};
+use transcoder::{Bridge, BridgeEvent, EdgeCodec, Port, Relay, RelayConfig};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -211,3 +214,30 @@ fn a_call_in_g711_allocates_nothing_per_packet_nor_as_the_codec_changes() {
 
 /// For STUN and its timers, a few times a second at most: not one packet in five.
 const MOST_IN_TEN_SECONDS: u64 = 100;
+
+#[test]
+fn f14_udptl_passes_without_an_allocation() {
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::Instant::now();
+    let (trunk_rtp, onward_rtp) = (address("127.0.0.1:20000"), address("127.0.0.1:20002"));
+    let config =
+        RelayConfig { trunk_rtp, onward_rtp, media_timeout: Duration::from_secs(60), identity: None };
+    let mut relay = Relay::new(&config, 1, now);
+    let remotes = [address("127.0.0.1:30000"), address("127.0.0.1:30002")];
+    for (side, remote_udptl) in [Side::Trunk, Side::Onward].into_iter().zip(remotes) {
+        let image = ImageMedia { remote_udptl, attributes: ImageAttributes::default() };
+        relay.set_image(side, &image, now).unwrap();
+    }
+    let mut passed = 0;
+    let ((), allocations) = counted(|| {
+        for n in 0..1_000u16 {
+            let mut datagram = [n as u8; 60];
+            datagram[..2].copy_from_slice(&n.to_be_bytes());
+            // Every fourth is a stranger's.
+            let source = remotes[usize::from(n % 4 == 3)];
+            relay.handle_datagram(now, Side::Trunk, Port::Rtp, source, &datagram, &mut |_| passed += 1);
+            relay.handle_timeout(now, &mut |_| {});
+        }
+    });
+    assert_eq!((passed, allocations), (750, 0));
+}

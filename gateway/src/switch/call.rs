@@ -57,6 +57,8 @@ pub(super) struct Leg {
     pub(super) held: bool,
     /// It was asked to hold, because the other leg's far side does.
     pub(super) holds: bool,
+    /// Its session carries T.38 instead of audio.
+    pub(super) image: bool,
     /// It was silent and is asked whether anybody is there.
     pub(super) probed: bool,
     /// Tells the digits that come both with media and by signalling.
@@ -73,6 +75,7 @@ impl Leg {
             rtp: None,
             held: false,
             holds: false,
+            image: false,
             probed: false,
             digits: DigitFilter::default(),
         }
@@ -109,6 +112,8 @@ pub(super) struct Call {
     pub(super) successor: Option<Box<Successor>>,
     /// The call whose media meets this one's instead of a far side, and its leg there.
     pub(super) joined: Option<(CallId, Role)>,
+    /// The leg whose far side offers T.38 and waits for the word of the other.
+    pub(super) image_offer: Option<Role>,
     /// What a trunk said of the call, for the next.
     pub(super) details: Arc<CallDetails>,
     /// Who is connected on the trunk, to be told to the overlay user once the call is answered.
@@ -144,6 +149,7 @@ impl Call {
             trunks_left: VecDeque::new(),
             successor: None,
             joined: None,
+            image_offer: None,
             details: Arc::default(),
             connected: None,
             goodbye: String::new(),

@@ -93,6 +93,7 @@ impl Switch {
             let call = call.caller.sip;
             self.tell_trunk(Command::Answer { call, media: LocalMedia { rtp } });
         }
+        self.take_images(id);
         self.tell_connected(id);
     }
 

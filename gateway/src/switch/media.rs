@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use call_model::{
-    CallAudio, CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, LegMedia, LegQuality, Rating, Side, Verdict,
+    CallAudio, CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, ImageMedia, LegMedia, LegQuality, Rating,
+    Side, Verdict,
 };
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
@@ -52,6 +53,16 @@ pub enum MediaCommand {
         media: LegMedia,
         /// Whether digits go to it as tones where it has no telephone events.
         in_band_digits: bool,
+    },
+    /// A leg of a call between two trunks carries T.38 instead of audio, until [`MediaCommand::TrunkMedia`], or goes on
+    /// with another address.
+    TrunkImage {
+        /// The call.
+        call: CallId,
+        /// The leg.
+        side: Side,
+        /// The result.
+        image: ImageMedia,
     },
     /// The overlay side holds, or has taken back.
     OverlayHold {

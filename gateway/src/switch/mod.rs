@@ -13,6 +13,7 @@ mod call;
 mod cross;
 mod gates;
 mod history;
+mod image;
 mod media;
 mod overlay;
 mod record;

@@ -241,6 +241,7 @@ impl Switch {
         let (former, open) = (std::mem::replace(&mut leg.sip, sip), leg.is_open());
         let former_trunk = leg.trunk.replace(trunk.clone());
         (leg.state, leg.probed, leg.digits) = (State::Open, false, DigitFilter::default());
+        leg.image = false;
         match leg.side {
             Side::Onward => {
                 (call.record.onward, call.record.onward_leg) = (Some(trunk.clone()), Some(sip));
@@ -267,12 +268,15 @@ impl Switch {
         if let Some(call) = self.calls.get_mut(&id).filter(|_| answered) {
             call.record.decide(Gate::FarAnswer, Verdict::Pass, &format!("trunks.{trunk}.{rule}"), detail);
         }
+        self.end_images(id);
         // What the far side before held is held no more.
         self.trunk_media(now, sip, media, false);
         if holds {
             self.tell_trunk(Command::Hold { call: sip, on: true });
         }
-        if !answered {
+        if answered {
+            self.take_images(id);
+        } else {
             self.callee_answers(now, id, &format!("trunks.{trunk}.{rule}"), "the call was picked up");
         }
         self.connected(id, role, party);
@@ -339,7 +343,7 @@ impl Switch {
             call.record.decide(Gate::FarAnswer, Verdict::Pass, &format!("trunks.{home}.transfers"), detail);
             call.joined = Some(partner);
             let leg = call.leg_mut(role);
-            (leg.state, leg.probed) = (State::Done, false);
+            (leg.state, leg.probed, leg.image) = (State::Done, false, false);
             let (side, trunk, held) = (leg.side, leg.trunk.take(), std::mem::take(&mut leg.held));
             if leg.holds {
                 holders.push(partner);
@@ -353,6 +357,7 @@ impl Switch {
             if held {
                 self.hold(id, role, false);
             }
+            self.end_images(id);
         }
         for (id, role) in holders {
             self.hold(id, role, true);

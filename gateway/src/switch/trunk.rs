@@ -52,6 +52,9 @@ impl Switch {
                 }
             }
             Event::Media { call, media, early } => self.trunk_media(now, call, media, early),
+            Event::ImageOffered { call, image } => self.image_offered(call, *image),
+            Event::Image { call, image } => self.image_settled(call, image.map(|image| *image)),
+            Event::ImageWithdrawn { call } => self.image_withdrawn(call),
             Event::Answered { call } => {
                 let Some((id, Role::Callee)) = self.locate(call) else { return };
                 let Some(leg) = self.calls.get(&id).map(|call| &call.callee) else { return };
@@ -197,13 +200,17 @@ impl Switch {
         let held = !early && !media.direction.sends() && !ours;
         let changed = answered && held != leg.held;
         leg.held = held;
-        let (side, heard, trunk) = (leg.side, media.direction.receives(), leg.trunk.clone());
+        let (side, heard, faxed) = (leg.side, media.direction.receives(), std::mem::take(&mut leg.image));
+        let trunk = leg.trunk.clone();
         let in_band_digits = !self.takes_info(trunk.as_ref());
         self.tell_media(MediaCommand::TrunkMedia { call: id, side, media, in_band_digits });
         if changed {
             self.hold(id, role, held);
         } else if early && heard && role == Role::Callee {
             self.callee_describes_media(now, id);
+        }
+        if faxed {
+            self.audio_is_back(id, role);
         }
     }
 

@@ -9,6 +9,7 @@ use call_model::{CallId, Cause, Direction};
 
 use super::Dialog;
 use super::digits::Digits;
+use super::image::Images;
 use super::modify::Modify;
 use super::refer::Refer;
 use super::session_timer::SessionTimer;
@@ -46,6 +47,7 @@ pub(crate) struct Call {
     /// In a box: for a moment of the call only.
     pub(super) unacked: Option<Box<Unacked>>,
     pub(super) modify: Modify,
+    pub(super) images: Images,
     pub(super) session: Option<SessionTimer>,
     /// RSeq and CSeq of a reliable provisional response that our 2xx did not wait for: its PRACK
     /// may still come (RFC 3262 3).
@@ -125,6 +127,7 @@ impl Call {
             challenges: 0,
             unacked: None,
             modify: Modify::default(),
+            images: Images::default(),
             session: None,
             late_prack: None,
             updates: false,
@@ -383,6 +386,7 @@ impl Call {
         if self.ended {
             return;
         }
+        self.drop_image(core);
         self.drop_transfer(core);
         self.drop_refer(core);
         self.ended = true;
@@ -460,6 +464,7 @@ impl Call {
         }
         self.on_transfer_timer(core);
         self.on_refer_timer(core);
+        self.on_image_timer(core);
         match &self.phase {
             Phase::Outgoing(outgoing) if outgoing.deadline <= now => self.on_ring_timeout(core),
             Phase::Outgoing(outgoing) if outgoing.switch_at.is_some_and(|at| at <= now) => {
@@ -503,7 +508,7 @@ impl Call {
             Phase::Closing { until, .. } => Some(*until),
         };
         let unacked = self.unacked.as_ref().map(|u| u.next.min(u.expires));
-        let transfers = self.transfer_next().into_iter().chain(self.refer_next());
+        let transfers = self.transfer_next().into_iter().chain(self.refer_next()).chain(self.image_next());
         let others = unacked.into_iter().chain(self.modify.retry_at).chain(transfers);
         let at = if self.finished { None } else { phase.into_iter().chain(others).min() };
         self.alarm.set(&mut core.io.timers, Due::Call(self.key), at);

@@ -122,12 +122,23 @@ impl Call {
         if matches!(self.phase, Phase::Incoming(_)) {
             return self.reply_later(core, server);
         }
+        // RFC 3261 14.2: the one before has no final response yet.
+        if self.images.offer.is_some() {
+            return self.reply_later(core, server);
+        }
         if self.modify.offers() || self.unacked.as_ref().is_some_and(|u| u.offered) {
             return self.reply(core, server, 491, Vec::new());
         }
         self.learn_methods(&request.head);
         // Whoever sends a re-INVITE has seen our 2xx, even if the ACK is lost.
         self.unacked = None;
+        if !self.defers(core, request, server) {
+            self.answer_reinvite(core, request, server);
+        }
+    }
+
+    /// Sends the final response to a re-INVITE.
+    pub(super) fn answer_reinvite(&mut self, core: &mut Core, request: &Request, server: u64) {
         match self.renegotiate(core, request, true) {
             Ok((body, session, offered)) => {
                 let lines = session.as_ref().map(Negotiated::lines).unwrap_or_default();
@@ -151,7 +162,8 @@ impl Call {
             if self.offer_answer.state() == State::LocalOffer {
                 return self.reply(core, server, 491, Vec::new());
             }
-            if matches!(self.phase, Phase::Incoming(_)) && !self.may_take_early_offer() {
+            let waits = self.images.offer.is_some();
+            if waits || matches!(self.phase, Phase::Incoming(_)) && !self.may_take_early_offer() {
                 return self.reply_later(core, server);
             }
         }
@@ -182,10 +194,18 @@ impl Call {
             Content::None if !invite => None,
             content => {
                 let local = self.local.ok_or((500, Vec::new()))?;
-                if let Content::Sdp(offer) = &content {
+                if let Content::Sdp(offer) = &content
+                    && let Some(answer) = self.answer_image_offer(core, offer)
+                {
+                    Some(answer.map_err(|e| explain(&e))?)
+                } else if let Content::Sdp(offer) = &content {
+                    let faxed = !self.offer_answer.carries_audio();
                     let offer_answer = &mut self.offer_answer;
                     let answer = take_offer(core, self.trunk, offer_answer, local, direction, offer)
                         .map_err(|e| explain(&e))?;
+                    if faxed {
+                        self.image_is_over();
+                    }
                     if answer.changed {
                         let (call, media) = (self.id, answer.media);
                         let early = matches!(self.phase, Phase::Incoming(_));
@@ -194,7 +214,10 @@ impl Call {
                     Some(Bytes::from(answer.body))
                 } else {
                     let at = core.trunks.get(self.trunk).ok_or((500, Vec::new()))?;
-                    let offer = self.offer_answer.make_offer(local, &at.policy, direction);
+                    let offer = match self.offer_answer.own_image().cloned() {
+                        Some(image) => self.offer_answer.make_image_offer(local, &at.policy, &image),
+                        None => self.offer_answer.make_offer(local, &at.policy, direction),
+                    };
                     Some(Bytes::from(offer.map_err(|e| explain(&e))?))
                 }
             }

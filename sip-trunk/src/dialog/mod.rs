@@ -4,6 +4,7 @@ pub(crate) mod call;
 mod digits;
 mod early;
 mod failover;
+mod image;
 mod in_dialog;
 mod modify;
 mod probe;

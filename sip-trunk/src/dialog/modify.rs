@@ -1,5 +1,5 @@
 //! Our own re-INVITEs: hold, resume, session refresh (RFC 3261 14.1); a refresh goes by UPDATE where
-//! the far side takes it (RFC 4028 7.4). Before the answer there is UPDATE alone (RFC 3311 5.1).
+//! the far side takes it (RFC 4028 7.4); T.38 and back to audio (RFC 3264 8). Before the answer there is UPDATE alone (RFC 3311 5.1).
 
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,11 @@ impl Modify {
         self.pending.as_ref().is_some_and(|p| p.offers)
     }
 
+    /// Something else is wanted: what was tried before does not count.
+    pub(super) fn begin_anew(&mut self) {
+        self.failures = 0;
+    }
+
     /// Says whether an UPDATE of ours is under way.
     fn updates(&self) -> bool {
         self.pending.as_ref().is_some_and(|p| p.method == Method::Update)
@@ -92,7 +97,7 @@ impl Call {
             return Err(CommandError::WrongState);
         }
         self.modify.hold_wanted = on;
-        self.modify.failures = 0;
+        self.modify.begin_anew();
         self.run_modify(core);
         self.arm(core);
         Ok(())
@@ -101,8 +106,10 @@ impl Call {
     /// Sends a re-INVITE if something is wanted and nothing stands in the way.
     pub(super) fn run_modify(&mut self, core: &mut Core) {
         let modify = &self.modify;
-        let holds = modify.hold_wanted != modify.hold_agreed;
-        let wanted = holds || modify.refresh_wanted;
+        // Facsimile is not held: a hold waits for audio, and goes out with it.
+        let holds = modify.hold_wanted != modify.hold_agreed && self.images.wanted.is_none();
+        let images = self.images_differ();
+        let wanted = holds || images || modify.refresh_wanted;
         let early = match &self.phase {
             Phase::Confirmed => false,
             // In an early dialog, after the exchange of the INVITE (RFC 3311 5.1).
@@ -118,12 +125,14 @@ impl Call {
             return;
         }
         self.challenges = 0;
-        if !holds && self.updates {
+        if !holds && !images && self.updates {
             self.send_modify(core, Method::Update, None);
             return;
         }
         let by_update = core.trunks.get(self.trunk).is_some_and(|t| t.config.modify == ModifyBy::Update);
-        let method = if early || (by_update && self.updates) { Method::Update } else { Method::Invite };
+        // The far side may have to ask whether it takes T.38: UPDATE is answered at once (RFC 3311 5.2).
+        let by_update = by_update && self.updates && !images && self.offer_answer.carries_audio();
+        let method = if early || by_update { Method::Update } else { Method::Invite };
         if let Some(offer) = self.next_offer(core, holds) {
             self.send_modify(core, method, Some(offer));
         }
@@ -132,6 +141,9 @@ impl Call {
     /// Makes the offer for a change, or repeats the last description for a refresh (RFC 4028 7.4).
     pub(super) fn next_offer(&mut self, core: &Core, holds: bool) -> Option<Bytes> {
         let (at, local) = (core.trunks.get(self.trunk)?, self.local?);
+        if let Some(attributes) = &self.images.wanted {
+            return self.offer_answer.make_image_offer(local, &at.policy, attributes).ok().map(Bytes::from);
+        }
         if !holds && let Ok(same) = self.offer_answer.repeat_offer(local) {
             return Some(Bytes::from(same));
         }
@@ -146,7 +158,8 @@ impl Call {
         if !lines.is_empty() {
             lines.extend(self.modify.min_se.map(|seconds| ("Min-SE", seconds.to_string())));
         }
-        let hold = self.modify.hold_wanted;
+        let image = self.images.wanted.is_some();
+        let hold = if image { self.modify.hold_agreed } else { self.modify.hold_wanted };
         let key = self.send_request(core, method, lines, offer.as_deref());
         self.modify.pending = Some(Pending { key, hold, method, offers: offer.is_some() });
     }
@@ -243,20 +256,14 @@ impl Call {
         if !pending.offers {
             return self.run_modify(core);
         }
-        let Some(at) = core.trunks.get(self.trunk) else { return };
         let outcome = match content(&response.head, &response.body) {
-            Content::Sdp(body) => {
-                self.offer_answer.accept_answer(&body, &at.policy).map_err(|e| (e.cause(), e.to_string()))
-            }
+            Content::Sdp(body) => self.take_answer(core, &body),
             _ => Err((Cause::PROTOCOL_ERROR, "no answer in the 2xx to our offer".to_owned())),
         };
         match outcome {
-            Ok(negotiated) => {
-                for repair in negotiated.repairs.iter() {
-                    core.io.counters.repair(repair.as_str());
-                }
-                if negotiated.changed {
-                    self.tell_media(core, negotiated.media);
+            Ok(audio) => {
+                if let Some((media, true)) = audio {
+                    self.tell_media(core, media);
                 }
                 self.run_modify(core);
             }
@@ -290,6 +297,7 @@ impl Call {
         self.modify.hold_wanted = self.modify.hold_agreed;
         self.modify.refresh_wanted = false;
         self.modify.failures = 0;
+        self.settle_for_agreed(core);
         if let Some(session) = &mut self.session {
             session.retry(core.io.now, wait);
         }

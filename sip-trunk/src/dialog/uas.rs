@@ -302,6 +302,9 @@ impl Call {
     /// 200 already.
     pub(crate) fn on_cancel(&mut self, core: &mut Core, server: u64, cancel: &Request) {
         if !matches!(&self.phase, Phase::Incoming(incoming) if incoming.server == server) {
+            if self.cancel_image(core, server) {
+                self.arm(core);
+            }
             return;
         }
         self.note(core, true, "CANCEL".into());
@@ -353,21 +356,15 @@ impl Call {
 
     /// The ACK had to bring the answer to the offer of our 2xx (RFC 3261 13.2.1).
     fn on_delayed_answer(&mut self, core: &mut Core, content: &Content) {
-        let Some(at) = core.trunks.get(self.trunk) else { return };
         let outcome = match content {
-            Content::Sdp(body) => {
-                self.offer_answer.accept_answer(body, &at.policy).map_err(|e| (e.cause(), e.to_string()))
-            }
+            Content::Sdp(body) => self.take_answer(core, body),
             _ => Err((Cause::PROTOCOL_ERROR, "no answer in the ACK".to_owned())),
         };
         match outcome {
-            Ok(negotiated) => {
-                for repair in negotiated.repairs.iter() {
-                    core.io.counters.repair(repair.as_str());
-                }
-                let (call, media) = (self.id, negotiated.media);
-                core.events.push_back(Event::Media { call, media, early: false });
+            Ok(Some((media, _))) => {
+                core.events.push_back(Event::Media { call: self.id, media, early: false });
             }
+            Ok(None) => {}
             Err((cause, text)) => {
                 self.hang_up(core, cause);
                 self.end(core, cause, None, text, EndedBy::Local);

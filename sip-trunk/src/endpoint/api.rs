@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use call_model::{Address, CallId, Caller, Cause, DtmfDigit, Exchange, LegMedia, TrunkName};
+use call_model::{
+    Address, CallId, Caller, Cause, DtmfDigit, Exchange, ImageAttributes, ImageMedia, LegMedia, TrunkName,
+};
 
 use crate::quality::QualityReport;
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
@@ -267,6 +269,32 @@ pub enum Command {
         /// How long, in milliseconds.
         duration_ms: u16,
     },
+    /// Says whether an offer of T.38 may be put to the other side of the call ([`Event::ImageOffered`]). Without, it is
+    /// refused at once: 488, or the image line alone where audio is beside it.
+    TakeImages {
+        /// Any call.
+        call: CallId,
+        /// May be, or may not (as every call begins).
+        on: bool,
+    },
+    /// Offers T.38 in place of audio by re-INVITE (ITU-T T.38 annex D), with UDPTL where RTP was, or audio again.
+    /// [`Event::Image`] or [`Event::Media`] follows. A trunk that requires SRTP is offered none. While T.38 is carried,
+    /// [`Command::Hold`] waits for audio.
+    OfferImage {
+        /// An answered call.
+        call: CallId,
+        /// What the other side says of its facsimile; `None`: audio.
+        attributes: Option<Box<ImageAttributes>>,
+    },
+    /// Answers the offer of T.38 that [`Event::ImageOffered`] told of. [`Event::Image`] follows where it is accepted;
+    /// with no such offer open, [`CommandError::WrongState`].
+    AnswerImage {
+        /// The call whose far side offers.
+        call: CallId,
+        /// What the other side says of its facsimile; `None` refuses: 488, or the image line alone where audio is
+        /// beside it.
+        attributes: Option<Box<ImageAttributes>>,
+    },
     /// Takes the transfer that [`Event::TransferRequested`] asked for: 202, and a first NOTIFY
     /// (RFC 3515 2.4.4). Then the target is called, and [`Command::ReportTransfer`] tells of it.
     AcceptTransfer {
@@ -430,6 +458,28 @@ pub enum Event {
         media: LegMedia,
         /// The call is not answered yet.
         early: bool,
+    },
+    /// The far side offers T.38 by re-INVITE, in place of audio or beside it, and
+    /// [`Command::TakeImages`] let it. Nothing is answered before [`Command::AnswerImage`]; after 8 s (a quarter of
+    /// 64 times T1) it is refused.
+    ImageOffered {
+        /// An answered call.
+        call: CallId,
+        /// What it offers.
+        image: Box<ImageMedia>,
+    },
+    /// The offer that [`Event::ImageOffered`] told of is no longer open: it was not answered in time, or cancelled.
+    ImageWithdrawn {
+        /// The call.
+        call: CallId,
+    },
+    /// The call carries T.38 instead of audio, or goes on with another address or other attributes; or the far side
+    /// has refused what [`Command::OfferImage`] offered. [`Event::Media`] tells of audio again.
+    Image {
+        /// An answered call.
+        call: CallId,
+        /// What to do from now on; `None`: it was refused, and audio is as it was, or is being offered.
+        image: Option<Box<ImageMedia>>,
     },
     /// The far side answered our INVITE. Not sent for incoming calls: those are answered by us.
     Answered {

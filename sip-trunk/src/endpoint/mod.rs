@@ -262,6 +262,13 @@ impl Endpoint {
             }),
             Command::Probe { call } => self.with(call, |call, core| call.probe(core)),
             Command::Hold { call, on } => self.with(call, |call, core| call.hold(core, on)),
+            Command::TakeImages { call, on } => self.with(call, |call, _| call.take_images(on)),
+            Command::OfferImage { call, attributes } => {
+                self.with(call, |call, core| call.offer_image(core, attributes))
+            }
+            Command::AnswerImage { call, attributes } => {
+                self.with(call, |call, core| call.answer_image(core, attributes))
+            }
             Command::AcceptTransfer { call } => self.accept_transfer(call),
             Command::RefuseTransfer { call, status } => {
                 self.with(call, |call, core| call.refuse_transfer(core, status))

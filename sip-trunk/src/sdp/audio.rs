@@ -173,13 +173,7 @@ impl Audio {
             None => SocketAddr::new(ip, media.port.checked_add(1).ok_or(NegotiationError::Port)?),
         };
         for address in [rtp.ip(), rtcp.ip()] {
-            let spoken = if address.is_ipv4() { policy.addresses.ipv4 } else { policy.addresses.ipv6 };
-            if !spoken {
-                return Err(NegotiationError::AddressFamily);
-            }
-            if !address.is_unspecified() && is_denied(address, &policy.addresses) {
-                return Err(NegotiationError::AddressDenied);
-            }
+            check_address(address, policy)?;
         }
         let mut direction = direction_of(&media.attributes)
             .or_else(|| direction_of(&description.attributes))
@@ -211,6 +205,18 @@ impl Audio {
             packet_time_ms,
         })
     }
+}
+
+/// Says whether media may go to an address. An unspecified one is let through: it means nowhere.
+pub(super) fn check_address(address: IpAddr, policy: &MediaPolicy) -> Result<(), NegotiationError> {
+    let spoken = if address.is_ipv4() { policy.addresses.ipv4 } else { policy.addresses.ipv6 };
+    if !spoken {
+        return Err(NegotiationError::AddressFamily);
+    }
+    if !address.is_unspecified() && is_denied(address, &policy.addresses) {
+        return Err(NegotiationError::AddressDenied);
+    }
+    Ok(())
 }
 
 fn is_audio(media: &Media<'_>) -> bool {
@@ -332,7 +338,7 @@ fn format_of(encoding: &str) -> Option<Format> {
 }
 
 /// A host name would have to be resolved, by us, for a stranger: refused (RFC 8866 5.7 allows it).
-fn address_of(connection: &str) -> Result<IpAddr, NegotiationError> {
+pub(super) fn address_of(connection: &str) -> Result<IpAddr, NegotiationError> {
     let text = connection.split('/').next().unwrap_or_default();
     let text = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| NegotiationError::Hostname)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use call_model::Codec;
+use call_model::{Codec, ImageAttributes};
 
 use super::crypto::Crypto;
 use super::description::Media;
@@ -40,6 +40,19 @@ impl MediaLine {
         Self { media: "audio".into(), proto: proto(local).into(), format, mid: None }
     }
 
+    /// That of an offer of T.38 (RFC 3362 4, ITU-T T.38 D.2.3).
+    pub(super) fn image() -> Self {
+        Self { media: "image".into(), proto: "udptl".into(), format: "t38".into(), mid: None }
+    }
+
+    pub(super) fn is_audio(&self) -> bool {
+        self.media.eq_ignore_ascii_case("audio")
+    }
+
+    pub(super) fn is_image(&self) -> bool {
+        self.media.eq_ignore_ascii_case("image") && self.proto.eq_ignore_ascii_case("udptl")
+    }
+
     /// Writes the line with port 0 (RFC 3264 6).
     pub(super) fn write_refused(&self, out: &mut String) {
         write_line(out, &["m=", &self.media, " 0 ", &self.proto, " ", &self.format]);
@@ -66,6 +79,18 @@ fn proto(local: &Local) -> &'static str {
 fn write_line(out: &mut String, parts: &[&str]) {
     out.extend(parts.iter().copied());
     out.push_str("\r\n");
+}
+
+/// Writes the image line of a description: T.38 with the attributes of the other side.
+pub(super) fn write_image(out: &mut String, port: u16, attributes: &ImageAttributes, mid: Option<&str>) {
+    // Writing to a string does not fail.
+    let _ = write!(out, "m=image {port} udptl t38\r\n");
+    for attribute in attributes.iter() {
+        write_line(out, &["a=", attribute]);
+    }
+    if let Some(mid) = mid {
+        write_line(out, &["a=mid:", mid]);
+    }
 }
 
 /// Writes the audio line of a description. Nothing is in it but what is spoken, so that it stays small

@@ -6,13 +6,14 @@ mod audio;
 mod crypto;
 mod description;
 mod dtls;
+mod image;
 mod lines;
 mod negotiation;
 mod policy;
 
 pub use address::{AddressPolicy, is_denied};
 pub use description::SdpError;
-pub use negotiation::{Answer, Negotiated, OfferAnswer, RemoteOffer, State};
+pub use negotiation::{AgreedImage, Answer, ImageAnswer, Negotiated, OfferAnswer, RemoteOffer, State};
 pub use policy::{MediaPolicy, NegotiationError, Srtp};
 
 /// The Content-Type of a session description (RFC 8866 8.1).

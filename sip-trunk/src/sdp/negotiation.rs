@@ -1,8 +1,13 @@
+//! Offer and answer of one dialog (RFC 3264): audio here, T.38 in [`image`].
+
+mod image;
+
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use call_model::{Codec, Direction, Fingerprint, LegMedia, MediaSecurity, SrtpKey, SrtpKeys, TelephoneEvent};
 
+use self::image::{OfferedImage, PendingImage, Stream};
 use super::audio::{Audio, Format, Protection, event_clocks};
 use super::crypto::{Crypto, KeyMaker};
 use super::description::{Description, Text, Version};
@@ -10,6 +15,8 @@ use super::dtls::{LocalDtls, Setup, association};
 use super::lines::{MediaLine, write_audio};
 use super::policy::{MediaPolicy, NegotiationError, Srtp};
 use crate::wire::tolerance::{Repair, Repairs};
+
+pub use self::image::{AgreedImage, ImageAnswer};
 
 /// The payload types that our offers give to what has none of its own, where the session has not given another:
 /// Opus, and telephone events with each clock.
@@ -91,6 +98,7 @@ pub struct OfferAnswer {
     /// Of our certificate; `None`: DTLS cannot be spoken.
     fingerprint: Option<Fingerprint>,
     media: Option<LegMedia>,
+    stream: Stream,
     remote: Option<Remote>,
     /// All m-lines of the session, which never become fewer (RFC 3264 8).
     lines: Vec<MediaLine>,
@@ -110,7 +118,9 @@ enum Dynamic {
 enum Open {
     Nothing,
     Local(Box<Local>),
+    LocalImage(Box<OfferedImage>),
     Remote(Box<PendingOffer>),
+    RemoteImage(Box<PendingImage>),
 }
 
 /// What a description of ours says.
@@ -170,6 +180,7 @@ impl OfferAnswer {
             keys: None,
             fingerprint: None,
             media: None,
+            stream: Stream::Audio,
             remote: None,
             lines: Vec::new(),
             audio_index: 0,
@@ -211,8 +222,8 @@ impl OfferAnswer {
     pub fn state(&self) -> State {
         match self.open {
             Open::Nothing => State::Stable,
-            Open::Local(_) => State::LocalOffer,
-            Open::Remote(_) => State::RemoteOffer,
+            Open::Local(_) | Open::LocalImage(_) => State::LocalOffer,
+            Open::Remote(_) | Open::RemoteImage(_) => State::RemoteOffer,
         }
     }
 
@@ -221,7 +232,7 @@ impl OfferAnswer {
         self.sent_body.as_deref()
     }
 
-    /// Returns the media agreed on.
+    /// Returns the media agreed on: of a session that carries T.38, what it was before.
     pub fn media(&self) -> Option<&LegMedia> {
         self.media.as_ref()
     }
@@ -300,9 +311,11 @@ impl OfferAnswer {
     ///
     /// # Errors
     /// [`NegotiationError::WrongState`] while an offer is open, before anything was agreed on, after
-    /// an offer that was withdrawn, and where media is not at `local` any more.
+    /// an offer that was withdrawn, where media is not at `local` any more, and where the session does not carry
+    /// audio.
     pub fn repeat_offer(&mut self, local: SocketAddr) -> Result<Vec<u8>, NegotiationError> {
-        let last = self.last.as_ref().filter(|last| last.address == local && self.state() == State::Stable);
+        let stable = self.state() == State::Stable && matches!(self.stream, Stream::Audio);
+        let last = self.last.as_ref().filter(|last| last.address == local && stable);
         let (Some(last), Some(body)) = (last, &self.sent_body) else {
             return Err(NegotiationError::WrongState);
         };
@@ -379,7 +392,7 @@ impl OfferAnswer {
 
     /// Forgets our open offer, because it was refused: the session is as before.
     pub fn withdraw_offer(&mut self) {
-        if let Open::Local(_) = self.open {
+        if let Open::Local(_) | Open::LocalImage(_) = self.open {
             self.open = Open::Nothing;
             self.sent_body = self.agreed_body.take();
             self.last = None;
@@ -567,13 +580,15 @@ impl OfferAnswer {
 
     /// Forgets the peer's open offer, because it was refused: the session is as before.
     pub fn reject_offer(&mut self) {
-        if let Open::Remote(_) = self.open {
+        if let Open::Remote(_) | Open::RemoteImage(_) = self.open {
             self.open = Open::Nothing;
         }
     }
 
     fn settle(&mut self, media: &LegMedia) -> bool {
-        let changed = self.media.as_ref() != Some(media);
+        // What carried T.38 has changed, even if its audio is as it was.
+        let was = std::mem::replace(&mut self.stream, Stream::Audio);
+        let changed = !matches!(was, Stream::Audio) || self.media.as_ref() != Some(media);
         self.media = Some(media.clone());
         changed
     }

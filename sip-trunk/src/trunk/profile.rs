@@ -135,7 +135,7 @@ pub struct Profile {
     pub overload_control: bool,
     /// The largest request sent by UDP where TCP can be had, in bytes.
     pub largest_datagram: usize,
-    /// T.38 fax.
+    /// T.38 fax is expected of it. What it offers is put to the other trunk of its call in any case.
     pub t38: bool,
     /// Transfers it asks for by REFER are carried out.
     pub refer: bool,
@@ -234,7 +234,7 @@ impl Profile {
             ("next target after", format!("{} s", self.target_timeout.as_secs()), true),
             ("overload control", yes_no(self.overload_control), true),
             ("largest datagram", format!("{} bytes", self.largest_datagram), true),
-            ("T.38", yes_no(self.t38), !self.t38),
+            ("T.38", yes_no(self.t38), true),
             ("REFER", yes_no(self.refer), true),
             ("Replaces", self.replacing.as_str().to_owned(), true),
             ("redirects", self.redirects.as_str().to_owned(), true),
@@ -287,7 +287,9 @@ fn usual(switch: &str) -> &'static str {
         }
         "overload control" => "RFC 7339 5.1: most peers do not know it, and some read Via with care.",
         "largest datagram" => "RFC 3261 18.1.1: larger requests go by TCP.",
-        "T.38" => "G.711 carries fax; an image line is refused and the audio goes on (RFC 3264 6).",
+        "T.38" => {
+            "An image line is put to the other trunk of a call; where there is none it is refused, and G.711 goes on."
+        }
         "REFER" => "RFC 3515 2.4.2: a transfer is refused by policy and the call goes on.",
         "Replaces" => "RFC 3891 5: who may take over calls is a matter of trust.",
         "redirects" => "RFC 3261 8.1.3.4: where a call goes is ours to decide; a 302 ends it with its cause.",

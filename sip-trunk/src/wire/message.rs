@@ -95,7 +95,7 @@ pub(crate) enum Message {
 }
 
 /// A received request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) uri: String,
@@ -123,7 +123,7 @@ pub(crate) enum Scheme {
 }
 
 /// The headers every message has, read once, and access to the others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     fields: Fields,
     pub(crate) via: Via,
@@ -135,7 +135,7 @@ pub(crate) struct Head {
 }
 
 /// The topmost Via.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Via {
     pub(crate) host: Bytes,
     pub(crate) port: Option<u16>,
@@ -149,7 +149,7 @@ pub(crate) struct Via {
 }
 
 /// A From or To value and its tag.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Party {
     pub(crate) value: String,
     pub(crate) tag: Option<String>,

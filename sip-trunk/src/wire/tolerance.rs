@@ -102,6 +102,8 @@ labels! {
         SdpNonUtf8 "sdp_non_utf8"
         /// A description that differs had the `o=` version of the last one; it was taken.
         SdpVersion "sdp_version"
+        /// An answer left out m-lines of an offer of T.38; its image line was taken.
+        SdpMediaLines "sdp_media_lines"
     }
 }
 

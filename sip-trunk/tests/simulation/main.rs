@@ -16,6 +16,7 @@ mod dialogs;
 mod digits;
 mod dtls;
 mod emergency;
+mod fax;
 mod flows;
 mod identity;
 mod model;

@@ -554,7 +554,7 @@ fn is_secured(media: &LegMedia) -> bool {
 }
 
 /// Compares addresses, with IPv4 mapped into IPv6 taken for what it is.
-fn same_address(left: SocketAddr, right: SocketAddr) -> bool {
+pub(crate) fn same_address(left: SocketAddr, right: SocketAddr) -> bool {
     let canonical = |address: SocketAddr| -> (IpAddr, u16) { (address.ip().to_canonical(), address.port()) };
     canonical(left) == canonical(right)
 }

@@ -165,6 +165,18 @@ impl Flow {
         passes || !new || self.queue(now, digit, duration_ms)
     }
 
+    /// Something else than voice goes over the call for a time: what is under way of digits is over.
+    pub(super) fn interrupt(&mut self) {
+        (self.heard, self.ours) = (DtmfReceiver::new(CLOCK_RATE), DtmfSender::new(CLOCK_RATE));
+        (self.passing, self.sending) = (false, None);
+        self.pause();
+    }
+
+    /// What comes now goes nowhere: no gap is to be seen when it goes on.
+    pub(super) fn pause(&mut self) {
+        self.numbers.pause();
+    }
+
     /// Queues a digit of ours. Returns false when too many wait.
     fn queue(&mut self, now: Instant, digit: DtmfDigit, duration_ms: u16) -> bool {
         let queued = self.ours.queue(digit, duration_ms).is_ok();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use call_model::{DtmfDigit, LegMedia, LegQuality, Side};
+use call_model::{DtmfDigit, ImageMedia, LegMedia, LegQuality, Side};
 use transcoder::{Bridge, BridgeEvent, Emit, Port, Relay};
 
 use crate::switch::WholeCall;
@@ -90,6 +90,19 @@ impl Media {
                 audio: bridge.audio(),
             },
             Media::Relay(_) => WholeCall::default(),
+        }
+    }
+
+    /// Lets a side carry T.38. With an overlay user it is refused before.
+    pub(super) fn set_trunk_image(
+        &mut self,
+        side: Side,
+        image: &ImageMedia,
+        now: Instant,
+    ) -> Result<(), String> {
+        match self {
+            Media::Bridge(_) => Ok(()),
+            Media::Relay(relay) => relay.set_image(side, image, now).map_err(|error| error.to_string()),
         }
     }
 

@@ -161,6 +161,7 @@ impl MediaEngine {
             MediaCommand::TrunkMedia { call, side, media, in_band_digits } => {
                 (call, Order::TrunkMedia { call, side, media, in_band_digits })
             }
+            MediaCommand::TrunkImage { call, side, image } => (call, Order::TrunkImage { call, side, image }),
             MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),
             MediaCommand::SendDtmf { call, side, digit, duration_ms } => {
                 (call, Order::SendDtmf { call, side, digit, duration_ms })

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side};
+use call_model::{Codec, Direction, DtmfDigit, ImageAttributes, ImageMedia, LegMedia, MediaSecurity, Side};
 
 use super::sockets::udp;
 use super::*;
@@ -148,6 +148,40 @@ fn a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back() {
     engine.handle(Instant::now(), MediaCommand::Close { call });
     let first = until(&mut engine, &mut reports, |engine| engine.trunk_ports().0 == before);
     assert_eq!(first, [Side::Trunk, Side::Onward]);
+}
+
+// ITU-T T.38 9.1: UDPTL is passed on as it is, over the sockets of the voice before.
+#[test]
+fn f14_a_relay_carries_udptl_between_two_trunks() {
+    let (mut engine, _reports) = engine(1);
+    let call = CallId::new(1, 1);
+    let opened = engine.handle(Instant::now(), MediaCommand::OpenRelay { call });
+    let Some(MediaEvent::RelayOpened { trunk_rtp, onward_rtp, .. }) = opened else { panic!("{opened:?}") };
+    carry_voice(&mut engine, call, trunk_rtp, onward_rtp);
+    let party = || {
+        let socket = std::net::UdpSocket::bind((trunk_rtp.ip(), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+    };
+    let (pbx, carrier) = (party(), party());
+    for (side, socket) in [(Side::Trunk, &pbx), (Side::Onward, &carrier)] {
+        let remote_udptl = socket.local_addr().unwrap();
+        let image = ImageMedia { remote_udptl, attributes: ImageAttributes::default() };
+        engine.handle(Instant::now(), MediaCommand::TrunkImage { call, side, image });
+    }
+    // Like STUN by its first octet, which is nothing to a relay (RFC 7983).
+    let said = [0u8, 7, 3, 0xc0, 1, 0x80, 0];
+    let mut heard = [0; 512];
+    for (from, to, at, by) in
+        [(&pbx, &carrier, trunk_rtp, onward_rtp), (&carrier, &pbx, onward_rtp, trunk_rtp)]
+    {
+        // The order that brings the image may still be on its way to the thread.
+        let came = (0..100).find_map(|_| {
+            from.send_to(&said, at).unwrap();
+            to.recv_from(&mut heard).ok()
+        });
+        assert_eq!((came, &heard[..said.len()]), (Some((said.len(), by)), &said[..]));
+    }
 }
 
 /// Has two parties hear each other through a relay.

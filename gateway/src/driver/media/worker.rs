@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::thread;
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, DtmfDigit, LegMedia, Side};
+use call_model::{CallId, DtmfDigit, ImageMedia, LegMedia, Side};
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc;
 use transcoder::{BridgeEvent, LegFailure};
@@ -53,6 +53,7 @@ pub(super) enum Order {
     Add { call: CallId, media: Media, sockets: Box<Sockets> },
     OverlayAnswer { call: CallId, sdp: String },
     TrunkMedia { call: CallId, side: Side, media: LegMedia, in_band_digits: bool },
+    TrunkImage { call: CallId, side: Side, image: ImageMedia },
     OverlayHold { call: CallId, on: bool },
     SendDtmf { call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16 },
     Close { call: CallId },
@@ -449,6 +450,9 @@ impl Loop {
                 Order::TrunkMedia { call, side, media, in_band_digits } => self.on(now, call, |session| {
                     session.media.set_trunk_media(side, &media, in_band_digits, now)
                 }),
+                Order::TrunkImage { call, side, image } => {
+                    self.on(now, call, |session| session.media.set_trunk_image(side, &image, now))
+                }
                 Order::OverlayHold { call, on } => self.on(now, call, |session| {
                     session.media.set_overlay_hold(on, now);
                     Ok(())

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 
+mod fax;
+
 const FAR: &str = "+442079460018";
 
 /// A bench whose route is open to calls from both trunks.
