@@ -294,7 +294,10 @@ pub fn sdp(data: &[u8]) {
         if let Ok(body) = again {
             read_by_ourselves(&body);
         }
-        images(data, local, &policy);
+        // Where media has to be under SRTP there is no T.38.
+        if matches!(srtp, Srtp::Never) {
+            images(data, local, &policy);
+        }
     }
 }
 
