@@ -38,7 +38,7 @@ impl Bench {
                 let side = if side == Side::Trunk { "trunk" } else { "onward" };
                 Some((call, side, Some(image.remote_udptl.to_string())))
             }
-            Action::Media(MediaCommand::TrunkMedia { call, side, media }) => {
+            Action::Media(MediaCommand::TrunkMedia { call, side, media, .. }) => {
                 let side = if side == Side::Trunk { "trunk voice" } else { "onward voice" };
                 Some((call, side, Some(media.remote_rtp.to_string())))
             }
