@@ -6,10 +6,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use call_model::{
-    Codec, DtmfDigit, ImageAttributes, ImageMedia, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys,
-    SrtpSuite,
+    Codec, DtlsParameters, DtlsRole, DtmfDigit, Fingerprint, ImageAttributes, ImageMedia, LegMedia,
+    MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite,
 };
-use transcoder::{Bridge, BridgeEvent, EdgeCodec, Port, Relay, RelayConfig};
+use transcoder::leg::rtp::RtpLeg;
+use transcoder::{Bridge, BridgeEvent, DtlsIdentity, EdgeCodec, Port, Relay, RelayConfig};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -143,6 +144,30 @@ fn a_call_with_srtp_on_both_sides_allocates_nothing_per_packet() {
         assert_eq!((call.bridge.trunk_counters().refused(), call.pbx.unauthentic), (0, 0));
         assert!(allocations <= MOST_IN_TEN_SECONDS, "{suite:?}: {allocations} for {sent} packets each way");
     }
+}
+
+#[test]
+fn f20_a_call_that_dtls_keyed_allocates_nothing_per_packet() {
+    thread_local!(static GATEWAY: DtlsIdentity = DtlsIdentity::generate().unwrap());
+    let configure =
+        |config: &mut transcoder::BridgeConfig| config.identity = Some(GATEWAY.with(Clone::clone));
+    let mut call = Call::new(&Options { configure, ..Options::default() });
+    let (now, pbx) = (call.net.now, DtlsIdentity::generate().unwrap());
+    let media = |remote: &str, role: DtlsRole, theirs: Fingerprint| {
+        let security = DtlsParameters { role, fingerprints: vec![theirs], tls_id: None };
+        let security = MediaSecurity::DtlsSrtp(Box::new(security));
+        let remote_rtp = remote.parse().unwrap();
+        LegMedia { remote_rtp, remote_rtcp: None, security, ..trunk_media(Codec::Pcma, 20) }
+    };
+    call.bridge.set_trunk_media(&media(TRUNK_RTP, DtlsRole::Active, pbx.fingerprint()), now).unwrap();
+    let mut leg = RtpLeg::new(5, now).with_identity(Some(pbx));
+    let gateway = GATEWAY.with(DtlsIdentity::fingerprint);
+    leg.set_media(&media(GATEWAY_RTP, DtlsRole::Passive, gateway), now).unwrap();
+    call.pbx.leg = Some(leg);
+    let (allocations, sent, received) = connected_seconds(&mut call);
+    assert!(sent > 450 && received > 450, "{sent} {received}");
+    assert!(call.bridge.trunk_counters().received > 500 && call.pbx.heard.len() > 80_000);
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets each way");
 }
 
 /// Tones of a trunk without telephone events, tones sent to it, and voiceband data: what is kept for them is made when

@@ -3,7 +3,7 @@
 use call_model::{
     Codec, Direction, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, LegMedia, MediaSecurity,
 };
-use sip_trunk::sdp::Srtp;
+use sip_trunk::sdp::{MediaPolicy, NegotiationError, OfferAnswer, Srtp};
 use sip_trunk::{Command, CommandError, Endpoint, EndpointConfig, Transport};
 
 use crate::dialogs::{assert_clean, body, media_of, release};
@@ -330,6 +330,15 @@ fn f20_a_trunk_with_dtls_needs_a_certificate() {
     bare.trunks[0].srtp = Srtp::Never;
     let mut endpoint = Endpoint::new(bare.clone(), [1; 32], now, 0).unwrap();
     assert_eq!(endpoint.reconfigure_trunk(now, secured.clone()), Err(CommandError::Unusable));
+    // A call from before has none either.
+    let mut policy = MediaPolicy::new(vec![Codec::Pcma], 20);
+    policy.srtp = Srtp::Dtls;
+    let mut session = OfferAnswer::new(1);
+    let offered = dtls(SDP, "actpass");
+    let error = NegotiationError::Fingerprint;
+    assert_eq!(session.receive_offer(offered.as_bytes(), &policy).unwrap_err(), error);
+    let offer = session.make_offer("10.0.0.1:20000".parse().unwrap(), &policy, Direction::SendRecv);
+    assert_eq!(offer.unwrap_err(), error);
     bare.media_fingerprint = Some(ours());
     let mut endpoint = Endpoint::new(bare, [1; 32], now, 0).unwrap();
     assert_eq!(endpoint.reconfigure_trunk(now, secured), Ok(()));

@@ -7,7 +7,7 @@ use str0m::config::DtlsCert;
 /// Reads an element of DER: tag, content, and what is behind.
 fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
     let (tag, first) = (der[0], usize::from(der[1]));
-    let octets = if first < 128 { 0 } else { first - 128 };
+    let octets = first.saturating_sub(128);
     let long = der[2..2 + octets].iter().fold(0, |length, &octet| length << 8 | usize::from(octet));
     let length = if octets == 0 { first } else { long };
     let (content, rest) = der[2 + octets..].split_at(length);
