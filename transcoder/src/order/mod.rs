@@ -7,6 +7,7 @@
 
 mod delay;
 mod follow;
+mod payloads;
 mod stretch;
 mod types;
 mod window;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::rtp::{LossPattern, Unwrapper};
 use delay::DelayEstimator;
 pub(crate) use follow::COMMON_CLOCK_RATE;
+use payloads::Payloads;
 use window::SeenWindow;
 
 pub use stretch::{Pace, TimeScaler};
@@ -23,8 +25,6 @@ pub use types::{Arrival, Frame, Inserted, JitterConfig, JitterCounters};
 
 /// Packets held at most: 320 ms at 10 ms a packet.
 const CAPACITY: usize = 32;
-/// Octets of the payloads there is room for from the start: 20 ms of G.711, or of Opus at 64 kbit/s.
-const USUAL_ROOM: usize = 160;
 /// A jump of sequence numbers forward or back that ends the stream (RFC 3550 A.1).
 const MAX_DROPOUT: i32 = 3_000;
 const MAX_MISORDER: i32 = 100;
@@ -76,9 +76,8 @@ pub struct JitterBuffer {
     config: JitterConfig,
     epoch: Option<Instant>,
     slots: [Slot; CAPACITY],
-    /// `CAPACITY` payloads, and one more for the packet on probation, each with `room` octets.
-    payloads: Box<[u8]>,
-    room: usize,
+    /// `CAPACITY` payloads, and one more for the packet on probation.
+    payloads: Payloads,
     ssrc: Option<u32>,
     sequences: Unwrapper<16>,
     timestamps: Unwrapper<32>,
@@ -129,8 +128,7 @@ impl JitterBuffer {
             config,
             epoch: None,
             slots: [Slot::default(); CAPACITY],
-            payloads: vec![0; (CAPACITY + 1) * USUAL_ROOM.min(config.max_payload)].into_boxed_slice(),
-            room: USUAL_ROOM.min(config.max_payload),
+            payloads: Payloads::new(CAPACITY + 1, config.max_payload),
             ssrc: None,
             sequences: Unwrapper::default(),
             timestamps: Unwrapper::default(),
@@ -166,7 +164,7 @@ impl JitterBuffer {
             self.counters.discarded += 1;
             return Inserted::TooLarge;
         }
-        self.make_room(payload.len());
+        self.payloads.make_room(payload.len());
         if self.ssrc.is_none() {
             self.ssrc = Some(arrival.ssrc);
             return self.enqueue(at, arrival, payload);
@@ -181,13 +179,12 @@ impl JitterBuffer {
             return self.enqueue(at, arrival, payload);
         }
         // Another source, or a jump: believed once two packets in a row agree (RFC 3550 A.1).
-        let spare = CAPACITY * self.room;
         match self.probation.take() {
             Some((first, first_at, len)) if follows(&first, &arrival) => {
                 self.restart();
                 self.ssrc = Some(arrival.ssrc);
                 // The payload moves from the spare place to its own.
-                self.enqueue_from(first_at, first, spare, len);
+                self.enqueue_from(first_at, first, CAPACITY, len);
                 self.enqueue(at, arrival, payload);
                 Inserted::Restarted
             }
@@ -200,7 +197,7 @@ impl JitterBuffer {
                 if other.is_some() {
                     self.counters.discarded += 1;
                 }
-                self.payloads[spare..spare + payload.len()].copy_from_slice(payload);
+                self.payloads.put(CAPACITY, payload);
                 self.probation = Some((arrival, at, payload.len()));
                 Inserted::Probation
             }
@@ -458,25 +455,10 @@ impl JitterBuffer {
         !(-MAX_MISORDER..=MAX_DROPOUT).contains(&ahead)
     }
 
-    /// Makes room for payloads of this length. What one packet needed the next will too: this allocates a few times
-    /// in a call at most, up to the longest payload that is kept.
-    fn make_room(&mut self, len: usize) {
-        if len <= self.room {
-            return;
-        }
-        let room = len.next_power_of_two().min(self.config.max_payload);
-        let mut payloads = vec![0; (CAPACITY + 1) * room].into_boxed_slice();
-        for (new, old) in payloads.chunks_exact_mut(room).zip(self.payloads.chunks_exact(self.room)) {
-            new[..self.room].copy_from_slice(old);
-        }
-        (self.payloads, self.room) = (payloads, room);
-    }
-
     fn enqueue(&mut self, at: i64, arrival: Arrival, payload: &[u8]) -> Inserted {
         match self.admit(at, &arrival, payload.len()) {
             Ok(index) => {
-                let start = index * self.room;
-                self.payloads[start..start + payload.len()].copy_from_slice(payload);
+                self.payloads.put(index, payload);
                 Inserted::Queued
             }
             Err(refused) => refused,
@@ -485,7 +467,7 @@ impl JitterBuffer {
 
     fn enqueue_from(&mut self, at: i64, arrival: Arrival, from: usize, len: usize) {
         if let Ok(index) = self.admit(at, &arrival, len) {
-            self.payloads.copy_within(from..from + len, index * self.room);
+            self.payloads.copy(from, index, len);
         }
     }
 
@@ -658,8 +640,7 @@ impl JitterBuffer {
     }
 
     fn payload(&self, index: usize, len: usize) -> &[u8] {
-        let start = index * self.room;
-        &self.payloads[start..start + len]
+        self.payloads.get(index, len)
     }
 
     fn duration_of(&self, slot: &Slot) -> u32 {

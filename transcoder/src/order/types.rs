@@ -6,7 +6,7 @@ use call_model::Codec;
 
 use super::stretch::Pace;
 
-/// How a [`JitterBuffer`] works.
+/// How a [`JitterBuffer`](super::JitterBuffer) works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JitterConfig {
     /// Clock of the timestamps in Hz, at least 1000.

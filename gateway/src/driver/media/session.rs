@@ -150,6 +150,11 @@ pub(super) struct Draining {
 }
 
 impl Draining {
+    /// Says whether the parties of the call never stopped sending: only then the next call may hear them.
+    pub(super) fn is_still_sent_to(&self) -> bool {
+        self.free_at >= self.give_up_at
+    }
+
     pub(super) fn new(now: Instant, session: Session, quarantine: Duration) -> Self {
         // Somebody who never stops sending must not keep a port for ever.
         let give_up_at = now + 2 * quarantine;

@@ -184,6 +184,24 @@ fn f14_a_relay_carries_udptl_between_two_trunks() {
     }
 }
 
+/// Plain RTP without telephone events.
+fn plain(codec: Codec, remote_rtp: SocketAddr) -> LegMedia {
+    let payload_type = codec.static_payload_type().unwrap();
+    LegMedia {
+        codec,
+        send_payload_type: payload_type,
+        receive_payload_type: payload_type,
+        also_receives: Vec::new(),
+        telephone_event: None,
+        comfort_noise: false,
+        packet_time_ms: 20,
+        remote_rtp,
+        remote_rtcp: None,
+        direction: Direction::SendRecv,
+        security: MediaSecurity::None,
+    }
+}
+
 /// Has two parties hear each other through a relay.
 fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, onward_rtp: SocketAddr) {
     let party = || {
@@ -193,20 +211,7 @@ fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, on
     };
     let (pbx, carrier) = (party(), party());
     for (side, socket, codec) in [(Side::Trunk, &pbx, Codec::Pcma), (Side::Onward, &carrier, Codec::Pcmu)] {
-        let payload_type = codec.static_payload_type().unwrap();
-        let media = LegMedia {
-            codec,
-            send_payload_type: payload_type,
-            receive_payload_type: payload_type,
-            also_receives: Vec::new(),
-            telephone_event: None,
-            comfort_noise: false,
-            packet_time_ms: 20,
-            remote_rtp: socket.local_addr().unwrap(),
-            remote_rtcp: None,
-            direction: Direction::SendRecv,
-            security: MediaSecurity::None,
-        };
+        let media = plain(codec, socket.local_addr().unwrap());
         engine.handle(Instant::now(), MediaCommand::TrunkMedia { call, side, media, in_band_digits: false });
     }
     let said = |kind: u8, code: u8| {
@@ -392,6 +397,43 @@ fn a_flooded_socket_is_not_used_again() {
         assert_eq!(leg.read_away(&mut inbox, Instant::now()), is_good, "{strays}");
         assert_eq!(inbox.receive(&to.socket, Instant::now()).unwrap() == 0, is_good, "{strays}");
     }
+}
+
+// Some telephones have one synchronisation source for all their calls.
+#[test]
+fn f23_a_source_that_stopped_is_heard_again_on_the_same_port() {
+    let (mut engine, mut reports) = small(21_620, 1, 1);
+    let pbx = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut ports = Vec::new();
+    for number in 1..=3 {
+        let call = CallId::new(1, number);
+        let opened = engine.handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None });
+        let Some(MediaEvent::Opened { trunk_rtp, .. }) = opened else { panic!("{opened:?}") };
+        ports.push(trunk_rtp);
+        let media = plain(Codec::Pcma, pbx.local_addr().unwrap());
+        let media = MediaCommand::TrunkMedia { call, side: Side::Trunk, media, in_band_digits: false };
+        engine.handle(Instant::now(), media);
+        let began = Instant::now();
+        let mut sequence = 0u16;
+        let heard = loop {
+            assert!(began.elapsed() < Duration::from_secs(10), "call {number} is not heard");
+            let mut packet = vec![0x80, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 77];
+            packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+            packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+            packet.extend([0xd5; 160]);
+            pbx.send_to(&packet, trunk_rtp).unwrap();
+            sequence += 1;
+            std::thread::sleep(Duration::from_millis(5));
+            match reports.try_recv() {
+                Ok(Report::Media(MediaEvent::FirstPacket { side, .. })) => break side,
+                Ok(Report::PortFree(port)) => engine.port_free(port),
+                _ => {}
+            }
+        };
+        assert_eq!(heard, Side::Trunk);
+        close(&mut engine, &mut reports, call);
+    }
+    assert!(ports.windows(2).all(|pair| pair[0] == pair[1]), "{ports:?}");
 }
 
 #[test]

@@ -543,7 +543,10 @@ impl Loop {
 
     fn free(&mut self, slot: usize) {
         if let Slot::Draining(draining) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
-            let sockets = draining.sockets;
+            let still_sent_to = draining.is_still_sent_to();
+            let mut sockets = draining.sockets;
+            // Who has stopped may begin again with the same source: some have but one.
+            sockets.trunk.former_source = sockets.trunk.former_source.filter(|_| still_sent_to);
             for (_, token) in sockets.tokens() {
                 self.places.clear(token);
             }
