@@ -74,7 +74,7 @@ const LATENESS: Way = Way {
 };
 
 /// So many times the calls go where nothing is encoded: a daemon that is idle most of the time pays more for each call.
-const UNENCODED: usize = 3;
+const UNENCODED: usize = 2;
 
 /// The part of a core at which lateness is measured.
 const LOAD: f64 = 0.8;
