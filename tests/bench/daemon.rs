@@ -19,8 +19,10 @@ use crate::usage::{Round, measure, resident_megabytes};
 
 const SUPERNODES: usize = 3;
 const SOON: Duration = Duration::from_secs(20);
-/// The number that the user of the rounds has in the seeds of keys; callees of look-ups have smaller ones.
+/// The number that the first user of the rounds has in the seeds of keys; callees of look-ups have smaller ones.
 const CALLER: u8 = 250;
+/// Calls that one user makes: a gateway grants each peer 256 streams, and a search takes some beside those of calls.
+const CALLS_OF_ONE: usize = 150;
 
 /// How the gateway is set.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +121,15 @@ impl Stage {
         count.context("the daemon does not say how often it changed the effort of Opus")
     }
 
-    /// The user who makes the calls.
-    pub(crate) async fn caller(&self) -> Result<User> {
-        let user = User::join(&self.issuer, CALLER, &self.bootstrap(), ports::address()).await?;
-        Ok(user.speaking_g711(self.edge))
+    /// The users who make so many calls.
+    pub(crate) async fn callers(&self, calls: usize) -> Result<Vec<User>> {
+        let mut users = Vec::new();
+        for seed in (CALLER..=u8::MAX).take(calls.div_ceil(CALLS_OF_ONE)) {
+            let user = User::join(&self.issuer, seed, &self.bootstrap(), ports::address()).await?;
+            users.push(user.speaking_g711(self.edge));
+        }
+        ensure!(users.len() * CALLS_OF_ONE >= calls, "there are no users for {calls} calls");
+        Ok(users)
     }
 
     /// Makes calls, measures while all of them talk, and hangs up.
@@ -130,20 +137,20 @@ impl Stage {
     pub(crate) fn round(
         &mut self,
         runtime: &Runtime,
-        caller: &User,
+        callers: &[User],
         pbx: &Pbx,
         generator: &Generator,
         speech: &Speech,
         count: usize,
         seconds: u64,
     ) -> Result<Round> {
-        let calls = runtime.block_on(place(caller, generator, speech, count))?;
+        let calls = runtime.block_on(place(callers, generator, speech, count))?;
         until("all calls have media", SOON, || (pbx.calls() == count).then_some(()))?;
         let changes = self.changes_of_effort()?;
         let outcome = measure("causewayd", self.gateway.process(), generator, count, seconds);
         runtime.block_on(async {
-            for call in calls {
-                caller.bye(call).await?;
+            for (index, call) in calls.into_iter().enumerate() {
+                callers[index % callers.len()].bye(call).await?;
             }
             anyhow::Ok(())
         })?;
@@ -158,11 +165,17 @@ impl Stage {
     }
 }
 
-async fn place(caller: &User, generator: &Generator, speech: &Speech, count: usize) -> Result<Vec<CallId>> {
+/// Makes calls, each user in turn.
+async fn place(
+    callers: &[User],
+    generator: &Generator,
+    speech: &Speech,
+    count: usize,
+) -> Result<Vec<CallId>> {
     let mut calls = Vec::new();
-    for index in 0..count {
+    for (index, caller) in callers.iter().cycle().take(count).enumerate() {
         let to: Address = Address::Number(format!("+1555{:06}", 100 + index).parse()?);
-        let answered = caller.call(to).await?;
+        let answered = caller.call(to).await.with_context(|| format!("call {index}"))?;
         let (socket, leg) = (answered.socket, answered.leg);
         generator.add(if caller.speaks_g711 {
             End::g711(socket, leg, speech.alaw.clone(), speech.hearing.1)?

@@ -47,11 +47,18 @@ struct Arguments {
     /// Measures what media costs in every way it may go, instead: `make bench-media`.
     #[arg(long)]
     media: bool,
+    /// Measures one way of media alone, without anchors: cx5, cx0, conversation, passing or edge.
+    #[arg(long, value_name = "WAY")]
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = if arguments.media { media::run(&arguments) } else { run(&arguments) };
+    let outcome = match &arguments.only {
+        Some(way) => media::run_one(&arguments, way),
+        None if arguments.media => media::run(&arguments),
+        None => run(&arguments),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!("{look_ups}");
 
     let pbx = pbx::Pbx::start(stage.pbx, stage.gateway_sip(), generator.handle(), &speech, Kind::Alaw)?;
-    let caller = runtime.block_on(stage.caller())?;
+    let callers = runtime.block_on(stage.callers(arguments.calls))?;
     let anchor = if arguments.alone { None } else { Some(rtpengine::Rtpengine::start(folder.path())?) };
     let (mut own, mut others) = (Vec::new(), Vec::new());
     let mut anchor_calls = rtpengine::calls_beside(arguments.calls);
@@ -87,7 +94,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut floor = Vec::new();
     for _ in 0..arguments.rounds.max(1) {
         let round = stage
-            .round(&runtime, &caller, &pbx, &generator, &speech, arguments.calls, arguments.seconds)
+            .round(&runtime, &callers, &pbx, &generator, &speech, arguments.calls, arguments.seconds)
             .context("causewayd")?;
         println!("{round}");
         own.push(round);

@@ -83,7 +83,7 @@ const LOAD: f64 = 0.8;
 struct Scene<'a> {
     stage: Stage,
     pbx: Pbx,
-    caller: User,
+    callers: Vec<User>,
     runtime: &'a Runtime,
     generator: &'a Generator,
     speech: Speech,
@@ -92,6 +92,7 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn set(
         way: &Way,
+        calls: usize,
         folder: &Path,
         runtime: &'a Runtime,
         generator: &'a Generator,
@@ -100,15 +101,41 @@ impl<'a> Scene<'a> {
         let speech = if way.conversation { speech::conversation(speech) } else { speech.clone() };
         let stage = Stage::set(&folder.join(way.name.replace(' ', "-")), way.settings)?;
         let pbx = Pbx::start(stage.pbx, stage.gateway_sip(), generator.handle(), &speech, way.trunk)?;
-        let caller = runtime.block_on(stage.caller())?;
-        Ok(Self { stage, pbx, caller, runtime, generator, speech })
+        let callers = runtime.block_on(stage.callers(calls))?;
+        Ok(Self { stage, pbx, callers, runtime, generator, speech })
     }
 
     /// A round of whole turns of the conversation.
     fn round(&mut self, calls: usize, seconds: u64) -> Result<Round> {
         let seconds = seconds.next_multiple_of(speech::TURN_SECONDS);
-        self.stage.round(self.runtime, &self.caller, &self.pbx, self.generator, &self.speech, calls, seconds)
+        self.stage.round(self.runtime, &self.callers, &self.pbx, self.generator, &self.speech, calls, seconds)
     }
+}
+
+/// The ways that can be measured one by one, and how many times the calls go each.
+const WAYS: [(&Way, usize); 5] =
+    [(&ALWAYS, 1), (&CHEAP, 1), (&CONVERSATION, 1), (&PASSING, UNENCODED), (&EDGE, UNENCODED)];
+
+/// Measures one way and prints `RESULT media_way`.
+pub(crate) fn run_one(arguments: &Arguments, name: &str) -> Result<()> {
+    let names = WAYS.map(|(way, _)| way.name);
+    let found = WAYS.into_iter().find(|(way, _)| way.name == name);
+    let (way, times) = found.with_context(|| format!("--only takes one of {}", names.join(", ")))?;
+    let folder = Folder::new("bench-media")?;
+    let speech = speech::active()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let generator = Generator::start()?;
+    let calls = times * arguments.calls;
+    let mut scene = Scene::set(way, calls, folder.path(), &runtime, &generator, &speech)?;
+    println!("{}", Round::HEADER);
+    let mut rounds = Vec::new();
+    for _ in 0..arguments.rounds.max(1) {
+        let round = scene.round(calls, arguments.seconds)?;
+        println!("{round}  {name}");
+        rounds.push(round);
+    }
+    println!("\nRESULT media_way name={name} calls_per_core={:.1}", per_core(&rounds)?);
+    Ok(())
 }
 
 /// Measures and prints `RESULT media`.
@@ -117,8 +144,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let speech = speech::active()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let generator = Generator::start()?;
-    let set = |way: &Way| {
-        Scene::set(way, folder.path(), &runtime, &generator, &speech).with_context(|| way.name.to_owned())
+    let set = |way: &Way, calls: usize| {
+        let scene = Scene::set(way, calls, folder.path(), &runtime, &generator, &speech);
+        scene.with_context(|| way.name.to_owned())
     };
     let (calls, seconds) = (arguments.calls, arguments.seconds);
     let g711 = g711_ns();
@@ -133,7 +161,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (mut own, mut others, mut floor, mut codec) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut anchor_calls = rtpengine::calls_beside(calls);
     let memory = {
-        let mut scene = set(&ALWAYS)?;
+        let mut scene = set(&ALWAYS, calls)?;
         // Memory is measured between few calls and many, so that what the daemon has anyway is in neither.
         let few = scene.round((calls / 4).max(2), speech::TURN_SECONDS)?;
         for _ in 0..arguments.rounds.max(1) {
@@ -157,9 +185,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("libopus alone: {floor:.1} calls per core as it comes, {codec:.1} with the daemon's loops");
 
     let mut other_ways = Vec::new();
-    for (way, times) in [(&CHEAP, 1), (&CONVERSATION, 1), (&PASSING, UNENCODED), (&EDGE, UNENCODED)] {
-        let mut scene = set(way)?;
+    for &(way, times) in &WAYS[1..] {
         let calls = times * calls;
+        let mut scene = set(way, calls)?;
         let mut rounds = Vec::new();
         for _ in 0..arguments.rounds.max(1) {
             let round = scene.round(calls, seconds).with_context(|| way.name.to_owned())?;
@@ -173,7 +201,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let loaded = ((per_core_always * LOAD) as usize).max(2);
     let p99_ms = {
-        let mut scene = set(&LATENESS)?;
+        let mut scene = set(&LATENESS, loaded)?;
         let before = scene.stage.lateness()?;
         let round = scene.round(loaded, seconds).context("one thread at four fifths of its load")?;
         println!("{round}  one thread");
