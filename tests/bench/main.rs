@@ -47,7 +47,7 @@ struct Arguments {
     /// Measures what media costs in every way it may go, instead: `make bench-media`.
     #[arg(long)]
     media: bool,
-    /// Measures one way of media alone, without anchors: cx5, cx0, conversation, passing or edge.
+    /// Measures one way of media alone, without anchors: cx5, cx0, conversation, passing, edge, or 'one thread'.
     #[arg(long, value_name = "WAY")]
     only: Option<String>,
 }

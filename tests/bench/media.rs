@@ -116,11 +116,22 @@ impl<'a> Scene<'a> {
 const WAYS: [(&Way, usize); 5] =
     [(&ALWAYS, 1), (&CHEAP, 1), (&CONVERSATION, 1), (&PASSING, UNENCODED), (&EDGE, UNENCODED)];
 
+/// A round, and the 99th percentile of how late calls were served in it, in milliseconds.
+fn lateness(scene: &mut Scene<'_>, name: &str, calls: usize, seconds: u64) -> Result<(Round, f64)> {
+    let before = scene.stage.lateness()?;
+    let round = scene.round(calls, seconds).with_context(|| name.to_owned())?;
+    println!("{round}  {name}");
+    let after = scene.stage.lateness()?;
+    println!("{}", picture(&before, &after));
+    Ok((round, 1000.0 * quantile(&before, &after, 0.99)?))
+}
+
 /// Measures one way and prints `RESULT media_way`.
 pub(crate) fn run_one(arguments: &Arguments, name: &str) -> Result<()> {
     let names = WAYS.map(|(way, _)| way.name);
-    let found = WAYS.into_iter().find(|(way, _)| way.name == name);
-    let (way, times) = found.with_context(|| format!("--only takes one of {}", names.join(", ")))?;
+    let found = WAYS.into_iter().chain([(&LATENESS, 1)]).find(|(way, _)| way.name == name);
+    let (way, times) =
+        found.with_context(|| format!("--only takes one of {}, {}", names.join(", "), LATENESS.name))?;
     let folder = Folder::new("bench-media")?;
     let speech = speech::active()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -128,13 +139,18 @@ pub(crate) fn run_one(arguments: &Arguments, name: &str) -> Result<()> {
     let calls = times * arguments.calls;
     let mut scene = Scene::set(way, calls, folder.path(), &runtime, &generator, &speech)?;
     println!("{}", Round::HEADER);
-    let mut rounds = Vec::new();
+    let (mut rounds, mut p99) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds.max(1) {
-        let round = scene.round(calls, arguments.seconds)?;
-        println!("{round}  {name}");
+        let (round, p99_ms) = lateness(&mut scene, name, calls, arguments.seconds)?;
         rounds.push(round);
+        p99.push(p99_ms);
     }
-    println!("\nRESULT media_way name={name} calls_per_core={:.1}", per_core(&rounds)?);
+    let per_core = per_core(&rounds)?;
+    println!(
+        "\nRESULT media_way name={} calls_per_core={per_core:.1} p99_ms={:.2}",
+        name.replace(' ', "-"),
+        median(p99)
+    );
     Ok(())
 }
 
@@ -202,12 +218,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let loaded = ((per_core_always * LOAD) as usize).max(2);
     let p99_ms = {
         let mut scene = set(&LATENESS, loaded)?;
-        let before = scene.stage.lateness()?;
-        let round = scene.round(loaded, seconds).context("one thread at four fifths of its load")?;
-        println!("{round}  one thread");
-        let after = scene.stage.lateness()?;
-        println!("{}", picture(&before, &after));
-        1000.0 * quantile(&before, &after, 0.99)?
+        lateness(&mut scene, LATENESS.name, loaded, seconds)?.1
     };
 
     let figure = |value: Result<f64>, digits: usize| match value {

@@ -185,6 +185,8 @@ pub struct Media {
     pub overlay_ports: RangeInclusive<u16>,
     /// Worker threads.
     pub threads: usize,
+    /// Niceness of those threads, -20 to 19.
+    pub thread_niceness: i32,
     /// Opus encoder complexity, 0 to 10.
     pub opus_complexity: u8,
     /// Opus bit rate in bit/s, 6000 to 64000.

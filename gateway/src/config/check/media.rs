@@ -50,6 +50,7 @@ impl Check<'_> {
             overlay_address,
             overlay_ports,
             threads: self.within("media.threads", raw.threads, cores.min(64), 1..=64)? as usize,
+            thread_niceness: self.within("media.thread_niceness", raw.thread_niceness, -10, -20..=19)? as i32,
             opus_complexity: self.within("media.opus_complexity", raw.opus_complexity, 5, 0..=10)? as u8,
             opus_bitrate: self.within("media.opus_bitrate", raw.opus_bitrate, 16_000, 6_000..=64_000)? as u32,
             suppress_silence: raw.suppress_silence.unwrap_or(true),

@@ -38,10 +38,14 @@ impl Load {
         self.lateness = self.lateness.max(self.woke.saturating_duration_since(due));
     }
 
+    /// Returns for how long the present turn has been busy.
+    pub(super) fn busy(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.woke)
+    }
+
     /// Ends a turn and tells others what is new. Returns the complexity of Opus if it is another from now on.
     pub(super) fn end_turn(&mut self, now: Instant, published: &PublishedLoad) -> Option<u8> {
-        let busy = now.saturating_duration_since(self.woke);
-        let decision = self.control.handle_turn(now, self.lateness, busy);
+        let decision = self.control.handle_turn(now, self.lateness, self.busy(now));
         let before = std::mem::replace(&mut self.decision, decision);
         if before != decision {
             self.publish(published);

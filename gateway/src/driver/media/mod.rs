@@ -9,6 +9,7 @@ mod ports;
 mod ratings;
 mod session;
 mod sockets;
+mod turns;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
@@ -114,7 +115,14 @@ impl MediaEngine {
         let workers = (0..config.threads)
             .map(|index| {
                 let complexity = config.opus_complexity;
-                Worker::spawn(index, reports.clone(), config.port_quarantine, kept, complexity)
+                Worker::spawn(
+                    index,
+                    reports.clone(),
+                    config.port_quarantine,
+                    kept,
+                    complexity,
+                    config.thread_niceness,
+                )
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(MediaStartError::Thread)?;

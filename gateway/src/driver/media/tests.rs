@@ -17,6 +17,7 @@ fn config(threads: usize) -> MediaConfig {
         overlay_address: loopback,
         overlay_ports: 41_200..=41_299,
         threads,
+        thread_niceness: 0,
         opus_complexity: 5,
         opus_bitrate: 16_000,
         suppress_silence: true,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -22,6 +23,7 @@ use super::places::Places;
 use super::ratings::{PublishedRatings, Ratings, SIDES};
 use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
 use super::sockets::{LegPort, LegSockets};
+use super::turns::Turns;
 use crate::driver::batch::{BATCH, Inbox};
 use crate::switch::MediaEvent;
 
@@ -31,14 +33,9 @@ const DATAGRAM: usize = 2048;
 const QUEUE: usize = 4096;
 /// Reports that wait for the signalling loop beyond the queue to it.
 const MAX_PENDING: usize = 4 * QUEUE;
-/// From this many calls on a thread looks at its sockets once per [`TURN`] and not at each packet:
+/// From this many calls on a thread looks at its sockets in [turns](super::turns) and not at each packet:
 /// the wake-ups cost more than the packets, and scatter the codecs' states out of the caches.
 const TURNS_FROM_CALLS: usize = 4;
-/// How long a turn lasts. The ticks of calls fall on turns, so a packet that waits for one would
-/// otherwise wait in its jitter buffer.
-const TURN: Duration = Duration::from_millis(2);
-/// Turns from one tick of a call to the next.
-const TURNS: usize = 10;
 /// How often the figures of a call are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -125,6 +122,7 @@ impl Worker {
         quarantine: Duration,
         kept: usize,
         complexity: u8,
+        niceness: i32,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
@@ -136,6 +134,7 @@ impl Worker {
         let (idle, waits) = (Arc::new(IdleSockets::new(kept)), Arc::new(AtomicBool::new(false)));
         let (idle_here, waits_here) = (Arc::clone(&idle), Arc::clone(&waits));
         let thread = thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+            keep_time(niceness);
             Loop {
                 poll,
                 inbox,
@@ -150,7 +149,7 @@ impl Worker {
                 timers: BinaryHeap::new(),
                 unread: Vec::new(),
                 pending: VecDeque::new(),
-                turns: Turns { began: Instant::now(), calls: 0 },
+                turns: Turns::new(Instant::now()),
                 load,
                 counters: WorkerCounters::default(),
                 published,
@@ -193,6 +192,18 @@ impl Drop for Worker {
     }
 }
 
+/// Has the system wake this thread when it asked to be woken, and before others.
+fn keep_time(niceness: i32) {
+    // Linux rounds what a thread sleeps up by its slack: 50 us, unless it is told otherwise.
+    if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
+        tracing::debug!(%error, "the slack of timers stays as it is");
+    }
+    // Of the calling thread, on Linux.
+    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
+        tracing::debug!(%error, niceness, "media threads have no other niceness than the rest");
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Free,
@@ -221,29 +232,6 @@ struct Loop {
     counters: WorkerCounters,
     published: Arc<PublishedCounters>,
     live: usize,
-}
-
-/// The turns of a thread: instants [`TURN`] apart, on which the ticks of its calls are spread.
-struct Turns {
-    began: Instant,
-    /// Calls that were given a turn.
-    calls: usize,
-}
-
-impl Turns {
-    fn until_next(&self, now: Instant) -> Duration {
-        let since = now.saturating_duration_since(self.began).as_nanos() % TURN.as_nanos();
-        TURN - Duration::from_nanos(u64::try_from(since).unwrap_or_default())
-    }
-
-    /// Returns when a new call ticks first: calls take the turns one after the other.
-    fn first_tick(&mut self, now: Instant) -> Instant {
-        self.calls += 1;
-        let frame = TURN.as_nanos() * TURNS as u128;
-        let frames = now.saturating_duration_since(self.began).as_nanos() / frame + 1;
-        let turn = TURN * u32::try_from(self.calls % TURNS).unwrap_or_default();
-        self.began + Duration::from_nanos(u64::try_from(frames * frame).unwrap_or(u64::MAX)) + turn
-    }
 }
 
 impl Loop {
@@ -295,7 +283,9 @@ impl Loop {
             }
             self.fire_timers();
             self.send_pending();
-            if let Some(complexity) = self.load.end_turn(Instant::now(), &self.published.load) {
+            let now = Instant::now();
+            self.turns.end(now, self.load.busy(now));
+            if let Some(complexity) = self.load.end_turn(now, &self.published.load) {
                 self.set_complexity(complexity);
             }
             self.publish();
@@ -415,8 +405,9 @@ impl Loop {
                 // An entry that an earlier wake-up has overtaken is not the scheduled one.
                 Some(Slot::Live(session)) if session.scheduled == Some(at) => {
                     session.scheduled = None;
-                    self.load.served(at);
-                    self.counters.lateness.count(now.saturating_duration_since(at));
+                    let due = if self.live < TURNS_FROM_CALLS { at } else { self.turns.of(at) };
+                    self.load.served(due);
+                    self.counters.lateness.count(now.saturating_duration_since(due));
                     session.handle_timeout(now, &mut self.counters);
                     self.after(slot, now);
                 }
