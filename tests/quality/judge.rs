@@ -11,7 +11,7 @@ use crate::script::RATE;
 
 /// What to do where the environment cannot be made.
 const ADVICE: &str = "PESQ needs Python 3.11 or later with its headers, venv and pip (Debian, Ubuntu: apt-get install \
-                      python3-venv python3-dev), a C compiler and, once, PyPI; or name a Python that has what \
+                      python3-venv python3-dev), a C compiler and PyPI; or name a Python that has what \
                       tests/quality/requirements.txt lists by --python";
 
 /// Makes a virtual environment with PESQ in a folder and returns its Python.
