@@ -102,8 +102,10 @@ pub struct LegQuality {
     pub packets_duplicate: u64,
     /// Frames played while the other side sent, made up or not.
     pub frames_played: u64,
-    /// Frames lost that in-band FEC brought back.
+    /// Frames lost that in-band FEC or redundancy (RFC 2198) brought back.
     pub frames_recovered: u64,
+    /// Those of them that redundancy did.
+    pub frames_redundant: u64,
     /// How losses and discards lie in the stream.
     pub bursts: LossBursts,
     /// Mean length of a run of losses by that of random loss, 1 at least; 0 if not measured (ITU-T G.107 7.4.2).

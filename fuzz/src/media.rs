@@ -57,7 +57,7 @@ thread_local! {
 /// A bridge whose overlay leg has offered, and whose trunk leg is negotiated.
 fn bridge(secured: bool, now: Instant) -> Bridge {
     let local = vec![address("198.51.100.1:4000")];
-    let config = WebRtcConfig { local, ice_lite: true, g711: true };
+    let config = WebRtcConfig { local, ice_lite: true, g711: true, redundancy: true };
     let mut leg = IDENTITY.with(|identity| WebRtcLeg::new(config, identity, now)).expect("leg");
     leg.create_offer().expect("offer");
     let mut bridge = Bridge::new(BridgeConfig::new(gateway()), leg, 7, now).expect("bridge");

@@ -133,7 +133,12 @@ async fn open_leg(settings: &MediaSettings) -> Result<(Socket, WebRtcLeg), OpenE
     let local = sender.local_addr().map_err(failed)?;
     let receiver = UdpSocket::from_std(sender.try_clone().map_err(failed)?).map_err(failed)?;
     // G.711 is heard and said at 8 kHz.
-    let config = WebRtcConfig { local: vec![local], ice_lite: false, g711: settings.sample_rate == 8_000 };
+    let config = WebRtcConfig {
+        local: vec![local],
+        ice_lite: false,
+        g711: settings.sample_rate == 8_000,
+        redundancy: true,
+    };
     let leg = WebRtcLeg::new(config, &settings.identity, Instant::now())?;
     Ok((Socket { receiver, sender, local }, leg))
 }

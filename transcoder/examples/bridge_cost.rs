@@ -64,7 +64,7 @@ fn prepare(
 ) -> Call {
     let leg = |local: &str, ice_lite| {
         WebRtcLeg::new(
-            WebRtcConfig { local: vec![address(local)], ice_lite, g711: g711.is_some() },
+            WebRtcConfig { local: vec![address(local)], ice_lite, g711: g711.is_some(), redundancy: false },
             identity,
             start,
         )

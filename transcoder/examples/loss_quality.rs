@@ -8,6 +8,8 @@
 //! - `bitrate=24000`, `complexity=5`: of the encoder;
 //! - `fec=on`, `expect=reported`: in-band FEC, and the loss in per cent that it is made for: what the pattern
 //!   loses, put through the policy of the daemon, or a number;
+//! - `copies=none`: frames that each packet carries once more (RFC 2198): `reported`, as the policy of the daemon has
+//!   it for what the pattern loses, without FEC then; or how far they lie back, such as `1+2+3`;
 //! - `delay=30`: least that the jitter buffer holds a packet back, in ms;
 //! - `rate=8000`: sampling rate that is coded; 16000 is resampled on the way in;
 //! - `decoder=0`: complexity of the decoder;
@@ -20,8 +22,9 @@ use std::time::{Duration, Instant};
 
 use transcoder::codec::fec::{FecControl, FecPolicy};
 use transcoder::codec::opus::{self, Decoder, Encoder, EncoderConfig, MAX_PACKET};
+use transcoder::codec::redundancy::{LossReport, RedundancyControl};
 use transcoder::codec::resample::Resampler;
-use transcoder::order::{Arrival, Frame, JitterBuffer, JitterConfig};
+use transcoder::order::{Arrival, Frame, FrameCopy, JitterBuffer, JitterConfig, TimeScaler};
 
 /// Samples of a frame of 20 ms at 8 kHz.
 const FRAME: usize = 160;
@@ -95,6 +98,8 @@ struct Settings {
     complexity: u8,
     fec: bool,
     expect: Option<u8>,
+    /// Frames back; `None`: as reported.
+    copies: Option<Vec<usize>>,
     delay: Duration,
     rate: u32,
     decoder: u8,
@@ -112,6 +117,11 @@ impl Settings {
             complexity: take("complexity", "5").parse().unwrap(),
             fec: take("fec", "on") == "on",
             expect: take("expect", "reported").parse().ok(),
+            copies: match take("copies", "none") {
+                "reported" => None,
+                "none" => Some(Vec::new()),
+                list => Some(list.split('+').map(|back| back.parse().unwrap()).collect()),
+            },
             delay: Duration::from_millis(take("delay", "30").parse().unwrap()),
             rate: take("rate", "8000").parse().unwrap(),
             decoder: take("decoder", "0").parse().unwrap(),
@@ -121,9 +131,19 @@ impl Settings {
         settings
     }
 
+    /// How far back the frames lie that a packet carries once more under a pattern.
+    fn copies(&self, pattern: Pattern) -> Vec<usize> {
+        self.copies.clone().unwrap_or_else(|| {
+            let report = LossReport { percent: pattern.percent() as f32, burst_density: None };
+            let depth = RedundancyControl::default().report(report);
+            (1..=usize::from(depth)).collect()
+        })
+    }
+
     /// The loss that FEC is made for under a pattern.
     fn expected(&self, pattern: Pattern) -> u8 {
-        if !self.fec && self.dred == 0 {
+        let mended = self.copies.is_none() && !self.copies(pattern).is_empty();
+        if mended || !self.fec && self.dred == 0 {
             return 0;
         }
         self.expect.unwrap_or_else(|| {
@@ -141,6 +161,8 @@ struct Heard {
     recovered: u64,
     spoken: u64,
     concealed: u64,
+    copied: u64,
+    delay: Duration,
 }
 
 /// Deep redundancy, where it is built in.
@@ -227,7 +249,13 @@ fn encode(settings: &Settings, expected: u8, speech: &[i16]) -> Vec<Vec<u8>> {
 }
 
 /// Receives as a call does: ordered, decoded to 8 kHz on ticks of 20 ms, with FEC or concealment for what is lost.
-fn receive(settings: &Settings, packets: &[Vec<u8>], lost: &[bool], random: &mut Random) -> Heard {
+fn receive(
+    settings: &Settings,
+    packets: &[Vec<u8>],
+    copies: &[usize],
+    lost: &[bool],
+    random: &mut Random,
+) -> Heard {
     let start = Instant::now();
     let config = JitterConfig { min_delay: settings.delay, ..JitterConfig::opus() };
     let mut jitter = JitterBuffer::new(config);
@@ -239,7 +267,9 @@ fn receive(settings: &Settings, packets: &[Vec<u8>], lost: &[bool], random: &mut
         .map(|n| start + n * TICK + TRANSIT + Duration::from_millis(random.below(JITTER_MS + 1)))
         .collect();
     let mut next_packet = 0;
-    let mut pcm = [0; 6 * FRAME];
+    let mut scaler = TimeScaler::new(8_000);
+    let mut pcm = vec![0; 6 * FRAME + scaler.most_growth()];
+    let mut waiting: Vec<i16> = Vec::new();
     for tick in 0..packets.len() as u32 + 10 {
         // Half a tick beside the packets, as the ticks of a call are at no certain place.
         let now = start + tick * TICK + TICK / 2;
@@ -258,30 +288,43 @@ fn receive(settings: &Settings, packets: &[Vec<u8>], lost: &[bool], random: &mut
                 silence: opus::is_dtx(payload),
             };
             jitter.insert(arrivals[n], arrival, payload);
-        }
-        let frame = &mut pcm[..FRAME];
-        match jitter.pop(now, 0) {
-            Frame::Packet { payload, .. } => {
-                decoder.decode(payload, frame).unwrap();
+            for back in copies.iter().rev().filter(|&&back| back <= n) {
+                let payload = &packets[n - back][..];
+                let duration = opus::packet_duration(payload).unwrap();
+                let (offset, silence) = (*back as u32 * 960, opus::is_dtx(payload));
+                jitter.insert_copy(arrivals[n], &arrival, FrameCopy { offset, duration, silence, payload });
             }
-            Frame::Lost { next, .. } => match next.filter(|next| opus::has_fec(next)) {
-                Some(next) => {
-                    heard.recovered += 1;
-                    decoder.decode_fec(next, frame).unwrap();
-                }
-                None => {
-                    if redundancy.speak(&jitter, &mut decoder, frame) {
-                        heard.spoken += 1;
-                    } else {
-                        heard.concealed += 1;
-                        decoder.conceal(frame).unwrap();
-                    }
-                }
-            },
-            Frame::Silence { .. } | Frame::Empty => frame.fill(0),
         }
-        heard.samples.extend_from_slice(frame);
+        while waiting.len() < FRAME {
+            let mut length = FRAME;
+            let frame = &mut pcm[..FRAME];
+            match jitter.pop(now, waiting.len() as u32 * 6) {
+                Frame::Packet { payload, pace, .. } => {
+                    decoder.decode(payload, frame).unwrap();
+                    length = scaler.apply(&mut pcm, FRAME, pace);
+                }
+                Frame::Lost { next, .. } => match next.filter(|next| opus::has_fec(next)) {
+                    Some(next) => {
+                        heard.recovered += 1;
+                        decoder.decode_fec(next, frame).unwrap();
+                    }
+                    None => {
+                        if redundancy.speak(&jitter, &mut decoder, frame) {
+                            heard.spoken += 1;
+                        } else {
+                            heard.concealed += 1;
+                            decoder.conceal(frame).unwrap();
+                        }
+                    }
+                },
+                Frame::Silence { .. } | Frame::Empty => frame.fill(0),
+            }
+            waiting.extend_from_slice(&pcm[..length]);
+        }
+        heard.samples.extend(waiting.drain(..FRAME));
     }
+    heard.copied = jitter.counters().recovered;
+    heard.delay = jitter.target_delay();
     heard
 }
 
@@ -318,17 +361,23 @@ fn main() {
         let expected = settings.expected(pattern);
         let packets = encode(&settings, expected, &speech);
         let lost = pattern.losses(packets.len(), &mut random);
-        let heard = receive(&settings, &packets, &lost, &mut random);
+        let copies = settings.copies(pattern);
+        let heard = receive(&settings, &packets, &copies, &lost, &mut random);
         write(&Path::new(folder).join(format!("{}.wav", pattern.name())), &heard.samples);
-        let octets: usize = packets.iter().map(Vec::len).sum();
+        let sizes = |n: usize| copies.iter().filter(move |&&back| back <= n).map(move |back| n - back);
+        let copied: usize = (0..packets.len()).flat_map(sizes).map(|n| 4 + packets[n].len()).sum();
+        let headers = if copies.is_empty() { 0 } else { packets.len() };
+        let octets = packets.iter().map(Vec::len).sum::<usize>() + copied + headers;
         println!(
-            "RESULT loss_quality pattern={} packets={} lost={} recovered={} spoken={} concealed={} kbit_s={:.1} expected={expected}",
+            "RESULT loss_quality pattern={} packets={} lost={} recovered={} spoken={} copied={} concealed={} delay_ms={} kbit_s={:.1} expected={expected}",
             pattern.name(),
             packets.len(),
             heard.lost,
             heard.recovered,
             heard.spoken,
+            heard.copied,
             heard.concealed,
+            heard.delay.as_millis(),
             octets as f64 * 8.0 / (packets.len() as f64 * 20.0),
         );
     }

@@ -616,7 +616,7 @@ impl Bridge {
                     }
                 }
                 LegEvent::RemoteLoss { percent } => {
-                    self.overlay_out.adapt(percent);
+                    self.overlay_out.adapt(percent, &self.overlay);
                     self.control.reported(now, percent);
                 }
                 LegEvent::Failed(failure) => {

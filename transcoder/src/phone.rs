@@ -242,9 +242,14 @@ impl Phone {
         self.receiver.quality(&self.leg)
     }
 
-    /// Returns the number of lost frames that in-band FEC brought back.
+    /// Returns the number of lost frames that in-band FEC or redundancy brought back.
     pub fn frames_recovered(&self) -> u64 {
         self.receiver.recovered()
+    }
+
+    /// Returns how many of the frames before its own a packet that is sent carries once more (RFC 2198).
+    pub fn redundancy(&self) -> u8 {
+        self.sender.redundancy()
     }
 
     /// Goes on by another policy.
@@ -303,7 +308,7 @@ impl Phone {
                     self.receiver.receive(now, &packet);
                 }
                 LegEvent::RemoteLoss { percent } => {
-                    self.sender.adapt(percent);
+                    self.sender.adapt(percent, &self.leg);
                     self.control.reported(now, percent);
                 }
                 LegEvent::Failed(failure) => {

@@ -76,7 +76,8 @@ fn a_side_that_has_opus_alone_gets_opus() {
 #[test]
 fn g711_is_offered_behind_opus_where_it_is_asked_for() {
     let offer = |g711| {
-        let config = WebRtcConfig { local: vec![address("192.0.2.1:4000")], ice_lite: true, g711 };
+        let config =
+            WebRtcConfig { local: vec![address("192.0.2.1:4000")], ice_lite: true, g711, redundancy: false };
         #[allow(clippy::disallowed_methods)]
         let now = std::time::Instant::now();
         WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), now).unwrap().create_offer().unwrap()
@@ -366,7 +367,8 @@ fn nonsense_in_both_streams_is_borne() {
         let mut net = Network::new(seed);
         let identity = DtlsIdentity::generate().unwrap();
         let leg = |local: &str, ice_lite| {
-            let config = WebRtcConfig { local: vec![address(local)], ice_lite, g711: true };
+            let config =
+                WebRtcConfig { local: vec![address(local)], ice_lite, g711: true, redundancy: false };
             WebRtcLeg::new(config, &identity, net.now).unwrap()
         };
         let (mut user, mut overlay) = (leg(PHONE, false), leg(OVERLAY, true));

@@ -27,7 +27,7 @@ impl End {
 
     fn with_g711(net: &Network, identity: &DtlsIdentity, text: &str, ice_lite: bool, g711: bool) -> Self {
         let address = address(text);
-        let config = WebRtcConfig { local: vec![address], ice_lite, g711 };
+        let config = WebRtcConfig { local: vec![address], ice_lite, g711, redundancy: false };
         Self { leg: WebRtcLeg::new(config, identity, net.now).unwrap(), address, events: Vec::new() }
     }
 
@@ -151,7 +151,7 @@ fn a_gateway_describes_narrow_band_opus_and_telephone_events() {
     let offer = gateway.leg.create_offer().unwrap();
     assert!(offer.contains("a=rtpmap:111 opus/48000/2\r\n"), "{offer}");
     let fmtp = offer.lines().find(|line| line.starts_with("a=fmtp:111 ")).unwrap();
-    for parameter in ["useinbandfec=1", "usedtx=0", "maxplaybackrate=8000", "sprop-maxcapturerate=8000"] {
+    for parameter in ["useinbandfec=1", "maxplaybackrate=8000", "sprop-maxcapturerate=8000"] {
         assert!(fmtp.contains(parameter), "{fmtp}");
     }
     assert!(!fmtp.contains("stereo=1"));

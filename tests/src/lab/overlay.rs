@@ -150,8 +150,12 @@ impl User {
     /// When there is no socket to be had.
     pub fn open_media(&self) -> Result<(UdpSocket, WebRtcLeg)> {
         let socket = UdpSocket::bind((self.address, 0))?;
-        let config =
-            WebRtcConfig { local: vec![socket.local_addr()?], ice_lite: false, g711: self.speaks_g711 };
+        let config = WebRtcConfig {
+            local: vec![socket.local_addr()?],
+            ice_lite: false,
+            g711: self.speaks_g711,
+            redundancy: true,
+        };
         Ok((socket, WebRtcLeg::new(config, &self.dtls, Instant::now())?))
     }
 

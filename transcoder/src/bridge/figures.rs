@@ -145,7 +145,7 @@ impl Bridge {
         self.trunk.round_trip()
     }
 
-    /// Returns the number of frames lost on the way from the overlay that in-band FEC brought back.
+    /// Returns the number of frames lost on the way from the overlay that in-band FEC or redundancy brought back.
     pub fn frames_recovered(&self) -> u64 {
         self.overlay_in.recovered()
     }
@@ -153,6 +153,11 @@ impl Bridge {
     /// Returns the loss in per cent that in-band FEC towards the overlay is made for, 0 without it.
     pub fn fec_percent(&self) -> u8 {
         self.overlay_out.fec_percent()
+    }
+
+    /// Returns how many of the frames before its own a packet to the overlay carries once more (RFC 2198).
+    pub fn redundancy(&self) -> u8 {
+        self.overlay_out.redundancy()
     }
 
     /// Returns the number of ticks given up because the driver came too late.

@@ -16,6 +16,7 @@ mod g711_neon;
 pub mod g722;
 pub mod noise;
 pub mod opus;
+pub mod redundancy;
 pub mod resample;
 #[cfg(target_arch = "x86_64")]
 mod silk;

@@ -14,6 +14,13 @@ pub struct Payload {
     range: Range<usize>,
 }
 
+impl Payload {
+    /// Returns another part of the packet it is of; empty if there is none such.
+    pub(crate) fn beside(&self, range: &Range<usize>) -> &[u8] {
+        self.buffer.get(range.clone()).unwrap_or_default()
+    }
+}
+
 impl Deref for Payload {
     type Target = [u8];
 

@@ -14,6 +14,7 @@ pub(crate) use buffers::Buffers;
 pub use buffers::Payload;
 
 use crate::codec::g711::Law;
+use crate::rtp::redundancy::{Copy, CopyPlace, Layout, MAX_COPIES};
 
 /// What a packet of a leg carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,34 @@ pub struct LegPacket {
     pub marker: bool,
     /// RTP synchronisation source.
     pub ssrc: u32,
-    /// The payload without header and padding.
+    /// The payload without header and padding; of redundant audio data (RFC 2198) the packet's own frame.
     pub payload: Payload,
+    pub(crate) copies: CopyPlaces,
+}
+
+impl LegPacket {
+    /// Returns the copies of earlier frames that came with the packet's own (RFC 2198), the oldest first as a rule.
+    pub fn copies(&self) -> impl Iterator<Item = Copy<'_>> {
+        let places = &self.copies.places[..self.copies.count];
+        places.iter().map(|place| Copy { offset: place.offset, payload: self.payload.beside(&place.range) })
+    }
+}
+
+/// Where in its packet the copies of earlier frames are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CopyPlaces {
+    places: [CopyPlace; MAX_COPIES],
+    count: usize,
+}
+
+impl CopyPlaces {
+    /// Takes over the places in a payload that begins at `start` in its packet.
+    pub(crate) fn new(layout: &Layout, start: usize) -> Self {
+        let mut copies = Self { count: layout.copies().len(), ..Self::default() };
+        for (place, found) in copies.places.iter_mut().zip(layout.copies()) {
+            let range = start + found.range.start..start + found.range.end;
+            *place = CopyPlace { offset: found.offset, range };
+        }
+        copies
+    }
 }

@@ -169,9 +169,7 @@ impl DelayEstimator {
             self.desired = self.playout;
             self.shrunk_at = now;
         }
-        self.transits[self.at] = transit;
-        self.at = (self.at + 1) % WINDOW;
-        self.len = (self.len + 1).min(WINDOW);
+        self.remember(transit);
         self.fastest = self.fastest.min(transit);
         if self.at.is_multiple_of(REVIEW) || transit > self.desired - MARGIN {
             self.review();
@@ -194,6 +192,27 @@ impl DelayEstimator {
         }
         self.playout = self.playout.min(limit);
         transit <= self.playout
+    }
+
+    /// Takes in the transit of a copy of a packet that never came. The offset grows to reach such copies once more
+    /// than the tolerated share of packets comes by them, and not for a single one.
+    pub(super) fn observe_copy(&mut self, now: i64, transit: i64) {
+        let transit = transit - self.drift.offset;
+        if self.len == 0 || self.fixed.is_some() || transit + MARGIN > self.fastest + self.max_delay {
+            return;
+        }
+        self.remember(transit);
+        self.review();
+        if self.desired > self.playout {
+            self.playout = self.desired;
+            self.shrunk_at = now;
+        }
+    }
+
+    fn remember(&mut self, transit: i64) {
+        self.transits[self.at] = transit;
+        self.at = (self.at + 1) % WINDOW;
+        self.len = (self.len + 1).min(WINDOW);
     }
 
     /// Returns the offset: a sample is due at its timestamp plus this.

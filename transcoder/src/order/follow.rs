@@ -62,7 +62,7 @@ impl JitterBuffer {
             return None;
         }
         self.slots[index].occupied = false;
-        self.counters.played += 1;
+        self.count_played(&slot);
         Some(self.payload(index, slot.len))
     }
 

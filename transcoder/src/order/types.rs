@@ -73,7 +73,7 @@ pub struct Arrival {
 pub enum Inserted {
     /// It waits for its turn.
     Queued,
-    /// Its number was there before.
+    /// Its number was there before, or a copy of it was played (RFC 2198).
     Duplicate,
     /// Its time has passed.
     Late,
@@ -132,6 +132,8 @@ pub struct JitterCounters {
     pub played: u64,
     /// Packets that never came.
     pub lost: u64,
+    /// Those of them of which a copy was played (RFC 2198).
+    pub recovered: u64,
     /// Packets that came after their time.
     pub late: u64,
     /// Packets dropped by the buffer: too large, overflow, excess delay, unconfirmed or

@@ -44,7 +44,17 @@ impl SeenWindow {
         (from..to).find(|&number| !self.has(number)).unwrap_or(to)
     }
 
-    fn has(&self, number: u64) -> bool {
+    /// Forgets a number. Says whether it was there.
+    pub(super) fn remove(&mut self, number: u64) -> bool {
+        let had = self.has(number);
+        if had {
+            *self.word(number) &= !bit(number);
+        }
+        had
+    }
+
+    /// Says whether a number has come.
+    pub(super) fn has(&self, number: u64) -> bool {
         let known = number < self.end && self.end - number <= SPAN;
         known && self.bits.get((number % SPAN / WORD) as usize).is_some_and(|word| word & bit(number) != 0)
     }

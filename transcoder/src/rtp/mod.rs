@@ -1,7 +1,9 @@
-//! RTP and RTCP (RFC 3550): header view and writer, sequence arithmetic, receiver statistics.
+//! RTP and RTCP (RFC 3550): header view and writer, sequence arithmetic, receiver
+//! statistics; redundant audio data (RFC 2198).
 
 mod bursts;
 mod receiver;
+pub mod redundancy;
 mod renumber;
 pub mod rtcp;
 mod sender;

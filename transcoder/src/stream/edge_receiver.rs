@@ -302,7 +302,7 @@ impl EdgeReceiver {
         }
     }
 
-    /// Returns the number of lost frames that in-band FEC brought back.
+    /// Returns the number of lost frames that in-band FEC or redundancy brought back.
     pub(crate) fn recovered(&self) -> u64 {
         self.opus.recovered()
     }

@@ -69,14 +69,19 @@ impl EdgeSender {
         self.opus.set_encoder(config)
     }
 
-    /// Fits in-band FEC to the loss in per cent that the other side reports.
-    pub(crate) fn adapt(&mut self, reported: f32) {
-        self.opus.adapt(reported);
+    /// Fits redundancy or in-band FEC to the loss in per cent that the other side reports.
+    pub(crate) fn adapt(&mut self, reported: f32, leg: &WebRtcLeg) {
+        self.opus.adapt(reported, leg);
     }
 
     /// Returns the loss in per cent that in-band FEC is made for, 0 without it.
     pub(crate) fn fec_percent(&self) -> u8 {
         self.opus.fec_percent()
+    }
+
+    /// Returns how many of the frames before its own a packet of Opus carries once more.
+    pub(crate) fn redundancy(&self) -> u8 {
+        self.opus.redundancy()
     }
 
     /// Leaves nothing out from now on, or silence again (ITU-T V.152 6.1).

@@ -4,6 +4,7 @@
 pub(crate) mod edge_receiver;
 pub(crate) mod edge_sender;
 pub(crate) mod g711;
+mod history;
 pub(crate) mod opus;
 pub(crate) mod passage;
 

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegQuality};
 
+use super::history::History;
 use super::{Fifo, Played, VOICEBAND_DELAY};
 use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
 use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
 use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
+use crate::codec::redundancy::{LossReport, RedundancyControl};
 use crate::codec::{ActivityDetector, CodecError};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::webrtc::{CLOCK_RATE, WebRtcLeg};
 use crate::leg::{LegPacket, PayloadKind};
-use crate::order::{Arrival, Frame, Inserted, JitterBuffer, JitterConfig, TimeScaler};
+use crate::order::{Arrival, Frame, FrameCopy, Inserted, JitterBuffer, JitterConfig, TimeScaler};
 use crate::quality::Heard;
 use crate::rtp::ReceiverStatistics;
 use crate::seed::Seeded;
@@ -121,10 +123,25 @@ impl OpusReceiver {
                     duration,
                     silence: is_dtx(&packet.payload),
                 };
-                if matches!(self.jitter.insert(now, arrival, &packet.payload), Inserted::TooLarge) {
-                    self.refused += 1;
+                match self.jitter.insert(now, arrival, &packet.payload) {
+                    Inserted::Queued | Inserted::Restarted => self.receive_copies(now, packet, &arrival),
+                    Inserted::TooLarge => self.refused += 1,
+                    _ => {}
                 }
             }
+        }
+    }
+
+    /// Takes the frames before its own that a packet carries (RFC 2198).
+    fn receive_copies(&mut self, now: Instant, packet: &LegPacket, arrival: &Arrival) {
+        for copy in packet.copies().filter(|copy| !copy.payload.is_empty()) {
+            let Some(duration) = packet_duration(copy.payload) else {
+                self.refused += 1;
+                continue;
+            };
+            let (offset, payload) = (copy.offset, copy.payload);
+            let copy = FrameCopy { offset, duration, silence: is_dtx(payload), payload };
+            self.jitter.insert_copy(now, arrival, copy);
         }
     }
 
@@ -239,14 +256,14 @@ impl OpusReceiver {
         self.dtmf.handle_timeout(now);
     }
 
-    /// Returns the number of lost frames that in-band FEC brought back.
+    /// Returns the number of lost frames that in-band FEC or redundancy brought back.
     pub(crate) fn recovered(&self) -> u64 {
-        self.recovered
+        self.recovered + self.jitter.counters().recovered
     }
 
     /// Returns what was heard and what was not.
     pub(crate) fn heard(&self) -> Heard {
-        Heard::ordered(&self.jitter, self.recovered)
+        Heard::ordered(&self.jitter, self.recovered())
     }
 
     pub(crate) fn jitter(&self) -> &JitterBuffer {
@@ -279,7 +296,8 @@ impl OpusReceiver {
             packets_discarded: jitter.discarded,
             packets_duplicate: jitter.duplicates,
             frames_played: self.played,
-            frames_recovered: self.recovered,
+            frames_recovered: self.recovered(),
+            frames_redundant: jitter.recovered,
             playout_delay_ms: self.jitter.target_delay().as_secs_f32() * 1_000.0,
             playout_delay_max_ms: self.jitter.longest_delay().as_secs_f32() * 1_000.0,
             playout_delay_limit_ms: self.jitter.config().max_delay.as_secs_f32() * 1_000.0,
@@ -288,8 +306,7 @@ impl OpusReceiver {
     }
 }
 
-fn protected(config: &EncoderConfig, fec: &FecControl) -> Result<Encoder, CodecError> {
-    let percent = fec.percent();
+fn protected(config: &EncoderConfig, percent: u8) -> Result<Encoder, CodecError> {
     let bitrate = bitrate(config.bitrate, percent);
     Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, bitrate, ..*config })
 }
@@ -302,6 +319,10 @@ fn bitrate(without_fec: u32, percent: u8) -> u32 {
 pub(crate) struct OpusSender {
     encoder: Encoder,
     fec: FecControl,
+    redundancy: RedundancyControl,
+    /// Copies that packets carry. In-band FEC rests meanwhile.
+    depth: u8,
+    history: History,
     /// Bit rate without FEC, in bit/s.
     bitrate: u32,
     detector: Option<ActivityDetector>,
@@ -328,8 +349,11 @@ impl OpusSender {
     ) -> Result<Self, CodecError> {
         let fec = FecControl::new(fec);
         Ok(Self {
-            encoder: protected(config, &fec)?,
+            encoder: protected(config, fec.percent())?,
             fec,
+            redundancy: RedundancyControl::default(),
+            depth: 0,
+            history: History::new(),
             bitrate: config.bitrate,
             detector: detect.then(ActivityDetector::new),
             voiceband: false,
@@ -349,14 +373,22 @@ impl OpusSender {
 
     /// Puts an encoder with other settings in the place of the old.
     pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
-        self.encoder = protected(config, &self.fec)?;
+        self.encoder = protected(config, self.fec_percent())?;
         self.bitrate = config.bitrate;
         Ok(())
     }
 
-    /// Fits in-band FEC to the loss in per cent that the other side reports.
-    pub(crate) fn adapt(&mut self, reported: f32) {
-        if let Some(percent) = self.fec.report(reported) {
+    /// Fits redundancy, or in-band FEC where the other side takes none, to the loss in per cent that it reports.
+    pub(crate) fn adapt(&mut self, reported: f32, leg: &WebRtcLeg) {
+        let before = self.fec_percent();
+        self.fec.report(reported);
+        if leg.has_redundancy() {
+            let metrics = leg.remote_report().and_then(|report| report.metrics);
+            let burst_density = metrics.map(|metrics| f32::from(metrics.burst_density) / 256.0);
+            self.depth = self.redundancy.report(LossReport { percent: reported, burst_density });
+        }
+        let percent = self.fec_percent();
+        if percent != before {
             // Both requests take any value that the control gives.
             let _ = self.encoder.set_expected_loss(percent);
             let _ = self.encoder.set_fec(percent > 0);
@@ -364,9 +396,15 @@ impl OpusSender {
         }
     }
 
-    /// Returns the loss in per cent that in-band FEC is made for, 0 without it.
+    /// Returns the loss in per cent that in-band FEC is made for, 0 without it: also while whole frames are sent
+    /// again.
     pub(crate) fn fec_percent(&self) -> u8 {
-        self.fec.percent()
+        if self.depth > 0 { 0 } else { self.fec.percent() }
+    }
+
+    /// Returns how many of the frames before its own a packet carries once more.
+    pub(crate) fn redundancy(&self) -> u8 {
+        self.depth
     }
 
     pub(crate) fn set_complexity(&mut self, complexity: u8) -> Result<(), CodecError> {
@@ -441,15 +479,31 @@ impl OpusSender {
         if length > 2 {
             self.quiet_ticks = 0;
             self.talking = true;
-            leg.send(now, PayloadKind::Audio, timestamp, !before, &self.payload[..length], emit);
+            self.send(now, timestamp, !before, length, leg, emit);
+            self.history.push(timestamp, TICK_TIME, &self.payload[..length]);
             return false;
         }
         // Silence is a frame without content (RFC 6716 2.1.9): the TOC byte alone, now and then.
         if self.quiet_ticks.is_multiple_of(SILENCE_REPEAT) {
-            let toc = [self.payload[0] & !3];
-            leg.send(now, PayloadKind::Audio, timestamp, false, &toc, emit);
+            self.payload[0] &= !3;
+            self.send(now, timestamp, false, 1, leg, emit);
         }
         self.quiet_ticks = self.quiet_ticks.wrapping_add(1);
         false
+    }
+
+    /// Sends the first octets of what was encoded, and with them the frames before that are due again. Silence is never
+    /// one of these.
+    fn send(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        marker: bool,
+        length: usize,
+        leg: &mut WebRtcLeg,
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) {
+        let (copies, count) = self.history.copies(timestamp, TICK_TIME, length, self.depth);
+        leg.send_redundant(now, timestamp, marker, &self.payload[..length], &copies[..count], emit);
     }
 }

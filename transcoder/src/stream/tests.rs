@@ -14,7 +14,7 @@ use super::opus::OpusReceiver;
 use crate::codec::g711::Law;
 use crate::codec::opus::{Encoder, EncoderConfig, MAX_PACKET};
 use crate::leg::rtp::Received;
-use crate::leg::{Buffers, LegPacket, PayloadKind};
+use crate::leg::{Buffers, CopyPlaces, LegPacket, PayloadKind};
 use crate::order::JitterCounters;
 use crate::rtp::{HEADER_LEN, RtpPacket, RtpSender};
 use crate::seed::Seeded;
@@ -77,8 +77,18 @@ impl Receiver {
                 let (payload, ()) = filled.unwrap().unwrap();
                 let kind = PayloadKind::Audio;
                 let (sequence, timestamp) = (n as u16, n as u32 * 960);
-                receiver
-                    .receive(now, &LegPacket { kind, sequence, timestamp, marker: n == 0, ssrc: 7, payload });
+                receiver.receive(
+                    now,
+                    &LegPacket {
+                        kind,
+                        sequence,
+                        timestamp,
+                        marker: n == 0,
+                        ssrc: 7,
+                        payload,
+                        copies: CopyPlaces::default(),
+                    },
+                );
             }
         }
     }

@@ -262,6 +262,8 @@ pub struct Options {
     pub configure: fn(&mut BridgeConfig),
     /// Whether the bridge and the phone have G.711 beside Opus.
     pub g711: [bool; 2],
+    /// Whether they have redundancy (RFC 2198) beside it.
+    pub redundancy: [bool; 2],
 }
 
 impl Default for Options {
@@ -275,6 +277,7 @@ impl Default for Options {
             forge_fingerprint: false,
             configure: |_| {},
             g711: [false; 2],
+            redundancy: [false; 2],
         }
     }
 }
@@ -285,9 +288,20 @@ impl Call {
         let now = net.now;
         let (gateway, user) = (DtlsIdentity::generate().unwrap(), DtlsIdentity::generate().unwrap());
         let [gateway_g711, phone_g711] = options.g711;
-        let overlay = WebRtcConfig { local: vec![address(OVERLAY)], ice_lite: true, g711: gateway_g711 };
+        let [gateway_redundancy, phone_redundancy] = options.redundancy;
+        let overlay = WebRtcConfig {
+            local: vec![address(OVERLAY)],
+            ice_lite: true,
+            g711: gateway_g711,
+            redundancy: gateway_redundancy,
+        };
         let mut overlay = WebRtcLeg::new(overlay, &gateway, now).unwrap();
-        let leg = WebRtcConfig { local: vec![address(PHONE)], ice_lite: false, g711: phone_g711 };
+        let leg = WebRtcConfig {
+            local: vec![address(PHONE)],
+            ice_lite: false,
+            g711: phone_g711,
+            redundancy: phone_redundancy,
+        };
         let mut leg = WebRtcLeg::new(leg, &user, now).unwrap();
         let mut config = BridgeConfig::new(address(GATEWAY_RTP));
         (options.configure)(&mut config);

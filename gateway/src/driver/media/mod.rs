@@ -349,7 +349,7 @@ impl MediaEngine {
             (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
         };
         let g711 = self.config.edge_codec != EdgeCodec::Never;
-        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711 };
+        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711, redundancy: true };
         let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
         let sdp = match offer {
             Some(offer) => leg.accept_offer(offer),

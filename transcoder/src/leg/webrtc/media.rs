@@ -6,7 +6,8 @@ use super::g711::AgreedG711;
 use super::{CLOCK_RATE, MAX_DATAGRAM};
 use crate::leg::keying::MasterKeys;
 use crate::leg::rtp::RemoteReport;
-use crate::leg::{Buffers, LegPacket, PayloadKind, rtp};
+use crate::leg::{Buffers, CopyPlaces, LegPacket, PayloadKind, rtp};
+use crate::rtp::redundancy::{self, Copy, Layout, RedundancyError};
 use crate::rtp::rtcp::{self, NtpTime, Report, ReportBlock, RtcpPacket};
 use crate::rtp::{HEADER_LEN, Numbering, ReceiverStatistics, RtpPacket, RtpSender};
 use crate::seed::Seeded;
@@ -23,6 +24,8 @@ pub(super) struct Agreed {
     pub(super) opus: u8,
     pub(super) telephone_event: Option<u8>,
     pub(super) g711: AgreedG711,
+    /// Redundant audio data (RFC 2198) whose blocks are Opus.
+    pub(super) redundancy: Option<u8>,
     /// Our source of Opus, as our description names it.
     pub(super) ssrc: u32,
     pub(super) cname: String,
@@ -61,6 +64,8 @@ pub(super) enum Refused {
     Unauthentic,
     /// It is authentic and cannot be read.
     Malformed,
+    /// It is authentic, and not the redundant audio data that it says it is.
+    Redundancy(RedundancyError),
 }
 
 /// The streams of one clock, ours and theirs.
@@ -141,16 +146,22 @@ impl Media {
     }
 
     pub(super) fn receive_rtp(&mut self, now: Instant, datagram: &[u8]) -> Result<LegPacket, Refused> {
-        let incoming = &mut self.incoming;
+        let (incoming, agreed) = (&mut self.incoming, &self.agreed);
         let filled = self.buffers.fill(datagram, |bytes| {
             let plain = incoming.unprotect_rtp(bytes).map_err(|_| Refused::Unauthentic)?;
             let packet = RtpPacket::parse(plain).map_err(|_| Refused::Malformed)?;
             let facts = (packet.payload_type(), packet.sequence(), packet.timestamp(), packet.marker());
-            Ok((packet.payload_range(), (facts, packet.ssrc())))
+            let (mut range, mut copies) = (packet.payload_range(), CopyPlaces::default());
+            if Some(packet.payload_type()) == agreed.redundancy {
+                let layout = Layout::parse(packet.payload(), agreed.opus).map_err(Refused::Redundancy)?;
+                copies = CopyPlaces::new(&layout, range.start);
+                range.start += layout.frame().start;
+            }
+            Ok((range, (facts, packet.ssrc(), copies)))
         });
-        let (payload, ((payload_type, sequence, timestamp, marker), ssrc)) =
+        let (payload, ((payload_type, sequence, timestamp, marker), ssrc, copies)) =
             filled.ok_or(Refused::Malformed)??;
-        let kind = if payload_type == self.agreed.opus {
+        let kind = if payload_type == self.agreed.opus || Some(payload_type) == self.agreed.redundancy {
             PayloadKind::Audio
         } else if Some(payload_type) == self.agreed.telephone_event {
             PayloadKind::TelephoneEvent
@@ -162,7 +173,7 @@ impl Media {
             return Err(Refused::Unauthentic);
         };
         self.streams[usize::from(kind.is_g711())].statistics.receive(now, ssrc, sequence, timestamp);
-        Ok(LegPacket { kind, sequence, timestamp, marker, ssrc, payload })
+        Ok(LegPacket { kind, sequence, timestamp, marker, ssrc, payload, copies })
     }
 
     /// Takes in RTCP and returns what the other side lost since this last returned something, in per
@@ -211,8 +222,8 @@ impl Media {
         Ok(Some(sum as f32 * 100.0 / (256.0 * count as f32)))
     }
 
-    /// Returns the datagram of a payload; `None` if it was not negotiated, does not fit, or the key
-    /// has done its work.
+    /// Returns the datagram of a payload, with the copies given if it is Opus; `None` if it was not negotiated, does
+    /// not fit, or the key has done its work.
     pub(super) fn write(
         &mut self,
         now: Instant,
@@ -220,9 +231,11 @@ impl Media {
         place: Place,
         marker: bool,
         payload: &[u8],
+        copies: &[Copy<'_>],
     ) -> Option<&[u8]> {
+        let redundancy = self.agreed.redundancy.filter(|_| kind == PayloadKind::Audio && !copies.is_empty());
         let payload_type = match kind {
-            PayloadKind::Audio => self.agreed.opus,
+            PayloadKind::Audio => redundancy.unwrap_or(self.agreed.opus),
             PayloadKind::TelephoneEvent => self.agreed.telephone_event?,
             PayloadKind::ComfortNoise => return None,
             PayloadKind::G711(law) => self.agreed.g711.payload_type(law)?,
@@ -233,17 +246,19 @@ impl Media {
         // the stream. Its first report about it says so.
         let extension = if stream.bound { &[][..] } else { &self.agreed.mid };
         let start = HEADER_LEN + extension.len();
-        let packet = self.packet.get_mut(..start + payload.len())?;
+        let payload_len =
+            if redundancy.is_some() { redundancy::encoded_len(copies, payload.len()) } else { payload.len() };
+        let packet = self.packet.get_mut(..start + payload_len)?;
         let length = packet.len();
         match place {
             Place::Next { timestamp } => {
                 let time = u64::from(timestamp);
-                stream.sender.write_header(now, payload_type, marker, time, payload.len(), packet).ok()?;
+                stream.sender.write_header(now, payload_type, marker, time, payload_len, packet).ok()?;
             }
             Place::At(numbering) => {
                 stream
                     .sender
-                    .write_numbered(now, payload_type, marker, numbering, payload.len(), packet)
+                    .write_numbered(now, payload_type, marker, numbering, payload_len, packet)
                     .ok()?;
             }
         }
@@ -251,7 +266,11 @@ impl Media {
             packet[0] |= 0x10;
             packet[HEADER_LEN..start].copy_from_slice(extension);
         }
-        packet[start..].copy_from_slice(payload);
+        if redundancy.is_some() {
+            redundancy::encode(self.agreed.opus, copies, payload, &mut packet[start..]).ok()?;
+        } else {
+            packet[start..].copy_from_slice(payload);
+        }
         let length = self.outgoing.protect_rtp(&mut self.packet, length).ok()?;
         self.packet.get(..length)
     }

@@ -31,6 +31,7 @@ use super::rtp::RemoteReport;
 use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::rtp::Numbering;
+use crate::rtp::redundancy::Copy;
 use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
 use g711::AgreedG711;
@@ -58,7 +59,6 @@ const MAX_DATAGRAM: usize = 1_500;
 /// RTP clock of Opus and the events beside it, in Hz.
 pub const CLOCK_RATE: u32 = 48_000;
 
-const OPUS_PAYLOAD_TYPE: u8 = 111;
 const TELEPHONE_EVENT_PAYLOAD_TYPE: u8 = 110;
 const MAX_EVENTS: usize = 64;
 const MAX_OUTPUTS: usize = 512;
@@ -126,19 +126,8 @@ impl WebRtcLeg {
             .set_extension(4, Extension::RtpMid)
             .clear_codecs();
         let codecs = rtc_config.codec_config();
-        codecs.add_config(
-            OPUS_PAYLOAD_TYPE.into(),
-            None,
-            Codec::Opus,
-            Frequency::FORTY_EIGHT_KHZ,
-            Some(2),
-            FormatParams {
-                min_p_time: Some(10),
-                use_inband_fec: Some(true),
-                use_dtx: Some(false),
-                ..Default::default()
-            },
-        );
+        // Payload types 111, and 63 for redundancy, as browsers have them.
+        codecs.enable_opus(true, config.redundancy);
         codecs.add_config(
             TELEPHONE_EVENT_PAYLOAD_TYPE.into(),
             None,
@@ -248,11 +237,14 @@ impl WebRtcLeg {
         let opus = payload_type(Codec::Opus, clock_rate).ok_or(MediaError::NoOpus)?;
         let telephone_event = payload_type(Codec::Tele, clock_rate);
         let g711 = AgreedG711::read(payload_type);
+        let params = self.rtc.codec_config().params();
+        let redundancy = params.iter().find(|params| *params.pt() == opus).and_then(|params| params.red());
+        let redundancy = redundancy.map(|payload_type| *payload_type);
         let cname = media.cname().to_owned();
         let mid = media.remote_extmap().id_of(Extension::RtpMid);
         let mid = mid.map_or_else(Vec::new, |id| mid_extension(id, &media.mid()));
         let ssrc = self.take_streams(remote_sdp).ok_or(MediaError::NotOneAudio)?;
-        self.agreed = Some(Agreed { opus, telephone_event, g711, ssrc, cname, mid });
+        self.agreed = Some(Agreed { opus, telephone_event, g711, redundancy, ssrc, cname, mid });
         self.remote_playback_rate = playback_rate(remote_sdp, opus);
         self.state = State::Connecting;
         // The first check is due at once, not when str0m last wanted to be woken.
@@ -363,6 +355,12 @@ impl WebRtcLeg {
         match refused {
             Refused::Unauthentic => self.counters.unauthentic += 1,
             Refused::Malformed => self.counters.malformed += 1,
+            Refused::Redundancy(reason) => {
+                // Those of a sender have no place.
+                if let Some(count) = self.counters.redundancy.get_mut(*reason as usize) {
+                    *count += 1;
+                }
+            }
         }
     }
 
@@ -445,7 +443,21 @@ impl WebRtcLeg {
         payload: &[u8],
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
-        self.write(now, kind, Place::Next { timestamp }, marker, payload, emit)
+        self.write(now, kind, Place::Next { timestamp }, marker, payload, &[], emit)
+    }
+
+    /// Sends a frame of Opus with copies of those before it (RFC 2198), as [`send`](Self::send) does otherwise; without
+    /// them where redundancy was not negotiated.
+    pub fn send_redundant(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        marker: bool,
+        payload: &[u8],
+        copies: &[Copy<'_>],
+        emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) -> bool {
+        self.write(now, PayloadKind::Audio, Place::Next { timestamp }, marker, payload, copies, emit)
     }
 
     /// Sends a payload with the numbers given, as [`send`](Self::send) does otherwise: what comes
@@ -459,7 +471,7 @@ impl WebRtcLeg {
         payload: &[u8],
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
-        self.write(now, kind, Place::At(numbering), marker, payload, emit)
+        self.write(now, kind, Place::At(numbering), marker, payload, &[], emit)
     }
 
     /// Returns the numbers of a packet that follows all that were sent in the stream of Opus; `None` before the
@@ -475,6 +487,8 @@ impl WebRtcLeg {
         Some(media.next_numbering(now, kind))
     }
 
+    // One argument per fact of a packet; a struct would only be taken apart again.
+    #[allow(clippy::too_many_arguments)]
     fn write(
         &mut self,
         now: Instant,
@@ -482,6 +496,7 @@ impl WebRtcLeg {
         place: Place,
         marker: bool,
         payload: &[u8],
+        copies: &[Copy<'_>],
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
         let now = self.inner(now);
@@ -489,7 +504,7 @@ impl WebRtcLeg {
         else {
             return false;
         };
-        let Some(packet) = media.write(now, kind, place, marker, payload) else { return false };
+        let Some(packet) = media.write(now, kind, place, marker, payload, copies) else { return false };
         emit(local, remote, packet);
         self.counters.sent += 1;
         true
@@ -549,6 +564,12 @@ impl WebRtcLeg {
     /// Says whether both sides speak RFC 4733 on the clock of G.711.
     pub fn has_g711_event(&self) -> bool {
         self.agreed.as_ref().is_some_and(|agreed| agreed.g711.telephone_event.is_some())
+    }
+
+    /// Says whether both sides take redundant audio data (RFC 2198) in place of plain Opus. Known once the other
+    /// description is.
+    pub fn has_redundancy(&self) -> bool {
+        self.agreed.as_ref().is_some_and(|agreed| agreed.redundancy.is_some())
     }
 
     /// Returns the round trip time to the other side, once RTCP has shown it (RFC 3550 6.4.1).

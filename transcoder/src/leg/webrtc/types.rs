@@ -14,6 +14,7 @@ use super::dtls;
 use super::{DTLS_LIMIT, ICE_LIMIT, MAX_LOCAL_ADDRESSES, RECONNECT_LIMIT};
 use crate::error::MediaError;
 use crate::leg::LegPacket;
+use crate::rtp::redundancy::RedundancyError;
 
 /// The DTLS identity of the process: one certificate, whose fingerprint is in every session
 /// description. Generating a key pair is dear; cloning this is not.
@@ -72,6 +73,9 @@ pub struct WebRtcConfig {
     /// Whether G.711 is negotiated beside Opus: PCMU and PCMA with their static payload types, and
     /// telephone events on their clock.
     pub g711: bool,
+    /// Whether redundant audio data (RFC 2198) is negotiated beside Opus: packets then may carry copies of the frames
+    /// before their own.
+    pub redundancy: bool,
 }
 
 /// Why a WebRTC leg is over.
@@ -136,11 +140,19 @@ pub struct WebRtcCounters {
     pub unauthentic: u64,
     /// Datagrams that came after the end.
     pub after_end: u64,
+    pub(super) redundancy: [u64; RedundancyError::OF_RECEIVED.len()],
 }
 
 impl WebRtcCounters {
     /// Returns the number of refused datagrams for any reason.
     pub fn refused(&self) -> u64 {
-        self.malformed + self.foreign + self.dtls_refused + self.unauthentic + self.after_end
+        let redundancy: u64 = self.redundancy.iter().sum();
+        self.malformed + self.foreign + self.dtls_refused + self.unauthentic + self.after_end + redundancy
+    }
+
+    /// Returns the number of RTP packets that were refused because they are not the redundant audio data (RFC 2198)
+    /// that their payload type says; 0 for what only a sender meets.
+    pub fn refused_redundancy(&self, reason: RedundancyError) -> u64 {
+        self.redundancy.get(reason as usize).copied().unwrap_or(0)
     }
 }
