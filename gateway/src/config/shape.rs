@@ -103,6 +103,7 @@ pub(super) struct Media {
     pub(super) overlay_address: Option<String>,
     pub(super) overlay_ports: Option<String>,
     pub(super) threads: Option<i64>,
+    pub(super) receive: Option<String>,
     pub(super) opus_complexity: Option<i64>,
     pub(super) opus_bitrate: Option<i64>,
     pub(super) suppress_silence: Option<bool>,

@@ -7,8 +7,10 @@ mod load;
 mod places;
 mod ports;
 mod ratings;
+mod reporter;
 mod session;
 mod sockets;
+mod turns;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,7 +26,7 @@ use transcoder::{
     Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Relay, RelayConfig, WebRtcConfig, WebRtcLeg,
 };
 
-use crate::config::Media as MediaConfig;
+use crate::config::{Media as MediaConfig, Receive};
 use crate::driver::batch::Inbox;
 use crate::switch::{MediaCommand, MediaEvent};
 use kind::Media;
@@ -111,10 +113,11 @@ impl MediaEngine {
             })?;
         }
         let kept = kept_by_each(config.threads);
+        let receive = receive(config.receive);
         let workers = (0..config.threads)
             .map(|index| {
                 let complexity = config.opus_complexity;
-                Worker::spawn(index, reports.clone(), config.port_quarantine, kept, complexity)
+                Worker::spawn(index, reports.clone(), config.port_quarantine, kept, complexity, receive)
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(MediaStartError::Thread)?;
@@ -425,6 +428,21 @@ impl MediaEngine {
         drop(leg);
         self.port_free(port);
     }
+}
+
+/// Returns how media can be received here.
+fn receive(wanted: Receive) -> Receive {
+    if wanted == Receive::IoUring
+        && let Err(error) = worker::open_ring()
+    {
+        tracing::warn!(
+            %error,
+            "io_uring is refused, so media is received with recvmmsg: it wants Linux 6.1, kernel.io_uring_disabled = 0, \
+             and a container that allows it; or write media.receive = \"recvmmsg\""
+        );
+        return Receive::Recvmmsg;
+    }
+    wanted
 }
 
 /// Returns how many legs of a range each thread may keep the sockets of.
