@@ -2,7 +2,7 @@
 //!
 //! [`config`] is read and checked before anything is bound; [`switch`] decides and remembers every
 //! call and is pure; `driver` owns the sockets and threads; [`lifecycle`] starts and stops it all.
-// Unsafe code is in one module: `driver::batch`, which reads sockets in batches.
+// Unsafe code is in two modules: `driver::batch` and `driver::ring`, which read sockets in batches.
 #![deny(unsafe_code)]
 
 pub mod cli;

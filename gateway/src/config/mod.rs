@@ -187,6 +187,8 @@ pub struct Media {
     pub threads: usize,
     /// Niceness of those threads, -20 to 19.
     pub thread_niceness: i32,
+    /// How they receive.
+    pub receive: Receive,
     /// Opus encoder complexity, 0 to 10.
     pub opus_complexity: u8,
     /// Opus bit rate in bit/s, 6000 to 64000.
@@ -201,6 +203,26 @@ pub struct Media {
     pub port_quarantine: Duration,
     /// Differentiated services code point of media, 0 to 63 (RFC 2474).
     pub dscp: u8,
+}
+
+/// By which system call media threads receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Receive {
+    /// `recvmmsg`, once for each socket that has something.
+    #[default]
+    Recvmmsg,
+    /// io_uring, once for all sockets of a thread. Where the kernel refuses it, the other.
+    IoUring,
+}
+
+impl Receive {
+    /// Returns the value as configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Receive::Recvmmsg => "recvmmsg",
+            Receive::IoUring => "io_uring",
+        }
+    }
 }
 
 /// One `[[trunks]]` entry.

@@ -104,6 +104,7 @@ pub(super) struct Media {
     pub(super) overlay_ports: Option<String>,
     pub(super) threads: Option<i64>,
     pub(super) thread_niceness: Option<i64>,
+    pub(super) receive: Option<String>,
     pub(super) opus_complexity: Option<i64>,
     pub(super) opus_bitrate: Option<i64>,
     pub(super) suppress_silence: Option<bool>,

@@ -63,6 +63,21 @@ fn a_good_file_is_read_whole() {
     assert_eq!(config.numbers[&"+15551000".parse().unwrap()].as_str(), "alice");
 }
 
+#[test]
+fn media_is_received_as_is_written_and_with_recvmmsg_otherwise() {
+    let receive = |line: &str| parse(&GOOD.replacen("[media]\n", &format!("[media]\n{line}\n"), 1));
+    for (line, expected) in [
+        ("", Receive::Recvmmsg),
+        ("receive = \"recvmmsg\"", Receive::Recvmmsg),
+        ("receive = \"io_uring\"", Receive::IoUring),
+    ] {
+        assert_eq!(receive(line).unwrap().media.receive, expected, "{line}");
+    }
+    let refused = receive("receive = \"epoll\"").unwrap_err().to_string();
+    let expected = "media.receive: \"epoll\" is no choice; write \"recvmmsg\" or \"io_uring\"";
+    assert!(refused.ends_with(expected), "{refused}");
+}
+
 /// Replaces one piece of the good file and returns what is said about it.
 fn broken(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from}");

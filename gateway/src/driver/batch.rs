@@ -2,8 +2,7 @@
 //!
 //! A thread with many calls reads its sockets in turns of a millisecond or two. What it reads then
 //! is stamped by the kernel (`SO_TIMESTAMPNS`), so jitter is measured as it is on the wire and not
-//! as the thread got round to it; and signalling knows how long a request has waited for it. This is the
-//! only module of the crate with unsafe code.
+//! as the thread got round to it; and signalling knows how long a request has waited for it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -91,16 +90,12 @@ impl Inbox {
         let mut kept = 0;
         for (index, header) in headers.iter().enumerate().take(count) {
             let Some(source) = source(&self.names[index]) else { continue };
-            let waited = stamp(&header.msg_hdr)
-                .and_then(|at| wall.duration_since(at).ok())
-                .filter(|waited| *waited <= LONGEST_WAIT)
-                .unwrap_or_default();
+            let at = arrived(stamp(&header.msg_hdr), now, wall);
             if kept != index {
                 let from = index * self.longest;
                 self.buffers.copy_within(from..from + self.longest, kept * self.longest);
             }
-            self.arrivals[kept] =
-                (now.checked_sub(waited).unwrap_or(now), (header.msg_len as usize).min(self.longest));
+            self.arrivals[kept] = (at, (header.msg_len as usize).min(self.longest));
             self.sources[kept] = source;
             kept += 1;
         }
@@ -113,6 +108,12 @@ impl Inbox {
         let (at, length) = self.arrivals[index];
         (at, self.sources[index], &self.buffers[index * self.longest..][..length])
     }
+}
+
+/// Returns when something came by the clock of the program, from its time stamp and what both clocks say now.
+pub(super) fn arrived(stamp: Option<SystemTime>, now: Instant, wall: SystemTime) -> Instant {
+    let waited = stamp.and_then(|at| wall.duration_since(at).ok()).filter(|waited| *waited <= LONGEST_WAIT);
+    now.checked_sub(waited.unwrap_or_default()).unwrap_or(now)
 }
 
 /// Asks the kernel to stamp what comes to a socket.

@@ -3,6 +3,7 @@
 mod batch;
 mod media;
 mod resolve;
+mod ring;
 mod signalling;
 mod streams;
 

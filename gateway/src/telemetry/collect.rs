@@ -48,6 +48,11 @@ impl Collector for MediaCollector {
                 sum(|c| c.reports_dropped.load(Ordering::Relaxed)),
             ),
             (
+                "media_ring_exhausted",
+                "Times that all buffers of a media thread that receives with io_uring were used up",
+                sum(|c| c.ring_exhausted.load(Ordering::Relaxed)),
+            ),
+            (
                 "media_opus_complexity_changes",
                 "Times a media thread changed the complexity of Opus for its load",
                 sum(|c| c.load.changes()),
@@ -71,7 +76,9 @@ impl MediaCollector {
     fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let least = self.0.iter().map(|counters| counters.load.complexity()).min().unwrap_or_default();
         let full = self.0.iter().filter(|counters| !counters.load.admits()).count();
+        let rings = self.0.iter().filter(|counters| counters.has_ring.load(Ordering::Relaxed)).count();
         let rows = [
+            ("media_threads_with_io_uring", "Media threads that receive with io_uring", rings as i64),
             (
                 "media_opus_complexity",
                 "Complexity of Opus encoders in the media thread with the most load",

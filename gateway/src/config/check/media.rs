@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use transcoder::EdgeCodec;
 
 use super::{Check, Checked};
-use crate::config::{Media, Role, Sip, shape};
+use crate::config::{Media, Receive, Role, Sip, shape};
 
 impl Check<'_> {
     pub(super) fn media(&self, raw: shape::Media, role: Role, sip: Option<&Sip>) -> Checked<Media> {
@@ -51,6 +51,13 @@ impl Check<'_> {
             overlay_ports,
             threads: self.within("media.threads", raw.threads, cores.min(64), 1..=64)? as usize,
             thread_niceness: self.within("media.thread_niceness", raw.thread_niceness, -10, -20..=19)? as i32,
+            receive: self
+                .choice(
+                    "media.receive".to_owned(),
+                    raw.receive.as_deref(),
+                    &[Receive::Recvmmsg, Receive::IoUring].map(|form| (form.as_str(), form)),
+                )?
+                .unwrap_or_default(),
             opus_complexity: self.within("media.opus_complexity", raw.opus_complexity, 5, 0..=10)? as u8,
             opus_bitrate: self.within("media.opus_bitrate", raw.opus_bitrate, 16_000, 6_000..=64_000)? as u32,
             suppress_silence: raw.suppress_silence.unwrap_or(true),

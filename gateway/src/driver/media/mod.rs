@@ -7,6 +7,7 @@ mod load;
 mod places;
 mod ports;
 mod ratings;
+mod reporter;
 mod session;
 mod sockets;
 mod turns;
@@ -25,7 +26,7 @@ use transcoder::{
     Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Relay, RelayConfig, WebRtcConfig, WebRtcLeg,
 };
 
-use crate::config::Media as MediaConfig;
+use crate::config::{Media as MediaConfig, Receive};
 use crate::driver::batch::Inbox;
 use crate::switch::{MediaCommand, MediaEvent};
 use kind::Media;
@@ -112,6 +113,7 @@ impl MediaEngine {
             })?;
         }
         let kept = kept_by_each(config.threads);
+        let receive = receive(config.receive);
         let workers = (0..config.threads)
             .map(|index| {
                 let complexity = config.opus_complexity;
@@ -122,6 +124,7 @@ impl MediaEngine {
                     kept,
                     complexity,
                     config.thread_niceness,
+                    receive,
                 )
             })
             .collect::<io::Result<Vec<_>>>()
@@ -433,6 +436,21 @@ impl MediaEngine {
         drop(leg);
         self.port_free(port);
     }
+}
+
+/// Returns how media can be received here.
+fn receive(wanted: Receive) -> Receive {
+    if wanted == Receive::IoUring
+        && let Err(error) = worker::open_ring()
+    {
+        tracing::warn!(
+            %error,
+            "io_uring is refused, so media is received with recvmmsg: it wants Linux 6.1, kernel.io_uring_disabled = 0, \
+             and a container that allows it; or write media.receive = \"recvmmsg\""
+        );
+        return Receive::Recvmmsg;
+    }
+    wanted
 }
 
 /// Returns how many legs of a range each thread may keep the sockets of.

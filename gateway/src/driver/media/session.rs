@@ -44,7 +44,8 @@ impl Sockets {
         tokens.into_iter().filter_map(|(index, token)| token.map(|token| (index, token)))
     }
 
-    fn get(&self, index: usize) -> Option<&Bound> {
+    /// Returns the socket of an index.
+    pub(super) fn get(&self, index: usize) -> Option<&Bound> {
         match index {
             FIRST => Some(&self.first.rtp),
             TRUNK_RTP => Some(&self.trunk.rtp),
@@ -94,33 +95,46 @@ impl Session {
         inbox: &mut Inbox,
         counters: &mut WorkerCounters,
     ) -> bool {
-        let (side, port) = match index {
-            FIRST => (self.media.first_side(), Port::Rtp),
-            TRUNK_RTP => (Side::Trunk, Port::Rtp),
-            TRUNK_RTCP => (Side::Trunk, Port::Rtcp),
-            _ => (Side::Onward, Port::Rtcp),
-        };
-        let Some(&Bound { ref socket, local }) = self.sockets.get(index) else { return false };
         for _ in 0..BATCHES {
+            let Some(bound) = self.sockets.get(index) else { return false };
             // An ICMP error of an earlier send shows up here; the socket is still good.
-            let Ok(count) = inbox.receive(socket, now) else {
+            let Ok(count) = inbox.receive(&bound.socket, now) else {
                 counters.receive_failed += 1;
                 continue;
             };
-            counters.received += count as u64;
-            let (media, sockets) = (&mut self.media, &self.sockets);
             for number in 0..count {
                 let (at, source, bytes) = inbox.datagram(number);
-                self.heard[index] = Some(source);
-                media.handle_datagram(at, side, port, local, source, bytes, &mut |outgoing| {
-                    sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
-                });
+                self.handle_datagram(at, index, source, bytes, counters);
             }
             if count < BATCH {
                 return false;
             }
         }
         true
+    }
+
+    /// Takes what came to a socket.
+    pub(super) fn handle_datagram(
+        &mut self,
+        at: Instant,
+        index: usize,
+        source: SocketAddr,
+        bytes: &[u8],
+        counters: &mut WorkerCounters,
+    ) {
+        let (side, port) = match index {
+            FIRST => (self.media.first_side(), Port::Rtp),
+            TRUNK_RTP => (Side::Trunk, Port::Rtp),
+            TRUNK_RTCP => (Side::Trunk, Port::Rtcp),
+            _ => (Side::Onward, Port::Rtcp),
+        };
+        let Some(&Bound { local, .. }) = self.sockets.get(index) else { return };
+        counters.received += 1;
+        self.heard[index] = Some(source);
+        let (media, sockets) = (&mut self.media, &self.sockets);
+        media.handle_datagram(at, side, port, local, source, bytes, &mut |outgoing| {
+            sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
+        });
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, counters: &mut WorkerCounters) {
@@ -175,15 +189,29 @@ impl Draining {
                 counters.receive_failed += 1;
                 continue;
             };
-            counters.stray += count as u64;
-            // A stranger's datagrams must not keep a port from being used again.
-            if (0..count).any(|number| Some(inbox.datagram(number).1) == self.heard[index]) {
-                self.free_at = (now + quarantine).min(self.give_up_at);
+            for number in 0..count {
+                self.handle_datagram(now, index, inbox.datagram(number).1, quarantine, counters);
             }
             if count < BATCH {
                 return false;
             }
         }
         true
+    }
+
+    /// Takes what came to a socket, of which only the source counts.
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        index: usize,
+        source: SocketAddr,
+        quarantine: Duration,
+        counters: &mut WorkerCounters,
+    ) {
+        counters.stray += 1;
+        // A stranger's datagrams must not keep a port from being used again.
+        if self.heard[index] == Some(source) {
+            self.free_at = (now + quarantine).min(self.give_up_at);
+        }
     }
 }

@@ -71,6 +71,14 @@ pub(super) struct Bound {
     pub(super) local: SocketAddr,
 }
 
+impl Bound {
+    fn stamp_arrivals(&self) {
+        if let Err(error) = batch::stamp_arrivals(&self.socket) {
+            tracing::debug!(%error, "the kernel does not stamp datagrams");
+        }
+    }
+}
+
 /// The sockets of one leg.
 #[derive(Debug)]
 pub(super) struct LegSockets {
@@ -110,11 +118,25 @@ impl LegSockets {
         for bound in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
             let token = token(self.port.range, bound.local);
             registry.register(&mut bound.socket, token, Interest::READABLE)?;
-            if let Err(error) = batch::stamp_arrivals(&bound.socket) {
-                tracing::debug!(%error, "the kernel does not stamp datagrams");
-            }
+            bound.stamp_arrivals();
         }
         self.watched = true;
+        Ok(())
+    }
+
+    /// Has what comes to them stamped, and them no longer watched, as somebody else receives from them.
+    ///
+    /// # Errors
+    /// What the system says; they may be watched in part.
+    pub(super) fn unwatch(&mut self, registry: &Registry) -> io::Result<()> {
+        let was_watched = std::mem::take(&mut self.watched);
+        for bound in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
+            if was_watched {
+                registry.deregister(&mut bound.socket)?;
+            } else {
+                bound.stamp_arrivals();
+            }
+        }
         Ok(())
     }
 

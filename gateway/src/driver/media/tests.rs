@@ -9,15 +9,29 @@ use call_model::{Codec, Direction, DtmfDigit, ImageAttributes, ImageMedia, LegMe
 use super::sockets::udp;
 use super::*;
 
+thread_local! {
+    /// How the engines of a test receive.
+    static RECEIVE: Cell<Receive> = const { Cell::new(Receive::Recvmmsg) };
+}
+
+/// Returns a port that no other test has: they are all run once more over the other receiver.
+fn port(number: u16) -> u16 {
+    match RECEIVE.get() {
+        Receive::Recvmmsg => number,
+        Receive::IoUring => number + 500,
+    }
+}
+
 fn config(threads: usize) -> MediaConfig {
     let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
     MediaConfig {
         trunk_address: loopback,
-        trunk_ports: 41_000..=41_199,
+        trunk_ports: port(41_000)..=port(41_199),
         overlay_address: loopback,
-        overlay_ports: 41_200..=41_299,
+        overlay_ports: port(41_200)..=port(41_299),
         threads,
         thread_niceness: 0,
+        receive: RECEIVE.get(),
         opus_complexity: 5,
         opus_bitrate: 16_000,
         suppress_silence: true,
@@ -242,6 +256,7 @@ fn carry_voice(engine: &mut MediaEngine, call: CallId, trunk_rtp: SocketAddr, on
 /// An engine of which other tests use no ports: 2 `pairs` of them from `first` on, and as many for the
 /// overlay.
 fn small(first: u16, pairs: u16, threads: usize) -> (MediaEngine, mpsc::Receiver<Report>) {
+    let first = port(first);
     start(MediaConfig {
         trunk_ports: first..=first + 2 * pairs - 1,
         overlay_ports: first + 2 * pairs..=first + 4 * pairs - 1,
@@ -291,7 +306,7 @@ fn counted(engine: &MediaEngine, which: impl Fn(&PublishedCounters) -> &std::syn
 
 #[test]
 fn sockets_go_from_one_call_to_the_next_of_either_kind_and_family() {
-    for (first, address) in [(21_400, "127.0.0.1"), (21_420, "::1")] {
+    for (first, address) in [(port(21_400), "127.0.0.1"), (port(21_420), "::1")] {
         let address = address.parse().unwrap();
         let (mut engine, mut reports) = start(MediaConfig {
             trunk_address: address,
@@ -464,7 +479,7 @@ fn no_more_sockets_stay_open_than_may() {
     let (mut engine, _) = small(21_540, 2, 1);
     let (sender, mut reports) = mpsc::channel(1024);
     let quarantine = engine.config.port_quarantine;
-    engine.workers = vec![Worker::spawn(0, sender, quarantine, 1, 5).unwrap()];
+    engine.workers = vec![Worker::spawn(0, sender, quarantine, 1, 5, 0, RECEIVE.get()).unwrap()];
     let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 1);
     close(&mut engine, &mut reports, call);
     let is_open = |address| inode(address).is_some();
@@ -477,8 +492,11 @@ fn no_more_sockets_stay_open_than_may() {
 
 #[test]
 fn ports_rest_before_they_are_used_again_and_none_is_lost_to_another_thread() {
-    let (mut engine, mut reports) =
-        start(MediaConfig { trunk_ports: 21_560..=21_563, overlay_ports: 21_564..=21_565, ..config(2) });
+    let (mut engine, mut reports) = start(MediaConfig {
+        trunk_ports: port(21_560)..=port(21_563),
+        overlay_ports: port(21_564)..=port(21_565),
+        ..config(2)
+    });
     let no_circuit = |engine: &mut MediaEngine| {
         let call = CallId::new(1, 99);
         let refused = engine.handle(Instant::now(), MediaCommand::OpenRelay { call });
@@ -528,4 +546,96 @@ fn a_thread_that_waits_hears_every_order() {
     }
     // Other tests, and other machines of the same host, may take the processor now and then.
     assert!(late <= 5, "{late} orders were heard late");
+}
+
+/// What the threads of an engine receive with.
+fn rings(engine: &MediaEngine) -> usize {
+    let has =
+        |counters: &&Arc<PublishedCounters>| counters.has_ring.load(std::sync::atomic::Ordering::Relaxed);
+    engine.counters().iter().filter(has).count()
+}
+
+#[test]
+fn a_thread_has_a_ring_where_one_is_wanted_and_the_kernel_has_any() {
+    let expected = if worker::open_ring().is_ok() { 2 } else { 0 };
+    for (wanted, count) in [(Receive::Recvmmsg, 0), (Receive::IoUring, expected)] {
+        let (mut engine, mut reports) = start(MediaConfig { receive: wanted, ..config(2) });
+        until(&mut engine, &mut reports, |engine| rings(engine) == count);
+        let (call, trunk_rtp, onward_rtp) = open_relay(&mut engine, 1);
+        carry_voice(&mut engine, call, trunk_rtp, onward_rtp);
+        assert_eq!(rings(&engine), count);
+    }
+}
+
+#[test]
+fn a_thread_that_ends_with_calls_frees_their_ports() {
+    for round in 0..5 {
+        let (mut engine, _reports) = small(21_660, 16, 1);
+        for number in 0..8 {
+            open_relay(&mut engine, number + 8 * round);
+        }
+        let ports: Vec<SocketAddr> =
+            (port(21_660)..=port(21_691)).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        drop(engine);
+        for address in ports {
+            std::net::UdpSocket::bind(address).unwrap();
+        }
+    }
+}
+
+#[test]
+fn calls_of_a_thread_in_turns_are_heard_and_none_of_their_packets_twice() {
+    let (mut engine, mut reports) = small(21_740, 20, 1);
+    let party = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for lap in 0..3 {
+        let before = counted(&engine, |counters| &counters.received);
+        let calls: Vec<_> = (0..10).map(|number| open_relay(&mut engine, number + 10 * lap)).collect();
+        for _ in 0..30 {
+            for (_, trunk_rtp, onward_rtp) in &calls {
+                party.send_to(&[0x80; 40], trunk_rtp).unwrap();
+                party.send_to(&[0x80; 40], onward_rtp).unwrap();
+            }
+        }
+        until(&mut engine, &mut reports, |engine| {
+            counted(engine, |counters| &counters.received) == before + 600
+        });
+        for (call, ..) in calls {
+            close(&mut engine, &mut reports, call);
+        }
+        assert_eq!(counted(&engine, |counters| &counters.received), before + 600);
+    }
+    assert_eq!(counted(&engine, |counters| &counters.failed), 0);
+}
+
+/// The tests above in which something is received, with io_uring where the kernel has it.
+mod over_io_uring {
+    use super::*;
+
+    macro_rules! again {
+        ($($name:ident,)*) => {
+            $(#[test]
+            fn $name() {
+                RECEIVE.set(Receive::IoUring);
+                super::$name();
+            })*
+        };
+    }
+
+    again!(
+        a_burst_of_calls_spreads_over_the_threads,
+        a_closing_that_found_no_room_is_repeated_until_the_ports_come_back,
+        the_calls_of_a_dead_thread_are_named_and_no_call_goes_there,
+        a_relay_carries_voice_between_two_trunks_and_gives_its_ports_back,
+        f14_a_relay_carries_udptl_between_two_trunks,
+        sockets_go_from_one_call_to_the_next_of_either_kind_and_family,
+        what_came_between_two_calls_is_not_heard_by_the_next,
+        what_strays_in_between_two_calls_does_not_pile_up,
+        what_comes_before_the_thread_knows_of_the_call_is_heard,
+        f23_a_source_that_stopped_is_heard_again_on_the_same_port,
+        no_more_sockets_stay_open_than_may,
+        ports_rest_before_they_are_used_again_and_none_is_lost_to_another_thread,
+        a_thread_that_waits_hears_every_order,
+        a_thread_that_ends_with_calls_frees_their_ports,
+        calls_of_a_thread_in_turns_are_heard_and_none_of_their_packets_twice,
+    );
 }

@@ -1,5 +1,7 @@
 //! One media thread: the sockets and bridges of the calls that were given to it.
 
+mod ringed;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
@@ -21,18 +23,20 @@ use super::lateness::{Lateness, PublishedLateness};
 use super::load::{LOOK, Load, PublishedLoad};
 use super::places::Places;
 use super::ratings::{PublishedRatings, Ratings, SIDES};
+use super::reporter::{Reporter, quality};
 use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
-use super::sockets::{LegPort, LegSockets};
+use super::sockets::{LegPort, LegSockets, TOKENS};
 use super::turns::Turns;
+use crate::config::Receive;
 use crate::driver::batch::{BATCH, Inbox};
+use crate::driver::ring::Ring;
 use crate::switch::MediaEvent;
+pub(super) use ringed::open_ring;
 
 /// Longest datagram taken; RTP over Ethernet stays below.
 const DATAGRAM: usize = 2048;
 /// Commands that may wait for a worker. One is a few hundred bytes.
-const QUEUE: usize = 4096;
-/// Reports that wait for the signalling loop beyond the queue to it.
-const MAX_PENDING: usize = 4 * QUEUE;
+pub(super) const QUEUE: usize = 4096;
 /// From this many calls on a thread looks at its sockets in [turns](super::turns) and not at each packet:
 /// the wake-ups cost more than the packets, and scatter the codecs' states out of the caches.
 const TURNS_FROM_CALLS: usize = 4;
@@ -43,6 +47,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(20);
 
 const WAKE: Token = Token(usize::MAX);
+/// Something came to a socket that the ring receives from.
+const RING: Token = Token(usize::MAX - 1);
 
 /// What the signalling side tells a worker.
 #[derive(Debug)]
@@ -75,6 +81,7 @@ pub(super) struct WorkerCounters {
     pub(super) send_failed: u64,
     pub(super) stray: u64,
     pub(super) reports_dropped: u64,
+    pub(super) ring_exhausted: u64,
     pub(super) lateness: Lateness,
     pub(super) ratings: Ratings,
 }
@@ -92,6 +99,10 @@ pub(crate) struct PublishedCounters {
     pub(crate) stray: AtomicU64,
     /// Reports that found the queue to the signalling loop full.
     pub(crate) reports_dropped: AtomicU64,
+    /// Times that all buffers of the thread's ring were used up.
+    pub(crate) ring_exhausted: AtomicU64,
+    /// The thread receives with io_uring.
+    pub(crate) has_ring: AtomicBool,
     /// Live calls.
     pub(crate) calls: AtomicUsize,
     /// How long after their time calls were served.
@@ -123,6 +134,7 @@ impl Worker {
         kept: usize,
         complexity: u8,
         niceness: i32,
+        receive: Receive,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
@@ -135,7 +147,13 @@ impl Worker {
         let (idle_here, waits_here) = (Arc::clone(&idle), Arc::clone(&waits));
         let thread = thread::Builder::new().name(format!("media-{index}")).spawn(move || {
             keep_time(niceness);
+            let ring = match receive {
+                Receive::Recvmmsg => None,
+                Receive::IoUring => ringed::begin(poll.registry()),
+            };
+            published.has_ring.store(ring.is_some(), Ordering::Relaxed);
             Loop {
+                ring,
                 poll,
                 inbox,
                 waits: waits_here,
@@ -209,9 +227,13 @@ enum Slot {
     Free,
     Live(Box<Session>),
     Draining(Box<Draining>),
+    /// Has rested; the ring still receives from this many of its sockets.
+    Leaving(Box<Draining>, usize),
 }
 
 struct Loop {
+    /// Gone before the sockets that it receives from.
+    ring: Option<Ring>,
     poll: Poll,
     inbox: Receiver<Order>,
     waits: Arc<AtomicBool>,
@@ -249,7 +271,8 @@ impl Loop {
                 }
                 self.publish();
             }
-            let mut timeout = if self.unread.is_empty() {
+            let is_ready = !self.unread.is_empty() || self.ring.as_mut().is_some_and(Ring::is_ready);
+            let mut timeout = if !is_ready {
                 let next = self.timers.peek().map(|Reverse((at, _))| *at);
                 next.map(|at| at.saturating_duration_since(Instant::now()))
             } else {
@@ -274,9 +297,13 @@ impl Loop {
             self.load.wake(Instant::now());
             ready.clear();
             ready.append(&mut self.unread);
-            ready.extend(events.iter().map(|event| event.token()).filter(|token| *token != WAKE));
+            ready.extend(events.iter().map(|event| event.token()).filter(|token| token.0 < TOKENS));
             for token in ready.drain(..) {
                 self.read(token, &mut inbox);
+            }
+            if let Err(error) = self.read_ring() {
+                tracing::error!(%error, "receiving media with io_uring failed");
+                return;
             }
             if self.take_orders() {
                 return;
@@ -312,7 +339,8 @@ impl Loop {
                 Some(Slot::Draining(draining)) => {
                     draining.read(now, index, inbox, self.quarantine, &mut self.counters)
                 }
-                Some(Slot::Free) | None => false,
+                // What has rested is received from by the ring, if at all.
+                Some(Slot::Free | Slot::Leaving(..)) | None => false,
             },
             None => self.read_idle(now, token, inbox),
         };
@@ -493,16 +521,23 @@ impl Loop {
             self.slots.len() - 1
         });
         for leg in [&mut sockets.first, &mut sockets.trunk] {
-            if !leg.watched
-                && let Err(error) = leg.watch(self.poll.registry())
-            {
+            let watched = match self.ring {
+                Some(_) => leg.unwatch(self.poll.registry()),
+                None if leg.watched => Ok(()),
+                None => leg.watch(self.poll.registry()),
+            };
+            if let Err(error) = watched {
                 let detail = format!("media socket cannot be watched: {error}");
                 self.report(MediaEvent::OverlayFailed { call, detail });
             }
         }
         for (index, token) in sockets.tokens() {
-            if self.places.enter(token, slot, index) {
-                self.unread.push(token);
+            let has_missed = self.places.enter(token, slot, index);
+            match (&mut self.ring, sockets.get(index)) {
+                // It takes what waits, too.
+                (Some(ring), Some(bound)) => ring.add(token, &bound.socket),
+                _ if has_missed => self.unread.push(token),
+                _ => {}
             }
         }
         let next_report = now + REPORT_INTERVAL;
@@ -532,22 +567,41 @@ impl Loop {
         }
     }
 
+    /// Gives the sockets of a call up, which have rested, once nobody else receives from them.
     fn free(&mut self, slot: usize) {
         if let Slot::Draining(draining) = std::mem::replace(&mut self.slots[slot], Slot::Free) {
-            let still_sent_to = draining.is_still_sent_to();
-            let mut sockets = draining.sockets;
-            // Who has stopped may begin again with the same source: some have but one.
-            sockets.trunk.former_source = sockets.trunk.former_source.filter(|_| still_sent_to);
-            for (_, token) in sockets.tokens() {
-                self.places.clear(token);
+            let tokens = draining.sockets.tokens();
+            let count =
+                self.ring.as_mut().map_or(0, |ring| tokens.filter(|(_, token)| ring.remove(*token)).count());
+            if count == 0 {
+                self.release(slot, *draining);
+            } else {
+                self.slots[slot] = Slot::Leaving(draining, count);
             }
-            for leg in [sockets.first, sockets.trunk] {
-                if let Err(leg) = self.idle.put(leg) {
-                    self.close_sockets(leg);
-                }
-            }
-            self.free_slots.push(slot);
         }
+    }
+
+    /// Keeps the sockets of a slot for the next call, or closes them.
+    fn release(&mut self, slot: usize, draining: Draining) {
+        let still_sent_to = draining.is_still_sent_to();
+        let mut sockets = draining.sockets;
+        // Who has stopped may begin again with the same source: some have but one.
+        sockets.trunk.former_source = sockets.trunk.former_source.filter(|_| still_sent_to);
+        for (_, token) in sockets.tokens() {
+            self.places.clear(token);
+        }
+        for mut leg in [sockets.first, sockets.trunk] {
+            // Those that the ring received from. What strays in is not for it: others may take and close what is kept.
+            if !leg.watched
+                && let Err(error) = leg.watch(self.poll.registry())
+            {
+                tracing::debug!(port = leg.port.number, %error, "a media socket cannot be watched");
+            }
+            if let Err(leg) = self.idle.put(leg) {
+                self.close_sockets(leg);
+            }
+        }
+        self.free_slots.push(slot);
     }
 
     /// Whoever closes a socket need not say that it is no longer watched.
@@ -577,60 +631,9 @@ impl Loop {
         published.failed.store(counts.send_failed + counts.receive_failed, Ordering::Relaxed);
         published.stray.store(counts.stray, Ordering::Relaxed);
         published.reports_dropped.store(counts.reports_dropped, Ordering::Relaxed);
+        published.ring_exhausted.store(counts.ring_exhausted, Ordering::Relaxed);
         published.calls.store(self.live, Ordering::Relaxed);
         counts.lateness.publish(&published.lateness);
         counts.ratings.publish(&published.ratings);
-    }
-}
-
-fn quality(session: &Session, last: bool) -> Report {
-    Report::Media(MediaEvent::Quality {
-        call: session.call,
-        overlay: session.media.quality(Side::Overlay),
-        trunk: session.media.quality(Side::Trunk),
-        onward: session.media.quality(Side::Onward),
-        whole: session.media.whole(),
-        last,
-    })
-}
-
-/// The way to the signalling loop. What is said once must arrive; a figure that the next second
-/// repeats need not.
-struct Reporter<'a> {
-    reports: &'a mpsc::Sender<Report>,
-    pending: &'a mut VecDeque<Report>,
-    counters: &'a mut WorkerCounters,
-}
-
-impl<'a> Reporter<'a> {
-    fn of(
-        reports: &'a mpsc::Sender<Report>,
-        pending: &'a mut VecDeque<Report>,
-        counters: &'a mut WorkerCounters,
-    ) -> Self {
-        Self { reports, pending, counters }
-    }
-
-    fn send_if_room(self, report: Report) {
-        if !self.pending.is_empty() || self.reports.try_send(report).is_err() {
-            self.counters.reports_dropped += 1;
-        }
-    }
-
-    fn send(self, report: Report) {
-        let report = if self.pending.is_empty() {
-            match self.reports.try_send(report) {
-                Err(mpsc::error::TrySendError::Full(report)) => report,
-                // Without a signalling loop there is nobody left to tell.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
-            }
-        } else {
-            report
-        };
-        if self.pending.len() < MAX_PENDING {
-            self.pending.push_back(report);
-        } else {
-            self.counters.reports_dropped += 1;
-        }
     }
 }
