@@ -7,6 +7,7 @@ use call_model::{
     Codec, Direction, DtlsParameters, DtlsRole, LegMedia, MediaSecurity, Side, SrtpKey, SrtpKeys, SrtpSuite,
 };
 use transcoder::leg::rtp::RtpLeg;
+use transcoder::rtp::redundancy::{self, Copy, Layout};
 use transcoder::{Bridge, BridgeConfig, DtlsIdentity, Port, Relay, RelayConfig, WebRtcConfig, WebRtcLeg};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -177,4 +178,18 @@ pub fn stun(data: &[u8]) {
     assert_eq!(sent, 0, "a stranger is not answered");
     assert!(!bridge.is_overlay_connected());
     assert_eq!(bridge.overlay_counters().refused(), 5, "{:?}", bridge.overlay_counters());
+}
+
+/// Redundant audio data (RFC 2198): what is read lies within its octets, and is written as the same octets again.
+pub fn redundancy(data: &[u8]) {
+    const OPUS: u8 = 111;
+    let Ok(layout) = Layout::parse(data, OPUS) else { return };
+    let copies: Vec<Copy<'_>> = layout
+        .copies()
+        .iter()
+        .map(|place| Copy { offset: place.offset, payload: &data[place.range.clone()] })
+        .collect();
+    let mut out = vec![0; data.len()];
+    assert_eq!(redundancy::encode(OPUS, &copies, &data[layout.frame()], &mut out), Ok(data.len()));
+    assert_eq!(out, data);
 }

@@ -237,6 +237,22 @@ fn a_call_in_g711_allocates_nothing_per_packet_nor_as_the_codec_changes() {
     assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} in twenty changes");
 }
 
+#[test]
+fn frames_sent_again_and_frames_brought_back_allocate_nothing_per_packet() {
+    let mut call = Call::with_trunk(&Options { redundancy: [true; 2], ..Options::default() });
+    call.net.weather.loss_per_mille = 37;
+    call.net.burst = 3;
+    call.phone_source = Box::new(tone(440.0, 8000.0));
+    call.pbx.source = Box::new(tone(1000.0, 8000.0));
+    call.run(Duration::from_secs(20));
+    assert_eq!((call.bridge.redundancy(), call.phone.redundancy()), (3, 3));
+    let before = call.bridge.quality(Side::Overlay).frames_redundant;
+    let (allocations, sent, received) = connected_seconds(&mut call);
+    assert!(sent > 450 && received > 400, "{sent} {received}");
+    assert!(call.bridge.quality(Side::Overlay).frames_redundant > before + 20);
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets sent, {received} received");
+}
+
 /// For STUN and its timers, a few times a second at most: not one packet in five.
 const MOST_IN_TEN_SECONDS: u64 = 100;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, TelephoneEvent};
-use transcoder::codec::opus::{Bandwidth, Decoder, Encoder, EncoderConfig};
+use transcoder::codec::opus::{Bandwidth, Decoder, Encoder, EncoderConfig, packet_duration};
 use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use transcoder::rtp::{HEADER_LEN, RtpPacket, RtpSender};
 use transcoder::{BridgeEvent, EdgeCodec, Relay, RelayConfig};
@@ -343,4 +343,25 @@ fn f07_a_relay_carries_no_opus() {
     let mut relay = Relay::new(&config, 1, now);
     let error = relay.set_media(Side::Trunk, &opus_media(48_000), now).unwrap_err();
     assert_eq!(error.to_string(), transcoder::MediaError::TrunkMedia("codec is not G.711").to_string());
+}
+
+/// The trunk did not negotiate redundancy (RFC 2198), so it gets each frame once, as plain Opus.
+#[test]
+fn what_an_overlay_user_sends_again_stays_behind() {
+    let mut line = Line::new(&Options { redundancy: [true; 2], ..Options::default() });
+    line.call.phone_source = Box::new(tone(440.0, 8_000.0));
+    line.run(3 * SECOND);
+    line.call.net.weather.loss_per_mille = 80;
+    line.run(17 * SECOND);
+    assert!(line.call.phone.redundancy() > 0);
+    line.heard();
+    line.run(5 * SECOND);
+    let heard = line.heard();
+    assert!(heard.len() > 180, "{}", heard.len());
+    for (payload_type, _, _, _, payload) in &heard {
+        assert_eq!((*payload_type, packet_duration(payload)), (TO_TRUNK[0], Some(960)), "{payload:?}");
+    }
+    assert!(heard.windows(2).all(|pair| pair[1].1.wrapping_sub(pair[0].1).cast_signed() > 0));
+    let refused = line.call.bridge.overlay_counters().refused();
+    assert_eq!(refused, 0);
 }

@@ -33,7 +33,7 @@ pub enum Copied {
     Known,
     /// It is of something lost whose time has passed.
     Late,
-    /// It is of another stream, has no place between the packets around it, or is too long.
+    /// It is of a packet that did not count, has no place between the packets around it, or is too long.
     Unplaced,
 }
 
@@ -69,7 +69,11 @@ impl JitterBuffer {
         if self.ssrc != Some(of.ssrc) || !whole || !(1..=MAX_DISTANCE).contains(&distance) {
             return None;
         }
-        let sequence = self.sequences.peek(u32::from(of.sequence)).checked_sub(u64::from(distance))?;
+        let own = self.sequences.peek(u32::from(of.sequence));
+        if !self.seen.has(own) {
+            return None;
+        }
+        let sequence = own.checked_sub(u64::from(distance))?;
         let timestamp = self.timestamps.peek(of.timestamp).checked_sub(u64::from(copy.offset))?;
         let end = timestamp + u64::from(copy.duration);
         let fits = |slot: &Slot| {
@@ -128,3 +132,6 @@ impl JitterBuffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

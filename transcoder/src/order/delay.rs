@@ -198,7 +198,8 @@ impl DelayEstimator {
     /// than the tolerated share of packets comes by them, and not for a single one.
     pub(super) fn observe_copy(&mut self, now: i64, transit: i64) {
         let transit = transit - self.drift.offset;
-        if self.len == 0 || self.fixed.is_some() || transit + MARGIN > self.fastest + self.max_delay {
+        let reachable = (self.fastest..=self.fastest + self.max_delay - MARGIN).contains(&transit);
+        if self.len == 0 || self.fixed.is_some() || !reachable {
             return;
         }
         self.remember(transit);

@@ -9,7 +9,7 @@ pub mod fax;
 pub mod keys;
 pub mod signal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,9 @@ pub struct Network {
     /// The one whose datagrams have jitter, if not all have.
     pub jittery: Option<SocketAddr>,
     pub random: Random,
+    /// Datagrams of one sender that are lost in a row, each time that one is.
+    pub burst: u32,
+    losing: HashMap<SocketAddr, u32>,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
     count: u64,
 }
@@ -70,7 +73,8 @@ impl Network {
         let start = Instant::now();
         let weather = Weather { delay: Duration::from_millis(5), ..Weather::default() };
         let (random, in_flight) = (Random(seed), BTreeMap::new());
-        Self { now: start, start, weather, jittery: None, random, in_flight, count: 0 }
+        let losing = HashMap::new();
+        Self { now: start, start, weather, jittery: None, random, burst: 1, losing, in_flight, count: 0 }
     }
 
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
@@ -79,7 +83,12 @@ impl Network {
 
     /// Sends with a delay beside the weather's.
     pub fn send_later(&mut self, later: Duration, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        if self.random.chance(self.weather.loss_per_mille) {
+        let losing = self.losing.entry(from).or_default();
+        if *losing == 0 && self.random.chance(self.weather.loss_per_mille) {
+            *losing = self.burst;
+        }
+        if *losing > 0 {
+            *losing -= 1;
             return;
         }
         let copies = if self.random.chance(self.weather.duplicate_per_mille) { 2 } else { 1 };

@@ -68,6 +68,11 @@ fn rtcp_is_survived() {
 }
 
 #[test]
+fn redundancy_is_survived_and_what_is_read_can_be_written() {
+    run("redundancy", targets::redundancy);
+}
+
+#[test]
 fn srtp_without_the_key_gets_nowhere() {
     run("srtp", targets::srtp);
 }

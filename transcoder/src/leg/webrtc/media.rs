@@ -330,3 +330,6 @@ impl Media {
         RTCP_INTERVAL / 2 + RTCP_INTERVAL.mul_f64(fraction)
     }
 }
+
+#[cfg(test)]
+mod tests;
