@@ -364,6 +364,9 @@ pub struct TrunkView {
     pub calls: usize,
     /// Calls it may carry.
     pub max_calls: usize,
+    /// It is behind an address translator: its media may come from where its signalling does (`nat`).
+    #[serde(default)]
+    pub nat: bool,
     /// The addresses its requests go to now, in the order in which they are tried.
     #[serde(default)]
     pub targets: Vec<TargetView>,

@@ -45,7 +45,16 @@ impl Control for Memory {
     async fn trunks(&self) -> Result<Vec<TrunkView>, Unavailable> {
         let (name, target) = ("pbx".to_owned(), "udp:127.0.0.1:5060".to_owned());
         let (state, detail) = ("up".to_owned(), "200 OK".to_owned());
-        Ok(vec![TrunkView { name, target, state, detail, calls: 1, max_calls: 30, targets: Vec::new() }])
+        Ok(vec![TrunkView {
+            name,
+            target,
+            state,
+            detail,
+            calls: 1,
+            max_calls: 30,
+            nat: false,
+            targets: Vec::new(),
+        }])
     }
     async fn health(&self) -> Health {
         Health {

@@ -35,7 +35,7 @@ pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
 use crate::driver::{StreamSettings, TlsStore};
 use crate::reload::Reloader;
 use crate::switch::{Switch, SwitchConfig};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Exporter, Metrics};
 
 /// Requests of the admin side that may wait.
 const REQUESTS: usize = 256;
@@ -327,7 +327,11 @@ impl Daemon {
             None => None,
         };
         let counters = media.as_ref().map(MediaEngine::counters).unwrap_or_default();
-        let metrics = Arc::new(Metrics::new(counters, &config.trunks));
+        let mut metrics = Metrics::new(counters, &config.trunks);
+        let hep = config.hep.as_ref().map(|hep| Exporter::start(hep, now, unix.saturating_mul(1_000)));
+        let hep = hep.transpose().map_err(|error| StartError::System(format!("telemetry.hep: {error}")))?;
+        hep.iter().for_each(|hep| metrics.watch_hep(hep.counters()));
+        let metrics = Arc::new(metrics);
         let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
@@ -365,6 +369,7 @@ impl Daemon {
             sockets,
             streams,
             metrics,
+            hep,
             online: online_sender,
             trunks: config.trunks,
             runtime: Handle::current(),
@@ -531,6 +536,7 @@ pub(crate) fn switch_config(config: &Config) -> SwitchConfig {
         policy: config.policy.clone(),
         limits: config.limits,
         emergency: config.emergency.clone(),
+        tell_quality: config.hep.as_ref().is_some_and(|hep| hep.quality),
     }
 }
 
@@ -561,6 +567,8 @@ fn endpoint_config(config: &Config, fingerprint: Option<Fingerprint>) -> Endpoin
     endpoint.limits.calls = config.limits.calls.saturating_mul(legs);
     endpoint.emergency.clone_from(&config.emergency.numbers);
     endpoint.dns = true;
+    endpoint.capture = config.hep.as_ref().is_some_and(|hep| hep.messages);
+    endpoint.tell_quality = config.hep.as_ref().is_some_and(|hep| hep.quality);
     endpoint.media_fingerprint = fingerprint;
     endpoint
 }

@@ -98,6 +98,7 @@ fn merge(current: &Config, fresh: &Config) -> (Config, Reloaded) {
         ("media", !same(&current.media, &fresh.media)),
         ("admin", !same(&current.admin, &fresh.admin) || tokens(current) != tokens(fresh)),
         ("log", !same(&current.log, &fresh.log)),
+        ("telemetry", current.hep != fresh.hep),
         ("limits.drain_s", current.limits.drain != fresh.limits.drain),
         // The overlay is told once which numbers are served here.
         ("numbers (for callers in the overlay)", current.numbers != fresh.numbers),
@@ -218,6 +219,9 @@ calls = 100
         let (config, applied, restart) = merged("max_calls = 10", "max_calls = 3");
         assert_eq!((applied, restart), (vec!["trunks.pbx".to_owned()], none.clone()));
         assert_eq!(config.trunks[0].max_calls, 3);
+        let (config, applied, restart) = merged("max_calls = 10", "max_calls = 10\nnat = true");
+        assert_eq!((applied, restart), (vec!["trunks.pbx".to_owned()], none.clone()));
+        assert!(config.trunks[0].nat);
         let (config, applied, restart) = merged("127.0.0.10", "127.0.0.11");
         assert_eq!((applied, restart), (none.clone(), vec!["trunks.pbx".to_owned()]));
         assert_eq!(config.trunks[0].target.ip().to_string(), "127.0.0.10", "a trunk is not half moved");
@@ -231,7 +235,10 @@ calls = 100
         let (_, applied, restart) = merged("5060\"]", "5061\"]");
         assert_eq!((applied, restart), (none.clone(), vec!["sip".to_owned()]));
         let (_, applied, restart) = merged("[limits]", "[dns]\nservers = [\"127.0.0.53\"]\n\n[limits]");
-        assert_eq!((applied, restart), (none, vec!["dns".to_owned()]));
+        assert_eq!((applied, restart), (none.clone(), vec!["dns".to_owned()]));
+        let (_, applied, restart) =
+            merged("[limits]", "[telemetry.hep]\ncollector = \"127.0.0.60\"\n\n[limits]");
+        assert_eq!((applied, restart), (none, vec!["telemetry".to_owned()]));
     }
 
     #[test]

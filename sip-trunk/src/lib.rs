@@ -22,11 +22,11 @@ pub mod trunk;
 pub mod wire;
 
 pub use endpoint::{
-    AccessList, AccessRule, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy, Endpoint,
-    EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent, Timers,
-    Transmit, Transport, UnknownSource,
+    AccessList, AccessRule, Captured, Command, CommandError, ConfigError, ConnectionId, Counters, EndedBy,
+    Endpoint, EndpointConfig, Event, Limits, Listener, LocalMedia, Network, NetworkError, StreamEvent,
+    Timers, Transmit, Transport, UnknownSource,
 };
-pub use quality::{Collector, CollectorError, QualityReport, Reported};
+pub use quality::{Collector, CollectorError, QualityReport, Reported, SessionReport};
 pub use referral::{RedirectContact, Referral, Replaces, TransferOutcome, TransferRequest, TransferTarget};
 pub use registrar::{
     AccountConfig, AccountError, AccountSecret, AccountStatus, Authentication, ContactStatus,

@@ -100,7 +100,7 @@ impl Relay {
     /// Where UDPTL cannot go there; everything stays as it was then.
     pub fn set_image(&mut self, side: Side, image: &ImageMedia, now: Instant) -> Result<(), MediaError> {
         let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
-        self.images[at].set(image, self.locals[at])?;
+        self.images[at].set(image, self.locals[at], &self.legs[at])?;
         self.flows.iter_mut().for_each(Flow::interrupt);
         self.watches[at].deadline = Some(now);
         self.wait_anew(now);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, TelephoneEvent};
 use transcoder::codec::g711::Law;
-use transcoder::leg::rtp::Refusal;
+use transcoder::leg::rtp::{Refusal, SourceRule};
 use transcoder::rtp::{RtpPacket, is_rtcp};
 use transcoder::{BridgeEvent, Port, Relay, RelayConfig};
 
@@ -466,4 +466,41 @@ fn f22_f23_what_others_send_to_the_port_is_counted_and_not_passed_on() {
     let quality = line.relay.quality(Side::Trunk);
     assert_eq!((quality.packets_lost, quality.bursts.count, quality.bursts.burst_ms), (3, 1, 60.0));
     assert_eq!(quality.rating.unwrap().cause, Some(call_model::Impairment::NetworkLoss));
+}
+
+// RFC 7362 4: behind an address translator, from where the signalling comes; and once for each offer and answer.
+#[test]
+fn f22_a_side_behind_a_translator_is_followed_and_the_other_is_not() {
+    let public = address("203.0.113.9:6000");
+    let mut line = Line::new(Codec::Pcma, Codec::Pcma);
+    line.relay.set_source_rule(Side::Trunk, SourceRule::Signalling(public.ip()));
+    let said = |n: u16, code: u8| rtp(8, false, n, u32::from(n) * 160, 5, &[code; 160]);
+    // The rule is that of one side.
+    line.from(Side::Onward, public, &said(1, 9));
+    line.from(Side::Trunk, address("203.0.113.10:6000"), &said(1, 9));
+    assert!(line.out(Side::Trunk).is_empty() && line.out(Side::Onward).is_empty());
+    assert_eq!(line.relay.counters(Side::Trunk).refused_for(Refusal::Source), 1);
+    assert_eq!(line.relay.counters(Side::Onward).refused_for(Refusal::Source), 1);
+    // What is no voice moves nothing.
+    line.from(Side::Trunk, public, &rtp(77, false, 1, 0, 5, &[1; 160]));
+    assert_eq!(line.relay.counters(Side::Trunk).moves, 0);
+    for n in 1..=10 {
+        line.from(Side::Trunk, public, &said(n, 1));
+        line.from(Side::Trunk, remote(Side::Trunk), &said(n + 20, 9));
+        line.from(Side::Trunk, address("203.0.113.9:6002"), &said(n + 40, 9));
+    }
+    let out = line.out(Side::Onward);
+    assert_eq!(out.len(), 10);
+    assert!(out.iter().all(|packet| packet.5.iter().all(|&octet| octet == 1)));
+    assert_eq!(line.relay.counters(Side::Trunk).moves, 1);
+    let mut to = Vec::new();
+    line.relay.handle_datagram(
+        line.now,
+        Side::Onward,
+        Port::Rtp,
+        remote(Side::Onward),
+        &said(1, 2),
+        &mut |out| to.push((out.side, out.destination)),
+    );
+    assert_eq!(to, [(Side::Trunk, public)]);
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use call_model::{
     Codec, Direction, DtmfDigit, ImageAttributes, ImageMedia, LegMedia, MediaSecurity, Side, TelephoneEvent,
 };
+use transcoder::leg::rtp::SourceRule;
 use transcoder::rtp::is_rtcp;
 use transcoder::{BridgeEvent, ImageRefusal, MAX_UDPTL, Port, Relay, RelayConfig};
 
@@ -356,4 +357,42 @@ fn f14_a_facsimile_moves_with_what_was_negotiated_and_not_elsewhere() {
     }
     assert!(line.relay.set_image(Side::Overlay, &image(moved), line.now).is_err());
     assert_eq!(line.from(Side::Onward, Port::Rtp, moved, &udptl(2, 60)).len(), 1, "as it was");
+}
+
+// RFC 7362 4: UDPTL of a side behind an address translator is followed as its voice is, and goes where that went.
+#[test]
+fn f22_udptl_is_followed_to_where_the_signalling_comes_from() {
+    let public = address("203.0.113.9:6000");
+    let datagram = [0, 7, 3, 0xc0, 1, 0x80, 0];
+    for rule in [SourceRule::Negotiated, SourceRule::Signalling(public.ip())] {
+        let learns = rule != SourceRule::Negotiated;
+        let mut line = Line::new();
+        // As a description of the trunk would have it: the rule, and the media.
+        line.relay.set_source_rule(Side::Trunk, rule);
+        line.relay.set_media(Side::Trunk, &media(Side::Trunk, Direction::SendRecv), line.now).unwrap();
+        for side in BOTH {
+            line.relay.set_image(side, &image(fax(side)), line.now).unwrap();
+        }
+        let stranger = address("203.0.113.10:6000");
+        assert!(line.from(Side::Trunk, Port::Rtp, stranger, &datagram).is_empty());
+        assert!(line.from(Side::Trunk, Port::Rtcp, public, &datagram).is_empty());
+        assert_eq!(line.from(Side::Trunk, Port::Rtp, public, &datagram).len(), usize::from(learns));
+        let towards = line.from(Side::Onward, Port::Rtp, fax(Side::Onward), &datagram)[0].destination;
+        assert_eq!(towards, if learns { public } else { fax(Side::Trunk) });
+        let counters = line.relay.image_counters(Side::Trunk);
+        assert_eq!(
+            (counters.refused_for(ImageRefusal::Source), counters.moves),
+            (3 - u64::from(learns), u64::from(learns))
+        );
+    }
+    // Voice that was followed before: the facsimile at the same address is there at once.
+    let mut line = Line::new();
+    line.relay.set_source_rule(Side::Trunk, SourceRule::Signalling(public.ip()));
+    let spoken = line.spoken(Side::Trunk);
+    assert_eq!(line.from(Side::Trunk, Port::Rtp, public, &spoken).len(), 1);
+    for side in BOTH {
+        line.relay.set_image(side, &image(fax(side)), line.now).unwrap();
+    }
+    let towards = line.from(Side::Onward, Port::Rtp, fax(Side::Onward), &datagram)[0].destination;
+    assert_eq!(towards, public);
 }

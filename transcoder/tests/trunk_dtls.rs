@@ -320,7 +320,8 @@ fn f20_media_before_the_keys_is_refused() {
 // Without ICE nobody but the described address gets into the handshake: neither to begin it nor to spoil it.
 #[test]
 fn f20_strangers_and_rubbish_do_not_spoil_a_handshake() {
-    for rule in [SourceRule::Negotiated, SourceRule::Authenticated] {
+    let signalling = SourceRule::Signalling(address("198.51.100.67:1").ip());
+    for rule in [SourceRule::Negotiated, SourceRule::Authenticated, signalling] {
         let mut pair = Pair::new(6);
         let both = pair.media(DtlsRole::Passive, true);
         pair.a.leg.set_source_rule(rule);
@@ -662,5 +663,38 @@ fn f20_a_client_that_begins_anew_is_followed() {
         pair.run(SECOND / 10);
         assert_eq!(pair.talk(), (10, 10));
         assert!(pair.a.failures.is_empty());
+    }
+}
+
+// RFC 7362 4, RFC 5763 5: a peer behind an address translator begins, and is answered where it came from. The
+// certificate says whether it is the right one.
+#[test]
+fn f20_f22_a_handshake_from_where_the_signalling_comes_is_answered_there() {
+    let public = ["203.0.113.77:41000", "203.0.113.77:52001"];
+    for (mux, believed) in [(true, true), (false, true), (true, false)] {
+        let mut pair = Pair::new(8);
+        pair.b.locals = public.map(address);
+        let rule = if believed {
+            SourceRule::Signalling(address(public[0]).ip())
+        } else {
+            SourceRule::Authenticated
+        };
+        pair.a.leg.set_source_rule(rule);
+        let both = pair.media(DtlsRole::Passive, mux);
+        pair.set(&both);
+        assert_eq!(pair.run_until(5 * SECOND, Pair::keyed), believed, "mux {mux}");
+        if !believed {
+            assert!(pair.a.refused.iter().all(|refusal| *refusal == Refusal::Source));
+            assert_eq!(pair.a.handshakes(Port::Rtp), 0);
+            continue;
+        }
+        assert_eq!(pair.talk(), (10, 10));
+        assert_eq!(pair.a.leg.counters().moves, if mux { 1 } else { 2 });
+        // The next that comes from there, or from anywhere, is too late.
+        let hello = pair.b.sent[0].1.clone();
+        pair.a.deliver(&mut pair.net, Port::Rtp, address("203.0.113.77:41002"), &hello);
+        pair.a.deliver(&mut pair.net, Port::Rtp, address(B[0]), &hello);
+        assert_eq!(pair.a.refused, [Refusal::Source, Refusal::Source]);
+        assert_eq!(pair.talk(), (10, 10));
     }
 }

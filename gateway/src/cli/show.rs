@@ -173,7 +173,7 @@ pub(super) fn trunks(list: &Trunks) -> String {
         vec![
             trunk.name.clone(),
             trunk.state.clone(),
-            trunk.target.clone(),
+            if trunk.nat { format!("{} (nat)", trunk.target) } else { trunk.target.clone() },
             format!("{}/{}", trunk.calls, trunk.max_calls),
             trunk.detail.clone(),
         ]

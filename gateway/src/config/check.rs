@@ -5,6 +5,7 @@ mod emergency;
 mod media;
 mod register;
 mod sessions;
+mod telemetry;
 mod tls;
 mod trunks;
 
@@ -125,6 +126,7 @@ impl Check<'_> {
             );
         }
         let admin = file.admin.map(|admin| self.admin(admin)).transpose()?;
+        let hep = file.telemetry.hep.map(|raw| self.hep(raw, sip.as_ref())).transpose()?;
         let warnings = admin.iter().filter_map(|admin| self.clear_text(admin)).collect();
         Ok(Config {
             file: self.path.to_owned(),
@@ -141,6 +143,7 @@ impl Check<'_> {
             emergency,
             admin,
             log: self.log(file.log)?,
+            hep,
         })
     }
 

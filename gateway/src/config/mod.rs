@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
 use call_model::{Codec, Handle, Number, TrunkName};
-use sip_trunk::auth::Credentials;
+use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::details::Interconnect;
 use sip_trunk::trunk::emergency::{EmergencyCall, EmergencyService};
 use sip_trunk::trunk::identity::IdentityHeader;
@@ -64,6 +64,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Logging.
     pub log: Log,
+    /// Where captures and figures of quality go; `None`: nowhere.
+    pub hep: Option<Hep>,
     /// What is allowed and yet most likely not meant.
     pub warnings: Vec<ConfigError>,
 }
@@ -302,6 +304,9 @@ pub struct Trunk {
     pub interconnect: Option<Interconnect>,
     /// Who is told of the quality of its calls (RFC 6035); `None`: nobody.
     pub quality_reports: Option<Collector>,
+    /// It is behind an address translator: its media may come from where its signalling does, or from where SRTP
+    /// proves it to be, in place of the address in its session description.
+    pub nat: bool,
     /// What was written of its sessions; the rest is as the profile has it.
     pub sessions: Sessions,
 }
@@ -419,6 +424,21 @@ pub struct Log {
     pub json: bool,
     /// Whether numbers, handles and addresses are masked.
     pub redact: bool,
+}
+
+/// The `[telemetry.hep]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hep {
+    /// The collector, by UDP.
+    pub collector: SocketAddr,
+    /// What the collector tells this agent from others by.
+    pub capture_id: u32,
+    /// What the collector lets it in by. Goes over the network as it is.
+    pub key: Option<Secret>,
+    /// Whether SIP messages are sent.
+    pub messages: bool,
+    /// Whether the quality of calls is.
+    pub quality: bool,
 }
 
 impl Config {

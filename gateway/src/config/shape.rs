@@ -29,6 +29,8 @@ pub(super) struct File {
     pub(super) admin: Option<Admin>,
     #[serde(default)]
     pub(super) log: Log,
+    #[serde(default)]
+    pub(super) telemetry: Telemetry,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +173,8 @@ pub(super) struct Trunk {
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) redirect_hops: Option<i64>,
     pub(super) quality_reports: Option<String>,
+    /// Any value: the error is to name the key.
+    pub(super) nat: Option<toml::Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -286,6 +290,22 @@ pub(super) struct Admin {
 pub(super) struct Token {
     pub(super) sha256: String,
     pub(super) scope: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Telemetry {
+    pub(super) hep: Option<Hep>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hep {
+    pub(super) collector: String,
+    pub(super) capture_id: Option<i64>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) messages: Option<bool>,
+    pub(super) quality: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

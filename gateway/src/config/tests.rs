@@ -8,6 +8,7 @@ use super::*;
 mod emergency;
 mod secure;
 mod sessions;
+mod telemetry;
 
 const GOOD: &str = r#"
 [overlay]
@@ -633,4 +634,16 @@ interconnect = { operator = "example.net" }"#;
     assert!(said.contains("trunks[0].interconnect.operator: no name of a network"), "{said}");
     let said = broken("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"x\"]");
     assert!(said.contains(":24: routes[0].from: no trunk is called \"x\""), "{said}");
+}
+
+#[test]
+fn f22_a_trunk_is_behind_a_translator_where_it_says_so() {
+    assert!(!parse(GOOD).unwrap().trunks[0].nat);
+    let with = |line: &str| {
+        GOOD.replacen("target = \"udp:127.0.0.10\"", &format!("target = \"udp:127.0.0.10\"\n{line}"), 1)
+    };
+    assert!(parse(&with("nat = true")).unwrap().trunks[0].nat);
+    let said = parse(&with("nat = \"yes\"")).unwrap_err().to_string();
+    let wanted = "causeway.toml:20: trunks[0].nat: neither true nor false; write true if the trunk is behind an address translator, or leave it out";
+    assert!(said.ends_with(wanted), "{said}");
 }

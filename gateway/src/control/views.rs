@@ -210,6 +210,7 @@ pub(crate) fn trunks(
                 .unwrap_or_else(|| health.map_or("not asked yet", |(_, detail)| detail).to_owned()),
             calls: switch.calls_on(&trunk.name),
             max_calls: trunk.max_calls,
+            nat: trunk.nat,
             targets: status
                 .iter()
                 .find(|status| status.name == trunk.name)

@@ -11,7 +11,9 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use media::MediaStartError;
-pub(crate) use media::{LatenessTotal, MediaEngine, PublishedCounters, RatingsTotal, Report};
+pub(crate) use media::{
+    LatenessTotal, MediaEngine, PublishedCounters, PublishedRefusals, RatingsTotal, Report,
+};
 pub(crate) use resolve::Asker;
 pub use signalling::SipBindError;
 pub(crate) use signalling::{LoopError, Request, Signalling, SipSockets};

@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::control;
 use crate::lifecycle::{switch_config, trunk_config};
 use crate::switch::{Action, MediaEvent, Switch};
-use crate::telemetry::{Deltas, Metrics};
+use crate::telemetry::{Deltas, Exporter, Metrics};
 
 /// Batches of datagrams taken from a socket before everything else has its turn.
 const BATCHES: usize = 8;
@@ -164,6 +164,8 @@ pub(crate) struct Signalling {
     pub(crate) dns: Asker,
     pub(crate) dns_answers: mpsc::Receiver<Answer>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where what passes is exported to.
+    pub(crate) hep: Option<Exporter>,
     pub(crate) online: tokio::sync::watch::Sender<bool>,
     pub(crate) trunks: Vec<crate::config::Trunk>,
     /// Where connections, their handshakes and questions to name servers are worked on.
@@ -346,6 +348,9 @@ impl Signalling {
                     let (target, state) = (Pii(target), state.as_str());
                     tracing::info!(%trunk, %target, state, detail, "target of a trunk changed");
                 }
+                if let (Event::QualityReport { report, .. }, Some(hep)) = (&event, &self.hep) {
+                    hep.quality(now, report.clone());
+                }
                 self.switch.handle_sip(now, event);
             }
             while let Some(action) = self.switch.poll_action() {
@@ -357,6 +362,9 @@ impl Signalling {
             }
             while let Some(transmit) = self.endpoint.as_mut().and_then(Endpoint::poll_transmit) {
                 self.transmit(now, transmit, &mut state.streams);
+            }
+            if let (Some(endpoint), Some(hep)) = (&mut self.endpoint, &self.hep) {
+                std::iter::from_fn(|| endpoint.poll_capture()).for_each(|captured| hep.message(captured));
             }
             if !moved {
                 break;
@@ -654,7 +662,9 @@ impl Signalling {
 
     fn publish(&mut self, state: &mut State) {
         if let Some(endpoint) = &self.endpoint {
-            state.deltas.apply(&self.metrics, &endpoint.counters());
+            let counters = endpoint.counters();
+            state.deltas.apply(&self.metrics, &counters);
+            self.metrics.queue("sip_captures", 0, counters.captures_dropped);
         }
         let (free, _) = self.media.as_ref().map_or((0, 0), MediaEngine::trunk_ports);
         self.metrics.live(self.switch.live(), free);

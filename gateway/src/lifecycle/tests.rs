@@ -8,6 +8,8 @@ use rustix::process::{Signal as Kind, getpid, kill_process};
 
 use super::*;
 
+mod hep;
+
 /// A folder with the files of a gateway that may offer +44 for at most 1 EUR and assign +1555.
 struct Site(PathBuf);
 

@@ -10,6 +10,7 @@ use call_model::{
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
 use sip_trunk::{Command, QualityReport, Reported};
+use transcoder::leg::rtp::SourceRule;
 
 use super::call::State;
 use super::cross::{is_young, shown_to_user};
@@ -53,6 +54,8 @@ pub enum MediaCommand {
         media: LegMedia,
         /// Whether digits go to it as tones where it has no telephone events.
         in_band_digits: bool,
+        /// Where its packets may come from.
+        source_rule: SourceRule,
     },
     /// A leg of a call between two trunks carries T.38 instead of audio, until [`MediaCommand::TrunkMedia`], or goes on
     /// with another address.

@@ -56,6 +56,8 @@ pub struct SwitchConfig {
     pub limits: Limits,
     /// What becomes of emergency calls.
     pub emergency: Emergency,
+    /// The quality of every trunk leg is told, and not only where the trunk has a collector.
+    pub tell_quality: bool,
 }
 
 /// What the switch wants done.

@@ -107,7 +107,7 @@ impl Switch {
         if call.is_answered() {
             let reported = |leg: &&Leg| {
                 let trunk = leg.trunk.as_ref().and_then(|name| self.trunk(name));
-                trunk.is_some_and(|trunk| trunk.quality_reports.is_some())
+                trunk.is_some_and(|trunk| self.config.tell_quality || trunk.quality_reports.is_some())
             };
             let legs = [&call.caller, &call.callee].into_iter().filter(reported);
             call.record.reports_due = legs.map(|leg| (leg.side, leg.sip)).collect();

@@ -5,7 +5,7 @@
 //! the moment it counts. Until then the leg before stays as it is.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use call_model::{
 };
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, may_try_elsewhere};
 use sip_trunk::{CallDetails, Command, Event, LocalMedia, Referral, TransferRequest};
+use transcoder::leg::rtp::SourceRule;
 
 use super::call::{Call, Role, State};
 use super::gates::Target;
@@ -37,8 +38,8 @@ pub(super) struct Successor {
     sip: CallId,
     trunk: TrunkName,
     why: Why,
-    /// What it has negotiated, and whether that counts.
-    media: Option<LegMedia>,
+    /// What it has negotiated, where it signals from, and whether that counts.
+    media: Option<(LegMedia, IpAddr)>,
     answered: bool,
     rang: bool,
 }
@@ -85,8 +86,8 @@ impl Switch {
                     self.tell_trunk(Command::ReportTransfer { call: asked, status: 180 });
                 }
             }
-            Event::Media { media, .. } => {
-                successor.media = Some(media);
+            Event::Media { media, signalling, .. } => {
+                successor.media = Some((media, signalling));
                 self.follow(now, id);
             }
             Event::Answered { .. } => {
@@ -353,7 +354,13 @@ impl Switch {
             }
             // Media goes on to the gateway itself, with telephone events.
             let media = between(towards);
-            self.tell_media(MediaCommand::TrunkMedia { call: id, side, media, in_band_digits: false });
+            self.tell_media(MediaCommand::TrunkMedia {
+                call: id,
+                side,
+                media,
+                in_band_digits: false,
+                source_rule: SourceRule::Negotiated,
+            });
             if held {
                 self.hold(id, role, false);
             }

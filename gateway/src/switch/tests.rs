@@ -14,6 +14,7 @@ use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, VerifiedCaller};
 use sip_trunk::trunk::numbers::NumberRules;
 use sip_trunk::{Command, Event, Transport};
+use transcoder::leg::rtp::SourceRule;
 
 use super::*;
 use crate::config::{Emergency, Limits, Policy, Route, Trunk};
@@ -26,6 +27,8 @@ mod successor;
 mod transit;
 
 const NUMBER: &str = "+442079460018";
+/// Where trunks signal from.
+const SIGNALLING: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 10));
 
 fn rtp() -> SocketAddr {
     "127.0.0.1:20000".parse().unwrap()
@@ -70,6 +73,7 @@ fn trunk(name: &str, max_calls: usize) -> Trunk {
         trunk_group: None,
         interconnect: None,
         quality_reports: None,
+        nat: false,
         sessions: Default::default(),
     }
 }
@@ -96,6 +100,7 @@ impl Bench {
             policy: Policy { allow_prefixes: Vec::new(), deny_prefixes: vec!["44900".into()] },
             limits: Limits { calls: 5, calls_per_user: 2, history: 3, drain: Duration::ZERO },
             emergency: Emergency::default(),
+            tell_quality: false,
         };
         change(&mut config);
         let now = Instant::now();
@@ -243,7 +248,12 @@ fn answered_outgoing(bench: &mut Bench) -> CallId {
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     bench.sip(Event::Ringing { call });
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.sip(Event::Answered { call });
     call
 }
@@ -263,7 +273,12 @@ fn an_overlay_user_reaches_a_number() {
     bench.pass(100);
     bench.sip(Event::Ringing { call });
     bench.pass(900);
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.sip(Event::Answered { call });
     bench.media(MediaEvent::OverlayConnected { call });
     let answer = SessionCommand::Answer { media: "sdp".into() };
@@ -304,7 +319,12 @@ fn c04_early_media_comes_before_the_answer_once_and_a_180_after_it_changes_nothi
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     for _ in 0..2 {
-        bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: true });
+        bench.sip(Event::Media {
+            call,
+            media: leg_media(Direction::SendRecv),
+            early: true,
+            signalling: SIGNALLING,
+        });
     }
     // RFC 3960 3.2: a 180 that follows does not take the early media away.
     bench.sip(Event::Ringing { call });
@@ -505,9 +525,24 @@ fn draining_refuses_new_calls_and_lets_live_ones_run() {
 fn hold_and_digits_cross_over() {
     let mut bench = Bench::new(|_| {});
     let call = answered_outgoing(&mut bench);
-    bench.sip(Event::Media { call, media: leg_media(Direction::RecvOnly), early: false });
-    bench.sip(Event::Media { call, media: leg_media(Direction::RecvOnly), early: false });
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::RecvOnly),
+        early: false,
+        signalling: SIGNALLING,
+    });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::RecvOnly),
+        early: false,
+        signalling: SIGNALLING,
+    });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     let holds: Vec<bool> = bench
         .told_overlay()
         .into_iter()

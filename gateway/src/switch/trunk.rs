@@ -1,5 +1,6 @@
 //! What trunks say, and what follows from it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use call_model::{
 };
 use sip_trunk::trunk::retry::{DEFAULT_RETRY, may_try_elsewhere};
 use sip_trunk::{CallDetails, Command, Event, LocalMedia};
+use transcoder::leg::rtp::SourceRule;
 
 use super::call::{Call, Role, State};
 use super::gates::{Origin, Target};
@@ -29,6 +31,8 @@ impl Switch {
             }
             // The endpoint knows what to make of it; the trunk stands as long as one target does.
             Event::TargetHealth { .. } => {}
+            // For whoever collects them.
+            Event::QualityReport { .. } => {}
             Event::TrunkHealth { trunk, up, detail } => {
                 if up {
                     self.trunks_down.remove(&trunk);
@@ -51,7 +55,9 @@ impl Switch {
                     self.callee_rings(now, id);
                 }
             }
-            Event::Media { call, media, early } => self.trunk_media(now, call, media, early),
+            Event::Media { call, media, early, signalling } => {
+                self.trunk_media(now, call, (media, signalling), early);
+            }
             Event::ImageOffered { call, image } => self.image_offered(call, *image),
             Event::Image { call, image } => self.image_settled(call, image.map(|image| *image)),
             Event::ImageWithdrawn { call } => self.image_withdrawn(call),
@@ -184,7 +190,14 @@ impl Switch {
         }
     }
 
-    pub(super) fn trunk_media(&mut self, now: Instant, sip: CallId, media: LegMedia, early: bool) {
+    /// `from` is where the signalling of the far side comes from.
+    pub(super) fn trunk_media(
+        &mut self,
+        now: Instant,
+        sip: CallId,
+        (media, from): (LegMedia, IpAddr),
+        early: bool,
+    ) {
         let Some((id, role)) = self.locate(sip) else { return };
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.leg(role).is_open()) else { return };
         match call.leg(role).side {
@@ -203,7 +216,10 @@ impl Switch {
         let (side, heard, faxed) = (leg.side, media.direction.receives(), std::mem::take(&mut leg.image));
         let trunk = leg.trunk.clone();
         let in_band_digits = !self.takes_info(trunk.as_ref());
-        self.tell_media(MediaCommand::TrunkMedia { call: id, side, media, in_band_digits });
+        let behind_nat = trunk.as_ref().and_then(|trunk| self.trunk(trunk)).is_some_and(|known| known.nat);
+        let source_rule = if behind_nat { SourceRule::Signalling(from) } else { SourceRule::Negotiated };
+        let trunk_media = MediaCommand::TrunkMedia { call: id, side, media, in_band_digits, source_rule };
+        self.tell_media(trunk_media);
         if changed {
             self.hold(id, role, held);
         } else if early && heard && role == Role::Callee {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{KindLabels, Metrics, ReasonLabel, ResultLabel};
-use crate::driver::{LatenessTotal, PublishedCounters, RatingsTotal};
+use crate::driver::{LatenessTotal, PublishedCounters, PublishedRefusals, RatingsTotal};
 
 /// Reads the counters of the media threads.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Collector for MediaCollector {
             .encode_descriptor("media_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?
             .encode_histogram::<NoLabelSet>(late.sum, late.count, &late.classes, None)?;
         self.encode_load(&mut encoder)?;
+        self.encode_refusals(&mut encoder)?;
         self.encode_ratings(&mut encoder)
     }
 }
@@ -95,6 +96,20 @@ impl MediaCollector {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
+    }
+
+    fn encode_refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let threads: Vec<_> = self.0.iter().map(|counters| &counters.refusals).collect();
+        let help = "Packets refused on trunk legs, by reason";
+        let mut refused =
+            encoder.encode_descriptor("media_packets_refused", help, None, MetricType::Counter)?;
+        for (reason, count) in PublishedRefusals::total(&threads) {
+            ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
+        }
+        let help =
+            "Times that the media of a trunk leg was followed to a source that was not described, or back";
+        let moves = ConstCounter::new(PublishedRefusals::moves(&threads));
+        moves.encode(encoder.encode_descriptor("media_source_moves", help, None, moves.metric_type())?)
     }
 
     fn encode_ratings(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

@@ -1,6 +1,7 @@
 //! Metrics and logs.
 
 mod collect;
+mod hep;
 mod log;
 
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use crate::config::Trunk;
 use crate::driver::PublishedCounters;
 use crate::switch::RouteDirection;
 pub(crate) use collect::Deltas;
+#[cfg(test)]
+pub(crate) use hep::decoded;
+pub(crate) use hep::{Exporter, HepCounters};
 pub(crate) use log::init as init_log;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -139,6 +143,11 @@ impl Metrics {
         metrics.register(media);
         metrics.begin(trunks);
         metrics
+    }
+
+    /// Reads the counters of what is exported by HEP when asked for.
+    pub(crate) fn watch_hep(&mut self, counters: Arc<HepCounters>) {
+        self.registry.register_collector(Box::new(hep::HepCollector(counters)));
     }
 
     /// Lets every series stand at nought from the start: one that appears with its first event

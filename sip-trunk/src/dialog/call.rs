@@ -1,6 +1,6 @@
 //! One call: its phase, its deadlines and its end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,10 @@ pub(crate) struct Call {
     pub(super) offer_answer: OfferAnswer,
     /// Our RTP address.
     pub(super) local: Option<SocketAddr>,
+    /// Where the far side's last message came from; before the first, where ours went.
+    pub(super) signalling: IpAddr,
+    /// That is another address than before, and the user may not know.
+    pub(super) moved: bool,
     pub(super) auth: Option<Box<ClientAuth>>,
     /// Challenges the request under way has met.
     pub(super) challenges: u8,
@@ -120,6 +124,8 @@ impl Call {
             id,
             trunk,
             phase,
+            signalling: dialog.fallback.remote.ip(),
+            moved: false,
             dialog,
             offer_answer: OfferAnswer::new(session),
             local: None,
@@ -178,9 +184,16 @@ impl Call {
         }
     }
 
+    /// Takes note of where a message of the far side came from.
+    pub(super) fn heard_from(&mut self, source: SocketAddr) {
+        self.moved |= self.signalling != source.ip();
+        self.signalling = source.ip();
+    }
+
     /// Something happened to a client transaction of this call.
     pub(crate) fn on_upcall(&mut self, core: &mut Core, upcall: Upcall) {
-        if let Outcome::Response(response, _) = &upcall.outcome {
+        if let Outcome::Response(response, source) = &upcall.outcome {
+            self.heard_from(*source);
             if upcall.method == Method::Invite && self.skips(core, response) {
                 return;
             }

@@ -1,6 +1,8 @@
 //! Early dialogs of calls we place: one per To tag (RFC 3261 12.1, 13.2.2.4), and what passes within
 //! them before the answer: PRACK (RFC 3262 4), UPDATE (RFC 3311 5.2) and a BYE ahead of its 2xx.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use call_model::{CallId, Cause, Direction, LegMedia};
 
@@ -63,12 +65,12 @@ const MAX_PENDING: usize = 4;
 
 impl Fork {
     /// Tells of the media of the early dialog, as far as it is let through, where that is news.
-    fn show(&mut self, core: &mut Core, call: CallId) {
+    fn show(&mut self, core: &mut Core, (call, signalling): (CallId, IpAddr)) {
         let Some(mut media) = self.offer_answer.media().cloned() else { return };
         media.direction = media.direction.restricted_to(self.gate.unwrap_or_default());
         if self.shown.as_deref() != Some(&media) {
             self.shown = Some(Box::new(media.clone()));
-            core.events.push_back(Event::Media { call, media, early: true });
+            core.events.push_back(Event::Media { call, media, early: true, signalling });
         }
     }
 
@@ -201,7 +203,7 @@ impl Call {
         if gate.is_some() && gate != fork.gate {
             fork.gate = gate;
             if fork.shown.is_some() {
-                fork.show(core, self.id);
+                fork.show(core, (self.id, self.signalling));
             }
         }
     }
@@ -245,7 +247,7 @@ impl Call {
         what(self, core);
         self.modify.in_fork = false;
         self.swap_fork(index);
-        let (call, tell) = (self.id, std::mem::take(&mut self.modify.tell));
+        let (call, tell) = ((self.id, self.signalling), std::mem::take(&mut self.modify.tell));
         if let Phase::Outgoing(outgoing) = &mut self.phase
             && let Some(fork) = outgoing.forks.get_mut(index)
         {
@@ -314,7 +316,8 @@ impl Call {
         body: &Bytes,
         reliable: bool,
     ) -> Result<Option<Bytes>, NegotiationError> {
-        let (call, local, direction) = (self.id, self.local, self.wanted_direction(core));
+        let (call, local) = ((self.id, self.signalling), self.local);
+        let direction = self.wanted_direction(core);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return Ok(None) };
         let Some(fork) = outgoing.forks.get_mut(index).filter(|fork| !fork.gone) else { return Ok(None) };
         if let Some(first) = &fork.settled {
@@ -433,7 +436,8 @@ impl Call {
 
     /// UPDATE in an early dialog of a call we placed (RFC 3311 5.2).
     pub(super) fn on_early_update(&mut self, core: &mut Core, request: &Request, server: u64) {
-        let (call, local, direction) = (self.id, self.local, self.wanted_direction(core));
+        let (call, local) = ((self.id, self.signalling), self.local);
+        let direction = self.wanted_direction(core);
         let Phase::Outgoing(outgoing) = &mut self.phase else { return };
         let delayed = outgoing.delayed;
         let tag = request.head.from.tag.as_deref().unwrap_or_default();

@@ -38,6 +38,7 @@ impl Call {
         path: Path,
         replaced: Option<CallId>,
     ) {
+        self.heard_from(source);
         let sdp = matches!(content(&request.head, &request.body), Content::Sdp(_));
         self.note(core, true, label(request.method.as_str(), sdp));
         let server = core.servers.start(request, source, path, Some(self.key));
@@ -206,10 +207,11 @@ impl Call {
                     if faxed {
                         self.image_is_over();
                     }
-                    if answer.changed {
+                    // Behind an address translator the same description may be of another place.
+                    if answer.changed || std::mem::take(&mut self.moved) {
                         let (call, media) = (self.id, answer.media);
-                        let early = matches!(self.phase, Phase::Incoming(_));
-                        core.events.push_back(Event::Media { call, media, early });
+                        let (early, signalling) = (matches!(self.phase, Phase::Incoming(_)), self.signalling);
+                        core.events.push_back(Event::Media { call, media, early, signalling });
                     }
                     Some(Bytes::from(answer.body))
                 } else {

@@ -316,7 +316,8 @@ impl Call {
             Phase::Incoming(_) => true,
             _ => false,
         };
-        core.events.push_back(Event::Media { call: self.id, media, early });
+        let (call, signalling) = (self.id, self.signalling);
+        core.events.push_back(Event::Media { call, media, early, signalling });
     }
 
     /// The dialog is gone, and the call with it.

@@ -244,7 +244,8 @@ impl Call {
                 {
                     reliable.settled = true;
                 }
-                core.events.push_back(Event::Media { call: self.id, media: negotiated.media, early: true });
+                let (call, media, signalling) = (self.id, negotiated.media, self.signalling);
+                core.events.push_back(Event::Media { call, media, early: true, signalling });
             }
             Err((cause, text)) => {
                 let status = status_of_cause(cause);
@@ -271,7 +272,8 @@ impl Call {
         match take_offer(core, self.trunk, &mut self.offer_answer, local, direction, body) {
             Ok(answer) => {
                 if answer.changed {
-                    core.events.push_back(Event::Media { call: self.id, media: answer.media, early: true });
+                    let (call, media, signalling) = (self.id, answer.media, self.signalling);
+                    core.events.push_back(Event::Media { call, media, early: true, signalling });
                 }
                 let extra = Extra { sdp: Some(&answer.body), ..Extra::default() };
                 self.respond(core, server, 200, &extra);

@@ -394,8 +394,8 @@ impl Call {
         }
         match outcome {
             Ok(negotiated) => {
-                let (call, media) = (self.id, negotiated.media);
-                core.events.push_back(Event::Media { call, media, early: false });
+                let (call, media, signalling) = (self.id, negotiated.media, self.signalling);
+                core.events.push_back(Event::Media { call, media, early: false, signalling });
                 self.note_connected(core, &response.head);
                 core.events.push_back(Event::Answered { call });
                 self.session = SessionTimer::of_response(&response.head, core.io.now, interval);

@@ -278,7 +278,8 @@ impl Call {
         let at = core.trunks.get(self.trunk).ok_or(NegotiationError::WrongState)?;
         let answer = self.offer_answer.make_answer(media.rtp, &at.policy, Direction::SendRecv)?;
         self.local = Some(media.rtp);
-        core.events.push_back(Event::Media { call: self.id, media: answer.media, early });
+        let (call, media, signalling) = (self.id, answer.media, self.signalling);
+        core.events.push_back(Event::Media { call, media, early, signalling });
         Ok(Bytes::from(answer.body))
     }
 
@@ -362,7 +363,8 @@ impl Call {
         };
         match outcome {
             Ok(Some((media, _))) => {
-                core.events.push_back(Event::Media { call: self.id, media, early: false });
+                let (call, signalling) = (self.id, self.signalling);
+                core.events.push_back(Event::Media { call, media, early: false, signalling });
             }
             Ok(None) => {}
             Err((cause, text)) => {

@@ -1,6 +1,6 @@
 //! What goes into and comes out of an [`Endpoint`](super::Endpoint).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use call_model::{
     Address, CallId, Caller, Cause, DtmfDigit, Exchange, ImageAttributes, ImageMedia, LegMedia, TrunkName,
 };
 
-use crate::quality::QualityReport;
+use crate::quality::{QualityReport, SessionReport};
 use crate::referral::{RedirectContact, TransferOutcome, TransferRequest, TransferTarget};
 use crate::trunk::TargetState;
 use crate::trunk::certificate::PeerIdentity;
@@ -337,8 +337,9 @@ pub enum Command {
     },
     /// Tells the collector of the call's trunk how good the call is: PUBLISH with `Event: vq-rtcpxr`
     /// (RFC 6035). Possible while the call lives, and once within a minute after it has ended. Numbers and
-    /// handles of callers who are private are not told. No event follows; what becomes of it is counted in
-    /// [`Counters::quality_reports`](crate::Counters).
+    /// handles of callers who are private are not told. What becomes of it is counted in
+    /// [`Counters::quality_reports`](crate::Counters); [`Event::QualityReport`] follows where
+    /// [`EndpointConfig::tell_quality`](crate::EndpointConfig) is set.
     ReportQuality {
         /// A call whose media was agreed on.
         call: CallId,
@@ -458,6 +459,9 @@ pub enum Event {
         media: LegMedia,
         /// The call is not answered yet.
         early: bool,
+        /// The address that the far side's messages come from, whatever they say of themselves: of the last response
+        /// or request of the call.
+        signalling: IpAddr,
     },
     /// The far side offers T.38 by re-INVITE, in place of audio or beside it, and
     /// [`Command::TakeImages`] let it. Nothing is answered before [`Command::AnswerImage`]; after 8 s (a quarter of
@@ -575,6 +579,16 @@ pub enum Event {
         text: String,
         /// Who ended it.
         by: EndedBy,
+    },
+    /// What [`Command::ReportQuality`] brought, with what is known of the call; where
+    /// [`EndpointConfig::tell_quality`](crate::EndpointConfig) is set. May come after [`Event::Ended`].
+    QualityReport {
+        /// The call.
+        call: CallId,
+        /// Its trunk.
+        trunk: TrunkName,
+        /// The report.
+        report: Box<SessionReport>,
     },
     /// A SIP message of the call passed, retransmissions left out.
     Exchange {

@@ -37,6 +37,11 @@ pub struct EndpointConfig {
     pub media_fingerprint: Option<Fingerprint>,
     /// Whose messages are read at all. Every rule for a listener must let a source in, trunks as well.
     pub access: Vec<AccessRule>,
+    /// Messages are copied for [`Endpoint::poll_capture`](crate::Endpoint::poll_capture).
+    pub capture: bool,
+    /// What [`Command::ReportQuality`](crate::Command::ReportQuality) brings is told by
+    /// [`Event::QualityReport`](crate::Event::QualityReport), of every trunk, whether it has a collector or not.
+    pub tell_quality: bool,
     /// The timers.
     pub timers: Timers,
     /// The bounds.
@@ -57,6 +62,8 @@ impl EndpointConfig {
             authentication: Authentication::default(),
             media_fingerprint: None,
             access: Vec::new(),
+            capture: false,
+            tell_quality: false,
             timers: Timers::default(),
             limits: Limits::default(),
         }

@@ -19,6 +19,8 @@ pub struct Counters {
     /// sent because too many were under way (`crowded_out`), because the collector is left alone for a while
     /// (`held_back`), or because its URI led nowhere (`unreachable`).
     pub quality_reports: BTreeMap<&'static str, u64>,
+    /// Copies of messages that were not taken by [`Endpoint::poll_capture`](crate::Endpoint::poll_capture) in time.
+    pub captures_dropped: u64,
     /// Messages we sent again.
     pub retransmitted: u64,
     /// Calls that were tried on another target of the same trunk.

@@ -60,6 +60,8 @@ impl Endpoint {
             }
             return registration::on_stun(&mut self.core, path.local, source, bytes);
         }
+        let Io { captures, now, .. } = &mut self.core.io;
+        captures.come(*now, path.transport, (path.local, source), bytes);
         let limits = self.core.config.limits.message;
         if let Some(message) = plain::read(bytes, &limits) {
             return self.receive_message(trunk, path, source, message, bytes);

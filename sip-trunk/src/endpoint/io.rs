@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::api::{ConnectionId, Transmit, Transport};
+use super::capture::Captures;
 use super::config::{EndpointConfig, Listener};
 use super::connection::Pool;
 use super::counters::Counters;
@@ -38,6 +39,7 @@ pub(crate) struct Io {
     pub(crate) pool: Pool,
     pub(crate) counters: Counters,
     pub(crate) random: Random,
+    pub(crate) captures: Captures,
     listeners: Vec<Listener>,
     /// The trunks that registered here, and whether they are reached where they came from.
     pub(crate) accounts: HashMap<usize, bool>,
@@ -52,6 +54,7 @@ impl Io {
             pool: Pool::new(config.limits, config.timers),
             counters: Counters::default(),
             random: Random::new(seed),
+            captures: Captures::new(config.capture),
             listeners: config.listeners.clone(),
             accounts: HashMap::new(),
         }

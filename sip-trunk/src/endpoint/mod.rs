@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod api;
+mod capture;
 pub(crate) mod config;
 mod connection;
 pub(crate) mod core;
@@ -28,6 +29,7 @@ pub use access::{AccessList, AccessRule, Network, NetworkError};
 pub use api::{
     Command, CommandError, ConnectionId, EndedBy, Event, LocalMedia, StreamEvent, Transmit, Transport,
 };
+pub use capture::Captured;
 pub use config::{ConfigError, EndpointConfig, Limits, Listener, Timers, UnknownSource};
 pub use counters::Counters;
 
@@ -527,6 +529,7 @@ impl Endpoint {
             let index = self.sources.trunk(*remote);
             *trunk = index.and_then(|i| self.core.trunks.get(i)).map(|t| t.config.name.clone());
         }
+        self.capture(&transmit);
         Some(transmit)
     }
 
@@ -562,6 +565,7 @@ impl Endpoint {
         if self.core.resolver.refused() > 0 {
             counters.refused.insert("dns", self.core.resolver.refused());
         }
+        counters.captures_dropped = self.core.io.captures.dropped;
         counters.banned_sources = self.core.accounts.bans(self.core.io.now);
         let accounts = self.core.trunks.iter().filter_map(|trunk| trunk.account.as_ref());
         counters.registered_contacts = accounts.map(registrar::Account::contacts).sum();

@@ -8,12 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use call_model::CallId;
 
 use super::session::Session;
 use super::{CONTENT_TYPE, Collector, EVENT_PACKAGE, QualityReport};
 use crate::auth::ClientAuth;
 use crate::dialog::{Dialog, without_port};
-use crate::endpoint::api::{CommandError, Transport};
+use crate::endpoint::api::{CommandError, Event, Transport};
 use crate::endpoint::core::{Core, Extra};
 use crate::endpoint::io::{Path, hex};
 use crate::transaction::client::{Outcome, Owner, Upcall};
@@ -102,6 +103,14 @@ pub(crate) fn start(core: &mut Core, index: usize) {
 
 fn collector(core: &Core, index: usize) -> Option<Collector> {
     core.trunks.get(index)?.config.quality_collector.clone()
+}
+
+/// Tells the user of the endpoint what a report of a call says.
+pub(crate) fn tell(core: &mut Core, call: CallId, session: &Session, report: &QualityReport) {
+    let Some(trunk) = core.trunks.get(session.trunk) else { return };
+    let name = trunk.config.name.clone();
+    let report = session.clone().report(report.clone(), own_group(core, trunk), name.to_string());
+    core.events.push_back(Event::QualityReport { call, trunk: name, report: Box::new(report) });
 }
 
 /// Sends a report of a call, or lets it wait for its way.

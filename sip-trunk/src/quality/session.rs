@@ -62,6 +62,11 @@ impl Session {
         }
     }
 
+    /// Returns the index of its trunk.
+    pub(crate) fn trunk(&self) -> usize {
+        self.trunk
+    }
+
     /// Makes a report of it, with what was measured.
     pub(super) fn report(
         self,

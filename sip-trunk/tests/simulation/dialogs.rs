@@ -1,5 +1,6 @@
 //! Rows C, D and B8: offers and answers, forks, hold, session timers, requests within a call.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use call_model::{CallId, Cause, Direction, LegMedia};
@@ -605,4 +606,48 @@ fn b08_a_wrong_password_or_a_foreign_realm_stops() {
     let got = lab.tell(&reply(&invite, 401, "c", &challenge.replace("realm=\"peer\"", "realm=\"evil\""), ""));
     assert_eq!(got.len(), 1, "only the ACK: {got:?}");
     assert!(!got[0].contains("Authorization"));
+}
+
+// RFC 3581 4, RFC 7362 4: behind an address translator Via, Contact and the description name what nobody else can
+// reach. Where the messages come from is where the media may come from too.
+#[test]
+fn f22_media_tells_where_the_signalling_came_from_whatever_it_says() {
+    let told = |events: &[Event]| -> Vec<IpAddr> {
+        let signalling = |event: &Event| match event {
+            Event::Media { signalling, .. } => Some(*signalling),
+            _ => None,
+        };
+        events.iter().filter_map(signalling).collect()
+    };
+    let private = |text: &str| {
+        let there = text.replace("UDP 10.0.0.2:5060", "UDP 192.168.1.7:5060");
+        there.replace("@10.0.0.2:5060;ob", "@192.168.1.7:5060;ob").replace("IP4 10.0.0.2", "IP4 192.168.1.7")
+    };
+    let (seen, other) = (address("10.0.0.2:5060"), address("10.0.0.3:5060"));
+    let mut lab = Lab::with(|config| config.trunks[0].sources.extend([seen.ip(), other.ip()]));
+    let call = lab.call_in(&private(&Ask::invite().text()));
+    lab.command(0, Command::Answer { call, media: media(A_RTP) });
+    lab.run_ms(20);
+    let ok = lab.inbox(1).pop().unwrap();
+    let events = lab.take(0);
+    assert_eq!(media_of(&events)[0].remote_rtp, address("192.168.1.7:30000"));
+    assert_eq!(told(&events), [seen.ip()]);
+    lab.tell(&private(&Ask::within(&ok, "ACK", 1).text()));
+    // The same description again is no news, unless it comes from elsewhere.
+    let again = |cseq| private(&Ask::within(&ok, "UPDATE", cseq).body(SDP).text());
+    lab.tell(&again(2));
+    assert!(told(&lab.take(0)).is_empty());
+    let gateway = lab.gateway;
+    for (cseq, from, news) in [(3, other, true), (4, other, false), (5, seen, true)] {
+        lab.net.say_from(from, gateway, again(cseq).as_bytes());
+        lab.run_ms(20);
+        assert_eq!(told(&lab.take(0)), Vec::from_iter(news.then_some(from.ip())), "{cseq}");
+    }
+    release(&mut lab, call);
+
+    let mut lab = Lab::new();
+    let (_, invite) = lab.call_out();
+    lab.tell(&reply(&invite, 183, "peer", CONTACT, &private(SDP)));
+    lab.tell(&reply(&invite, 200, "peer", CONTACT, &private(SDP)));
+    assert_eq!(told(&lab.take(0)), [seen.ip(), seen.ip()]);
 }

@@ -4,6 +4,7 @@ mod association;
 mod buffers;
 mod components;
 mod keying;
+pub(crate) mod latch;
 pub mod rtp;
 mod security;
 mod source;

@@ -2,20 +2,21 @@
 //! between the media addresses (RFC 5763, RFC 5764), under a strict source rule.
 //!
 //! A packet counts only if it comes from the very address and port that offer and answer named.
-//! Nothing is ever learned from a packet, so nothing that a stranger sends can move, copy or
-//! inject media (the class of attacks known as RTP Bleed, RFC 7362 4). A second synchronisation source
+//! Nothing is learned from a packet unless a [`SourceRule`] says what proves it, so nothing that a stranger sends can
+//! move, copy or inject media (the class of attacks known as RTP Bleed, RFC 7362 4). A second synchronisation source
 //! on the right address is let in only after [`SSRC_RUN`] packets in sequence, or at once if SRTP says
 //! that it is the other side's; one that an earlier call left on the port is not let in at all.
 
 mod dtls;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use call_model::{Direction, LegMedia, MediaSecurity, TelephoneEvent};
 
 use super::PayloadKind;
 use super::components::Components;
+use super::latch::{Latch, Origin};
 use super::security::Security;
 use super::source::Sources;
 pub use super::types::{Received, Refusal, RemoteReport, RtpCounters, SourceRule};
@@ -74,9 +75,8 @@ pub struct RtpLeg {
     random: Seeded,
     report_at: Option<Instant>,
     sources: Sources,
-    source_rule: SourceRule,
-    /// Whether media has moved to another source since the last offer and answer.
-    moved: bool,
+    /// Where RTP and what shares its port comes from and goes to, and RTCP where it has a port of its own.
+    latches: [Latch; 2],
     round_trip: Option<Duration>,
     remote: Option<RemoteReport>,
     /// What goes out with the next report.
@@ -104,8 +104,7 @@ impl RtpLeg {
             random: seeds,
             report_at: None,
             sources: Sources::default(),
-            source_rule: SourceRule::default(),
-            moved: false,
+            latches: [Latch::default(); 2],
             round_trip: None,
             remote: None,
             metrics: None,
@@ -151,15 +150,34 @@ impl RtpLeg {
             self.report_at = Some(now + self.report_interval() / 2);
         }
         self.statistics.set_clock_rate(media.codec.clock_rate());
+        let [rtp, rtcp] = &mut self.latches;
+        rtp.describe(Some(media.remote_rtp));
+        rtcp.describe(media.remote_rtcp);
         self.media = Some(media);
-        self.moved = false;
         self.take_early(now);
         Ok(())
     }
 
-    /// Sets where packets may come from.
+    /// Sets where packets may come from. What was learned by another rule stays until the next offer and answer.
     pub fn set_source_rule(&mut self, rule: SourceRule) {
-        self.source_rule = rule;
+        self.latches.iter_mut().for_each(|latch| latch.set_rule(rule));
+    }
+
+    /// Returns where packets of RTP may come from, and what was learned of it.
+    pub(crate) fn latch(&self) -> &Latch {
+        &self.latches[Port::Rtp as usize]
+    }
+
+    /// Returns which port of the peer a kind of packet goes to: RTCP shares that of RTP unless it has another
+    /// (RFC 5761).
+    fn component(&self, rtcp: bool) -> Port {
+        let separate = self.media.as_ref().is_some_and(|media| media.remote_rtcp.is_some());
+        if rtcp && separate { Port::Rtcp } else { Port::Rtp }
+    }
+
+    /// A packet from `source` was good: if it may, media goes there from now on.
+    fn follow(&mut self, component: Port, source: SocketAddr, origin: Origin) {
+        self.counters.moves += u64::from(self.latches[component as usize].accept(source, origin));
     }
 
     /// The RTP clock of what was negotiated, in Hz.
@@ -200,9 +218,9 @@ impl RtpLeg {
     ) -> Result<Received<'a>, Refusal> {
         let result = match port {
             _ if is_dtls(datagram) && self.expects_dtls() => self.receive_dtls(now, port, source, datagram),
-            Port::Rtp if is_rtcp(datagram) => self.receive_rtcp(now, source, datagram),
+            Port::Rtp if is_rtcp(datagram) => self.receive_rtcp(now, port, source, datagram),
             Port::Rtp => self.receive_rtp(now, source, datagram),
-            Port::Rtcp => self.receive_rtcp(now, source, datagram),
+            Port::Rtcp => self.receive_rtcp(now, port, source, datagram),
         };
         let (content, length) =
             result.inspect_err(|&refusal| self.counters.refused[refusal as usize] += 1)?;
@@ -217,26 +235,30 @@ impl RtpLeg {
         })
     }
 
-    /// Checks that a datagram came from where it must, takes SRTP off it and returns its length.
-    fn open(&mut self, source: SocketAddr, datagram: &[u8], rtcp: bool) -> Result<usize, Refusal> {
+    /// Checks that a datagram came from where it must, and takes SRTP off it. Returns its length, and what its source
+    /// is. What came to `port` may move what is sent from there, and nothing else.
+    fn open(
+        &mut self,
+        port: Port,
+        source: SocketAddr,
+        datagram: &[u8],
+        rtcp: bool,
+    ) -> Result<(usize, Origin), Refusal> {
+        let component = self.component(rtcp);
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
-        let expected = if rtcp { media.remote_rtcp.unwrap_or(media.remote_rtp) } else { media.remote_rtp };
+        let origin = self.latches[component as usize].judge(source, is_secured(media));
         let security = security_of(media, &mut self.security, &mut self.dtls, rtcp);
-        if !same_address(source, expected) {
-            let learns = self.source_rule == SourceRule::Authenticated && !self.moved && !rtcp;
-            // What nobody has authenticated is a stranger's, whatever is wrong with it.
-            let security = security.ok().flatten().filter(|_| learns).ok_or(Refusal::Source)?;
-            let length = security.unprotect(datagram, rtcp).map_err(|_| Refusal::Source)?;
-            self.moved = true;
-            if let Some(media) = &mut self.media {
-                media.remote_rtp = source;
+        let unprotect = |security: &mut Security| security.unprotect(datagram, rtcp);
+        let length = match origin {
+            Origin::Expected => security?.map_or(Ok(datagram.len()), unprotect)?,
+            Origin::Candidate if port == component && rtcp == (component == Port::Rtcp) => {
+                // What nobody has authenticated is a stranger's, whatever is wrong with it.
+                let security = security.map_err(|_| Refusal::Source)?;
+                security.map_or(Ok(datagram.len()), unprotect).map_err(|_| Refusal::Source)?
             }
-            return Ok(length);
-        }
-        match security? {
-            Some(security) => security.unprotect(datagram, rtcp),
-            None => Ok(datagram.len()),
-        }
+            Origin::Candidate | Origin::Stranger => return Err(Refusal::Source),
+        };
+        Ok((length, origin))
     }
 
     /// Returns what [`open`](Self::open) made of a datagram.
@@ -250,7 +272,7 @@ impl RtpLeg {
         source: SocketAddr,
         datagram: &[u8],
     ) -> Result<(Content, usize), Refusal> {
-        let length = self.open(source, datagram, false)?;
+        let (length, origin) = self.open(Port::Rtp, source, datagram, false)?;
         let media = self.media.as_ref().ok_or(Refusal::NotNegotiated)?;
         let packet = RtpPacket::parse(self.plain(datagram, length)).map_err(|_| Refusal::Malformed)?;
         let payload_type = packet.payload_type();
@@ -267,13 +289,17 @@ impl RtpLeg {
         if packet.payload().is_empty() {
             return Err(Refusal::Payload);
         }
+        let authentic = is_secured(media);
         if !media.direction.receives() {
             self.counters.held += 1;
+            if authentic {
+                self.follow(Port::Rtp, source, origin);
+            }
             return Ok((Content::Nothing, length));
         }
         let (ssrc, sequence, timestamp) = (packet.ssrc(), packet.sequence(), packet.timestamp());
-        let authentic = is_secured(media);
         self.check_ssrc(now, ssrc, sequence, authentic)?;
+        self.follow(Port::Rtp, source, origin);
         self.statistics.receive(now, ssrc, sequence, timestamp);
         self.counters.received += 1;
         Ok((content, length))
@@ -308,10 +334,11 @@ impl RtpLeg {
     fn receive_rtcp(
         &mut self,
         now: Instant,
+        port: Port,
         source: SocketAddr,
         datagram: &[u8],
     ) -> Result<(Content, usize), Refusal> {
-        let length = self.open(source, datagram, true)?;
+        let (length, origin) = self.open(port, source, datagram, true)?;
         let plain = plain_of(self.media.as_ref(), &self.security, &self.dtls, datagram, length, true);
         let packets = rtcp::parse(plain).map_err(|_| Refusal::MalformedRtcp)?;
         let clock_rate = self.media.as_ref().map_or(CLOCK_RATE, |media| media.codec.clock_rate());
@@ -344,6 +371,9 @@ impl RtpLeg {
             }
         }
         self.counters.rtcp_received += 1;
+        if self.component(true) == Port::Rtcp {
+            self.follow(Port::Rtcp, source, origin);
+        }
         Ok((Content::Nothing, length))
     }
 
@@ -430,7 +460,7 @@ impl RtpLeg {
             }
         }
         self.counters.sent += 1;
-        emit(Port::Rtp, media.remote_rtp, &buffer[..length]);
+        emit(Port::Rtp, self.latches[0].remote().unwrap_or(media.remote_rtp), &buffer[..length]);
         true
     }
 
@@ -466,11 +496,9 @@ impl RtpLeg {
     }
 
     fn report(&mut self, now: Instant, bye: bool, emit: RtpEmit<'_>) {
+        let port = self.component(true);
         let Some(media) = self.media.as_ref() else { return };
-        let (port, destination) = match media.remote_rtcp {
-            Some(address) => (Port::Rtcp, address),
-            None => (Port::Rtp, media.remote_rtp),
-        };
+        let Some(destination) = self.latches[port as usize].remote() else { return };
         if destination.ip().is_unspecified() || destination.port() == 0 {
             return;
         }
@@ -551,10 +579,4 @@ fn sends_comfort_noise(media: &LegMedia) -> bool {
 
 fn is_secured(media: &LegMedia) -> bool {
     media.security != MediaSecurity::None
-}
-
-/// Compares addresses, with IPv4 mapped into IPv6 taken for what it is.
-pub(crate) fn same_address(left: SocketAddr, right: SocketAddr) -> bool {
-    let canonical = |address: SocketAddr| -> (IpAddr, u16) { (address.ip().to_canonical(), address.port()) };
-    canonical(left) == canonical(right)
 }

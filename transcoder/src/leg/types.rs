@@ -1,5 +1,7 @@
 //! What an RTP leg tells of the packets it got.
 
+use std::net::IpAddr;
+
 use crate::codec::g711::Law;
 use crate::rtp::rtcp::ReportBlock;
 use crate::rtp::{RtpPacket, VoipMetrics};
@@ -90,6 +92,8 @@ pub struct RtpCounters {
     pub ssrc_changes: u64,
     /// RTCP BYEs of the source that was heard (RFC 3550 6.6). The call goes on until signalling ends it.
     pub byes: u64,
+    /// Times that another source than the described one was believed, or left again (RFC 7362 4).
+    pub moves: u64,
     /// Packets not sent because the SRTP key had protected as many as it may (RFC 3711 9.2).
     pub expired: u64,
     pub(super) refused: [u64; Refusal::ALL.len()],
@@ -136,8 +140,12 @@ pub enum SourceRule {
     #[default]
     Negotiated,
     /// From another as well, if SRTP says that it is the other side: a peer behind an address translator. Media
-    /// then goes there, until the next offer and answer; it moves once for each (RFC 7362 4).
+    /// then goes there, until offer and answer name another address; it moves once for each (RFC 7362 4).
     Authenticated,
+    /// As [`SourceRule::Authenticated`]; and without SRTP from another port or address too, if it is at the address
+    /// that the signalling of the call comes from. That only until the named address has been heard: who can be heard
+    /// there is behind no translator.
+    Signalling(IpAddr),
 }
 
 /// What an accepted datagram of the trunk carries.

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use call_model::ImageMedia;
 
 use crate::error::MediaError;
-use crate::leg::rtp::{RtpLeg, same_address};
+use crate::leg::latch::{Latch, Origin};
+use crate::leg::rtp::RtpLeg;
 use crate::rtp::RtpPacket;
 
 /// Octets of the longest UDPTL datagram that is passed on: what goes through an Ethernet in one piece. What a side says
@@ -58,6 +59,8 @@ pub struct ImageCounters {
     pub received: u64,
     /// Sent, as they came from the other side.
     pub sent: u64,
+    /// Times that another source than the described one was believed, or left again (RFC 7362 4).
+    pub moves: u64,
     refused: [u64; ImageRefusal::ALL.len()],
 }
 
@@ -76,29 +79,47 @@ impl ImageCounters {
 /// One side.
 #[derive(Debug, Default)]
 pub(super) struct ImageLeg {
-    /// Where UDPTL comes from and goes to, while the side carries T.38.
-    remote: Option<SocketAddr>,
+    /// Where UDPTL comes from and goes to.
+    latch: Latch,
+    active: bool,
     pub(super) counters: ImageCounters,
 }
 
 impl ImageLeg {
-    /// Begins, or goes on with another address.
-    pub(super) fn set(&mut self, image: &ImageMedia, local: SocketAddr) -> Result<(), MediaError> {
+    /// Begins, or goes on with another address. What was learned of the voice that goes before is where UDPTL goes if
+    /// both have one address: a translator has given them one.
+    pub(super) fn set(
+        &mut self,
+        image: &ImageMedia,
+        local: SocketAddr,
+        voice: &RtpLeg,
+    ) -> Result<(), MediaError> {
         let remote = image.remote_udptl;
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.is_ipv4() != local.is_ipv4() {
             return Err(MediaError::TrunkMedia("image address"));
         }
-        self.remote = Some(remote);
+        self.latch.set_rule(voice.latch().rule());
+        self.latch.describe(Some(remote));
+        if !self.active {
+            let same = voice.media().is_some_and(|media| media.remote_rtp == remote);
+            self.latch.begin_at(voice.latch().learned().filter(|_| same));
+        }
+        self.active = true;
         Ok(())
     }
 
     /// The side carries audio again.
     pub(super) fn clear(&mut self) {
-        self.remote = None;
+        self.active = false;
     }
 
     pub(super) fn is_active(&self) -> bool {
-        self.remote.is_some()
+        self.active
+    }
+
+    /// Returns where UDPTL goes, while the side carries T.38.
+    fn remote(&self) -> Option<SocketAddr> {
+        self.latch.remote().filter(|_| self.active)
     }
 
     /// Takes a datagram of the side; `voice` is its leg of RTP. Returns where it goes on the
@@ -112,13 +133,14 @@ impl ImageLeg {
     ) -> Result<SocketAddr, ImageRefusal> {
         let judged = self.judge(voice, source, datagram, to);
         match &judged {
-            Ok(_) => {
+            Ok((_, source, origin)) => {
+                self.counters.moves += u64::from(self.latch.accept(*source, *origin));
                 self.counters.received += 1;
                 to.counters.sent += 1;
             }
             Err(refusal) => self.counters.refused[*refusal as usize] += 1,
         }
-        judged
+        judged.map(|(destination, ..)| destination)
     }
 
     fn judge(
@@ -127,9 +149,13 @@ impl ImageLeg {
         source: Option<SocketAddr>,
         datagram: &[u8],
         to: &Self,
-    ) -> Result<SocketAddr, ImageRefusal> {
-        let expected = |source: &SocketAddr| self.remote.is_some_and(|remote| same_address(*source, remote));
-        source.filter(expected).ok_or(ImageRefusal::Source)?;
+    ) -> Result<(SocketAddr, SocketAddr, Origin), ImageRefusal> {
+        let source = source.ok_or(ImageRefusal::Source)?;
+        // UDPTL is protected by nothing.
+        let origin = self.latch.judge(source, false);
+        if origin == Origin::Stranger {
+            return Err(ImageRefusal::Source);
+        }
         if datagram.len() > MAX_UDPTL {
             return Err(ImageRefusal::Oversize);
         }
@@ -140,6 +166,7 @@ impl ImageLeg {
         if RtpPacket::parse(datagram).is_ok_and(|packet| voice.source() == Some(packet.ssrc())) {
             return Err(ImageRefusal::Audio);
         }
-        to.remote.ok_or(ImageRefusal::NotNegotiated)
+        let destination = to.remote().ok_or(ImageRefusal::NotNegotiated)?;
+        Ok((destination, source, origin))
     }
 }

@@ -12,6 +12,7 @@ mod common;
 mod bad_input;
 mod comfort_noise;
 mod figures;
+mod nat;
 mod packet_time;
 mod reports;
 mod sources;

@@ -312,6 +312,14 @@ impl Check<'_> {
             hairpin: raw.hairpin.unwrap_or(false),
             portability: raw.portability,
             sessions,
+            nat: match raw.nat {
+                None => false,
+                Some(toml::Value::Boolean(on)) => on,
+                Some(_) => {
+                    let remedy = "write true if the trunk is behind an address translator, or leave it out";
+                    return self.error(key("nat"), "neither true nor false", remedy);
+                }
+            },
             quality_reports: raw
                 .quality_reports
                 .as_deref()

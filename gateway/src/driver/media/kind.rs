@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use call_model::{DtmfDigit, ImageMedia, LegMedia, LegQuality, Side};
+use transcoder::leg::rtp::SourceRule;
 use transcoder::{Bridge, BridgeEvent, Emit, Port, Relay};
 
+use super::refusals::Refusals;
 use crate::switch::WholeCall;
 
 /// Between an overlay user and a trunk, or between two trunks.
@@ -55,6 +57,29 @@ impl Media {
             Media::Relay(relay) => relay.set_media(side, media, now),
         };
         set.map_err(|error| error.to_string())
+    }
+
+    /// Sets where the packets of a trunk leg may come from.
+    pub(super) fn set_source_rule(&mut self, side: Side, rule: SourceRule) {
+        match self {
+            Media::Bridge(bridge) => bridge.set_trunk_source_rule(rule),
+            Media::Relay(relay) => relay.set_source_rule(side, rule),
+        }
+    }
+
+    /// Returns what was refused so far on the trunk legs.
+    pub(super) fn refusals(&self) -> Refusals {
+        let mut refusals = Refusals::default();
+        match self {
+            Media::Bridge(bridge) => refusals.add_rtp(bridge.trunk_counters()),
+            Media::Relay(relay) => {
+                for side in [Side::Trunk, Side::Onward] {
+                    refusals.add_rtp(&relay.counters(side));
+                    refusals.add_image(&relay.image_counters(side));
+                }
+            }
+        }
+        refusals
     }
 
     /// Sets the effort of the Opus encoder, 0 to 10, where there is one.

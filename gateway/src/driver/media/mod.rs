@@ -7,6 +7,7 @@ mod load;
 mod places;
 mod ports;
 mod ratings;
+mod refusals;
 mod reporter;
 mod session;
 mod sockets;
@@ -33,6 +34,7 @@ use kind::Media;
 pub(crate) use lateness::LatenessTotal;
 use ports::PortPool;
 pub(crate) use ratings::RatingsTotal;
+pub(crate) use refusals::PublishedRefusals;
 use session::Sockets;
 use sockets::{LegPort, LegSockets, PortRange};
 use worker::{Order, Worker};
@@ -169,8 +171,8 @@ impl MediaEngine {
                 );
             }
             MediaCommand::OverlayAnswer { call, sdp } => (call, Order::OverlayAnswer { call, sdp }),
-            MediaCommand::TrunkMedia { call, side, media, in_band_digits } => {
-                (call, Order::TrunkMedia { call, side, media, in_band_digits })
+            MediaCommand::TrunkMedia { call, side, media, in_band_digits, source_rule } => {
+                (call, Order::TrunkMedia { call, side, media, in_band_digits, source_rule })
             }
             MediaCommand::TrunkImage { call, side, image } => (call, Order::TrunkImage { call, side, image }),
             MediaCommand::OverlayHold { call, on } => (call, Order::OverlayHold { call, on }),

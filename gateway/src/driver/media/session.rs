@@ -6,6 +6,7 @@ use mio::Token;
 use transcoder::{Outgoing, Port};
 
 use super::kind::Media;
+use super::refusals::Refusals;
 use super::sockets::{Bound, LegPort, LegSockets};
 use super::worker::WorkerCounters;
 use crate::driver::batch::{BATCH, Inbox};
@@ -81,6 +82,8 @@ pub(super) struct Session {
     pub(super) sockets: Sockets,
     /// Where the latest datagram of each socket came from.
     pub(super) heard: [Option<SocketAddr>; SOCKETS],
+    /// What was refused, as far as the thread has counted it.
+    pub(super) refusals: Refusals,
     /// The wake-up that stands in the worker's timer queue.
     pub(super) scheduled: Option<Instant>,
     pub(super) next_report: Instant,
@@ -142,6 +145,13 @@ impl Session {
         media.handle_timeout(now, &mut |outgoing| {
             sockets.send(index_of(outgoing.side, outgoing.port), &outgoing, counters);
         });
+    }
+
+    /// Counts what was refused since the last time.
+    pub(super) fn count_refusals(&mut self, counters: &mut WorkerCounters) {
+        let now = self.media.refusals();
+        counters.refusals.add_since(&now, &self.refusals);
+        self.refusals = now;
     }
 
     /// Says goodbye on both legs.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use call_model::{CallId, DtmfDigit, ImageMedia, LegMedia, Side};
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc;
+use transcoder::leg::rtp::SourceRule;
 use transcoder::{BridgeEvent, LegFailure};
 
 use super::idle::{Broken, IdleSockets};
@@ -23,6 +24,7 @@ use super::lateness::{Lateness, PublishedLateness};
 use super::load::{LOOK, Load, PublishedLoad};
 use super::places::Places;
 use super::ratings::{PublishedRatings, Ratings, SIDES};
+use super::refusals::{PublishedRefusals, Refusals};
 use super::reporter::{Reporter, quality};
 use super::session::{BATCHES, Draining, SOCKETS, Session, Sockets};
 use super::sockets::{LegPort, LegSockets, TOKENS};
@@ -55,7 +57,7 @@ const RING: Token = Token(usize::MAX - 1);
 pub(super) enum Order {
     Add { call: CallId, media: Media, sockets: Box<Sockets> },
     OverlayAnswer { call: CallId, sdp: String },
-    TrunkMedia { call: CallId, side: Side, media: LegMedia, in_band_digits: bool },
+    TrunkMedia { call: CallId, side: Side, media: LegMedia, in_band_digits: bool, source_rule: SourceRule },
     TrunkImage { call: CallId, side: Side, image: ImageMedia },
     OverlayHold { call: CallId, on: bool },
     SendDtmf { call: CallId, side: Side, digit: DtmfDigit, duration_ms: u16 },
@@ -84,6 +86,7 @@ pub(super) struct WorkerCounters {
     pub(super) ring_exhausted: u64,
     pub(super) lateness: Lateness,
     pub(super) ratings: Ratings,
+    pub(super) refusals: Refusals,
 }
 
 /// The same, for others to read.
@@ -109,6 +112,8 @@ pub(crate) struct PublishedCounters {
     pub(crate) lateness: PublishedLateness,
     /// How the legs of calls that are over were judged.
     pub(crate) ratings: PublishedRatings,
+    /// What was refused on trunk legs.
+    pub(crate) refusals: PublishedRefusals,
     /// What the thread does about its load.
     pub(crate) load: PublishedLoad,
 }
@@ -410,6 +415,7 @@ impl Loop {
         }
         if now >= session.next_report {
             session.next_report = now + REPORT_INTERVAL;
+            session.count_refusals(&mut self.counters);
             Reporter::of(&self.reports, &mut self.pending, &mut self.counters)
                 .send_if_room(quality(session, false));
         }
@@ -466,9 +472,12 @@ impl Loop {
                 Order::OverlayAnswer { call, sdp } => {
                     self.on(now, call, |session| session.media.accept_overlay_answer(&sdp, now))
                 }
-                Order::TrunkMedia { call, side, media, in_band_digits } => self.on(now, call, |session| {
-                    session.media.set_trunk_media(side, &media, in_band_digits, now)
-                }),
+                Order::TrunkMedia { call, side, media, in_band_digits, source_rule } => {
+                    self.on(now, call, |session| {
+                        session.media.set_source_rule(side, source_rule);
+                        session.media.set_trunk_media(side, &media, in_band_digits, now)
+                    });
+                }
                 Order::TrunkImage { call, side, image } => {
                     self.on(now, call, |session| session.media.set_trunk_image(side, &image, now))
                 }
@@ -541,7 +550,8 @@ impl Loop {
             }
         }
         let next_report = now + REPORT_INTERVAL;
-        let session = Session { call, media, sockets, heard: [None; SOCKETS], scheduled: None, next_report };
+        let (heard, refusals) = ([None; SOCKETS], Refusals::default());
+        let session = Session { call, media, sockets, heard, refusals, scheduled: None, next_report };
         self.slots[slot] = Slot::Live(Box::new(session));
         self.sessions.insert(call, slot);
         self.live += 1;
@@ -554,6 +564,7 @@ impl Loop {
             self.live -= 1;
             let mut session = *session;
             session.stop(now, &mut self.counters);
+            session.count_refusals(&mut self.counters);
             session.sockets.trunk.former_source = session.media.trunk_source();
             for side in SIDES {
                 if let Some(rating) = session.media.quality(side).rating {
@@ -635,5 +646,6 @@ impl Loop {
         published.calls.store(self.live, Ordering::Relaxed);
         counts.lateness.publish(&published.lateness);
         counts.ratings.publish(&published.ratings);
+        counts.refusals.publish(&published.refusals);
     }
 }

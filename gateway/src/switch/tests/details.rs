@@ -196,7 +196,12 @@ fn c06_media_after_a_180_stops_the_tone_of_the_caller_when_it_really_comes() {
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
     bench.sip(Event::Ringing { call });
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: true });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: true,
+        signalling: SIGNALLING,
+    });
     assert_eq!(bench.told_overlay().last(), Some(&&SessionCommand::Ringing));
     bench.media(MediaEvent::FirstPacket { call, side: Side::Trunk });
     let progress = SessionCommand::Progress { media: "sdp".into() };
@@ -225,4 +230,26 @@ fn g05_another_configuration_is_for_the_next_call_and_leaves_live_ones_alone() {
         bench.sip_ended(call, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
     }
     assert_eq!(bench.switch.calls_on(&"first".parse().unwrap()), 0, "what was taken is given back");
+}
+
+// RFC 7362 4: only where the trunk is said to be behind an address translator, and only from where it signals.
+#[test]
+fn f22_media_may_come_from_the_signalling_address_where_the_trunk_says_so() {
+    for nat in [false, true] {
+        let mut bench = Bench::new(|config| config.trunks[0].nat = nat);
+        let call = answered_outgoing(&mut bench);
+        let moved = std::net::IpAddr::from([127, 0, 0, 77]);
+        let media = leg_media(Direction::SendOnly);
+        bench.sip(Event::Media { call, media, early: false, signalling: moved });
+        let rule = |action: &Action| match action {
+            Action::Media(MediaCommand::TrunkMedia { source_rule, .. }) => Some(*source_rule),
+            _ => None,
+        };
+        let rules: Vec<_> = bench.actions.iter().filter_map(rule).collect();
+        let wanted = [SIGNALLING, moved].map(|from| match nat {
+            true => SourceRule::Signalling(from),
+            false => SourceRule::Negotiated,
+        });
+        assert_eq!(rules, wanted);
+    }
 }

@@ -86,7 +86,8 @@ fn c26_early_media_that_is_not_let_through_is_neither_told_nor_taken_for_hold() 
     let mut bench = Bench::new(|_| {});
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     bench.opened(call);
-    let early = |direction| Event::Media { call, media: leg_media(direction), early: true };
+    let early =
+        |direction| Event::Media { call, media: leg_media(direction), early: true, signalling: SIGNALLING };
     for direction in [Direction::Inactive, Direction::SendOnly] {
         bench.sip(early(direction));
         let muted = |action: &Action| match action {
@@ -103,11 +104,17 @@ fn c26_early_media_that_is_not_let_through_is_neither_told_nor_taken_for_hold() 
     let mut open = Bench::new(|_| {});
     let call = open.overlay_calls(Some("alice"), NUMBER);
     open.opened(call);
-    let early = |direction| Event::Media { call, media: leg_media(direction), early: true };
+    let early =
+        |direction| Event::Media { call, media: leg_media(direction), early: true, signalling: SIGNALLING };
     open.sip(early(Direction::Inactive));
     open.sip(early(Direction::RecvOnly));
     assert!(told(&open).contains("Progress"), "it is let through now");
     open.sip(Event::Answered { call });
-    open.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    open.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     assert!(!told(&open).contains("Hold"), "{}", told(&open));
 }

@@ -49,7 +49,12 @@ fn d18_a_redirection_is_followed_where_the_gates_let_the_caller() {
         }],
     });
     assert_eq!(bench.followed(), [2, 0]);
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.sip(Event::Answered { call });
     assert!(matches!(bench.told_overlay().last(), Some(SessionCommand::Answer { .. })));
     let record = bench.switch.record(call).unwrap();

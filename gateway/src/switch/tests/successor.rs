@@ -76,7 +76,12 @@ fn d12_a_blind_transfer_calls_the_target_and_puts_the_user_through() {
     let mut bench = Bench::new(|_| {});
     let call = answered_outgoing(&mut bench);
     // Who transfers often holds first.
-    bench.sip(Event::Media { call, media: leg_media(Direction::RecvOnly), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::RecvOnly),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.actions.clear();
     bench.asks(call, request(TARGET));
     let (target, caller, referral) = bench.placed_with();
@@ -89,7 +94,7 @@ fn d12_a_blind_transfer_calls_the_target_and_puts_the_user_through() {
     bench.sip(Event::Ringing { call: target });
     bench.sip(Event::Ringing { call: target });
     assert_eq!(bench.told(), ["report 180"]);
-    bench.sip(Event::Media { call: target, media: target_media(), early: false });
+    bench.sip(Event::Media { call: target, media: target_media(), early: false, signalling: SIGNALLING });
     assert_eq!(bench.told(), [""; 0], "the one before is there until the answer");
     bench.sip(Event::Answered { call: target });
     assert_eq!(bench.told(), ["report 200", "release", "media 127.0.0.10:40000", "Hold", "Connected"]);
@@ -125,7 +130,7 @@ fn d12_the_transferor_may_leave_early() {
     assert_eq!(referral.uri, None, "a name of one trunk means nothing on another");
     assert_eq!(bench.told(), ["invite second"]);
     bench.sip(Event::Answered { call: target });
-    bench.sip(Event::Media { call: target, media: target_media(), early: false });
+    bench.sip(Event::Media { call: target, media: target_media(), early: false, signalling: SIGNALLING });
     assert_eq!(bench.told(), ["report 200", "media 127.0.0.10:40000", "Connected"]);
     assert_eq!((bench.calls_on("first"), bench.calls_on("second")), (0, 1));
     bench.overlay_ended(call, Cause::NORMAL_CALL_CLEARING);
@@ -184,11 +189,21 @@ fn d13_a_transfer_that_the_gates_refuse_harms_nothing() {
 fn d14_an_attended_transfer_joins_the_two_far_sides() {
     let mut bench = Bench::new(|_| {});
     let first = answered_outgoing(&mut bench);
-    bench.sip(Event::Media { call: first, media: leg_media(Direction::RecvOnly), early: false });
+    bench.sip(Event::Media {
+        call: first,
+        media: leg_media(Direction::RecvOnly),
+        early: false,
+        signalling: SIGNALLING,
+    });
     let second = bench.overlay_calls(Some("bob"), NUMBER);
     let other_rtp: SocketAddr = "127.0.0.1:20010".parse().unwrap();
     bench.media(MediaEvent::Opened { call: second, trunk_rtp: other_rtp, overlay_sdp: "sdp".into() });
-    bench.sip(Event::Media { call: second, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call: second,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.sip(Event::Answered { call: second });
     bench.actions.clear();
     let attended = TransferRequest { replaces: Some(replaces()), replaced: Some(second), ..request(TARGET) };
@@ -266,7 +281,7 @@ fn d15_an_invite_with_replaces_takes_over_an_answered_leg() {
     let again = bench.id();
     bench.sip(replacing(again, call, false));
     assert_eq!(bench.told(), ["reject 603"], "one at a time");
-    bench.sip(Event::Media { call: pickup, media: target_media(), early: false });
+    bench.sip(Event::Media { call: pickup, media: target_media(), early: false, signalling: SIGNALLING });
     assert_eq!(bench.told(), ["media 127.0.0.10:40000", "Connected"]);
     bench.sip_ended(call, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
     assert_eq!((bench.switch.live(), bench.calls_on("first")), (1, 1));
@@ -307,7 +322,7 @@ fn d15_an_invite_with_replaces_picks_up_a_call_that_rings() {
     // The endpoint cancels the one that rings.
     bench.sip_ended(call, Some(487), Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Local);
     assert_eq!(bench.told(), ["answer"]);
-    bench.sip(Event::Media { call: pickup, media: target_media(), early: false });
+    bench.sip(Event::Media { call: pickup, media: target_media(), early: false, signalling: SIGNALLING });
     let told = bench.told();
     assert_eq!(told[..2], ["media 127.0.0.10:40000", "Answer"]);
     assert_eq!(bench.switch.record(call).unwrap().phase, Phase::Active);
@@ -328,16 +343,26 @@ fn d12_a_call_between_trunks_is_transferred_by_either() {
             _ => None,
         });
         let onward = onward.unwrap();
-        bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: false });
+        bench.sip(Event::Media {
+            call: onward,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        });
         bench.sip(Event::Answered { call: onward });
-        bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+        bench.sip(Event::Media {
+            call,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        });
         bench.actions.clear();
         let asking = if caller_asks { call } else { onward };
         bench.asks(asking, request(TARGET));
         let (target, caller, _) = bench.placed_with();
         let known = if caller_asks { NUMBER } else { "+15550001" };
         assert_eq!(caller.address, Some(known.parse().unwrap()), "who is put through calls");
-        bench.sip(Event::Media { call: target, media: target_media(), early: false });
+        bench.sip(Event::Media { call: target, media: target_media(), early: false, signalling: SIGNALLING });
         bench.sip(Event::Answered { call: target });
         let side = if caller_asks { Side::Trunk } else { Side::Onward };
         let moved = |action: &Action| match action {

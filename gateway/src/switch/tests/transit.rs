@@ -61,9 +61,19 @@ impl Bench {
         let call = self.trunk_calls(FAR);
         self.relay_opened(call);
         let (onward, _) = self.placed();
-        self.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: false });
+        self.sip(Event::Media {
+            call: onward,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        });
         self.sip(Event::Answered { call: onward });
-        self.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+        self.sip(Event::Media {
+            call,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        });
         self.actions.clear();
         (call, onward)
     }
@@ -84,9 +94,19 @@ fn a_call_goes_from_one_trunk_to_another_and_never_back_out_by_its_own() {
     bench.pass(100);
     bench.sip(Event::Ringing { call: onward });
     bench.pass(900);
-    bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call: onward,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     bench.sip(Event::Answered { call: onward });
-    bench.sip(Event::Media { call, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     assert_eq!(bench.told_sip(), [(call, "ringing"), (call, "answer")]);
     let sides: Vec<Side> = bench
         .actions
@@ -228,7 +248,12 @@ fn early_media_crosses_once_and_waits_for_its_first_packet_after_a_180() {
     bench.relay_opened(call);
     let (onward, _) = bench.placed();
     for _ in 0..2 {
-        bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: true });
+        bench.sip(Event::Media {
+            call: onward,
+            media: leg_media(Direction::SendRecv),
+            early: true,
+            signalling: SIGNALLING,
+        });
     }
     bench.sip(Event::Ringing { call: onward });
     assert_eq!(bench.told_sip(), [(call, "progress")]);
@@ -237,7 +262,12 @@ fn early_media_crosses_once_and_waits_for_its_first_packet_after_a_180() {
     bench.relay_opened(call);
     let (onward, _) = bench.placed();
     bench.sip(Event::Ringing { call: onward });
-    bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: true });
+    bench.sip(Event::Media {
+        call: onward,
+        media: leg_media(Direction::SendRecv),
+        early: true,
+        signalling: SIGNALLING,
+    });
     assert_eq!(bench.told_sip(), [(call, "ringing")]);
     bench.media(MediaEvent::FirstPacket { call, side: Side::Trunk });
     assert_eq!(bench.told_sip(), [(call, "ringing")], "the caller's own packets say nothing");
@@ -250,7 +280,12 @@ fn early_media_crosses_once_and_waits_for_its_first_packet_after_a_180() {
 fn hold_crosses_and_a_trunk_that_is_held_by_inactive_does_not_hold_back() {
     let mut bench = transit();
     let (call, onward) = bench.answered_transit();
-    let media = |call, direction| Event::Media { call, media: leg_media(direction), early: false };
+    let media = |call, direction| Event::Media {
+        call,
+        media: leg_media(direction),
+        early: false,
+        signalling: SIGNALLING,
+    };
     bench.sip(media(call, Direction::RecvOnly));
     bench.sip(media(onward, Direction::Inactive));
     bench.sip(media(call, Direction::SendRecv));

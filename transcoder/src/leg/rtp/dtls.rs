@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use call_model::{LegMedia, MediaSecurity};
 
-use super::{Content, Refusal, RtpEmit, RtpLeg, same_address};
+use super::{Content, Refusal, RtpEmit, RtpLeg};
 use crate::bridge::Port;
 use crate::error::MediaError;
 use crate::leg::components::Components;
+use crate::leg::latch::{Latch, Origin};
 use crate::leg::security::Security;
 use crate::leg::webrtc::{DtlsIdentity, LegFailure};
 
@@ -71,23 +72,22 @@ impl RtpLeg {
         source: SocketAddr,
         datagram: &[u8],
     ) -> Result<(Content, usize), Refusal> {
-        let Some(media) = &self.media else {
+        if self.media.is_none() {
             if datagram.len() > MAX_DATAGRAM {
                 return Err(Refusal::Malformed);
             }
             self.early = Some((port, source, datagram.into()));
             return Ok((Content::Nothing, 0));
-        };
-        // Without ICE the description alone says who the peer is: a stranger must not get into the handshake.
-        let remote = match port {
-            Port::Rtp => Some(media.remote_rtp),
-            Port::Rtcp => media.remote_rtcp,
-        };
-        if !remote.is_some_and(|remote| same_address(source, remote)) {
+        }
+        // Without ICE the description alone says who the peer is, and what the rule believes in its place: a stranger
+        // must not get into the handshake. Here SRTP can prove nothing yet.
+        let origin = self.latches[port as usize].judge(source, false);
+        if origin == Origin::Stranger {
             return Err(Refusal::Source);
         }
         let dtls = self.dtls.as_mut().ok_or(Refusal::Handshake)?;
         if dtls.handle_datagram(now, port, datagram) {
+            self.follow(port, source, origin);
             Ok((Content::Nothing, 0))
         } else {
             Err(Refusal::Handshake)
@@ -97,8 +97,9 @@ impl RtpLeg {
     /// Sends what a datagram of DTLS called for. What is left for [`handle_timeout`](Self::handle_timeout) is late by
     /// as much.
     pub fn poll_transmit(&mut self, now: Instant, emit: RtpEmit<'_>) {
-        let (Some(dtls), Some(media)) = (&mut self.dtls, &self.media) else { return };
-        dtls.handle_timeout(now, &mut |port, bytes| send_dtls(media, port, bytes, emit));
+        let Some(dtls) = &mut self.dtls else { return };
+        let latches = &self.latches;
+        dtls.handle_timeout(now, &mut |port, bytes| send_dtls(latches, port, bytes, emit));
     }
 
     /// Returns why DTLS will give no keys, once: then no media comes until the next offer and answer.
@@ -123,8 +124,8 @@ impl RtpLeg {
 
     /// Ends the associations.
     pub(super) fn close_dtls(&mut self, emit: RtpEmit<'_>) {
-        if let (Some(mut dtls), Some(media)) = (self.dtls.take(), &self.media) {
-            dtls.close(&mut |port, bytes| send_dtls(media, port, bytes, emit));
+        if let Some(mut dtls) = self.dtls.take() {
+            dtls.close(&mut |port, bytes| send_dtls(&self.latches, port, bytes, emit));
         }
         self.identity = None;
         self.early = None;
@@ -176,12 +177,9 @@ pub(super) fn is_dtls(datagram: &[u8]) -> bool {
     matches!(datagram, [20..=63, ..])
 }
 
-fn send_dtls(media: &LegMedia, port: Port, bytes: &[u8], emit: RtpEmit<'_>) {
-    let destination = match port {
-        Port::Rtp => media.remote_rtp,
-        Port::Rtcp => media.remote_rtcp.unwrap_or(media.remote_rtp),
-    };
-    if !destination.ip().is_unspecified() && destination.port() != 0 {
+fn send_dtls(latches: &[Latch; 2], port: Port, bytes: &[u8], emit: RtpEmit<'_>) {
+    let usable = |remote: &SocketAddr| !remote.ip().is_unspecified() && remote.port() != 0;
+    if let Some(destination) = latches[port as usize].remote().filter(usable) {
         emit(port, destination, bytes);
     }
 }

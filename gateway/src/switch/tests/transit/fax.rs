@@ -69,7 +69,12 @@ fn f14_both_legs_may_offer_t38_once_the_call_is_answered() {
     let call = bench.trunk_calls(FAR);
     bench.relay_opened(call);
     let (onward, _) = bench.placed();
-    bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: true });
+    bench.sip(Event::Media {
+        call: onward,
+        media: leg_media(Direction::SendRecv),
+        early: true,
+        signalling: SIGNALLING,
+    });
     assert!(bench.told_of_images().iter().all(|(_, what, _)| *what != "take"));
     bench.sip(Event::Answered { call: onward });
     assert_eq!(bench.told_of_images(), [(call, "take", None), (onward, "take", None)]);
@@ -104,11 +109,21 @@ fn f14_an_offer_of_t38_goes_over_and_the_answer_comes_back_whichever_side_asks()
         };
         assert_eq!(said(&bench), 1);
         // Either may go back to audio, and the other follows.
-        let back = Event::Media { call: from, media: leg_media(Direction::SendRecv), early: false };
+        let back = Event::Media {
+            call: from,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        };
         bench.sip(back.clone());
         let told = bench.told_of_images();
         assert_eq!((told.len(), &told[1]), (2, &(to, "offer", None)));
-        bench.sip(Event::Media { call: to, media: leg_media(Direction::SendRecv), early: false });
+        bench.sip(Event::Media {
+            call: to,
+            media: leg_media(Direction::SendRecv),
+            early: false,
+            signalling: SIGNALLING,
+        });
         assert_eq!(bench.told_of_images().len(), 1, "that is all");
         bench.carrying(from, to);
         assert_eq!(said(&bench), 1, "once is enough");
@@ -133,7 +148,12 @@ fn f14_a_refusal_and_a_withdrawal_go_over_too() {
     // The answer came too late: nobody waits for it, and audio follows it.
     bench.sip(Event::Image { call: onward, image: Some(agreed()) });
     assert_eq!(bench.told_of_images(), [(call, "onward", some("127.0.0.11:40000"))]);
-    bench.sip(Event::Media { call: onward, media: leg_media(Direction::SendRecv), early: false });
+    bench.sip(Event::Media {
+        call: onward,
+        media: leg_media(Direction::SendRecv),
+        early: false,
+        signalling: SIGNALLING,
+    });
     assert_eq!(bench.told_of_images().len(), 1);
     // Of a call that is over nobody is told anything.
     bench.sip_ended(call, None, Cause::NORMAL_CALL_CLEARING, sip_trunk::EndedBy::Far);
@@ -147,7 +167,12 @@ fn f14_a_hold_that_ends_a_facsimile_is_a_hold() {
     let mut bench = transit();
     let (call, onward) = bench.answered_transit();
     bench.carrying(call, onward);
-    bench.sip(Event::Media { call, media: leg_media(Direction::RecvOnly), early: false });
+    bench.sip(Event::Media {
+        call,
+        media: leg_media(Direction::RecvOnly),
+        early: false,
+        signalling: SIGNALLING,
+    });
     assert_eq!(bench.told_sip(), [(onward, "hold")]);
     assert_eq!(bench.told_of_images().last(), Some(&(onward, "offer", None)));
 }
