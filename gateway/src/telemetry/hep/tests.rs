@@ -14,7 +14,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn packet<'a>(payload: &'a [u8]) -> Packet<'a> {
+fn packet(payload: &[u8]) -> Packet<'_> {
     Packet {
         kind: Kind::Sip,
         protocol: UDP,
