@@ -222,9 +222,12 @@ pub struct LegView {
     /// Packets that came more than once.
     #[serde(default)]
     pub packets_duplicate: u64,
-    /// Frames lost that in-band FEC brought back.
+    /// Frames lost that in-band FEC or redundancy (RFC 2198) brought back.
     #[serde(default)]
     pub frames_recovered: u64,
+    /// Those of them that redundancy did.
+    #[serde(default)]
+    pub frames_redundant: u64,
     /// Milliseconds for which the jitter buffer holds the fastest packets back.
     #[serde(default)]
     pub playout_delay_ms: f32,

@@ -95,6 +95,7 @@ fn leg(codec: Option<Codec>, quality: &LegQuality) -> LegView {
         packets_discarded: quality.packets_discarded,
         packets_duplicate: quality.packets_duplicate,
         frames_recovered: quality.frames_recovered,
+        frames_redundant: quality.frames_redundant,
         playout_delay_ms: quality.playout_delay_ms,
         round_trip_ms: quality.round_trip_ms,
         bursts: quality.bursts.count,

@@ -21,10 +21,10 @@ const UNKNOWN_THIRD_PERCENT: f32 = 6.0;
 const BURSTY: f32 = 0.28;
 /// Reports in a row that ask for less after which it becomes less; half a minute at the usual five seconds.
 const CLEAR_REPORTS: u8 = 6;
-/// Loss that doubles, and grows by this many per cent, with the report after a step up: the bits themselves are too
-/// many.
-const CONGESTED_PERCENT: f32 = 10.0;
-/// Reports for which that step is not tried again; a minute at the usual five seconds.
+/// Loss that doubles, and grows by this many per cent, with the report after a step up: the bits themselves may be too
+/// many. They are if it halves once the step is taken back; loss that has just begun grows by itself.
+const CONGESTED_PERCENT: f32 = 15.0;
+/// Reports for which such a step is not tried again; a minute at the usual five seconds.
 const BARRED_REPORTS: u8 = 12;
 
 /// What the other side reports of what it was sent.
@@ -45,6 +45,10 @@ pub struct RedundancyControl {
     asked: u8,
     /// Depth and loss before the last report, if that was followed by a step up.
     step: Option<(u8, f32)>,
+    /// Depth to which a step was taken back, to see if that helps, and the loss that it had made.
+    trial: Option<(u8, f32)>,
+    /// It did not help: until the next beginning loss is not of our making.
+    cleared: bool,
     /// What a step up is not to go beyond, and for how many reports.
     barred: Option<(u8, u8)>,
 }
@@ -62,7 +66,8 @@ impl RedundancyControl {
             return self.depth;
         }
         self.watch_congestion(report.percent);
-        let most = self.barred.map_or(MAX_DEPTH, |(most, _)| most);
+        let barred = self.barred.map_or(MAX_DEPTH, |(most, _)| most);
+        let most = self.trial.map_or(barred, |(most, _)| most);
         let wanted = wanted(report).min(most);
         if wanted > self.depth {
             self.step = Some((self.depth, report.percent));
@@ -81,13 +86,20 @@ impl RedundancyControl {
         self.depth
     }
 
-    /// Takes a step back that made the loss greater.
+    /// Takes a step back that may have made the loss greater, and says by the next report whether it had.
     fn watch_congestion(&mut self, percent: f32) {
         self.barred = self.barred.and_then(|(most, left)| Some((most, left.checked_sub(1)?)));
+        self.cleared &= self.depth > 0;
+        if let Some((depth, greater)) = self.trial.take() {
+            let helped = 2.0 * percent <= greater;
+            self.barred = helped.then_some((depth, BARRED_REPORTS));
+            self.cleared = !helped;
+            return;
+        }
         let Some((depth, before)) = self.step.take() else { return };
-        if percent >= 2.0 * before && percent >= before + CONGESTED_PERCENT {
+        if !self.cleared && percent >= 2.0 * before && percent >= before + CONGESTED_PERCENT {
             self.depth = depth;
-            self.barred = Some((depth, BARRED_REPORTS));
+            self.trial = Some((depth, percent));
         }
     }
 }
@@ -160,12 +172,19 @@ mod tests {
 
     #[test]
     fn a_step_that_makes_the_loss_greater_is_taken_back_for_a_minute() {
-        assert_eq!(of(&[4.0, 14.0]), 0);
-        assert_eq!(of(&[[4.0].as_slice(), &[14.0; 12]].concat()), 0);
-        assert_eq!(of(&[[4.0].as_slice(), &[14.0; 14]].concat()), 3);
+        assert_eq!(of(&[4.0, 20.0]), 0);
+        assert_eq!(of(&[[4.0, 20.0].as_slice(), &[4.0; 13]].concat()), 0);
+        assert_eq!(of(&[[4.0, 20.0].as_slice(), &[4.0; 14]].concat()), 2);
         // One copy was borne, and no more is tried.
-        assert_eq!(of(&[2.0, 2.0, 7.0, 20.0, 20.0]), 1);
-        // Loss that was there before, or grows a little, is not of our making.
-        assert_eq!((of(&[4.0, 8.0]), of(&[10.0, 19.0]), of(&[1.0, 10.0])), (3, 3, 3));
+        assert_eq!(of(&[2.0, 2.0, 7.0, 30.0, 7.0, 7.0]), 1);
+    }
+
+    #[test]
+    fn loss_that_grows_by_itself_is_mended() {
+        // What has begun within a report is small in it.
+        assert_eq!((of(&[4.0, 18.0]), of(&[10.0, 24.0]), of(&[1.0, 15.0])), (3, 3, 3));
+        // Without the copies it is as great: a report is all that is lost by asking.
+        assert_eq!(of(&[4.0, 20.0, 20.0]), 3);
+        assert_eq!(of(&[4.0, 20.0, 20.0, 60.0]), 3);
     }
 }
