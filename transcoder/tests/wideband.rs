@@ -234,7 +234,7 @@ fn lost_packets_are_made_up_in_wide_band() {
     let mut n = 0u32;
     call.pbx.mangle = Some(Box::new(move |packet| {
         n += 1;
-        if n % 20 == 0 { Vec::new() } else { vec![(Duration::ZERO, packet)] }
+        if n.is_multiple_of(20) { Vec::new() } else { vec![(Duration::ZERO, packet)] }
     }));
     call.run(6 * SECOND);
     let quality = call.bridge.quality(Side::Trunk);

@@ -27,10 +27,13 @@ struct Band {
 /// Returns how Opus is encoded towards the overlay, of PCM at a rate. What lies above what the user plays is bits thrown
 /// away (RFC 7587 6.1).
 pub(super) fn encoder_config(config: &BridgeConfig, sample_rate: u32, playback_rate: u32) -> EncoderConfig {
-    let (max_bandwidth, more) = match sample_rate.min(playback_rate) {
-        ..=NARROW => (Bandwidth::Narrowband, 0),
-        ..WIDE => (Bandwidth::Mediumband, WIDEBAND_BITRATE / 2),
-        _ => (Bandwidth::Wideband, WIDEBAND_BITRATE),
+    let heard = sample_rate.min(playback_rate);
+    let (max_bandwidth, more) = if heard <= NARROW {
+        (Bandwidth::Narrowband, 0)
+    } else if heard < WIDE {
+        (Bandwidth::Mediumband, WIDEBAND_BITRATE / 2)
+    } else {
+        (Bandwidth::Wideband, WIDEBAND_BITRATE)
     };
     EncoderConfig {
         sample_rate,
