@@ -12,6 +12,9 @@ pub enum Codec {
     Pcmu,
     /// G.711 A-law (RFC 3551 4.5.14): payload type 8, 8000 Hz.
     Pcma,
+    /// G.722 at 64 kbit/s (RFC 3551 4.5.2): payload type 9, wide band. Its RTP clock is 8000 Hz though it is sampled at
+    /// 16 kHz.
+    G722,
 }
 
 impl Codec {
@@ -21,6 +24,7 @@ impl Codec {
             Codec::Opus => "opus",
             Codec::Pcmu => "PCMU",
             Codec::Pcma => "PCMA",
+            Codec::G722 => "G722",
         }
     }
 
@@ -28,6 +32,16 @@ impl Codec {
     pub fn clock_rate(self) -> u32 {
         match self {
             Codec::Opus => 48_000,
+            // RFC 3551 4.5.2: an old mistake that is kept.
+            Codec::Pcmu | Codec::Pcma | Codec::G722 => 8_000,
+        }
+    }
+
+    /// Returns the highest rate in Hz at which the voice in it may be sampled: twice the band that it carries.
+    pub fn sample_rate(self) -> u32 {
+        match self {
+            Codec::Opus => 48_000,
+            Codec::G722 => 16_000,
             Codec::Pcmu | Codec::Pcma => 8_000,
         }
     }
@@ -38,6 +52,7 @@ impl Codec {
             Codec::Opus => None,
             Codec::Pcmu => Some(0),
             Codec::Pcma => Some(8),
+            Codec::G722 => Some(9),
         }
     }
 }
@@ -207,6 +222,14 @@ mod tests {
         assert_eq!(DtmfDigit::from_event(16), None);
         assert_eq!(DtmfDigit::from_char('a'), DtmfDigit::from_event(12));
         assert_eq!(DtmfDigit::from_char('x'), None);
+    }
+
+    // RFC 3551 4.5.2 and 6: an octet of G.722 is a tick of its clock and two samples.
+    #[test]
+    fn the_clock_of_g722_is_half_of_its_sampling_rate() {
+        let codec = Codec::G722;
+        assert_eq!((codec.encoding_name(), codec.static_payload_type()), ("G722", Some(9)));
+        assert_eq!((codec.clock_rate(), codec.sample_rate()), (8_000, 16_000));
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Impairment {
     }
 }
 
-/// How media would be judged by those who hear it, as the E-model has it (ITU-T G.107, narrowband).
+/// How media would be judged by those who hear it, as the E-model has it (ITU-T G.107). The scale is that of narrow
+/// band for every codec, so that calls may be compared: wide band is not rated above it (as ITU-T G.107.1 would).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rating {
     /// Transmission rating R, 0 to 100.

@@ -1,7 +1,7 @@
 //! What a bridged call costs: N bridges in virtual time, each fed by a phone and a trunk whose
 //! packets were made beforehand, so that the CPU time measured is the bridges' alone (ICE, SRTP,
 //! jitter buffers, Opus, G.711, RTCP; no sockets). With G.711 on the overlay leg nothing is encoded or decoded but
-//! that: in the same law on both legs, and in the other.
+//! that: in the same law on both legs, and in the other. With G.722 on the trunk everything is at 16 kHz.
 //!
 //! `cargo run --release -p transcoder --example bridge_cost [calls] [seconds]`
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use call_model::{Codec, Direction, LegMedia, MediaSecurity, Side};
 use transcoder::codec::g711::Law;
+use transcoder::codec::g722;
+use transcoder::codec::resample::Resampler;
 use transcoder::rtp::{HEADER_LEN, RtpSender};
 use transcoder::{
     Bridge, BridgeConfig, DtlsIdentity, EdgeCodec, Phone, PhoneConfig, Port, WebRtcConfig, WebRtcLeg,
@@ -38,11 +40,16 @@ fn address(text: &str) -> SocketAddr {
 }
 
 /// One side of a conversation: speaks for seconds, then listens, in antiphase to the other.
-fn talker(conversation: bool, turn: u64) -> impl FnMut(u64) -> Vec<i16> {
+fn talker(conversation: bool, turn: u64, rate: u32) -> impl FnMut(u64) -> Vec<i16> {
     let mut voice = signal::speech();
+    let mut resampler = Resampler::new(8_000, rate).unwrap();
     move |tick| {
         let speaks = !conversation || (tick / 100) % 2 == turn;
-        (0..160).map(|_| voice()).map(|sample| if speaks { sample } else { 0 }).collect()
+        let spoken: Vec<i16> =
+            (0..160).map(|_| voice()).map(|sample| if speaks { sample } else { 0 }).collect();
+        let mut pcm = vec![0; rate as usize / 50];
+        resampler.resample(&spoken, &mut pcm);
+        pcm
     }
 }
 
@@ -53,11 +60,13 @@ struct Case {
     conversation: bool,
     /// The law of the trunk, where the overlay leg carries G.711: A-law towards us.
     g711: Option<Law>,
+    /// The trunk speaks G.722.
+    wide: bool,
 }
 
 fn prepare(
     identity: &DtlsIdentity,
-    Case { complexity, conversation, g711 }: Case,
+    Case { complexity, conversation, g711, wide }: Case,
     seed: u64,
     start: Instant,
     ticks: u64,
@@ -71,17 +80,23 @@ fn prepare(
         .unwrap()
     };
     let (mut user, mut gateway) = (leg(PHONE, false), leg(OVERLAY, true));
+    let rate = if wide { 16_000 } else { 8_000 };
+    gateway.set_playback_rate(rate);
     let offer = user.create_offer().unwrap();
     let answer = gateway.accept_offer(&offer).unwrap();
     let edge = if g711.is_some() { EdgeCodec::Always } else { EdgeCodec::Never };
-    let mut phone = Phone::new(PhoneConfig { edge, ..PhoneConfig::new(8000) }, user, seed, start).unwrap();
+    let mut phone = Phone::new(PhoneConfig { edge, ..PhoneConfig::new(rate) }, user, seed, start).unwrap();
     phone.accept_answer(&answer, start).unwrap();
     let mut config = BridgeConfig::new(address(GATEWAY_RTP));
     config.complexity = complexity;
     config.suppress_silence = conversation;
     config.edge = edge;
     let law = g711.unwrap_or(Law::A);
-    let codec = if law == Law::A { Codec::Pcma } else { Codec::Pcmu };
+    let codec = match (wide, law) {
+        (true, _) => Codec::G722,
+        (false, Law::A) => Codec::Pcma,
+        (false, Law::Mu) => Codec::Pcmu,
+    };
     let payload_type = codec.static_payload_type().unwrap();
     let mut bridge = Bridge::new(config, gateway, seed, start).unwrap();
     let media = LegMedia {
@@ -123,7 +138,8 @@ fn prepare(
         now += Duration::from_millis(1);
     }
     let mut sender = RtpSender::new(seed);
-    let (mut microphone, mut far_end) = (talker(conversation, 0), talker(conversation, 1));
+    let (mut microphone, mut far_end) = (talker(conversation, 0, rate), talker(conversation, 1, rate));
+    let mut encoder = g722::Encoder::new();
     let mut call = Call { bridge, overlay: Vec::new(), trunk: Vec::new() };
     for tick in 0..ticks {
         let now = start + Duration::from_secs(5) + TICK * u32::try_from(tick).unwrap();
@@ -132,7 +148,11 @@ fn prepare(
         phone.write_frame(now, &microphone(tick), &mut |out| datagrams.push(out.bytes.to_vec()));
         call.overlay.push(datagrams);
         let mut packet = vec![0; HEADER_LEN + 160];
-        law.encode_into(&far_end(tick), &mut packet[HEADER_LEN..]);
+        if wide {
+            encoder.encode(&far_end(tick), &mut packet[HEADER_LEN..]);
+        } else {
+            law.encode_into(&far_end(tick), &mut packet[HEADER_LEN..]);
+        }
         sender.write_header(now, payload_type, tick == 0, tick * 160, 160, &mut packet).unwrap();
         call.trunk.push(packet);
     }
@@ -152,8 +172,9 @@ fn main() {
     let calls = arguments.next().unwrap_or(50);
     let seconds = arguments.next().unwrap_or(8);
     let identity = DtlsIdentity::generate().unwrap();
-    let opus = |complexity, conversation| Case { complexity, conversation, g711: None };
-    let g711 = |law| Case { complexity: 0, conversation: false, g711: Some(law) };
+    let opus = |complexity, conversation| Case { complexity, conversation, g711: None, wide: false };
+    let g722 = |complexity, conversation| Case { wide: true, ..opus(complexity, conversation) };
+    let g711 = |law| Case { g711: Some(law), ..opus(0, false) };
     for case in [
         opus(0, false),
         opus(3, false),
@@ -161,6 +182,9 @@ fn main() {
         opus(10, false),
         opus(5, true),
         opus(0, true),
+        g722(0, false),
+        g722(5, false),
+        g722(5, true),
         g711(Law::A),
         g711(Law::Mu),
     ] {
@@ -197,7 +221,7 @@ fn main() {
         let cpu = cpu_seconds() - before;
         let call_seconds = (calls * seconds) as f64;
         let quality = prepared[0].bridge.quality(Side::Overlay);
-        let Case { complexity, conversation, g711 } = case;
+        let Case { complexity, conversation, g711, wide } = case;
         let edge = g711.map_or("opus".to_owned(), |law| format!("g711(trunk={law:?})"));
         let bridge = &prepared[0].bridge;
         let expected =
@@ -206,7 +230,7 @@ fn main() {
         assert_eq!(bridge.overlay_receives(), expected(g711.map(|_| Law::A)));
         let material = if conversation { "conversation" } else { "speech" };
         println!(
-            "RESULT bridge_cost edge={edge} complexity={complexity} material={material} calls={calls} seconds={seconds} \
+            "RESULT bridge_cost edge={edge} wide={wide} complexity={complexity} material={material} calls={calls} seconds={seconds} \
              ms_per_call_second={:.3} calls_per_core={:.0} packets_to_overlay={to_overlay} packets_to_trunk={to_trunk} \
              received={} lost={} concealed={}",
             1000.0 * cpu / call_seconds,

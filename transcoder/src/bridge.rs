@@ -1,6 +1,8 @@
-//! The media of one call: Opus or G.711 over DTLS-SRTP on the overlay side, G.711 over RTP or SRTP on the
-//! trunk side, everything in between at 8 kHz. Where the trunk speaks Opus too, packets pass as they are.
+//! The media of one call: Opus or G.711 over DTLS-SRTP on the overlay side, G.711 or G.722 over RTP or SRTP on the
+//! trunk side, everything in between at 8 kHz, or at 16 kHz with G.722. Where the trunk speaks Opus too, packets pass as
+//! they are.
 
+mod agreed;
 mod edge;
 mod figures;
 mod outgoing;
@@ -10,11 +12,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{Codec, DigitFilter, DigitPath, DtmfDigit, LegMedia, Side};
+use call_model::{Codec, DigitFilter, DigitPath, DtmfDigit, Side};
 
 use crate::codec::fec::FecPolicy;
-use crate::codec::g711::Law;
-use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::edge::{EdgeCodec, EdgeControl};
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpLeg};
@@ -23,20 +23,21 @@ use crate::leg::{LegPacket, PayloadKind};
 use crate::quality::{AudioMeter, Meter};
 use crate::rtp::Numbering;
 use crate::seed::Seeded;
+use crate::stream::coding::NARROW;
 use crate::stream::edge_receiver::EdgeReceiver;
 use crate::stream::edge_sender::EdgeSender;
-use crate::stream::g711::{G711Receiver, G711Sender};
 use crate::stream::passage::Passage;
+use crate::stream::sampled::{SampledReceiver, SampledSender};
 use crate::stream::{Played, TICK};
 use crate::tone::voiceband::VoicebandSignal;
+use agreed::codec_error;
 use edge::TrunkEncoder;
 use outgoing::{overlay_emit, pass_to_overlay, trunk_emit};
 use voiceband::Voiceband;
 
-/// Sampling rate between the legs, in Hz.
-const SAMPLE_RATE: u32 = 8_000;
-/// Samples of a tick.
+/// Samples of a tick at 8 kHz, which are ticks of the clock of the trunk's sample-based codecs, and at 16 kHz.
 const TICK_SAMPLES: usize = 160;
+const MOST_SAMPLES: usize = 2 * TICK_SAMPLES;
 /// Most ticks that are caught up after a late wake-up; audio older than that is given up.
 const MAX_CATCH_UP: u32 = 10;
 /// Most events that wait to be polled.
@@ -82,8 +83,9 @@ pub struct BridgeConfig {
     pub trunk_rtcp: SocketAddr,
     /// How long a side may send nothing before [`BridgeEvent::Silent`].
     pub media_timeout: Duration,
-    /// Bit rate of Opus towards the overlay, in bit/s. With in-band FEC it is at least
-    /// [`FEC_BITRATE`](crate::codec::fec::FEC_BITRATE).
+    /// Bit rate of Opus towards the overlay in narrow band, in bit/s. With in-band FEC it is at least
+    /// [`FEC_BITRATE`](crate::codec::fec::FEC_BITRATE). In wide band it is 12,000 more, and
+    /// with FEC at least [`WIDEBAND_FEC_BITRATE`](crate::codec::fec::WIDEBAND_FEC_BITRATE).
     pub bitrate: u32,
     /// Complexity of the Opus encoder, 0 to 10.
     pub complexity: u8,
@@ -201,10 +203,12 @@ pub struct Bridge {
     /// The digits that go from the overlay to the trunk: those of its media and those it signals.
     overlay_digits: DigitFilter,
     trunk: RtpLeg,
-    trunk_in: G711Receiver,
-    trunk_out: G711Sender,
+    trunk_in: SampledReceiver,
+    trunk_out: SampledSender,
     trunk_watch: Watch,
     trunk_digits: DigitFilter,
+    /// Sampling rate between the legs, in Hz.
+    sample_rate: u32,
     voiceband: Voiceband,
     /// While both legs speak Opus.
     passing: Option<Box<Passing>>,
@@ -229,30 +233,22 @@ impl Bridge {
         now: Instant,
     ) -> Result<Self, MediaError> {
         let mut seeds = Seeded::new(seed);
-        let encoder = EncoderConfig {
-            sample_rate: SAMPLE_RATE,
-            bitrate: config.bitrate,
-            complexity: config.complexity,
-            fec: false,
-            expected_loss_percent: 0,
-            dtx: false,
-            max_bandwidth: Bandwidth::Narrowband,
-        };
-        let codec = |error: crate::codec::CodecError| MediaError::Codec(error.to_string());
+        let encoder = agreed::encoder_config(&config, NARROW, NARROW);
         let phase = Duration::from_micros(seeds.next_u64() % 8 * 2_500);
         Ok(Self {
             overlay,
-            overlay_in: EdgeReceiver::new(SAMPLE_RATE, &mut seeds).map_err(codec)?,
+            overlay_in: EdgeReceiver::new(NARROW, &mut seeds).map_err(codec_error)?,
             overlay_out: EdgeSender::new(&encoder, config.fec, config.suppress_silence, &mut seeds)
-                .map_err(codec)?,
+                .map_err(codec_error)?,
             overlay_held: false,
             overlay_watch: Watch::default(),
             overlay_digits: DigitFilter::default(),
             trunk: RtpLeg::new(seeds.next_u64(), now).with_identity(config.identity.clone()),
-            trunk_in: G711Receiver::new(&mut seeds),
-            trunk_out: G711Sender::new(),
+            trunk_in: SampledReceiver::new(NARROW, &mut seeds),
+            trunk_out: SampledSender::new(),
             trunk_watch: Watch::default(),
             trunk_digits: DigitFilter::default(),
+            sample_rate: NARROW,
             voiceband: Voiceband::default(),
             passing: None,
             has_passed: false,
@@ -284,66 +280,6 @@ impl Bridge {
     /// Takes the answer to the overlay leg's offer. An error ends that leg.
     pub fn accept_overlay_answer(&mut self, sdp: &str, _now: Instant) -> Result<(), MediaError> {
         self.overlay.accept_answer(sdp)
-    }
-
-    /// Sets what was negotiated with the trunk: for early media, for the answer, and on every
-    /// change after. Media flows from the first time on. On an error everything stays as it was.
-    pub fn set_trunk_media(&mut self, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
-        let before = self.trunk.media().map(|media| media.remote_rtp);
-        self.trunk.set_media(media, now)?;
-        let after = self.trunk.media().map(|media| media.remote_rtp);
-        if before.is_some() && before != after {
-            self.trunk_in.reset();
-        }
-        self.trunk_codec = media.codec;
-        let voice = media.codec.clock_rate();
-        let events = media.telephone_event.map_or(voice, |event| event.clock_rate);
-        self.trunk_in.set_clock_rates(voice, events);
-        // Who has no telephone events may send tones (ITU-T Q.24), whatever it is sent.
-        let in_band = Law::of(media.codec).is_some() && !self.trunk.has_telephone_event();
-        self.trunk_in.set_in_band(in_band);
-        self.trunk_out.set_in_band(in_band && self.config.in_band_digits);
-        match Law::of(media.codec) {
-            Some(law) => {
-                self.passing = None;
-                self.trunk_in.set_law(law);
-                self.trunk_out.set_media(law, media);
-            }
-            None => {
-                let passage = || Passing {
-                    to_overlay: Passage::new(),
-                    to_trunk: Passage::new(),
-                    encoder: TrunkEncoder::default(),
-                };
-                let passing = self.passing.get_or_insert_with(|| Box::new(passage()));
-                passing.to_trunk.set_event_clock_rate(events);
-                self.has_passed = true;
-                // What passes is not listened to.
-                self.end_voiceband();
-            }
-        }
-        self.trunk_watch.deadline = Some(now);
-        self.expect_media(now);
-        Ok(())
-    }
-
-    /// Holds or resumes towards the overlay user: nothing is sent to a user who holds. While either
-    /// side holds, nothing is expected of either.
-    pub fn set_overlay_hold(&mut self, on: bool, now: Instant) {
-        self.overlay_held = on;
-        self.expect_media(now);
-    }
-
-    /// Says whether either side holds the other: silence is then as it should be.
-    fn is_held(&self) -> bool {
-        self.overlay_held || self.trunk.is_held()
-    }
-
-    /// Counts the time without media from now on, on the sides that had begun to count.
-    fn expect_media(&mut self, now: Instant) {
-        for watch in [&mut self.overlay_watch, &mut self.trunk_watch] {
-            watch.deadline = watch.deadline.map(|_| now + self.config.media_timeout);
-        }
     }
 
     /// Queues a digit that the other side signalled to be sent on a side, unless it is one that came with the
@@ -492,7 +428,9 @@ impl Bridge {
             return self.tick_passing(now, emit);
         }
         self.steer(now);
-        let (mut pcm, mut from_overlay) = ([0; TICK_SAMPLES], [0; TICK_SAMPLES]);
+        let (mut pcm, mut from_overlay) = ([0; MOST_SAMPLES], [0; MOST_SAMPLES]);
+        let samples = self.sample_rate as usize / 50;
+        let (pcm, from_overlay) = (&mut pcm[..samples], &mut from_overlay[..samples]);
         let mut heard = Played::Nothing;
         if self.voiceband.has_ended() {
             self.end_voiceband();
@@ -500,14 +438,14 @@ impl Bridge {
         if self.trunk.media().is_some() {
             // The trunk gets a steady stream, silence included, from the start: border elements
             // on the way open for it.
-            heard = self.overlay_in.read(self.tick_at, &mut from_overlay);
-            self.listen(Side::Overlay, &from_overlay);
+            heard = self.overlay_in.read(self.tick_at, from_overlay);
+            self.listen(Side::Overlay, from_overlay);
             let noise = self.overlay_in.comfort_noise();
             let emit = &mut trunk_emit(&self.config, emit);
-            self.trunk_out.tick(now, &from_overlay, noise, &mut self.trunk, emit);
+            self.trunk_out.tick(now, from_overlay, noise, &mut self.trunk, emit);
         }
-        let played = self.trunk_in.read(self.tick_at, &mut pcm);
-        self.listen(Side::Trunk, &pcm);
+        let played = self.trunk_in.read(self.tick_at, pcm);
+        self.listen(Side::Trunk, pcm);
         let overlay = (heard == Played::Audio).then_some(&from_overlay[..]);
         let trunk = (played == Played::Audio).then_some(&pcm[..]);
         self.audio.observe(overlay, trunk, self.is_held());
@@ -604,6 +542,7 @@ impl Bridge {
                 LegEvent::Connected => {
                     self.overlay_watch.deadline = Some(now + self.config.media_timeout);
                     self.expect_g711(now);
+                    self.fit_playback_rate();
                     report(&mut self.events, BridgeEvent::OverlayConnected);
                 }
                 LegEvent::Packet(packet) => {
@@ -675,7 +614,9 @@ impl Bridge {
 
     /// Sets the complexity of the Opus encoder, 0 to 10: what a busy worker turns down first.
     pub fn set_complexity(&mut self, complexity: u8) -> Result<(), MediaError> {
-        self.overlay_out.set_complexity(complexity).map_err(|error| MediaError::Codec(error.to_string()))
+        self.overlay_out.set_complexity(complexity).map_err(codec_error)?;
+        self.config.complexity = complexity;
+        Ok(())
     }
 
     /// Says whether the overlay leg can carry media.

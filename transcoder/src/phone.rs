@@ -290,8 +290,10 @@ impl Phone {
                     self.silent_at = Some(now + self.config.media_timeout);
                     if self.leg.remote_playback_rate() < self.config.sample_rate {
                         // The settings differ from those that worked at first in bandwidth only.
-                        let _ =
-                            self.sender.set_encoder(&self.config.encoder(self.leg.remote_playback_rate()));
+                        let config = self.config.encoder(self.leg.remote_playback_rate());
+                        if let Ok(encoder) = self.sender.encoder_of(&config) {
+                            self.sender.set_encoder(encoder, &config);
+                        }
                     }
                     self.control.connected(now);
                     let has_g711 = self.leg.has_g711(Law::A) || self.leg.has_g711(Law::Mu);

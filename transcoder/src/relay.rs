@@ -1,8 +1,8 @@
-//! The media of a call between two trunks: RTP, plain or under SRTP, on both sides, one law of G.711 made into the
-//! other where they differ.
+//! The media of a call between two trunks: RTP, plain or under SRTP, on both sides, in G.711 or G.722. Where the codecs
+//! differ, each packet is made one of the other: a law of G.711 by a table, G.722 by decoding and encoding.
 //!
-//! Nothing is decoded and nothing waits: a packet goes on as it comes, with the size it had. There
-//! is no jitter buffer, for the far side has one; so that it can do its work, gaps and order are
+//! Nothing waits: a packet goes on as it comes, with the size it had, for an octet is a tick of the clock in all of them
+//! (RFC 3551 4.5.2, 4.5.14). There is no jitter buffer, for the far side has one; so that it can do its work, gaps and order are
 //! passed on as they came, under a synchronisation source of our own (RFC 3550 7.1).
 //!
 //! A facsimile may take the place of voice: UDPTL over the same ports, passed on as it is (ITU-T T.38).
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use call_model::{Codec, DtmfDigit, ImageMedia, LegMedia, LegQuality, Side};
 
 use crate::bridge::{BridgeEvent, Emit, MAX_DIGIT_MS, MIN_DIGIT_MS, Outgoing, Port, Watch, report};
-use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::leg::rtp::{Received, RtpCounters, RtpLeg, SourceRule};
 use crate::leg::webrtc::DtlsIdentity;
 use crate::quality::{Heard, Meter, delay_ms, remote_quality};
 use crate::seed::Seeded;
+use crate::stream::coding::Coding;
 use flow::Flow;
 use image::ImageLeg;
 pub use image::{ImageCounters, ImageRefusal, MAX_UDPTL};
@@ -82,10 +82,14 @@ impl Relay {
     /// Where a leg does not carry it; everything stays as it was then.
     pub fn set_media(&mut self, side: Side, media: &LegMedia, now: Instant) -> Result<(), MediaError> {
         let Some(at) = index_of(side) else { return Err(MediaError::TrunkMedia("side")) };
-        let law = Law::of(media.codec).ok_or(MediaError::TrunkMedia("codec is not G.711"))?;
+        let coding =
+            Coding::of(media.codec).ok_or(MediaError::TrunkMedia("codec is neither G.711 nor G.722"))?;
         self.legs[at].set_media(media, now)?;
         self.codecs[at] = media.codec;
-        self.flows[1 - at].set_law(law);
+        // Whatever was agreed on may come (RFC 3264 6.1).
+        let codecs = media.also_receives.iter().map(|(_, codec)| *codec).chain([media.codec]);
+        self.flows[at].expect(codecs.filter_map(Coding::of).any(|coding| coding == Coding::G722));
+        self.flows[1 - at].set_coding(coding);
         self.images[at].clear();
         self.watches[at].deadline = Some(now);
         // A hold ends the wait on either side, and what ends it begins the wait anew.

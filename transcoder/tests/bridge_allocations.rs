@@ -259,6 +259,63 @@ fn frames_sent_again_and_frames_brought_back_allocate_nothing_per_packet() {
     assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets sent, {received} received");
 }
 
+#[test]
+fn a_call_in_wide_band_allocates_nothing_per_packet() {
+    let options =
+        Options { codec: Codec::G722, phone_rate: 16_000, playback_rate: 16_000, ..Options::default() };
+    let mut call = Call::new(&options);
+    // Without telephone events, so that tones are listened for; and whatever else was agreed on may come.
+    let also_receives = vec![(8, Codec::Pcma)];
+    let media = LegMedia { telephone_event: None, also_receives, ..trunk_media(Codec::G722, 20) };
+    let now = call.net.now;
+    call.bridge.set_trunk_media(&media, now).unwrap();
+    let (allocations, sent, received) = connected_seconds(&mut call);
+    assert_eq!(call.bridge.sample_rate(), 16_000);
+    assert!(sent > 450 && received > 450, "{sent} {received}");
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} for {sent} packets sent, {received} received");
+    let mut allocations = 0;
+    for codec in [Codec::Pcma, Codec::G722, Codec::Pcma] {
+        call.pbx.sends = Some(codec);
+        let until = call.net.now + Duration::from_secs(1);
+        while call.net.now < until {
+            allocations += call.step_counting(&mut |work| counted(&mut *work).1);
+        }
+    }
+    assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} as the codec that comes changes");
+}
+
+#[test]
+fn g722_is_made_of_g711_between_two_trunks_without_an_allocation() {
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::Instant::now();
+    let (trunk_rtp, onward_rtp) = (address("127.0.0.1:20000"), address("127.0.0.1:20002"));
+    let config =
+        RelayConfig { trunk_rtp, onward_rtp, media_timeout: Duration::from_secs(60), identity: None };
+    let mut relay = Relay::new(&config, 1, now);
+    let remotes = [address("127.0.0.1:30000"), address("127.0.0.1:30002")];
+    let legs = [(Side::Trunk, Codec::G722), (Side::Onward, Codec::Pcma)].into_iter().zip(remotes);
+    for ((side, codec), remote_rtp) in legs.clone() {
+        relay.set_media(side, &LegMedia { remote_rtp, ..trunk_media(codec, 20) }, now).unwrap();
+    }
+    let mut passed = 0;
+    let ((), allocations) = counted(|| {
+        for n in 0..1_000u16 {
+            for ((side, codec), source) in legs.clone() {
+                let mut packet = [n as u8; 172];
+                packet[..2].copy_from_slice(&[0x80, codec.static_payload_type().unwrap_or(0)]);
+                packet[2..4].copy_from_slice(&n.to_be_bytes());
+                packet[4..8].copy_from_slice(&(u32::from(n) * 160).to_be_bytes());
+                packet[8..12].copy_from_slice(&[side as u8 + 1; 4]);
+                relay.handle_datagram(now, side, Port::Rtp, source, &packet, &mut |_| passed += 1);
+            }
+        }
+    });
+    // The first packet of each source is not yet believed to be one of a stream.
+    assert!(passed >= 1_996, "{passed}");
+    // The events that say that media has come.
+    assert!(allocations <= 2, "{allocations} for {passed} packets");
+}
+
 /// For STUN and its timers, a few times a second at most: not one packet in five.
 const MOST_IN_TEN_SECONDS: u64 = 100;
 

@@ -342,7 +342,10 @@ fn f07_a_relay_carries_no_opus() {
     };
     let mut relay = Relay::new(&config, 1, now);
     let error = relay.set_media(Side::Trunk, &opus_media(48_000), now).unwrap_err();
-    assert_eq!(error.to_string(), transcoder::MediaError::TrunkMedia("codec is not G.711").to_string());
+    assert_eq!(
+        error.to_string(),
+        transcoder::MediaError::TrunkMedia("codec is neither G.711 nor G.722").to_string()
+    );
 }
 
 /// The trunk did not negotiate redundancy (RFC 2198), so it gets each frame once, as plain Opus.

@@ -374,7 +374,7 @@ impl Check<'_> {
                     .collect::<Checked<Vec<TrunkName>>>()
             };
             let (names, from) = (named("trunks", &route.trunks)?, named("from", &route.from)?);
-            // Media between trunks is passed on in G.711 alone.
+            // Media between trunks is passed on in G.711 and G.722 alone.
             let opus = |name: &&TrunkName| {
                 trunks.iter().any(|trunk| trunk.name == **name && trunk.codecs.contains(&Codec::Opus))
             };

@@ -126,7 +126,7 @@ fn every_mistake_names_file_line_key_and_remedy() {
         (
             "target = \"udp:127.0.0.10\"",
             "target = \"udp:127.0.0.10\"\ncodecs = [\"G729\"]",
-            "/etc/causeway/causeway.toml:20: trunks[0].codecs: \"G729\" is no codec of a trunk; write \"PCMA\", \"PCMU\", \"opus\"",
+            "/etc/causeway/causeway.toml:20: trunks[0].codecs: \"G729\" is no codec of a trunk; write \"PCMA\", \"PCMU\", \"G722\", \"opus\"",
         ),
         (
             "target = \"udp:127.0.0.10\"",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{
     CallAudio, CallId, Cause, Codec, DigitPath, DtmfDigit, Gate, ImageMedia, LegMedia, LegQuality, Rating,
-    Side, Verdict,
+    Side, TrunkName, Verdict,
 };
 use p2p_edge::calling::SessionCommand;
 use p2p_edge::node::NodeCommand;
@@ -31,6 +31,8 @@ pub enum MediaCommand {
         call: CallId,
         /// The overlay side's SDP offer.
         overlay_offer: Option<String>,
+        /// The sampling rate in Hz beyond which the overlay side need send nothing: as much as the trunk may carry.
+        playback_rate: u32,
     },
     /// Take ports and make the two legs of a call between two trunks.
     OpenRelay {
@@ -353,8 +355,31 @@ impl Switch {
         };
         call.media_open = true;
         (call.caller.rtp, call.callee.rtp) = (Some(trunk_rtp), Some(onward_rtp));
-        let both = [Codec::Pcma, Codec::Pcmu].map(Codec::encoding_name).join(" or ");
-        call.record.decide(Gate::Codec, Verdict::Pass, "media", format!("{both} on both trunks"));
+        let names: Vec<TrunkName> = call.caller.trunk.iter().chain(&call.trunks_left).cloned().collect();
+        let mut codecs: Vec<&str> = Vec::new();
+        for codec in self.codecs_of(names.iter()).map(Codec::encoding_name) {
+            if !codecs.contains(&codec) {
+                codecs.push(codec);
+            }
+        }
+        let codecs = match codecs.as_slice() {
+            [one] => format!("{one} on either trunk"),
+            several => {
+                format!("{} on either trunk, made into each other where they differ", several.join(" or "))
+            }
+        };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.record.decide(Gate::Codec, Verdict::Pass, "media", codecs);
         self.try_next_trunk(now, id);
+    }
+    /// Returns the codecs of trunks that are configured, some more than once.
+    fn codecs_of<'a>(&'a self, names: impl Iterator<Item = &'a TrunkName>) -> impl Iterator<Item = Codec> {
+        names.filter_map(|name| self.trunk(name)).flat_map(|trunk| trunk.codecs.iter().copied())
+    }
+
+    /// Returns the sampling rate in Hz beyond which an overlay user need send nothing: the widest that any of these
+    /// trunks may carry, 8000 at least.
+    pub(super) fn playback_rate<'a>(&'a self, names: impl Iterator<Item = &'a TrunkName>) -> u32 {
+        self.codecs_of(names).map(Codec::sample_rate).fold(Codec::Pcma.sample_rate(), u32::max)
     }
 }

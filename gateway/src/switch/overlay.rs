@@ -56,10 +56,11 @@ impl Switch {
                 }
                 Arc::make_mut(&mut call.details).emergency = evaluation.emergency;
                 call.called = Some(to.clone());
+                let playback_rate = self.playback_rate(trunks.iter());
                 call.trunks_left = trunks.into();
                 self.calls.insert(id, Box::new(call));
                 self.tell_overlay(id, SessionCommand::Trying);
-                self.tell_media(MediaCommand::Open { call: id, overlay_offer: Some(media) });
+                self.tell_media(MediaCommand::Open { call: id, overlay_offer: Some(media), playback_rate });
             }
             Ok(Target::User(_)) => {
                 // The gates never send an overlay call back into the overlay.

@@ -19,6 +19,7 @@ use transcoder::leg::rtp::SourceRule;
 use super::*;
 use crate::config::{Emergency, Limits, Policy, Route, Trunk};
 
+mod band;
 mod details;
 mod digits;
 mod ends;
@@ -264,7 +265,7 @@ fn an_overlay_user_reaches_a_number() {
     let call = bench.overlay_calls(Some("alice"), NUMBER);
     assert!(matches!(bench.told_overlay()[..], [SessionCommand::Trying]));
     let offer = "offer".to_owned();
-    let open = MediaCommand::Open { call, overlay_offer: Some(offer) };
+    let open = MediaCommand::Open { call, overlay_offer: Some(offer), playback_rate: 8_000 };
     assert!(bench.actions.iter().any(|action| matches!(action, Action::Media(command) if *command == open)));
     assert!(bench.invites().is_empty(), "no INVITE goes out before there is a port for its media");
     bench.opened(call);

@@ -135,8 +135,9 @@ impl Switch {
             Ok(Target::User(handle)) => {
                 self.claim_user(&mut call, Some(handle.clone()));
                 call.called = Some(Address::Handle(handle));
+                let playback_rate = self.playback_rate(call.caller.trunk.iter());
                 self.calls.insert(id, Box::new(call));
-                self.tell_media(MediaCommand::Open { call: id, overlay_offer: None });
+                self.tell_media(MediaCommand::Open { call: id, overlay_offer: None, playback_rate });
             }
             Ok(Target::Trunks(trunks)) => {
                 call.called = to.cloned();

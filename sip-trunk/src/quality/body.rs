@@ -204,10 +204,11 @@ impl StreamDescription {
         let packet_ms = self.packet_ms.filter(|ms| (1.0..=999.0).contains(ms)).map(|ms| ms.round());
         stream.put("PT", Some(self.payload_type.min(127)));
         stream.put("PD", Some(self.codec.encoding_name()));
-        stream.put("SR", Some(self.codec.clock_rate()));
+        // RFC 6035 4.6.2.3: the rate of the samples, which is not that of the clock with G.722.
+        stream.put("SR", Some(self.codec.sample_rate()));
         stream.put("PPS", packet_ms.map(|ms| (1000.0 / ms).round() as u32));
-        // RFC 6035 4.6.2.3: of a codec by samples, all those of a packet are one frame, and each sample of G.711
-        // is an octet. Packets of Opus hold frames of any number and size.
+        // RFC 6035 4.6.2.3: of a codec by samples, all those of a packet are one frame, and each tick of the clock of
+        // G.711 and G.722 is an octet. Packets of Opus hold frames of any number and size.
         let sampled = packet_ms.filter(|_| self.codec != Codec::Opus);
         stream.put("FD", sampled.map(|ms| ms as u32));
         stream.put("FO", sampled.map(|ms| ms as u32 * (self.codec.clock_rate() / 1000)));

@@ -294,7 +294,7 @@ fn protection_of_answer(
     }
 }
 
-/// RFC 3551 6: payload types 0 and 8 need no rtpmap. Where one is given, it counts.
+/// RFC 3551 6: payload types 0, 8 and 9 need no rtpmap. Where one is given, it counts.
 fn formats_of(media: &Media<'_>) -> Vec<(u8, Format)> {
     let rtpmaps: Vec<(u8, &str)> = media
         .attributes
@@ -314,6 +314,7 @@ fn formats_of(media: &Media<'_>) -> Vec<(u8, Format)> {
             Some((_, encoding)) => format_of(encoding),
             None if number == 0 => Some(Format::Codec(Codec::Pcmu)),
             None if number == 8 => Some(Format::Codec(Codec::Pcma)),
+            None if number == 9 => Some(Format::Codec(Codec::G722)),
             None => None,
         };
         formats.extend(format.map(|format| (number, format)));
@@ -330,6 +331,8 @@ fn format_of(encoding: &str) -> Option<Format> {
     match (clock, channels) {
         (8_000, 1) if is("PCMU") => Some(Format::Codec(Codec::Pcmu)),
         (8_000, 1) if is("PCMA") => Some(Format::Codec(Codec::Pcma)),
+        // RFC 3551 4.5.2: 8000, though it is sampled at 16 kHz. Who writes 16000 may count its time by that too.
+        (8_000, 1) if is("G722") => Some(Format::Codec(Codec::G722)),
         // RFC 7587 7: the clock is 48000 and the channels are two, whatever is sent.
         (48_000, 2) if is("opus") => Some(Format::Codec(Codec::Opus)),
         (8_000 | 48_000, 1) if is("telephone-event") => Some(Format::TelephoneEvent(clock)),

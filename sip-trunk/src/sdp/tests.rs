@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::tolerance::Repair;
 
+mod g722;
 mod opus;
 
 fn local() -> SocketAddr {

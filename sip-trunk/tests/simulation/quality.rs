@@ -158,6 +158,18 @@ Delay: ESD=60 IAJ=4\r\n\
 QualityEst: RCQ=80 MOSCQ=4.00\r\n\
 DialogID: 6dg37f1890463@192.0.2.1;to-tag=8472761;from-tag=9123dh311\r\n";
 
+// RFC 6035 4.6.2.3, RFC 3551 4.5.2: the rate of the samples, not that of the clock, of which an octet is a tick.
+#[test]
+fn a_report_of_g722_tells_its_sampling_rate() {
+    let stream = StreamDescription { payload_type: 9, codec: Codec::G722, packet_ms: Some(30.0) };
+    let text = SessionReport { received: stream, sent: stream, ..whole() }.write();
+    assert_eq!(
+        text.matches("SessionDesc: PT=9 PD=G722 SR=16000 PPS=33 FD=30 FO=240 FPP=1").count(),
+        2,
+        "{text}"
+    );
+}
+
 // RFC 6035 4.6.1: names, order and forms.
 #[test]
 fn f25_a_whole_report_reads_as_the_rfc_has_it() {

@@ -3,7 +3,10 @@
 
 use call_model::Side;
 
+use super::TICK_SAMPLES;
 use crate::codec::is_quiet;
+use crate::codec::resample::Resampler;
+use crate::stream::coding::{NARROW, resampler};
 use crate::tone::voiceband::{VoicebandDetector, VoicebandSignal};
 
 /// Ticks of silence on both sides after which the audio is voice again (ITU-T V.152 10): 8 s, longer than a fax
@@ -23,12 +26,15 @@ pub(super) struct Voiceband {
 #[derive(Debug, Default)]
 struct Direction {
     detector: VoicebandDetector,
+    /// Brings wide band down to what is listened to.
+    down: Option<Box<Resampler>>,
     /// The signals that were told since the audio was voice, a bit for each.
     told: u8,
 }
 
 impl Voiceband {
     /// Takes in a tick of what a side said. Returns a signal that is heard of it for the first time.
+    /// Of a tick in wide band what is below 4 kHz is listened to.
     pub(super) fn hear(&mut self, side: Side, pcm: &[i16]) -> Option<VoicebandSignal> {
         let direction = match side {
             Side::Overlay => &mut self.overlay,
@@ -37,7 +43,14 @@ impl Voiceband {
         if self.active && !is_quiet(pcm) {
             self.silent = 0;
         }
-        let signal = direction.detector.process(pcm)?;
+        let signal = match &mut direction.down {
+            Some(down) => {
+                let mut narrow = [0; TICK_SAMPLES];
+                let length = down.resample(pcm, &mut narrow);
+                direction.detector.process(&narrow[..length])?
+            }
+            None => direction.detector.process(pcm)?,
+        };
         let bit = 1 << signal as u8;
         let new = direction.told & bit == 0;
         direction.told |= bit;
@@ -58,7 +71,16 @@ impl Voiceband {
 
     /// Takes the audio for voice again.
     pub(super) fn end(&mut self) {
+        let downs = [&mut self.trunk, &mut self.overlay].map(|direction| direction.down.take());
         *self = Self::default();
+        [self.trunk.down, self.overlay.down] = downs;
+    }
+
+    /// Sets the rate of what it hears: 8 or 16 kHz. Allocates.
+    pub(super) fn set_sample_rate(&mut self, sample_rate: u32) {
+        for direction in [&mut self.trunk, &mut self.overlay] {
+            direction.down = resampler(sample_rate, NARROW);
+        }
     }
 
     pub(super) fn is_active(&self) -> bool {

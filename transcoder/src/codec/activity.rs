@@ -19,9 +19,11 @@ const SPANS: usize = 8;
 /// Samples of each of those spans: 250 ms.
 const SPAN: usize = 2_000;
 
-/// An energy detector with an adaptive floor, for 8 kHz audio. When in doubt it says voice.
+/// An energy detector with an adaptive floor, for audio at 8, 16 or 48 kHz. When in doubt it says voice.
 #[derive(Clone, Debug)]
 pub struct ActivityDetector {
+    /// Samples in one of 8 kHz, in which everything above is counted.
+    scale: usize,
     /// Quietest frame of each span; the last entry is the present one.
     quietest: [f32; SPANS],
     span_left: usize,
@@ -37,32 +39,45 @@ impl Default for ActivityDetector {
 }
 
 impl ActivityDetector {
-    /// Builds a detector that takes everything audible for voice until it has heard background
+    /// Builds a detector for 8 kHz that takes everything audible for voice until it has heard background
     /// for two seconds.
     pub fn new() -> Self {
-        Self { quietest: [FAINTEST; SPANS], span_left: SPAN, hangover: HANGOVER, last_half: 0.0 }
+        Self::for_rate(8_000)
+    }
+
+    /// Builds the same for audio of 8000, 16000 or 48000 Hz; any other rate is taken for the multiple of 8000 below.
+    pub fn for_rate(sample_rate: u32) -> Self {
+        let scale = ((sample_rate / 8_000) as usize).max(1);
+        Self {
+            scale,
+            quietest: [FAINTEST; SPANS],
+            span_left: SPAN * scale,
+            hangover: HANGOVER * scale,
+            last_half: 0.0,
+        }
     }
 
     /// Says whether a frame, the next 10 to 60 ms, is to be sent.
     pub fn is_active(&mut self, frame: &[i16]) -> bool {
+        let half_stretch = STRETCH / 2 * self.scale;
         let power = mean_power(frame);
         let floor = self.quietest.iter().copied().fold(LOUDEST_FLOOR, f32::min);
         let stands_out = |power: f32, margin: f32| power > FAINTEST && power > floor * margin;
         let voice = stands_out(power, FRAME_MARGIN)
-            || frame.chunks(STRETCH / 2).map(mean_power).any(|half| {
+            || frame.chunks(half_stretch).map(mean_power).any(|half| {
                 let before = std::mem::replace(&mut self.last_half, half);
                 stands_out(0.5 * (before + half), STRETCH_MARGIN)
             });
-        self.last_half = frame.rchunks(STRETCH / 2).next().map_or(0.0, mean_power);
+        self.last_half = frame.rchunks(half_stretch).next().map_or(0.0, mean_power);
 
         if self.span_left < frame.len() {
             self.quietest.rotate_left(1);
             self.quietest[SPANS - 1] = f32::MAX;
-            self.span_left = SPAN;
+            self.span_left = SPAN * self.scale;
         }
         self.span_left = self.span_left.saturating_sub(frame.len());
         self.quietest[SPANS - 1] = self.quietest[SPANS - 1].min(power);
-        self.hangover = if voice { HANGOVER } else { self.hangover.saturating_sub(frame.len()) };
+        self.hangover = if voice { HANGOVER * self.scale } else { self.hangover.saturating_sub(frame.len()) };
         voice || self.hangover > 0
     }
 }

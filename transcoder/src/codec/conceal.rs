@@ -1,7 +1,11 @@
-//! Concealment of gaps in decoded G.711: the last pitch periods are repeated and faded out, and
+//! Concealment of gaps in decoded G.711 and G.722: the last pitch periods are repeated and faded out, and
 //! the first good frame is faded in (the approach of ITU-T G.711 Appendix I, without its delay).
 
-/// Samples in 10 ms at 8 kHz.
+/// Everything here is counted in samples of 8 kHz, and scaled from there.
+const BASE_RATE: u32 = 8_000;
+/// Ratio of the highest rate to 8 kHz.
+const MAX_SCALE: usize = 2;
+/// Samples in 10 ms.
 const TEN_MS: usize = 80;
 /// Shortest pitch period considered: 200 Hz.
 const MIN_PERIOD: usize = 40;
@@ -19,12 +23,13 @@ const SEAM: usize = 24;
 const HOLD: usize = TEN_MS;
 const FADE: usize = 5 * TEN_MS;
 
-/// Fills gaps in 8 kHz audio. Every good frame passes through [`Concealer::receive`], every gap
-/// is filled by [`Concealer::conceal`].
+/// Fills gaps in audio at 8 or 16 kHz. Every good frame passes through [`Concealer::receive`], every gap
+/// is filled by [`Concealer::conceal`]. Allocates only when built.
 #[derive(Clone, Debug)]
 pub struct Concealer {
-    history: [i16; HISTORY],
-    cycle: [f32; MAX_CYCLES * MAX_PERIOD],
+    scale: usize,
+    history: Box<[i16]>,
+    cycle: Box<[f32]>,
     cycle_len: usize,
     cycles: usize,
     period: usize,
@@ -43,14 +48,21 @@ impl Default for Concealer {
 }
 
 impl Concealer {
-    /// Builds a concealer whose past is silence.
+    /// Builds a concealer for 8 kHz whose past is silence.
     pub fn new() -> Self {
+        Self::for_rate(BASE_RATE)
+    }
+
+    /// Builds a concealer for 8000 or 16000 Hz whose past is silence; any other rate is taken for the nearest of both.
+    pub fn for_rate(sample_rate: u32) -> Self {
+        let scale = ((sample_rate / BASE_RATE) as usize).clamp(1, MAX_SCALE);
         Self {
-            history: [0; HISTORY],
-            cycle: [0.0; MAX_CYCLES * MAX_PERIOD],
-            cycle_len: MIN_PERIOD,
+            scale,
+            history: vec![0; HISTORY * scale].into_boxed_slice(),
+            cycle: vec![0.0; MAX_CYCLES * MAX_PERIOD * scale].into_boxed_slice(),
+            cycle_len: MIN_PERIOD * scale,
             cycles: 0,
-            period: MIN_PERIOD,
+            period: MIN_PERIOD * scale,
             position: 0,
             seam: 0.0,
             seam_left: 0,
@@ -62,7 +74,9 @@ impl Concealer {
     pub fn receive(&mut self, frame: &mut [i16]) {
         if self.concealed > 0 {
             // The longer the gap, the further apart the two signals may be: 4 ms more per 10 ms.
-            let blend = (self.period / 4 + 32 * (self.concealed / TEN_MS)).min(TEN_MS).min(frame.len());
+            let ten_ms = TEN_MS * self.scale;
+            let further = 32 * self.scale * (self.concealed / ten_ms);
+            let blend = (self.period / 4 + further).min(ten_ms).min(frame.len());
             for (n, sample) in frame.iter_mut().take(blend).enumerate() {
                 let made_up = self.next_sample();
                 let weight = (n + 1) as f32 / (blend + 1) as f32;
@@ -88,23 +102,25 @@ impl Concealer {
 
     /// Forgets the past, for another stream.
     pub fn reset(&mut self) {
-        *self = Self::new();
+        self.history.fill(0);
+        (self.seam, self.seam_left, self.concealed) = (0.0, 0, 0);
     }
 
     fn next_sample(&mut self) -> f32 {
-        if self.concealed > HOLD + FADE {
+        let scale = self.scale;
+        if self.concealed > (HOLD + FADE) * scale {
             return 0.0;
         }
-        if self.concealed > 0 && self.concealed.is_multiple_of(TEN_MS) && self.cycles < MAX_CYCLES {
+        if self.concealed > 0 && self.concealed.is_multiple_of(TEN_MS * scale) && self.cycles < MAX_CYCLES {
             self.lengthen_cycle();
         }
         let mut value = self.cycle[self.position];
         self.position = (self.position + 1) % self.cycle_len;
         if self.seam_left > 0 {
-            value += self.seam * self.seam_left as f32 / SEAM as f32;
+            value += self.seam * self.seam_left as f32 / (SEAM * scale) as f32;
             self.seam_left -= 1;
         }
-        let faded = self.concealed.saturating_sub(HOLD) as f32 / FADE as f32;
+        let faded = self.concealed.saturating_sub(HOLD * scale) as f32 / (FADE * scale) as f32;
         self.concealed += 1;
         (value * (1.0 - faded).max(0.0)).clamp(-32_768.0, 32_767.0)
     }
@@ -112,11 +128,14 @@ impl Concealer {
     /// Builds the repeated stretch from one more period of history, its end blended into what
     /// precedes its beginning so that it wraps without a jump.
     fn lengthen_cycle(&mut self) {
-        let leaving =
-            if self.cycles == 0 { f32::from(self.history[HISTORY - 1]) } else { self.cycle[self.position] };
+        let leaving = if self.cycles == 0 {
+            f32::from(self.history[self.history.len() - 1])
+        } else {
+            self.cycle[self.position]
+        };
         self.cycles += 1;
         self.cycle_len = self.cycles * self.period;
-        let start = HISTORY - self.cycle_len;
+        let start = self.history.len() - self.cycle_len;
         for (value, &sample) in self.cycle.iter_mut().zip(&self.history[start..]) {
             *value = f32::from(sample);
         }
@@ -130,38 +149,61 @@ impl Concealer {
         let entering =
             if self.cycles == 1 { f32::from(self.history[start - 1]) } else { self.cycle[self.position] };
         self.seam = leaving - entering;
-        self.seam_left = SEAM;
+        self.seam_left = SEAM * self.scale;
     }
 
     /// Returns the lag at which the last 20 ms resemble what came before them most.
     fn find_period(&self) -> usize {
         const SPAN: usize = WINDOW + MAX_PERIOD;
+        let scale = self.scale;
+        let recent = &self.history[self.history.len() - SPAN * scale..];
         let mut span = [0i16; SPAN];
-        span.copy_from_slice(&self.history[HISTORY - SPAN..]);
+        for (sample, group) in span.iter_mut().zip(recent.chunks_exact(scale)) {
+            *sample = (group.iter().map(|&sample| i32::from(sample)).sum::<i32>() / scale as i32) as i16;
+        }
         // Twelve bits of magnitude keep a sum of 160 products within 32 bits, where it is cheap.
         let loudest = span.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
         let shift = 5u32.saturating_sub(loudest.leading_zeros());
         for sample in &mut span {
             *sample >>= shift;
         }
-        let product = |a: &[i16], b: &[i16]| -> i32 {
-            a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+        let product = |a: &[i16], b: &[i16]| -> f32 {
+            a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>() as f32
         };
-        let recent = &span[MAX_PERIOD..];
-        let mut best = (f32::MIN, MAX_PERIOD);
-        for lag in MIN_PERIOD..=MAX_PERIOD {
-            let earlier = &span[MAX_PERIOD - lag..SPAN - lag];
-            let score = product(recent, earlier) as f32 / (product(earlier, earlier) as f32 + 1.0).sqrt();
-            if score > best.0 {
-                best = (score, lag);
-            }
+        let coarse = most_alike(&span, MIN_PERIOD..=MAX_PERIOD, MAX_PERIOD, product);
+        if scale == 1 {
+            return coarse;
         }
-        best.1
+        // At the full rate the period lies within one sample of the lower rate; what is above 4 kHz needs it exactly.
+        let wide = |a: &[i16], b: &[i16]| -> f32 {
+            a.iter().zip(b).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum::<i64>() as f32
+        };
+        let around = coarse * scale - scale + 1..=(coarse * scale + scale - 1).min(MAX_PERIOD * scale);
+        most_alike(recent, around, MAX_PERIOD * scale, wide)
     }
 
     fn remember(&mut self, frame: &[i16]) {
-        let fresh = &frame[frame.len().saturating_sub(HISTORY)..];
+        let length = self.history.len();
+        let fresh = &frame[frame.len().saturating_sub(length)..];
         self.history.copy_within(fresh.len().., 0);
-        self.history[HISTORY - fresh.len()..].copy_from_slice(fresh);
+        self.history[length - fresh.len()..].copy_from_slice(fresh);
     }
+}
+
+/// Returns the lag at which the end of a span, from `from` on, is most like what came before it.
+fn most_alike(
+    span: &[i16],
+    lags: std::ops::RangeInclusive<usize>,
+    from: usize,
+    product: impl Fn(&[i16], &[i16]) -> f32,
+) -> usize {
+    let mut best = (f32::MIN, *lags.end());
+    for lag in lags {
+        let earlier = &span[from - lag..span.len() - lag];
+        let score = product(&span[from..], earlier) / (product(earlier, earlier) + 1.0).sqrt();
+        if score > best.0 {
+            best = (score, lag);
+        }
+    }
+    best.1
 }

@@ -18,6 +18,9 @@ const CLEAR_REPORTS: u8 = 6;
 /// to which a busy gateway falls.
 pub const FEC_BITRATE: u32 = 26_000;
 
+/// The same in wide band.
+pub const WIDEBAND_FEC_BITRATE: u32 = 36_000;
+
 /// When a stream carries in-band FEC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FecPolicy {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::fec::FEC_BITRATE;
+use super::fec::{FEC_BITRATE, WIDEBAND_FEC_BITRATE};
 use super::g711::{self, Kernel, Law};
 use super::opus::{self, Decoder, Encoder, EncoderConfig};
 use super::*;
@@ -342,21 +342,31 @@ fn fec_is_there_from_20_kbit_on_and_not_at_16() {
 /// Encodes sound like speech in narrowband and says of each frame that follows one of sound whether its packet has a
 /// copy of that. The encoder needs half a second to learn what is sound.
 fn copies(complexity: u8, expected_loss_percent: u8, bitrate: u32, fec: bool) -> Vec<bool> {
-    let signal = speech(8_000, 4.0);
     let config =
         EncoderConfig { complexity, expected_loss_percent, bitrate, fec, ..EncoderConfig::default() };
-    let mut encoder = Encoder::new(&config).unwrap();
+    copies_of(&config).0
+}
+
+/// As [`copies`], by other settings, with what part of the packets is in wide band.
+fn copies_of(config: &EncoderConfig) -> (Vec<bool>, f32) {
+    let signal = speech(config.sample_rate, 4.0);
+    let frame = config.sample_rate as usize / 50;
+    let mut wide = 0;
+    let mut encoder = Encoder::new(config).unwrap();
     let mut out = [0; opus::MAX_PACKET];
-    let frames: Vec<&[i16]> = signal.chunks_exact(160).collect();
+    let frames: Vec<&[i16]> = signal.chunks_exact(frame).collect();
     let with_copy: Vec<bool> = frames
         .iter()
         .map(|frame| {
             let length = encoder.encode(frame, &mut out).unwrap();
+            // RFC 6716 3.1: SILK and CELT in wide band.
+            wide += usize::from([8..=11, 20..=23].iter().any(|band| band.contains(&(out[0] >> 3))));
             opus::has_fec(&out[..length])
         })
         .collect();
     let loud = |frame: &[i16]| mean_power(frame) > 1_000f32.powi(2);
-    (25..frames.len()).filter(|&n| loud(frames[n - 1]) && loud(frames[n - 2])).map(|n| with_copy[n]).collect()
+    let spoken = (25..frames.len()).filter(|&n| loud(frames[n - 1]) && loud(frames[n - 2]));
+    (spoken.map(|n| with_copy[n]).collect(), wide as f32 / frames.len() as f32)
 }
 
 // RFC 6716 2.1.7: libopus leaves FEC out without a word where it finds the rate too low, and what it finds depends on
@@ -370,6 +380,23 @@ fn fec_is_in_the_packets_of_speech_at_any_complexity_and_loss() {
             assert!(copies.len() > 60, "{}", copies.len());
             // The encoder's own detector may take one frame or another for background.
             assert!(without <= 2, "complexity {complexity}, {loss} %: {without} of {}", copies.len());
+        }
+    }
+}
+
+// Where libopus finds the rate too low for copies in wide band, it may give up the band for them.
+#[test]
+fn fec_is_in_the_packets_of_wide_band_and_leaves_it_wide() {
+    for complexity in 0..=10 {
+        for expected_loss_percent in [5, 10, 20, 30] {
+            let bitrate = WIDEBAND_FEC_BITRATE;
+            let usual = EncoderConfig::for_rate(16_000);
+            let config = EncoderConfig { complexity, expected_loss_percent, bitrate, fec: true, ..usual };
+            let (copies, wide) = copies_of(&config);
+            let without = copies.iter().filter(|&&copy| !copy).count();
+            let label = format!("complexity {complexity}, {expected_loss_percent} %");
+            assert!(copies.len() > 60 && without <= 2, "{label}: {without} of {}", copies.len());
+            assert!(wide > 0.98, "{label}: {wide} is wide");
         }
     }
 }
@@ -501,23 +528,46 @@ fn a_gap_in_speech_is_filled_with_something_like_it() {
 
 #[test]
 fn a_tone_goes_on_through_a_gap_and_fades_in_a_long_one() {
-    let tone: Vec<i16> = (0..1_600)
-        .map(|n| (8_000.0 * (n as f32 * 100.0 / 8_000.0 * std::f32::consts::TAU).sin()) as i16)
-        .collect();
-    let mut concealer = Concealer::new();
-    concealer.receive(&mut tone[..800].to_vec());
-    let mut gap = [0; 80];
+    for rate in [8_000, 16_000] {
+        // 10 ms.
+        let ten = rate / 100;
+        let tone: Vec<i16> = (0..20 * ten)
+            .map(|n| (8_000.0 * (n as f32 * 100.0 / rate as f32 * std::f32::consts::TAU).sin()) as i16)
+            .collect();
+        let mut concealer = Concealer::for_rate(rate as u32);
+        concealer.receive(&mut tone[..10 * ten].to_vec());
+        let mut gap = vec![0; ten];
+        concealer.conceal(&mut gap);
+        let difference = gap.iter().zip(&tone[10 * ten..]).map(|(&a, &b)| (a - b).abs()).max().unwrap();
+        assert!(difference < 200, "{rate} Hz: {difference}");
+        let mut long = vec![0; 10 * ten];
+        concealer.conceal(&mut long);
+        let level = mean_power(&long[..2 * ten]).sqrt();
+        assert!((2_000.0..5_657.0).contains(&level), "{rate} Hz: {level}");
+        let silent = 420 * rate / 8_000;
+        assert!(long[silent..].iter().all(|&sample| sample == 0), "{rate} Hz: silent after 60 ms");
+        let mut back = tone[..2 * ten].to_vec();
+        concealer.receive(&mut back);
+        assert_eq!(back[ten..], tone[ten..2 * ten], "the frame after a gap is itself again within 10 ms");
+    }
+}
+
+/// A period that is no whole number of samples of 8 kHz: what is above 4 kHz would not go on in phase.
+#[test]
+fn a_gap_at_16_khz_is_filled_to_the_sample() {
+    // 105 samples of 16 kHz, of which the tone of 5 kHz has 33 periods, nearly.
+    let sample = |n: usize| {
+        let turn = |frequency: f32| (n as f32 * frequency / 16_000.0 * std::f32::consts::TAU).sin();
+        (4_000.0 * turn(16_000.0 / 105.0) + 4_000.0 * turn(33.0 * 16_000.0 / 105.0)) as i16
+    };
+    let signal: Vec<i16> = (0..3_200).map(sample).collect();
+    let mut concealer = Concealer::for_rate(16_000);
+    concealer.receive(&mut signal[..1_600].to_vec());
+    let mut gap = [0; 160];
     concealer.conceal(&mut gap);
-    let difference = gap.iter().zip(&tone[800..]).map(|(&a, &b)| (a - b).abs()).max().unwrap();
-    assert!(difference < 200, "{difference}");
-    let mut long = [0; 800];
-    concealer.conceal(&mut long);
-    let level = |s: &[i16]| mean_power(s).sqrt();
-    assert!(level(&long[..160]) < 5_657.0 && level(&long[..160]) > 2_000.0, "{}", level(&long[..160]));
-    assert_eq!(long[420..], [0; 380], "silent after 60 ms");
-    let mut back = tone[..160].to_vec();
-    concealer.receive(&mut back);
-    assert_eq!(back[80..], tone[80..160], "the frame after a gap is itself again within 10 ms");
+    let error: f64 = gap.iter().zip(&signal[1_600..]).map(|(&a, &b)| f64::from(a - b).powi(2)).sum();
+    let energy: f64 = signal[1_600..1_760].iter().map(|&sample| f64::from(sample).powi(2)).sum();
+    assert!(error < 0.01 * energy, "{error} of {energy}");
 }
 
 // RFC 3389 3.2: the colour of the noise, with the level it was told whatever the colour.

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use call_model::DtmfDigit;
 
 use super::tones::{FREQUENCIES, digit_of};
+use crate::codec::resample::Resampler;
 use crate::tone::{Complex, Correlator, SAMPLE_RATE, peak_of};
 
 /// Samples between two looks at the signal: 5 ms.
@@ -23,6 +24,8 @@ const WEIGHTS: f32 = HOP as f32;
 const DELAY: usize = 5 * HOP;
 /// Most samples looked at before any of them goes on.
 const CHUNK: usize = 160;
+/// Ratio of the highest rate to 8 kHz, in whose samples all this is counted.
+const MAX_SCALE: usize = 2;
 
 /// A tone is taken up to this far from its frequency: operation is asked for to 1.8 %, none from 3 % on (ITU-T Q.24
 /// table A-1).
@@ -101,16 +104,19 @@ impl Candidate {
     }
 }
 
-/// Finds DTMF in audio at 8 kHz and takes it out. Audio is delayed by 25 ms. Never allocates but when built.
+/// Finds DTMF in audio at 8 or 16 kHz and takes it out. Audio is delayed by 25 ms. Never allocates but when built.
 #[derive(Clone, Debug)]
 pub struct ToneDetector {
+    scale: usize,
+    /// Brings wide band down to what is looked at.
+    down: Option<Resampler>,
     /// The last samples as they came.
     window: [f32; WINDOW],
     blocks: [Block; BLOCKS],
     /// Energy of the last hop.
     hop_energy: f32,
     /// The samples that have not gone on yet.
-    line: [i16; DELAY],
+    line: [i16; DELAY * MAX_SCALE],
     /// Samples taken in so far.
     time: u64,
     candidate: Option<Candidate>,
@@ -128,13 +134,24 @@ impl ToneDetector {
     /// How long audio is held back, in samples at 8 kHz.
     pub const DELAY: usize = DELAY;
 
-    /// Builds a detector that has heard nothing.
+    /// Builds a detector for 8 kHz that has heard nothing.
     pub fn new() -> Self {
+        Self::for_rate(SAMPLE_RATE as u32)
+    }
+
+    /// Builds a detector for 8000 or 16000 Hz that has heard nothing; any other rate is taken for 8000.
+    pub fn for_rate(sample_rate: u32) -> Self {
+        let down = match sample_rate {
+            16_000 => Resampler::new(sample_rate, SAMPLE_RATE as u32).ok(),
+            _ => None,
+        };
         Self {
+            scale: if down.is_some() { MAX_SCALE } else { 1 },
+            down,
             window: [0.0; WINDOW],
             blocks: [Block::default(); BLOCKS],
             hop_energy: 0.0,
-            line: [0; DELAY],
+            line: [0; DELAY * MAX_SCALE],
             time: 0,
             candidate: None,
             listening: true,
@@ -144,7 +161,10 @@ impl ToneDetector {
 
     /// Forgets what it has heard and holds back, for another stream. Digits that were found stay.
     pub fn reset(&mut self) {
-        (self.window, self.line, self.hop_energy) = ([0.0; WINDOW], [0; DELAY], 0.0);
+        (self.window, self.line, self.hop_energy) = ([0.0; WINDOW], [0; DELAY * MAX_SCALE], 0.0);
+        if let Some(down) = &mut self.down {
+            down.reset();
+        }
         (self.blocks, self.candidate) = ([Block::default(); BLOCKS], None);
     }
 
@@ -159,23 +179,34 @@ impl ToneDetector {
     /// Takes in the next frame, a multiple of 5 ms, and puts in its place what goes on: the audio of 25 ms before,
     /// without the tones. What is over 5 ms is not looked at.
     pub fn process(&mut self, frame: &mut [i16]) {
-        for chunk in frame.chunks_mut(CHUNK) {
-            let mut span = [0; DELAY + CHUNK];
-            let length = chunk.len();
-            span[..DELAY].copy_from_slice(&self.line);
-            span[DELAY..DELAY + length].copy_from_slice(chunk);
+        let scale = self.scale;
+        for chunk in frame.chunks_mut(CHUNK * scale) {
+            let mut span = [0; (DELAY + CHUNK) * MAX_SCALE];
+            let (length, delay) = (chunk.len(), DELAY * scale);
+            span[..delay].copy_from_slice(&self.line[..delay]);
+            span[delay..delay + length].copy_from_slice(chunk);
             // The time of the first sample that is still held.
             let first = self.time.saturating_sub(DELAY as u64);
             let held = DELAY.saturating_sub(self.time as usize);
-            for hop in chunk.chunks_exact(HOP) {
-                let silent = self.take(hop);
+            // What was brought down is looked at a little later than it came.
+            let later = self.down.as_ref().map_or(0, Resampler::delay) as u64;
+            for hop in chunk.chunks_exact(HOP * scale) {
+                let mut narrow = [0; HOP];
+                let silent = match &mut self.down {
+                    Some(down) => {
+                        down.resample(hop, &mut narrow);
+                        self.take(&narrow)
+                    }
+                    None => self.take(hop),
+                };
                 if let Some((from, to)) = silent {
-                    let place = |time: u64| held + time.saturating_sub(first) as usize;
-                    span[place(from).min(DELAY + length)..place(to).min(DELAY + length)].fill(0);
+                    let place = |time: u64| held + time.saturating_sub(later).saturating_sub(first) as usize;
+                    let end = delay + length;
+                    span[(place(from) * scale).min(end)..(place(to) * scale).min(end)].fill(0);
                 }
             }
-            self.time += (length % HOP) as u64;
-            self.line.copy_from_slice(&span[length..length + DELAY]);
+            self.time += (length / scale % HOP) as u64;
+            self.line[..delay].copy_from_slice(&span[length..length + delay]);
             chunk.copy_from_slice(&span[..length]);
         }
     }

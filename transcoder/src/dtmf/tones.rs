@@ -23,9 +23,8 @@ const MIN_TONE_MS: u32 = 65;
 const MIN_PAUSE_MS: u32 = 65;
 /// Longest tone, in milliseconds.
 const MAX_TONE_MS: u32 = 10_000;
-/// Samples over which a tone rises and falls: 2 ms, without a click.
-const RAMP: u32 = 16;
-const SAMPLES_PER_MS: u32 = 8;
+/// Milliseconds over which a tone rises and falls, without a click.
+const RAMP_MS: u32 = 2;
 
 /// Returns the digit of a frequency of the low and one of the high group, each counted from 0.
 pub(super) fn digit_of(low: usize, high: usize) -> Option<DtmfDigit> {
@@ -48,11 +47,14 @@ struct Sounding {
     at: u32,
     tone_end: u32,
     end: u32,
+    /// Samples over which it rises and falls.
+    ramp: u32,
 }
 
-/// Turns digits into tones in audio at 8 kHz, for a far end without telephone events. Allocates only when built.
+/// Turns digits into tones in audio, for a far end without telephone events. Allocates only when built.
 #[derive(Clone, Debug)]
 pub struct ToneSender {
+    sample_rate: u32,
     queue: VecDeque<(DtmfDigit, u16)>,
     sounding: Option<Sounding>,
 }
@@ -64,9 +66,14 @@ impl Default for ToneSender {
 }
 
 impl ToneSender {
-    /// Builds a sender with nothing to send.
+    /// Builds a sender for 8 kHz with nothing to send.
     pub fn new() -> Self {
-        Self { queue: VecDeque::with_capacity(MAX_QUEUED), sounding: None }
+        Self::for_rate(SAMPLE_RATE as u32)
+    }
+
+    /// Builds a sender for audio of so many Hz, at least 8000, with nothing to send.
+    pub fn for_rate(sample_rate: u32) -> Self {
+        Self { sample_rate, queue: VecDeque::with_capacity(MAX_QUEUED), sounding: None }
     }
 
     /// Queues a digit of 65 to 10,000 ms; other durations are brought into that range.
@@ -88,7 +95,7 @@ impl ToneSender {
         for sample in audio {
             if self.sounding.is_none() {
                 let Some((digit, duration_ms)) = self.queue.pop_front() else { break };
-                self.sounding = Some(Sounding::new(digit, duration_ms));
+                self.sounding = Some(Sounding::new(digit, duration_ms, self.sample_rate));
             }
             let Some(sounding) = &mut self.sounding else { break };
             sounded = Some(sounding.digit);
@@ -107,10 +114,12 @@ impl ToneSender {
 }
 
 impl Sounding {
-    fn new(digit: DtmfDigit, duration_ms: u16) -> Self {
-        let tone_end = u32::from(duration_ms).clamp(MIN_TONE_MS, MAX_TONE_MS) * SAMPLES_PER_MS;
-        let tones = frequencies_of(digit).map(|frequency| (0.0, frequency / SAMPLE_RATE));
-        Self { digit, tones, at: 0, tone_end, end: tone_end + MIN_PAUSE_MS * SAMPLES_PER_MS }
+    fn new(digit: DtmfDigit, duration_ms: u16, sample_rate: u32) -> Self {
+        let samples = |ms: u32| ms * (sample_rate / 1_000);
+        let tone_end = samples(u32::from(duration_ms).clamp(MIN_TONE_MS, MAX_TONE_MS));
+        let tones = frequencies_of(digit).map(|frequency| (0.0, frequency / sample_rate as f32));
+        let (end, ramp) = (tone_end + samples(MIN_PAUSE_MS), samples(RAMP_MS).max(1));
+        Self { digit, tones, at: 0, tone_end, end, ramp }
     }
 
     fn next(&mut self) -> i16 {
@@ -119,7 +128,7 @@ impl Sounding {
         if self.at > self.tone_end {
             return 0;
         }
-        let ramp = (edge + 1).min(RAMP) as f32 / RAMP as f32;
+        let ramp = (edge + 1).min(self.ramp) as f32 / self.ramp as f32;
         let gain = 0.5 - 0.5 * (TAU / 2.0 * ramp).cos();
         let mut sample = 0.0;
         for ((phase, step), level) in self.tones.iter_mut().zip(LEVELS) {

@@ -12,7 +12,7 @@ mod dtls;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use call_model::{Direction, LegMedia, MediaSecurity, TelephoneEvent};
+use call_model::{Codec, Direction, LegMedia, MediaSecurity, TelephoneEvent};
 
 use super::PayloadKind;
 use super::components::Components;
@@ -32,7 +32,7 @@ use crate::seed::Seeded;
 use crate::srtp::{MAX_OVERHEAD, SrtpError};
 use dtls::{is_dtls, plain_of, security_of};
 
-/// RTP clock of G.711, in Hz. That of Opus is [`Codec::clock_rate`](call_model::Codec::clock_rate).
+/// RTP clock of G.711 and G.722, in Hz. That of Opus is [`Codec::clock_rate`](call_model::Codec::clock_rate).
 pub const CLOCK_RATE: u32 = 8_000;
 /// Packets in sequence after which a new SSRC on the negotiated address is believed (RFC 3550 A.1).
 pub const SSRC_RUN: u8 = 2;
@@ -52,6 +52,7 @@ const RTCP_BUFFER: usize = 256;
 #[derive(Clone, Copy)]
 enum Content {
     Audio(Law),
+    G722,
     Opus,
     ComfortNoise,
     TelephoneEvent,
@@ -228,6 +229,7 @@ impl RtpLeg {
             |leg: &'a Self| RtpPacket::parse(leg.plain(datagram, length)).map_err(|_| Refusal::Malformed);
         Ok(match content {
             Content::Audio(law) => Received::Audio(packet(self)?, law),
+            Content::G722 => Received::G722(packet(self)?),
             Content::Opus => Received::Opus(packet(self)?),
             Content::ComfortNoise => Received::ComfortNoise(packet(self)?),
             Content::TelephoneEvent => Received::TelephoneEvent(packet(self)?),
@@ -563,7 +565,11 @@ fn voice_of(media: &LegMedia, payload_type: u8) -> Option<Content> {
     let mut known = [first].into_iter().chain(media.also_receives.iter().copied());
     let (_, codec) = known.find(|(number, _)| *number == payload_type)?;
     let fits = codec.clock_rate() == media.codec.clock_rate();
-    fits.then(|| Law::of(codec).map_or(Content::Opus, Content::Audio))
+    fits.then(|| match (codec, Law::of(codec)) {
+        (_, Some(law)) => Content::Audio(law),
+        (Codec::G722, None) => Content::G722,
+        (_, None) => Content::Opus,
+    })
 }
 
 /// The telephone events, if they run on the clock of the voice (RFC 4733 2.1), or on that of 8 kHz that many peers
@@ -572,9 +578,10 @@ fn telephone_event(media: &LegMedia) -> Option<TelephoneEvent> {
     media.telephone_event.filter(|event| [CLOCK_RATE, media.codec.clock_rate()].contains(&event.clock_rate))
 }
 
-/// RFC 3389 4: payload type 13 is for a clock of 8 kHz.
+/// RFC 3389 4: payload type 13 is for a clock of 8 kHz. Beside G.722, where it leaves open what rate the spectrum is of,
+/// none is sent.
 fn sends_comfort_noise(media: &LegMedia) -> bool {
-    media.comfort_noise && media.codec.clock_rate() == CLOCK_RATE
+    media.comfort_noise && media.codec.clock_rate() == CLOCK_RATE && media.codec != Codec::G722
 }
 
 fn is_secured(media: &LegMedia) -> bool {

@@ -153,6 +153,8 @@ pub enum SourceRule {
 pub enum Received<'a> {
     /// Voice, in the law of its payload type.
     Audio(RtpPacket<'a>, Law),
+    /// Voice in G.722 (RFC 3551 4.5.2).
+    G722(RtpPacket<'a>),
     /// Voice in Opus (RFC 7587).
     Opus(RtpPacket<'a>),
     /// Comfort noise (RFC 3389).

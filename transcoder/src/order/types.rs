@@ -22,7 +22,7 @@ pub struct JitterConfig {
 }
 
 impl JitterConfig {
-    /// Returns the usual settings for G.711: payloads up to 80 ms.
+    /// Returns the usual settings for G.711 and G.722, of which an octet is a tick: payloads up to 80 ms.
     pub fn g711() -> Self {
         Self::with(8_000, 640)
     }
@@ -36,7 +36,7 @@ impl JitterConfig {
     pub fn for_codec(codec: Codec) -> Self {
         match codec {
             Codec::Opus => Self::opus(),
-            Codec::Pcmu | Codec::Pcma => Self::g711(),
+            Codec::Pcmu | Codec::Pcma | Codec::G722 => Self::g711(),
         }
     }
 

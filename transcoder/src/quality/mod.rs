@@ -1,5 +1,6 @@
 //! What a leg's media was worth: its counts, and the E-model's estimate of how it was heard
-//! (ITU-T G.107, narrowband).
+//! (ITU-T G.107, narrowband). Wide band is rated on the same scale, on which it is as good as narrow band can be: that of
+//! ITU-T G.107.1 goes to 129, and figures of both could not be compared, nor fit into RFC 3611 4.7.5.
 
 mod audio;
 mod meter;
@@ -84,6 +85,8 @@ fn of_codec(codec: Codec) -> (f32, f32) {
     match codec {
         // G.113 table I.4: G.711 with concealment.
         Codec::Pcmu | Codec::Pcma => (0.0, 25.1),
+        // Without loss it is better than anything that this scale is of; with loss it has the concealment of G.711.
+        Codec::G722 => (0.0, 25.1),
         // No value is published for narrowband Opus; at 24 kb/s it was measured close to G.711,
         // and its concealment and FEC somewhat better.
         Codec::Opus => (2.0, 27.0),
@@ -150,6 +153,16 @@ mod tests {
         assert!((random - (93.2 - 15.78)).abs() < 0.05, "{random}");
         assert!(r_factor(5.0, 3.0, 0.0, Codec::Pcmu) < random);
         assert!(r_factor(100.0, 100.0, 1_000.0, Codec::Opus) >= 0.0);
+    }
+
+    // One scale for all: a call in wide band is not rated below one in narrow band, nor above what that can be.
+    #[test]
+    fn wide_band_is_rated_on_the_narrowband_scale() {
+        for loss in [0.0, 1.0, 10.0] {
+            let [wide, narrow] = [Codec::G722, Codec::Pcma].map(|codec| r_factor(loss, 1.0, 0.0, codec));
+            assert_eq!(wide, narrow, "{loss} % lost");
+        }
+        assert_eq!(r_factor(0.0, 1.0, 0.0, Codec::G722), BASE_RATING);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use call_model::{DigitFilter, DigitPath, DtmfDigit};
 
-use crate::codec::g711::Law;
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use crate::leg::PayloadKind;
 use crate::leg::rtp::{CLOCK_RATE, Received, RtpEmit, RtpLeg};
 use crate::rtp::{Numbering, Renumbering, RtpPacket};
+use crate::stream::coding::{Coding, Conversion};
 
 /// Octets of the longest payload that is passed on.
 const MAX_PAYLOAD: usize = 1_280;
@@ -29,8 +29,12 @@ struct Sending {
 
 pub(super) struct Flow {
     epoch: Instant,
-    /// The law that goes out.
-    outgoing: Option<Law>,
+    /// What goes out.
+    outgoing: Option<Coding>,
+    /// Whether G.722 may come in.
+    expects_g722: bool,
+    /// Where G.722 comes in or goes out, and G.711 on the other side.
+    conversion: Option<Box<Conversion>>,
     numbers: Renumbering,
     heard: DtmfReceiver,
     /// The digit that is heard now goes on packet by packet.
@@ -48,6 +52,8 @@ impl Flow {
         Self {
             epoch: now,
             outgoing: None,
+            expects_g722: false,
+            conversion: None,
             numbers: Renumbering::default(),
             heard: DtmfReceiver::new(CLOCK_RATE),
             passing: false,
@@ -59,9 +65,27 @@ impl Flow {
         }
     }
 
-    /// Sets the law that goes out; what comes in says its own.
-    pub(super) fn set_law(&mut self, outgoing: Law) {
+    /// Sets the coding that goes out; what comes in says its own.
+    pub(super) fn set_coding(&mut self, outgoing: Coding) {
+        if self.outgoing != Some(outgoing) {
+            self.conversion = None;
+        }
         self.outgoing = Some(outgoing);
+        self.prepare();
+    }
+
+    /// Says whether G.722 may come in.
+    pub(super) fn expect(&mut self, g722: bool) {
+        self.expects_g722 = g722;
+        self.prepare();
+    }
+
+    /// Builds what a packet may need, so that none has to.
+    fn prepare(&mut self) {
+        let Some(outgoing) = self.outgoing else { return };
+        if (self.expects_g722 || outgoing == Coding::G722) && self.conversion.is_none() {
+            self.conversion = Some(Box::new(Conversion::to(outgoing)));
+        }
     }
 
     pub(super) fn receive(
@@ -73,8 +97,9 @@ impl Flow {
     ) {
         match received {
             // A digit of ours takes the place of what is said (RFC 4733 2.5.1.2).
-            Received::Audio(..) if self.is_sending() => self.numbers.pause(),
-            Received::Audio(packet, law) => self.pass(now, &packet, Some(law), out, emit),
+            Received::Audio(..) | Received::G722(_) if self.is_sending() => self.numbers.pause(),
+            Received::Audio(packet, law) => self.pass(now, &packet, Some(Coding::Law(law)), out, emit),
+            Received::G722(packet) => self.pass(now, &packet, Some(Coding::G722), out, emit),
             // Nobody has agreed to comfort noise on the other side: a pause says as much.
             Received::ComfortNoise(_) => self.numbers.pause(),
             Received::TelephoneEvent(packet) => self.receive_event(now, &packet, out, emit),
@@ -124,12 +149,12 @@ impl Flow {
         }
     }
 
-    /// Passes a packet of audio in some law on, or one of a telephone event.
+    /// Passes a packet of audio in some coding on, or one of a telephone event.
     fn pass(
         &mut self,
         now: Instant,
         packet: &RtpPacket<'_>,
-        audio: Option<Law>,
+        audio: Option<Coding>,
         out: &mut RtpLeg,
         emit: RtpEmit<'_>,
     ) {
@@ -139,12 +164,17 @@ impl Flow {
         let marker = packet.marker() || (resumed && kind == PayloadKind::Audio);
         let mut made = [0; MAX_PAYLOAD];
         let payload = match (self.outgoing, audio) {
-            (Some(outgoing), Some(law)) if law != outgoing => {
+            (Some(Coding::Law(outgoing)), Some(Coding::Law(law))) if law != outgoing => {
                 let table = outgoing.codes_of_other();
                 let length = packet.payload().len().min(MAX_PAYLOAD);
                 for (made, code) in made.iter_mut().zip(packet.payload()) {
                     *made = table[usize::from(*code)];
                 }
+                &made[..length]
+            }
+            (Some(outgoing), Some(coding)) if coding != outgoing => {
+                let Some(conversion) = &mut self.conversion else { return self.numbers.pause() };
+                let length = conversion.convert(coding, packet.payload(), &mut made);
                 &made[..length]
             }
             _ => packet.payload(),

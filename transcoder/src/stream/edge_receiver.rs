@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use call_model::{Codec, DtmfDigit, LegQuality};
 
-use super::g711::{G711Receiver, LONGEST};
+use super::coding::LONGEST;
 use super::opus::{self, OpusReceiver};
+use super::sampled::SampledReceiver;
 use super::{Fifo, Played};
 use crate::codec::CodecError;
 use crate::codec::g711::Law;
 use crate::codec::noise::PAYLOAD_LEN;
-use crate::codec::opus::is_dtx;
+use crate::codec::opus::{Decoder, is_dtx};
 use crate::leg::rtp::CLOCK_RATE;
 use crate::leg::webrtc::WebRtcLeg;
 use crate::leg::{LegPacket, PayloadKind};
@@ -35,7 +36,7 @@ const MAX_DROPOUT: u16 = 3_000;
 
 /// What was received in G.711.
 struct Companion {
-    receiver: G711Receiver,
+    receiver: SampledReceiver,
     statistics: ReceiverStatistics,
     refused: u64,
 }
@@ -78,17 +79,25 @@ impl EdgeReceiver {
         })
     }
 
-    /// Makes room for G.711. For PCM at 8 kHz only.
+    /// Makes room for G.711. For PCM at 8 or 16 kHz only.
     pub(crate) fn expect_g711(&mut self, seed: u64) {
-        let voiceband = self.voiceband;
+        let (voiceband, sample_rate) = (self.voiceband, self.opus.sample_rate());
         self.g711.get_or_insert_with(|| {
-            let mut receiver = G711Receiver::new(&mut Seeded::new(seed));
+            let mut receiver = SampledReceiver::new(sample_rate, &mut Seeded::new(seed));
             // The same least delay as Opus has: at a change nothing is to be stretched or cut.
             let config = JitterConfig { min_delay: opus::MIN_DELAY, ..JitterConfig::g711() };
             receiver.jitter = JitterBuffer::new(config);
             receiver.set_voiceband(voiceband);
             Box::new(Companion { receiver, statistics: ReceiverStatistics::new(CLOCK_RATE), refused: 0 })
         });
+    }
+
+    /// Goes on with the PCM at the rate of a decoder: 8 or 16 kHz. What was decoded at another is given up.
+    pub(crate) fn set_decoder(&mut self, decoder: Decoder) {
+        if let Some(g711) = &mut self.g711 {
+            g711.receiver.set_sample_rate(decoder.sample_rate());
+        }
+        self.opus.set_decoder(decoder);
     }
 
     /// Takes the audio for voiceband data from now on, or for voice again.

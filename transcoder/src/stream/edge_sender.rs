@@ -13,7 +13,7 @@ use super::opus::OpusSender;
 use crate::codec::CodecError;
 use crate::codec::fec::FecPolicy;
 use crate::codec::g711::Law;
-use crate::codec::opus::EncoderConfig;
+use crate::codec::opus::{Encoder, EncoderConfig};
 use crate::dtmf::DtmfSender;
 use crate::leg::PayloadKind;
 use crate::leg::rtp::CLOCK_RATE;
@@ -64,9 +64,18 @@ impl EdgeSender {
         })
     }
 
-    /// Puts an encoder with other settings in the place of the old.
-    pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
-        self.opus.set_encoder(config)
+    /// Builds an encoder of other settings for [`set_encoder`](Self::set_encoder).
+    pub(crate) fn encoder_of(&self, config: &EncoderConfig) -> Result<Encoder, CodecError> {
+        self.opus.encoder_of(config)
+    }
+
+    /// Puts an encoder with other settings in the place of the old. PCM is at its rate from now on: G.711 goes out at
+    /// 8 kHz only.
+    pub(crate) fn set_encoder(&mut self, encoder: Encoder, config: &EncoderConfig) {
+        self.opus.set_encoder(encoder, config);
+        self.is_8_khz = config.sample_rate == CLOCK_RATE;
+        self.wanted = self.wanted.filter(|_| self.is_8_khz);
+        self.delayed = [0; DELAY];
     }
 
     /// Fits redundancy or in-band FEC to the loss in per cent that the other side reports.

@@ -1,12 +1,13 @@
 //! What lies between the packets of a leg and linear PCM: for each codec a receiver (jitter
 //! buffer, decoder, loss concealment, telephone events) and a sender (encoder, telephone events).
 
+pub(crate) mod coding;
 pub(crate) mod edge_receiver;
 pub(crate) mod edge_sender;
-pub(crate) mod g711;
 mod history;
 pub(crate) mod opus;
 pub(crate) mod passage;
+pub(crate) mod sampled;
 
 use std::time::Duration;
 

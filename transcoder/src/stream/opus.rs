@@ -7,9 +7,11 @@ use call_model::{DtmfDigit, LegQuality};
 
 use super::history::History;
 use super::{Fifo, Played, VOICEBAND_DELAY};
-use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy};
+use crate::codec::fec::{FEC_BITRATE, FecControl, FecPolicy, WIDEBAND_FEC_BITRATE};
 use crate::codec::noise::{ComfortNoise, PAYLOAD_LEN};
-use crate::codec::opus::{Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration};
+use crate::codec::opus::{
+    Bandwidth, Decoder, Encoder, EncoderConfig, MAX_PACKET, has_fec, is_dtx, packet_duration,
+};
 use crate::codec::redundancy::{LossReport, RedundancyControl};
 use crate::codec::{ActivityDetector, CodecError};
 use crate::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
@@ -53,12 +55,17 @@ pub(crate) struct OpusReceiver {
     refused: u64,
 }
 
+/// Returns room for the longest packet, at most 120 ms (RFC 6716 3.2.5), and for what it may grow by; and for what is
+/// left of it after a tick.
+fn room(sample_rate: u32, scaler: &TimeScaler) -> (Box<[i16]>, Fifo) {
+    let longest = sample_rate as usize * 120 / 1000 + scaler.most_growth();
+    (vec![0; longest].into_boxed_slice(), Fifo::new(longest + sample_rate as usize / 50))
+}
+
 impl OpusReceiver {
     pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Result<Self, CodecError> {
-        // RFC 6716 3.2.5: at most 120 ms in a packet.
-        let longest = sample_rate as usize * 120 / 1000;
         let scaler = TimeScaler::new(sample_rate);
-        let scratch = vec![0; longest + scaler.most_growth()].into_boxed_slice();
+        let (scratch, fifo) = room(sample_rate, &scaler);
         Ok(Self {
             sample_rate,
             jitter: JitterBuffer::new(JitterConfig { min_delay: MIN_DELAY, ..JitterConfig::opus() }),
@@ -67,7 +74,7 @@ impl OpusReceiver {
             noise: ComfortNoise::new(seed.next_u64()),
             statistics: ReceiverStatistics::new(CLOCK_RATE),
             dtmf: DtmfReceiver::new(CLOCK_RATE),
-            fifo: Fifo::new(scratch.len() + sample_rate as usize / 50),
+            fifo,
             silent: false,
             scratch,
             played: 0,
@@ -76,6 +83,19 @@ impl OpusReceiver {
             recovered: 0,
             refused: 0,
         })
+    }
+
+    /// Returns the rate of the PCM in Hz.
+    pub(super) fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    /// Goes on with another decoder, at its rate. What waits stays; what was decoded at the other rate is given up.
+    pub(crate) fn set_decoder(&mut self, decoder: Decoder) {
+        self.sample_rate = decoder.sample_rate();
+        self.scaler = TimeScaler::new(self.sample_rate);
+        (self.scratch, self.fifo) = room(self.sample_rate, &self.scaler);
+        (self.decoder, self.silent) = (decoder, false);
     }
 
     /// Takes the audio for voiceband data from now on, or for voice again.
@@ -306,13 +326,31 @@ impl OpusReceiver {
     }
 }
 
-fn protected(config: &EncoderConfig, percent: u8) -> Result<Encoder, CodecError> {
-    let bitrate = bitrate(config.bitrate, percent);
-    Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, bitrate, ..*config })
+/// Bit rates in bit/s without in-band FEC, and with it at least.
+#[derive(Clone, Copy, Debug)]
+struct Bitrate {
+    plain: u32,
+    with_fec: u32,
 }
 
-fn bitrate(without_fec: u32, percent: u8) -> u32 {
-    if percent > 0 { without_fec.max(FEC_BITRATE) } else { without_fec }
+impl Bitrate {
+    fn of(config: &EncoderConfig) -> Self {
+        let least = match config.max_bandwidth {
+            Bandwidth::Wideband => WIDEBAND_FEC_BITRATE,
+            _ => FEC_BITRATE,
+        };
+        Self { plain: config.bitrate, with_fec: config.bitrate.max(least) }
+    }
+
+    /// With FEC made for a loss in per cent; 0 is without.
+    fn at(self, percent: u8) -> u32 {
+        if percent > 0 { self.with_fec } else { self.plain }
+    }
+}
+
+fn protected(config: &EncoderConfig, percent: u8) -> Result<Encoder, CodecError> {
+    let bitrate = Bitrate::of(config).at(percent);
+    Encoder::new(&EncoderConfig { fec: percent > 0, expected_loss_percent: percent, bitrate, ..*config })
 }
 
 /// PCM in, packets out.
@@ -323,8 +361,7 @@ pub(crate) struct OpusSender {
     /// Copies that packets carry. In-band FEC rests meanwhile.
     depth: u8,
     history: History,
-    /// Bit rate without FEC, in bit/s.
-    bitrate: u32,
+    bitrate: Bitrate,
     detector: Option<ActivityDetector>,
     /// The audio is voiceband data, whose silence is sent too.
     voiceband: bool,
@@ -339,7 +376,7 @@ pub(crate) struct OpusSender {
 }
 
 impl OpusSender {
-    /// Builds a sender. With `detect` it does not encode silence; for 8 kHz audio only. What the
+    /// Builds a sender. With `detect` it does not encode silence. What the
     /// settings say of FEC gives way to `fec`.
     pub(crate) fn new(
         config: &EncoderConfig,
@@ -354,8 +391,8 @@ impl OpusSender {
             redundancy: RedundancyControl::default(),
             depth: 0,
             history: History::new(),
-            bitrate: config.bitrate,
-            detector: detect.then(ActivityDetector::new),
+            bitrate: Bitrate::of(config),
+            detector: detect.then(|| ActivityDetector::for_rate(config.sample_rate)),
             voiceband: false,
             dtmf: DtmfSender::new(CLOCK_RATE),
             origin: seed.next_u64() as u32,
@@ -371,11 +408,15 @@ impl OpusSender {
         self.voiceband = on;
     }
 
+    /// Builds an encoder of other settings for [`set_encoder`](Self::set_encoder).
+    pub(crate) fn encoder_of(&self, config: &EncoderConfig) -> Result<Encoder, CodecError> {
+        protected(config, self.fec_percent())
+    }
+
     /// Puts an encoder with other settings in the place of the old.
-    pub(crate) fn set_encoder(&mut self, config: &EncoderConfig) -> Result<(), CodecError> {
-        self.encoder = protected(config, self.fec_percent())?;
-        self.bitrate = config.bitrate;
-        Ok(())
+    pub(crate) fn set_encoder(&mut self, encoder: Encoder, config: &EncoderConfig) {
+        (self.encoder, self.bitrate) = (encoder, Bitrate::of(config));
+        self.detector = self.detector.as_ref().map(|_| ActivityDetector::for_rate(config.sample_rate));
     }
 
     /// Fits redundancy, or in-band FEC where the other side takes none, to the loss in per cent that it reports.
@@ -392,7 +433,7 @@ impl OpusSender {
             // Both requests take any value that the control gives.
             let _ = self.encoder.set_expected_loss(percent);
             let _ = self.encoder.set_fec(percent > 0);
-            let _ = self.encoder.set_bitrate(bitrate(self.bitrate, percent));
+            let _ = self.encoder.set_bitrate(self.bitrate.at(percent));
         }
     }
 

@@ -9,9 +9,11 @@ mod signal;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::g711::G711Receiver;
+use super::coding::Coding;
 use super::opus::OpusReceiver;
+use super::sampled::SampledReceiver;
 use crate::codec::g711::Law;
+use crate::codec::g722;
 use crate::codec::opus::{Encoder, EncoderConfig, MAX_PACKET};
 use crate::leg::rtp::Received;
 use crate::leg::{Buffers, CopyPlaces, LegPacket, PayloadKind};
@@ -22,13 +24,20 @@ use signal::{correlation, rms, speech, tone, tone_share};
 
 /// What is between a sender and a receiver under test.
 enum Receiver {
-    G711(Box<G711Receiver>),
+    G711(Box<SampledReceiver>),
+    G722(Box<SampledReceiver>, Box<g722::Encoder>),
     Opus(Box<OpusReceiver>, Box<Encoder>, u32),
 }
 
 impl Receiver {
     fn g711() -> Self {
-        Receiver::G711(Box::new(G711Receiver::new(&mut Seeded::new(1))))
+        Receiver::G711(Box::new(SampledReceiver::new(8_000, &mut Seeded::new(1))))
+    }
+
+    fn g722() -> Self {
+        let mut receiver = SampledReceiver::new(16_000, &mut Seeded::new(1));
+        receiver.set_coding(Coding::G722);
+        Receiver::G722(Box::new(receiver), Box::default())
     }
 
     fn opus(rate: u32) -> Self {
@@ -42,7 +51,11 @@ impl Receiver {
     }
 
     fn rate(&self) -> u32 {
-        if let Receiver::Opus(_, _, rate) = self { *rate } else { 8_000 }
+        match self {
+            Receiver::G711(_) => 8_000,
+            Receiver::G722(..) => 16_000,
+            Receiver::Opus(_, _, rate) => *rate,
+        }
     }
 
     fn encode(&mut self, n: u64, pcm: &[i16]) -> Vec<u8> {
@@ -53,6 +66,16 @@ impl Receiver {
                 let mut sender = RtpSender::new(3);
                 let (time, length) = (n * pcm.len() as u64, pcm.len());
                 sender.write_header(Instant::now(), 8, n == 0, time, length, &mut packet).unwrap();
+                packet[2..4].copy_from_slice(&(n as u16).to_be_bytes());
+                packet
+            }
+            Receiver::G722(_, encoder) => {
+                let octets = pcm.len() / 2;
+                let mut packet = vec![0; HEADER_LEN + octets];
+                encoder.encode(pcm, &mut packet[HEADER_LEN..]);
+                let mut sender = RtpSender::new(3);
+                let time = n * octets as u64;
+                sender.write_header(Instant::now(), 9, n == 0, time, octets, &mut packet).unwrap();
                 packet[2..4].copy_from_slice(&(n as u16).to_be_bytes());
                 packet
             }
@@ -69,6 +92,9 @@ impl Receiver {
         match self {
             Receiver::G711(receiver) => {
                 receiver.receive(now, Received::Audio(RtpPacket::parse(packet).unwrap(), Law::A));
+            }
+            Receiver::G722(receiver, _) => {
+                receiver.receive(now, Received::G722(RtpPacket::parse(packet).unwrap()));
             }
             Receiver::Opus(receiver, ..) => {
                 let mut buffers = Buffers::new(1_500);
@@ -95,21 +121,23 @@ impl Receiver {
 
     fn read(&mut self, tick: Instant, out: &mut [i16]) {
         match self {
-            Receiver::G711(receiver) => receiver.read(tick, out),
+            Receiver::G711(receiver) | Receiver::G722(receiver, _) => receiver.read(tick, out),
             Receiver::Opus(receiver, ..) => receiver.read(tick, out),
         };
     }
 
     fn set_voiceband(&mut self, on: bool) {
         match self {
-            Receiver::G711(receiver) => receiver.set_voiceband(on),
+            Receiver::G711(receiver) | Receiver::G722(receiver, _) => receiver.set_voiceband(on),
             Receiver::Opus(receiver, ..) => receiver.set_voiceband(on),
         }
     }
 
     fn counters(&self) -> (JitterCounters, u64) {
         match self {
-            Receiver::G711(receiver) => (receiver.jitter().counters(), receiver.concealed()),
+            Receiver::G711(receiver) | Receiver::G722(receiver, _) => {
+                (receiver.jitter().counters(), receiver.concealed())
+            }
             Receiver::Opus(receiver, ..) => (receiver.jitter().counters(), receiver.concealed()),
         }
     }
@@ -121,7 +149,7 @@ impl Receiver {
     /// Samples taken out and put in.
     fn scaled(&self) -> (u64, u64) {
         match self {
-            Receiver::G711(receiver) => receiver.scaled(),
+            Receiver::G711(receiver) | Receiver::G722(receiver, _) => receiver.scaled(),
             Receiver::Opus(receiver, ..) => receiver.scaled(),
         }
     }
@@ -214,8 +242,13 @@ impl Line {
     }
 }
 
-fn receivers() -> [(Receiver, &'static str); 3] {
-    [(Receiver::g711(), "G.711"), (Receiver::opus(8_000), "Opus"), (Receiver::opus(48_000), "Opus at 48 kHz")]
+fn receivers() -> [(Receiver, &'static str); 4] {
+    [
+        (Receiver::g711(), "G.711"),
+        (Receiver::g722(), "G.722"),
+        (Receiver::opus(8_000), "Opus"),
+        (Receiver::opus(48_000), "Opus at 48 kHz"),
+    ]
 }
 
 /// Up by 80 ms at 5 s, down again at 15 s.
@@ -386,5 +419,79 @@ fn f15_a_fixed_delay_changes_nothing_and_makes_nothing_up() {
         line.path = Box::new(|_| Some(0.02));
         line.run(20.0);
         assert!(line.receiver.scaled().0 > scaled.0 + 400, "{:?}", line.receiver.scaled());
+    }
+}
+
+/// What is above 4 kHz is shortened, stretched and made up as well: a tone there is one piece in the end.
+#[test]
+fn f05_wide_band_stays_wide_as_the_delay_changes_and_packets_are_lost() {
+    let mut line = Line::new(Receiver::g722(), Box::new(tone(5_000.0, 16_000.0)));
+    line.path = Box::new(|at| {
+        let lost = (at * 50.0).round() as u64 % 50 == 17;
+        step(at).filter(|_| !lost)
+    });
+    line.run(25.0);
+    let (c, concealed) = line.receiver.counters();
+    assert_eq!((c.late, c.discarded, c.restarts), (0, 0, 0), "{c:?}");
+    assert_eq!(c.lost, 25, "{c:?}");
+    assert!((25..=30).contains(&concealed), "{concealed}");
+    assert!(line.receiver.scaled().0 > 900, "{:?}", line.receiver.scaled());
+    let broken = line.broken(5_000.0, 0.9);
+    assert!(broken.iter().all(|&at| at < 0.4 || (5.0..5.6).contains(&at)), "{broken:?}");
+}
+
+/// RFC 3264 6.1: what was agreed on beside the first codec may come at any time, and is heard at the rate of that.
+#[test]
+fn either_codec_is_heard_at_the_rate_of_either() {
+    for rate in [8_000, 16_000] {
+        let mut receiver = SampledReceiver::new(rate, &mut Seeded::new(1));
+        receiver.expect_g722();
+        let epoch = Instant::now();
+        let (mut law, mut wide) = (tone(1_000.0, 8_000.0), tone(1_000.0, 16_000.0));
+        let mut encoder = g722::Encoder::new();
+        let (mut heard, mut old) = (Vec::new(), None::<Vec<u8>>);
+        for n in 0..500u64 {
+            let is_g722 = n / 100 % 2 == 1;
+            let mut packet = vec![0; HEADER_LEN + 160];
+            if is_g722 {
+                let pcm: Vec<i16> = (0..320).map(|_| wide()).collect();
+                encoder.encode(&pcm, &mut packet[HEADER_LEN..]);
+            } else {
+                let pcm: Vec<i16> = (0..160).map(|_| law()).collect();
+                Law::Mu.encode_into(&pcm, &mut packet[HEADER_LEN..]);
+            }
+            let mut sender = RtpSender::new(3);
+            let number = if is_g722 { 9 } else { 0 };
+            sender.write_header(epoch, number, n == 0, n * 160, 160, &mut packet).unwrap();
+            packet[2..4].copy_from_slice(&(n as u16).to_be_bytes());
+            let at = epoch + Duration::from_millis(20 * n);
+            let mut receive = |packet: &[u8]| {
+                let packet = RtpPacket::parse(packet).unwrap();
+                let received = if packet.payload_type() == 9 {
+                    Received::G722(packet)
+                } else {
+                    Received::Audio(packet, Law::Mu)
+                };
+                receiver.receive(at, received);
+            };
+            receive(&packet);
+            // One of the codec before that comes late does not bring it back.
+            if n % 100 == 1
+                && let Some(old) = old.as_ref()
+            {
+                receive(old);
+            }
+            old = (n % 100 == 99).then(|| packet.clone()).or(old);
+            let mut out = vec![0; rate as usize / 50];
+            receiver.read(at + Duration::from_millis(7), &mut out);
+            heard.extend(out);
+        }
+        assert_eq!(receiver.refused(), 4, "at {rate} Hz");
+        let second = rate as usize;
+        for part in heard.chunks_exact(2 * second) {
+            let settled = &part[second / 2..];
+            let share = tone_share(&settled[..second], 1_000.0, f64::from(rate));
+            assert!(share > 0.98 && rms(&settled[..second]) > 5_000.0, "at {rate} Hz: {share}");
+        }
     }
 }

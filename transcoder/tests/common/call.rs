@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use call_model::{Codec, Direction, DtmfDigit, LegMedia, MediaSecurity, Side, SrtpKey, TelephoneEvent};
 use transcoder::codec::g711::Law;
+use transcoder::codec::g722;
 use transcoder::dtmf::{DtmfEvent, DtmfReceiver, DtmfSender};
 use transcoder::leg::PayloadKind;
 use transcoder::leg::rtp::{Received, RtpLeg};
@@ -55,6 +56,8 @@ pub struct Pbx {
     pub payload_type: u8,
     /// The codec it sends with, where that is another than it hears.
     pub sends: Option<Codec>,
+    g722: (g722::Encoder, g722::Decoder),
+    /// Ticks of the clock of RTP in a packet: samples of G.711, half of the samples of G.722.
     pub packet_samples: usize,
     pub talks: bool,
     /// Whether audio goes on beside telephone events, as some endpoints do.
@@ -137,7 +140,12 @@ impl Pbx {
         }
         assert_eq!(packet.payload_type(), self.payload_type);
         let mut pcm = vec![0; packet.payload().len()];
-        self.law.decode_into(packet.payload(), &mut pcm);
+        if Some(self.payload_type) == Codec::G722.static_payload_type() {
+            pcm.resize(2 * packet.payload().len(), 0);
+            self.g722.1.decode(packet.payload(), &mut pcm);
+        } else {
+            self.law.decode_into(packet.payload(), &mut pcm);
+        }
         self.heard.extend(pcm);
         self.timestamps.push((packet.sequence(), packet.timestamp(), packet.marker()));
     }
@@ -187,12 +195,17 @@ impl Pbx {
         }
         if event.is_none() || self.talks_over_digits {
             let mut packet = vec![0; HEADER_LEN + self.packet_samples];
-            let pcm: Vec<i16> = (0..self.packet_samples).map(|_| (self.source)()).collect();
-            let (law, payload_type) = match self.sends {
-                Some(codec) => (Law::of(codec).unwrap(), codec.static_payload_type().unwrap()),
-                None => (self.law, self.payload_type),
-            };
-            law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
+            let payload_type =
+                self.sends.map_or(self.payload_type, |codec| codec.static_payload_type().unwrap());
+            let wide = Some(payload_type) == Codec::G722.static_payload_type();
+            let samples = self.packet_samples * if wide { 2 } else { 1 };
+            let pcm: Vec<i16> = (0..samples).map(|_| (self.source)()).collect();
+            if wide {
+                self.g722.0.encode(&pcm, &mut packet[HEADER_LEN..]);
+            } else {
+                let law = self.sends.map_or(self.law, |codec| Law::of(codec).unwrap());
+                law.encode_into(&pcm, &mut packet[HEADER_LEN..]);
+            }
             self.sent.extend(pcm);
             if let Some(leg) = &mut self.leg {
                 let mut wire = Vec::new();
@@ -264,6 +277,8 @@ pub struct Options {
     pub g711: [bool; 2],
     /// Whether they have redundancy (RFC 2198) beside it.
     pub redundancy: [bool; 2],
+    /// What the bridge says it plays at most, in Hz.
+    pub playback_rate: u32,
 }
 
 impl Default for Options {
@@ -278,6 +293,7 @@ impl Default for Options {
             configure: |_| {},
             g711: [false; 2],
             redundancy: [false; 2],
+            playback_rate: 8_000,
         }
     }
 }
@@ -296,6 +312,7 @@ impl Call {
             redundancy: gateway_redundancy,
         };
         let mut overlay = WebRtcLeg::new(overlay, &gateway, now).unwrap();
+        overlay.set_playback_rate(options.playback_rate);
         let leg = WebRtcConfig {
             local: vec![address(PHONE)],
             ice_lite: false,
@@ -325,9 +342,10 @@ impl Call {
             (Phone::new(phone_config, leg, options.seed, now).unwrap(), bridge)
         };
         let pbx = Pbx {
-            law: Law::of(options.codec).unwrap(),
+            law: Law::of(options.codec).unwrap_or(Law::A),
             payload_type: options.codec.static_payload_type().unwrap(),
             sends: None,
+            g722: Default::default(),
             packet_samples: usize::from(options.packet_time_ms) * 8,
             talks: true,
             talks_over_digits: false,

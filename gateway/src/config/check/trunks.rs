@@ -166,18 +166,23 @@ impl Check<'_> {
             match text.as_str() {
                 "PCMA" => codecs.push(Codec::Pcma),
                 "PCMU" => codecs.push(Codec::Pcmu),
+                "G722" => codecs.push(Codec::G722),
                 "opus" => codecs.push(Codec::Opus),
                 other => {
                     return self.error(
                         key("codecs"),
                         format!("\"{other}\" is no codec of a trunk"),
-                        "write \"PCMA\", \"PCMU\", \"opus\"",
+                        "write \"PCMA\", \"PCMU\", \"G722\", \"opus\"",
                     );
                 }
             }
         }
         if codecs.is_empty() {
-            return self.error(key("codecs"), "no codec", "write \"PCMA\", \"PCMU\", \"opus\", or several");
+            return self.error(
+                key("codecs"),
+                "no codec",
+                "write \"PCMA\", \"PCMU\", \"G722\", \"opus\", or several",
+            );
         }
         let packet_time_ms = self.within(
             &key("packet_time_ms"),

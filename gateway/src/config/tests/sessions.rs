@@ -105,7 +105,7 @@ fn mistakes_about_sessions_are_named() {
     }
 }
 
-// RFC 7587. A route that is open to trunks leads from trunk to trunk, where G.711 alone is passed on.
+// RFC 7587. A route that is open to trunks leads from trunk to trunk, where G.711 and G.722 alone are passed on.
 #[test]
 fn f07_a_trunk_may_speak_opus_to_overlay_users() {
     let config = configured("codecs = [\"opus\", \"PCMA\"]").unwrap();
@@ -118,4 +118,17 @@ fn f07_a_trunk_may_speak_opus_to_overlay_users() {
     let expected =
         "routes[0].from: trunk \"pbx\" speaks Opus, which calls between trunks do not; take \"opus\" out";
     assert!(said.contains(expected), "{said}");
+}
+
+// RFC 3551 4.5.2. Narrow band is what a trunk speaks that says nothing of it; wide band goes from trunk to trunk too.
+#[test]
+fn a_trunk_may_speak_g722_to_overlay_users_and_to_trunks() {
+    let usual = configured("").unwrap();
+    assert!(!usual.codecs.contains(&Codec::G722), "{:?}", usual.codecs);
+    let config = configured("codecs = [\"G722\", \"PCMA\"]").unwrap();
+    assert_eq!(config.codecs, [Codec::G722, Codec::Pcma]);
+    let target = "target = \"udp:127.0.0.10\"";
+    let wide = GOOD.replacen(target, &format!("{target}\ncodecs = [\"G722\"]"), 1);
+    let open = wide.replacen("trunks = [\"pbx\"]", "trunks = [\"pbx\"]\nfrom = [\"pbx\"]", 1);
+    assert!(parse(&open).is_ok(), "{:?}", parse(&open).unwrap_err().to_string());
 }

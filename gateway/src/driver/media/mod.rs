@@ -155,9 +155,9 @@ impl MediaEngine {
     /// Carries out a command of the switch. What can be said at once is returned.
     pub(crate) fn handle(&mut self, now: Instant, command: MediaCommand) -> Option<MediaEvent> {
         let (call, order) = match command {
-            MediaCommand::Open { call, overlay_offer } => {
+            MediaCommand::Open { call, overlay_offer, playback_rate } => {
                 return Some(
-                    self.open(now, call, overlay_offer.as_deref())
+                    self.open(now, call, overlay_offer.as_deref(), playback_rate)
                         .unwrap_or_else(|(cause, detail)| MediaEvent::Refused { call, cause, detail }),
                 );
             }
@@ -270,11 +270,12 @@ impl MediaEngine {
         now: Instant,
         call: CallId,
         offer: Option<&str>,
+        playback_rate: u32,
     ) -> Result<MediaEvent, (Cause, String)> {
         let worker = self.least_loaded()?;
         let sockets = self.sockets(now, worker, PortRange::Overlay)?;
         let (overlay, trunk_rtp) = (sockets.first.rtp.local, sockets.trunk.rtp.local);
-        match self.bridge(now, overlay, trunk_rtp, offer) {
+        match self.bridge(now, (overlay, trunk_rtp), offer, playback_rate) {
             Ok((bridge, overlay_sdp)) => {
                 self.place(call, Media::Bridge(Box::new(bridge)), sockets, worker)?;
                 Ok(MediaEvent::Opened { call, trunk_rtp, overlay_sdp })
@@ -346,9 +347,9 @@ impl MediaEngine {
     fn bridge(
         &mut self,
         now: Instant,
-        overlay: SocketAddr,
-        trunk: SocketAddr,
+        (overlay, trunk): (SocketAddr, SocketAddr),
         offer: Option<&str>,
+        playback_rate: u32,
     ) -> Result<(Bridge, String), (Cause, String)> {
         let unusable = |error: transcoder::MediaError| {
             (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
@@ -356,6 +357,7 @@ impl MediaEngine {
         let g711 = self.config.edge_codec != EdgeCodec::Never;
         let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711, redundancy: true };
         let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
+        leg.set_playback_rate(playback_rate);
         let sdp = match offer {
             Some(offer) => leg.accept_offer(offer),
             None => leg.create_offer(),

@@ -76,7 +76,8 @@ fn until(
 
 fn open(engine: &mut MediaEngine, number: u128) -> CallId {
     let call = CallId::new(1, number);
-    let opened = engine.handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None });
+    let opened =
+        engine.handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None, playback_rate: 8_000 });
     assert!(matches!(opened, Some(MediaEvent::Opened { .. })), "{opened:?}");
     call
 }
@@ -429,7 +430,8 @@ fn f23_a_source_that_stopped_is_heard_again_on_the_same_port() {
     let mut ports = Vec::new();
     for number in 1..=3 {
         let call = CallId::new(1, number);
-        let opened = engine.handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None });
+        let opened = engine
+            .handle(Instant::now(), MediaCommand::Open { call, overlay_offer: None, playback_rate: 8_000 });
         let Some(MediaEvent::Opened { trunk_rtp, .. }) = opened else { panic!("{opened:?}") };
         ports.push(trunk_rtp);
         let media = plain(Codec::Pcma, pbx.local_addr().unwrap());

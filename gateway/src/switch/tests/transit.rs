@@ -140,6 +140,8 @@ fn a_call_goes_from_one_trunk_to_another_and_never_back_out_by_its_own() {
         Gate::FarAnswer,
     ];
     assert_eq!(gates, order);
+    let said = record.decisions.iter().find(|step| step.gate == Gate::Codec).unwrap();
+    assert_eq!(&*said.detail, "PCMA on either trunk");
     assert_eq!((bench.switch.calls_on(&first), bench.switch.calls_on(&second)), (0, 0));
     assert!(bench.told_overlay().is_empty());
 }

@@ -124,6 +124,16 @@ pub struct Resampler {
     look_back: usize,
 }
 
+impl std::fmt::Debug for Resampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { direction, ratio, .. } = self;
+        f.debug_struct("Resampler")
+            .field("direction", direction)
+            .field("ratio", ratio)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Resampler {
     /// Builds a resampler whose past is silence. Rates are in Hz; equal rates pass everything as it is, without delay.
     ///

@@ -167,6 +167,13 @@ impl WebRtcLeg {
         })
     }
 
+    /// Sets the sampling rate in Hz beyond which nothing need be sent here, 8000 to 48000: offers and answers from now on
+    /// say so (`maxplaybackrate`, RFC 7587 6.1). A leg with ICE-lite says 8000 unless it is told otherwise, any other
+    /// 48000.
+    pub fn set_playback_rate(&mut self, rate: u32) {
+        self.playback_rate = rate.clamp(8_000, CLOCK_RATE);
+    }
+
     /// Writes an offer. At most one may be open.
     pub fn create_offer(&mut self) -> Result<String, MediaError> {
         if self.state != State::Negotiating || self.pending.is_some() {

@@ -1,9 +1,10 @@
-//! The G.711 stream of a trunk leg: 8000 Hz RTP clock, PCM at 8 kHz.
+//! The stream of a trunk leg in a sample-based encoding, G.711 or G.722: 8000 Hz RTP clock, PCM at 8 or 16 kHz.
 
 use std::time::{Duration, Instant};
 
 use call_model::{DtmfDigit, LegMedia, LegQuality};
 
+use super::coding::{Coding, Decoder, Encoder, LONGEST, NARROW};
 use super::{Fifo, Played, VOICEBAND_DELAY};
 use crate::codec::Concealer;
 use crate::codec::g711::Law;
@@ -16,22 +17,27 @@ use crate::quality::Heard;
 use crate::rtp::RtpPacket;
 use crate::seed::Seeded;
 
-/// Samples of the longest frame that is decoded at once: 120 ms.
-pub(super) const LONGEST: usize = 960;
 const MAX_POPS: usize = 8;
 /// How long after a tone of ours what is heard of it may be its echo: there and back, with a jitter buffer at either
 /// end, and until it is told as a digit.
 const MAX_ECHO: Duration = Duration::from_millis(800);
-const MAX_PACKET_SAMPLES: usize = 8 * MAX_PACKET_TIME_MS as usize;
+/// Octets, or ticks of the clock, of a millisecond, and of the longest packet that is sent.
+const PER_MS: usize = CLOCK_RATE as usize / 1_000;
+const MAX_PACKET_OCTETS: usize = PER_MS * MAX_PACKET_TIME_MS as usize;
 
-/// Samples after which comfort noise is described again: 400 ms.
+/// Ticks after which comfort noise is described again: 400 ms.
 const NOISE_REPEAT: usize = 3_200;
 /// So much of another level, in dB, is told sooner.
 const NOISE_CHANGE: u8 = 2;
 
 /// Packets in, PCM out.
-pub(crate) struct G711Receiver {
-    law: Law,
+pub(crate) struct SampledReceiver {
+    /// What waits and is decoded is all in one coding: that which came last.
+    decoder: Decoder,
+    /// Source and number of the newest packet of voice.
+    newest: Option<(u32, u16)>,
+    /// Samples of PCM in a tick of the clock.
+    scale: usize,
     pub(super) jitter: JitterBuffer,
     concealer: Concealer,
     scaler: TimeScaler,
@@ -48,19 +54,31 @@ pub(crate) struct G711Receiver {
     clock_rate: u32,
     event_clock_rate: u32,
     pub(super) fifo: Fifo,
-    scratch: [i16; LONGEST],
+    scratch: Box<[i16]>,
     played: u64,
     concealed: u64,
     refused: u64,
 }
 
-impl G711Receiver {
-    pub(crate) fn new(seed: &mut Seeded) -> Self {
+fn scratch(scale: usize) -> Box<[i16]> {
+    vec![0; LONGEST * scale].into_boxed_slice()
+}
+
+fn fifo(scale: usize) -> Fifo {
+    Fifo::new((LONGEST + 320) * scale)
+}
+
+impl SampledReceiver {
+    /// Builds a receiver whose PCM is at 8 or 16 kHz.
+    pub(crate) fn new(sample_rate: u32, seed: &mut Seeded) -> Self {
+        let scale = (sample_rate / NARROW) as usize;
         Self {
-            law: Law::A,
+            decoder: Decoder::new(sample_rate),
+            newest: None,
+            scale,
             jitter: JitterBuffer::new(JitterConfig::g711()),
-            concealer: Concealer::new(),
-            scaler: TimeScaler::new(CLOCK_RATE),
+            concealer: Concealer::for_rate(sample_rate),
+            scaler: TimeScaler::new(sample_rate),
             noise: ComfortNoise::new(seed.next_u64()),
             comfort: false,
             dtmf: DtmfReceiver::new(CLOCK_RATE),
@@ -69,19 +87,47 @@ impl G711Receiver {
             voiceband: false,
             clock_rate: CLOCK_RATE,
             event_clock_rate: CLOCK_RATE,
-            fifo: Fifo::new(LONGEST + 320),
-            scratch: [0; LONGEST],
+            fifo: fifo(scale),
+            scratch: scratch(scale),
             played: 0,
             concealed: 0,
             refused: 0,
         }
     }
 
-    /// Sets the law. What waits in another law would sound as noise and is given up.
-    pub(crate) fn set_law(&mut self, law: Law) {
-        if self.law != law {
+    /// Sets the rate of the PCM: 8 or 16 kHz. What was decoded at another is given up.
+    pub(crate) fn set_sample_rate(&mut self, sample_rate: u32) {
+        let scale = (sample_rate / NARROW) as usize;
+        if scale == self.scale {
+            return;
+        }
+        self.scale = scale;
+        let before = std::mem::replace(&mut self.decoder, Decoder::new(sample_rate));
+        if before.knows(Coding::G722) {
+            self.decoder.expect_g722();
+        }
+        self.decoder.set_coding(before.coding());
+        (self.concealer, self.scaler) = (Concealer::for_rate(sample_rate), TimeScaler::new(sample_rate));
+        (self.fifo, self.scratch, self.held_back) = (fifo(scale), scratch(scale), 0);
+        if let Some(tones) = &mut self.tones {
+            **tones = ToneDetector::for_rate(sample_rate);
+            tones.set_listening(!self.voiceband);
+        }
+    }
+
+    /// Lets G.722 come beside G.711 from now on.
+    pub(crate) fn expect_g722(&mut self) {
+        self.decoder.expect_g722();
+    }
+
+    /// Sets the coding that is expected. What waits in another would sound as noise and is given up.
+    pub(crate) fn set_coding(&mut self, coding: Coding) {
+        if coding == Coding::G722 {
+            self.decoder.expect_g722();
+        }
+        if self.decoder.coding() != coding {
             self.reset();
-            self.law = law;
+            self.decoder.set_coding(coding);
         }
     }
 
@@ -100,7 +146,8 @@ impl G711Receiver {
     /// Listens for digits that come as tones, from a far end without telephone events, or no longer does.
     pub(crate) fn set_in_band(&mut self, on: bool) {
         if on != self.tones.is_some() {
-            self.tones = on.then(|| Box::new(ToneDetector::new()));
+            let sample_rate = NARROW * self.scale as u32;
+            self.tones = on.then(|| Box::new(ToneDetector::for_rate(sample_rate)));
             self.held_back = 0;
         }
     }
@@ -115,9 +162,9 @@ impl G711Receiver {
         }
     }
 
-    /// Returns the law in which packets wait.
+    /// Returns the law in which packets wait; A-law while they are G.722.
     pub(super) fn law(&self) -> Law {
-        self.law
+        self.decoder.coding().law().unwrap_or(Law::A)
     }
 
     /// Returns the number of frames that were made up.
@@ -143,6 +190,8 @@ impl G711Receiver {
     pub(crate) fn reset(&mut self) {
         self.jitter.reset();
         self.concealer.reset();
+        self.decoder.reset();
+        self.newest = None;
         self.comfort = false;
         self.fifo.clear();
         self.held_back = 0;
@@ -153,19 +202,8 @@ impl G711Receiver {
 
     pub(crate) fn receive(&mut self, now: Instant, received: Received<'_>) {
         match received {
-            Received::Audio(packet, law) if law == self.law => {
-                let duration = u32::try_from(packet.payload().len()).unwrap_or(0);
-                self.insert(now, &packet, packet.payload(), duration, false);
-            }
-            // RFC 3264 6.1: the other law may come as well; what waits is all in one.
-            Received::Audio(packet, _) => {
-                let (mut payload, table) = ([0; LONGEST], self.law.codes_of_other());
-                let length = packet.payload().len().min(LONGEST);
-                for (made, code) in payload.iter_mut().zip(packet.payload()) {
-                    *made = table[usize::from(*code)];
-                }
-                self.insert(now, &packet, &payload[..length], length as u32, false);
-            }
+            Received::Audio(packet, law) => self.receive_voice(now, &packet, Coding::Law(law)),
+            Received::G722(packet) => self.receive_voice(now, &packet, Coding::G722),
             Received::ComfortNoise(packet) => self.insert(now, &packet, packet.payload(), 0, true),
             Received::TelephoneEvent(packet) => {
                 self.jitter.mark(packet.ssrc(), packet.sequence());
@@ -175,6 +213,38 @@ impl G711Receiver {
             }
             // Passed on as it is.
             Received::Opus(_) | Received::Nothing => {}
+        }
+    }
+
+    /// RFC 3264 6.1: whatever was agreed on may come, whichever of it is expected.
+    fn receive_voice(&mut self, now: Instant, packet: &RtpPacket<'_>, coding: Coding) {
+        let duration = u32::try_from(packet.payload().len()).unwrap_or(0);
+        let newer = self.newest.is_none_or(|(ssrc, sequence)| {
+            ssrc != packet.ssrc() || packet.sequence().wrapping_sub(sequence).cast_signed() > 0
+        });
+        if newer {
+            self.newest = Some((packet.ssrc(), packet.sequence()));
+        }
+        match (self.decoder.coding(), coding) {
+            (waiting, coming) if waiting == coming => {
+                self.insert(now, packet, packet.payload(), duration, false);
+            }
+            // What waits is all in one law.
+            (Coding::Law(law), Coding::Law(_)) => {
+                let (mut payload, table) = ([0; LONGEST], law.codes_of_other());
+                let length = packet.payload().len().min(LONGEST);
+                for (made, code) in payload.iter_mut().zip(packet.payload()) {
+                    *made = table[usize::from(*code)];
+                }
+                self.insert(now, packet, &payload[..length], length as u32, false);
+            }
+            // What waits in the codec before cannot wait beside this, and one of before does not bring that back.
+            _ if newer && self.decoder.knows(coding) => {
+                self.jitter.reset();
+                self.decoder.set_coding(coding);
+                self.insert(now, packet, packet.payload(), duration, false);
+            }
+            _ => self.refused += 1,
         }
     }
 
@@ -199,23 +269,25 @@ impl G711Receiver {
             if self.fifo.len() >= out.len() {
                 break;
             }
-            let length = match self.jitter.pop(tick, self.fifo.len() as u32) {
+            let scale = self.scale;
+            let samples = |ticks: u32| (ticks as usize).min(LONGEST) * scale;
+            let length = match self.jitter.pop(tick, (self.fifo.len() / scale) as u32) {
                 Frame::Packet { payload, duration, silence: true, pace, .. } => {
                     self.noise.describe(payload);
                     self.comfort = true;
-                    let length = (duration as usize).min(LONGEST);
+                    let length = samples(duration);
                     self.noise.fill(&mut self.scratch[..length]);
                     self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Packet { payload, pace, .. } => {
                     self.comfort = false;
-                    let length = self.law.decode_into(payload, &mut self.scratch);
+                    let length = self.decoder.decode(payload, &mut self.scratch);
                     self.noise.hear(&self.scratch[..length]);
                     self.concealer.receive(&mut self.scratch[..length]);
                     self.scaler.apply(&mut self.scratch, length, pace)
                 }
                 Frame::Lost { duration, .. } => {
-                    let length = (duration as usize).min(LONGEST);
+                    let length = samples(duration);
                     let gap = &mut self.scratch[..length];
                     // What a voice might have gone on with is noise to a modem (ITU-T V.152 6.1).
                     if self.voiceband {
@@ -227,7 +299,7 @@ impl G711Receiver {
                     length
                 }
                 Frame::Silence { duration } => {
-                    let length = (duration as usize).min(LONGEST);
+                    let length = samples(duration);
                     self.fill_silence(length);
                     length
                 }
@@ -248,7 +320,7 @@ impl G711Receiver {
             tones.process(out);
             // What is held back is heard before silence is.
             let heard = match played {
-                Played::Audio => ToneDetector::DELAY,
+                Played::Audio => ToneDetector::DELAY * self.scale,
                 Played::Nothing => self.held_back.saturating_sub(out.len()),
             };
             if std::mem::replace(&mut self.held_back, heard) > 0 {
@@ -324,10 +396,13 @@ impl G711Receiver {
     }
 }
 
-/// PCM in, packets of the trunk's packet time out.
-pub(crate) struct G711Sender {
-    law: Law,
-    packet_samples: usize,
+/// PCM in, packets of the trunk's packet time out. The PCM is at the rate of the coding.
+pub(crate) struct SampledSender {
+    encoder: Encoder,
+    /// Octets of a packet, which are ticks of the clock.
+    packet_octets: usize,
+    /// Samples of an octet.
+    scale: usize,
     fifo: Fifo,
     dtmf: DtmfSender,
     /// Where digits go out as tones.
@@ -338,35 +413,51 @@ pub(crate) struct G711Sender {
     talking: bool,
     /// Packets of silence since the last one of comfort noise, and the level of that; `None` while voice is sent.
     quiet: Option<(u32, u8)>,
-    pcm: [i16; MAX_PACKET_SAMPLES],
-    payload: [u8; MAX_PACKET_SAMPLES],
+    pcm: Box<[i16]>,
+    payload: [u8; MAX_PACKET_OCTETS],
 }
 
-impl G711Sender {
+fn packet_samples(scale: usize) -> Box<[i16]> {
+    vec![0; MAX_PACKET_OCTETS * scale].into_boxed_slice()
+}
+
+impl SampledSender {
     pub(crate) fn new() -> Self {
         Self {
-            law: Law::A,
-            packet_samples: 160,
-            fifo: Fifo::new(2 * MAX_PACKET_SAMPLES),
+            encoder: Encoder::new(),
+            packet_octets: 20 * PER_MS,
+            scale: 1,
+            fifo: Fifo::new(2 * MAX_PACKET_OCTETS),
             dtmf: DtmfSender::new(CLOCK_RATE),
             tones: None,
             echo: None,
             media_time: 0,
             talking: false,
             quiet: None,
-            pcm: [0; MAX_PACKET_SAMPLES],
-            payload: [0; MAX_PACKET_SAMPLES],
+            pcm: packet_samples(1),
+            payload: [0; MAX_PACKET_OCTETS],
         }
     }
 
-    pub(crate) fn set_media(&mut self, law: Law, media: &LegMedia) {
-        self.law = law;
-        self.packet_samples = (8 * usize::from(media.packet_time_ms)).clamp(80, MAX_PACKET_SAMPLES);
+    /// Sends in a coding from now on. What is left of a packet at another rate is given up.
+    pub(crate) fn set_media(&mut self, coding: Coding, media: &LegMedia) {
+        if coding.sample_rate() != self.encoder.coding().sample_rate() {
+            self.media_time += (self.fifo.len() / self.scale) as u64;
+            self.scale = (coding.sample_rate() / NARROW) as usize;
+            (self.fifo, self.pcm) =
+                (Fifo::new(2 * MAX_PACKET_OCTETS * self.scale), packet_samples(self.scale));
+            if let Some(tones) = &mut self.tones {
+                **tones = ToneSender::for_rate(coding.sample_rate());
+            }
+        }
+        self.encoder.set_coding(coding);
+        self.packet_octets =
+            (PER_MS * usize::from(media.packet_time_ms)).clamp(10 * PER_MS, MAX_PACKET_OCTETS);
     }
 
-    /// Lets time pass without packets.
-    pub(crate) fn skip(&mut self, samples: u64) {
-        self.media_time += samples;
+    /// Lets time pass without packets, in ticks of the clock.
+    pub(crate) fn skip(&mut self, ticks: u64) {
+        self.media_time += ticks;
         self.talking = false;
         self.quiet = None;
     }
@@ -374,7 +465,9 @@ impl G711Sender {
     /// Sends digits as tones from now on, or as telephone events. Those that wait are given up.
     pub(crate) fn set_in_band(&mut self, on: bool) {
         if on != self.tones.is_some() {
-            (self.tones, self.dtmf) = (on.then(|| Box::new(ToneSender::new())), DtmfSender::new(CLOCK_RATE));
+            let rate = self.encoder.coding().sample_rate();
+            let tones = || Box::new(ToneSender::for_rate(rate));
+            (self.tones, self.dtmf) = (on.then(tones), DtmfSender::new(CLOCK_RATE));
         }
     }
 
@@ -412,20 +505,21 @@ impl G711Sender {
         if noise.is_none() {
             self.fifo.mark();
         }
-        let samples = self.packet_samples;
+        let octets = self.packet_octets;
+        let samples = octets * self.scale;
         loop {
             let silent = !self.fifo.is_marked();
             if !self.fifo.pop(&mut self.pcm[..samples]) {
                 break;
             }
             let time = self.media_time;
-            self.media_time += samples as u64;
+            self.media_time += octets as u64;
             let before = std::mem::take(&mut self.talking);
             // Events wait while hold or the lack of keys forbids to send, rather than being lost.
             if !leg.can_send() {
                 continue;
             }
-            if let Some(event) = self.dtmf.next(time, samples as u32) {
+            if let Some(event) = self.dtmf.next(time, octets as u32) {
                 leg.send(
                     now,
                     PayloadKind::TelephoneEvent,
@@ -445,8 +539,8 @@ impl G711Sender {
                 continue;
             }
             self.quiet = None;
-            self.law.encode_into(&self.pcm[..samples], &mut self.payload);
-            self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..samples], emit);
+            self.encoder.encode(&self.pcm[..samples], &mut self.payload);
+            self.talking = leg.send(now, PayloadKind::Audio, !before, time, &self.payload[..octets], emit);
         }
     }
 
@@ -460,7 +554,7 @@ impl G711Sender {
         leg: &mut RtpLeg,
         emit: RtpEmit<'_>,
     ) {
-        let repeat = (NOISE_REPEAT / self.packet_samples) as u32;
+        let repeat = (NOISE_REPEAT / self.packet_octets) as u32;
         let due = self.quiet.is_none_or(|(packets, level)| {
             packets >= repeat || level.abs_diff(noise[0]) > NOISE_CHANGE && packets > repeat / 4
         });
