@@ -221,7 +221,8 @@ fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs real nodes, and the model of as many with the round trip that they have.
+/// Runs real nodes, and the model of as many with the round trip that they have. Also returns the bytes of a request
+/// in the model.
 fn real_nodes(arguments: &Arguments, plan: &Plan) -> Result<Option<(Real, Summary, f64)>> {
     if arguments.real == 0 {
         return Ok(None);
@@ -236,7 +237,7 @@ fn real_nodes(arguments: &Arguments, plan: &Plan) -> Result<Option<(Real, Summar
     let trip_ms = real.pair_ms / two.settled_ms(0.5).max(1.0);
     let (model, sim) = scenario::still(real.supernodes, usize::from(users), trip_ms, look_ups, plan)?;
     let effort = sim.tally.effort(Kind::LookUp);
-    Ok(Some((real, model, effort.each(effort.requests))))
+    Ok(Some((real, model, effort.bytes as f64 / effort.requests.max(1) as f64)))
 }
 
 /// Runs the model. Networks of full size and smaller ones run side by side.

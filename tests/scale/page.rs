@@ -5,9 +5,11 @@ use std::fs;
 
 use anyhow::Result;
 
+use crate::net::bytes;
 use crate::plot::{Line, Plot};
+use crate::real::Real;
 use crate::scenario::{Assault, Steady};
-use crate::tally::{Kind, quantile};
+use crate::tally::{Kind, Summary, quantile};
 use crate::{Rest, Results, Sizes};
 
 /// What anybody wants to know first.
@@ -39,8 +41,8 @@ pub(crate) fn table(results: &Results) -> String {
         costs.record,
         costs.chain,
     );
-    if let Some((real, model, all)) = &results.real {
-        let _ = write!(text, "{}", against(real, model, *all));
+    if let Some((real, model, size)) = &results.real {
+        let _ = write!(text, "{}", against(real, model, *size));
     }
     let _ = write!(
         text,
@@ -53,23 +55,23 @@ pub(crate) fn table(results: &Results) -> String {
     text
 }
 
-fn against(real: &crate::real::Real, model: &crate::tally::Summary, all: f64) -> String {
+/// Real nodes beside the model of as many. The model's bytes are those of a request with its answer.
+fn against(real: &Real, model: &Summary, model_bytes: f64) -> String {
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "\n| {} supernodes, {} look-ups | real | model |\n|---|---|---|",
-        real.supernodes, real.look_ups
-    );
-    let found = 100.0 * real.found as f64 / real.look_ups as f64;
+    let (nodes, look_ups) = (real.supernodes, real.look_ups);
+    let _ = writeln!(text, "\n| {nodes} supernodes, {look_ups} look-ups | real | model |\n|---|---|---|");
     let mut row = |what: &str, real: f64, model: f64, places: usize| {
-        let _ = writeln!(text, "| {what} | {real:.places$} | {model:.places$} |");
+        let real = if real.is_nan() { "not counted".to_owned() } else { format!("{real:.places$}") };
+        let _ = writeln!(text, "| {what} | {real} | {model:.places$} |");
     };
-    row("found, %", found, model.found_percent(), 1);
-    row("requests by who asks, for one look-up", real.requests, model.requests, 1);
-    row("requests of all nodes for it", real.all_requests, all, 1);
+    let connection = bytes::CONNECT + 2 * bytes::HELLO;
+    row("found, %", 100.0 * real.found as f64 / look_ups as f64, model.found_percent(), 1);
+    row("requests of one look-up", real.requests, model.requests, 1);
     row("until there is a record, median, ms", quantile(&real.first, 0.5), model.first_ms(0.5), 2);
-    row("until there is a record, 99 %, ms", quantile(&real.first, 0.99), model.first_ms(0.99), 2);
+    row("until there is a record, 90 %, ms", quantile(&real.first, 0.9), model.first_ms(0.9), 2);
     row("until it is settled, median, ms", quantile(&real.settled, 0.5), model.settled_ms(0.5), 2);
+    row("bytes of a request and its answer", real.request_bytes.unwrap_or(f64::NAN), model_bytes, 0);
+    row("bytes of a connection", real.connection_bytes.unwrap_or(f64::NAN), connection as f64, 0);
     text.push('\n');
     text
 }
@@ -80,12 +82,12 @@ pub(crate) fn result(results: &Results) -> String {
     let looked = &steady.look_ups;
     let versus = match &results.real {
         None => "none".to_owned(),
-        Some((real, model, all)) => format!(
-            "found:{:.2},requests:{:.2},all_requests:{:.2},first:{:.2}",
+        Some((real, model, size)) => format!(
+            "found:{:.2},requests:{:.2},first:{:.2},bytes:{:.2}",
             model.found as f64 / model.count as f64 / (real.found as f64 / real.look_ups as f64),
             model.requests / real.requests,
-            all / real.all_requests,
             model.first_ms(0.5) / quantile(&real.first, 0.5),
+            size / real.request_bytes.unwrap_or(f64::NAN),
         ),
     };
     format!(
@@ -227,22 +229,14 @@ fn page(results: &Results, rest: &Rest) -> String {
     ));
     say("## Held against real nodes\n".to_owned());
     match &results.real {
-        Some((real, model, all)) => {
-            say(against(real, model, *all));
-            let bytes =
-                |value: Option<f64>| value.map_or("not counted".to_owned(), |value| format!("{value:.0}"));
+        Some((real, model, size)) => {
+            say(against(real, model, *size));
             say(format!(
                 "All nodes of the real network are in one process, so that its latencies hold the work of all of them; the \
                  model knows only the round trip, taken from a network of two ({:.2} ms for a look-up). Hops cannot be seen \
                  from outside. A record was held by {:.1} of the real supernodes, which knew {:.1} others each. Measured with \
-                 them: a request {:.0} us of processor time (both ends and what it leads to) and {} bytes, a connection {:.0} us and {} bytes.\n",
-                real.pair_ms,
-                real.holders,
-                real.table,
-                real.request_us,
-                bytes(real.request_bytes),
-                real.connection_us,
-                bytes(real.connection_bytes),
+                 them: a request takes {:.0} us of processor time (both ends and what it leads to), a connection {:.0} us.\n",
+                real.pair_ms, real.holders, real.table, real.request_us, real.connection_us,
             ));
         }
         None => say("Not in this run.\n".to_owned()),

@@ -26,8 +26,6 @@ pub(crate) struct Real {
     pub(crate) found: usize,
     /// Requests of one look-up, to the DHT and to servers asked directly.
     pub(crate) requests: f64,
-    /// Requests of all nodes for one look-up: servers look further on behalf of who asks them.
-    pub(crate) all_requests: f64,
     /// Milliseconds until there was a record, in order.
     pub(crate) first: Vec<f64>,
     pub(crate) settled: Vec<f64>,
@@ -145,8 +143,7 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
         nodes.push(node);
     }
     // Buckets hold 20: the half of the key space where a node is not may have more.
-    let enough = usize::from(supernodes - 1).min(2 * usize::from(supernodes) / 3);
-    wait_for(&nodes, enough).await?;
+    wait_for(&nodes, usize::from(supernodes) / 2).await?;
     let peers: usize = statuses(&nodes).await.iter().map(|status| status.peers).sum();
     let connections = (peers / 2).max(1) as f64;
     let per = |all: Option<u64>, before: Option<u64>, count: f64| {
@@ -182,7 +179,7 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
             first.push(1000.0 * after.as_secs_f64());
         }
     }
-    // What was under way for others is counted when it has ended.
+    // Searches for servers go on meanwhile, and what servers look up for others: all of it is counted.
     sleep(Duration::from_millis(500)).await;
     let after = statuses(&nodes).await;
     let dht = |all: &[NodeStatus]| all.iter().map(|status| status.dht_requests).sum::<u64>();
@@ -196,7 +193,6 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
         look_ups,
         found,
         requests: f64::from(requests) / look_ups as f64,
-        all_requests: all_requests / look_ups as f64,
         holders: records as f64 / f64::from(users),
         table: table as f64 / nodes.len() as f64,
         request_us: (spent()? - time) / all_requests,

@@ -221,7 +221,7 @@ pub(crate) fn partition(mut sim: Sim) -> Result<Partition> {
     sim.run_until(from + MINUTE * 2)?;
     let event = sim.now;
     // Two in three users and supernodes on one side, as where an ocean cable is cut.
-    let side = |node: u32| u8::from(node.wrapping_mul(2_654_435_761) % 3 == 0);
+    let side = |node: u32| u8::from(node.wrapping_mul(2_654_435_761).is_multiple_of(3));
     let other_side = |sim: &Sim| {
         let (mut other, mut all) = (0, 0);
         for node in (0..sim.world.supernodes as u32).filter(|node| sim.nodes[*node as usize].up) {
