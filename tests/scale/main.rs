@@ -106,6 +106,7 @@ struct Results {
     costs: Costs,
     steady: Steady,
     estimate: Estimate,
+    sweep: Sweep,
     assumed: Assumptions,
     unit: Unit,
     real: Option<(Real, Summary, f64)>,
@@ -212,7 +213,7 @@ fn run(arguments: Arguments) -> Result<()> {
     }
     let (assumed, unit) = (Assumptions::default(), Unit::of(&costs, real.as_ref().map(|(real, ..)| real)));
     let estimate = estimate(&steady, &sweep, unit, assumed);
-    let results = Results { plan, costs, steady, estimate, assumed, unit, real, rest, arguments };
+    let results = Results { plan, costs, steady, estimate, sweep, assumed, unit, real, rest, arguments };
     println!("{}", page::table(&results));
     if results.rest.is_some() {
         page::write(&results).context("the page")?;

@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::Result;
 
+use crate::extrapolate::Estimate;
 use crate::net::bytes;
 use crate::plot::{Line, Plot};
 use crate::real::Real;
@@ -333,8 +334,7 @@ fn page(results: &Results, rest: &Rest) -> String {
     let [cut, joined, end] = rest.mishaps.partition.tables;
     say(format!(
         "\n![Half killed](scale-half.svg)\n\n![Cut in two](scale-partition.svg)\n\n\
-         Nobody comes in the place of those who are killed. The network is cut so that a third of all are on one side; the \
-         row counts from when it is joined. Of the peers in routing tables {cut:.1} % were on the other side when it was \
+         Nobody comes in the place of those who are killed. The network is cut so that a third of all are on one side. Of the peers in routing tables {cut:.1} % were on the other side when it was \
          cut, {joined:.1} % when it was joined, {end:.1} % ten minutes later.\n\n\
          ### The first supernodes gone\n\n\
          All that a fresh package names are down, and nodes join with the list of 200 servers that they wrote when they \
@@ -387,14 +387,7 @@ fn page(results: &Results, rest: &Rest) -> String {
          used. Requests grow with the logarithm of the number of supernodes, by a straight line through the sizes above. \
          Processor time is counted with what real nodes took here, once more for verified records: it errs on the high side. \
          Relayed signalling and media, STUN and TURN, and presence are not in it.\n\n\
-         | | |\n|---|---|\n\
-         | supernodes, by relay reservations | {:.0} |\n\
-         | supernodes, by records | {:.0} |\n\
-         | users on one supernode | {:.0} |\n\
-         | hops of a look-up | {:.1} |\n\
-         | requests, compared with the model | {:.2} times |\n\
-         | of one user | {:.0} bytes/s, {:.0} us of processor time a second |\n\
-         | of one supernode | {:.0} kB/s, {:.0} % of one processor |\n",
+         | | as it is | users search once an hour |\n|---|---|---|",
         assumed.daily / 1e6,
         100.0 * assumed.at_once,
         estimate.at_once / 1e6,
@@ -403,15 +396,20 @@ fn page(results: &Results, rest: &Rest) -> String {
         assumed.reservations,
         assumed.records,
         100.0 * assumed.filled,
-        estimate.by_relays,
-        estimate.by_records,
-        estimate.users_each,
-        estimate.hops,
-        estimate.growth,
-        estimate.user_bytes,
-        estimate.user_us,
-        estimate.bytes / 1e3,
-        100.0 * estimate.processor,
     ));
+    // Both from networks of their own sizes.
+    let slower = crate::extrapolate::estimate(seldom, &results.sweep, *unit, *assumed);
+    let mut row = |what: &str, of: fn(&Estimate) -> f64, places: usize| {
+        say(format!("| {what} | {:.places$} | {:.places$} |", of(estimate), of(&slower)));
+    };
+    row("supernodes, by relay reservations", |one| one.by_relays, 0);
+    row("supernodes, by records", |one| one.by_records, 0);
+    row("users on one supernode", |one| one.users_each, 0);
+    row("hops of a look-up", |one| one.hops, 1);
+    row("requests, times those of the model it is taken from", |one| one.growth, 2);
+    row("of one user: bytes a second", |one| one.user_bytes, 0);
+    row("of one user: us of processor time a second", |one| one.user_us, 0);
+    row("of one supernode: kB a second", |one| one.bytes / 1e3, 0);
+    row("of one supernode: % of one processor", |one| 100.0 * one.processor, 0);
     text
 }

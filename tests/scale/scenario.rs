@@ -140,7 +140,7 @@ pub(crate) struct Upset {
     pub(crate) worst: f64,
     /// The last two minutes.
     pub(crate) after: Summary,
-    /// Minutes from what happened until 99 of 100 look-ups found the callee again, if they did.
+    /// Minutes from then until 99 of 100 look-ups found the callee again, if they did.
     pub(crate) recovered: Option<f64>,
     pub(crate) found: Curve,
     pub(crate) reachable: Curve,
@@ -244,7 +244,7 @@ pub(crate) fn partition(mut sim: Sim) -> Result<Partition> {
     Ok(Partition {
         within: curve(&sim, from, &same, Summary::found_percent),
         across: curve(&sim, from, |one| !same(one), Summary::found_percent),
-        all: upset("cut in two for 10 minutes", &sim, from, event + MINUTE * 10),
+        all: upset("cut in two for 10 minutes", &sim, from, event),
         tables,
     })
 }
@@ -437,7 +437,10 @@ pub(crate) fn eclipse(plan: &Plan, guard: &Guard, sybils: usize, networks: usize
     let victim = down.unwrap_or(0);
     // Whoever it knew before it went is not up any more: it has to take whom it meets.
     sim.remember(victim, Vec::new());
+    // It stays for as long as it is looked at.
+    let sessions = sim.settings.sessions.take();
     sim.bring_up(victim);
+    sim.settings.sessions = sessions;
     for sybil in &all {
         sim.connect(*sybil, victim, true, Kind::Upkeep);
     }
