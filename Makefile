@@ -46,6 +46,10 @@ quality: setup ## Measures how voices sound on paths that lose packets (PESQ); s
 	cargo build -p gateway -p peer -p tests --bins
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-quality $(QUALITY)
 
+scale: setup ## Measures routing and records with 10,000 supernodes in a model, beside real nodes; writes docs/scale.md
+	cargo build --release -p tests --bin causeway-scale
+	@$(RELEASE)/causeway-scale $(SCALE)
+
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -62,4 +66,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling quality check fmt clean
+.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling quality scale check fmt clean

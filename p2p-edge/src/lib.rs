@@ -1,6 +1,6 @@
 //! Causeway's node in the overlay.
 //!
-//! [`identity`], [`record`] and [`calling`] are pure: bytes, time and seeds come in as arguments.
+//! [`identity`], [`record`], [`routing`] and [`calling`] are pure: bytes, time and seeds come in as arguments.
 //! [`node`] is the only part with sockets.
 #![forbid(unsafe_code)]
 
@@ -9,4 +9,5 @@ mod cbor;
 pub mod identity;
 pub mod node;
 pub mod record;
+pub mod routing;
 pub mod testing;

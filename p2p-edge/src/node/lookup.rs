@@ -15,15 +15,14 @@ use libp2p::kad::{
 };
 use libp2p::request_response::OutboundRequestId;
 use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
 
-use super::Refusal;
 use super::serving::ServeId;
 use super::task::{Task, Timer};
 use super::wire::{self, Answer, Blob, LookupRequest, LookupResponse, MAX_ANSWERS, MAX_KEYS};
-use crate::record::{RecordKey, ValidRecord, validate};
+use super::{LookedUp, Refusal};
+use crate::record::{Choice, RecordKey, ValidRecord, validate};
 
-/// Answers that settle which record is the newest.
-const ENOUGH: usize = 3;
 /// Servers that are asked directly beside the DHT.
 const ASKED_DIRECTLY: usize = 3;
 
@@ -38,6 +37,8 @@ pub(super) enum Purpose {
     Location(CallId),
     /// The handle behind a called number.
     Number(CallId),
+    /// The owner of the node wants to know.
+    Owner,
     /// The gateways under one prefix of a called number.
     Gateways(CallId),
     /// The own location record, before it is written anew.
@@ -73,15 +74,19 @@ struct Lookup {
     purpose: Purpose,
     query: Option<QueryId>,
     waiting: usize,
-    /// Nodes that have answered, as far as they are known by name.
-    answered: HashSet<PeerId>,
+    choice: Choice<PeerId>,
     /// Nodes that the DHT query has heard.
     heard: usize,
-    /// Servers asked directly that have looked further on this node's behalf and found nothing.
-    found_nothing: usize,
-    best: Option<ValidRecord>,
     best_value: Vec<u8>,
     providers: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Servers asked directly.
+    asked: u32,
+    /// Requests that the DHT query has sent, once it is over.
+    sent: u32,
+    began: Instant,
+    /// When the first record was found.
+    first: Option<Instant>,
+    owner: Option<oneshot::Sender<LookedUp>>,
 }
 
 impl Lookups {
@@ -91,8 +96,27 @@ impl Lookups {
 }
 
 impl Task {
+    /// Looks for a record on behalf of the owner of the node. At once without one where too many
+    /// look-ups are under way.
+    pub(super) fn look_up_for_owner(
+        &mut self,
+        now: Instant,
+        key: RecordKey,
+        answer: oneshot::Sender<LookedUp>,
+    ) {
+        if self.lookups.len() >= self.limits.lookups {
+            // Errs when nobody waits any more.
+            let _ = answer.send(LookedUp::default());
+            return;
+        }
+        let id = self.look_up(now, key, Purpose::Owner);
+        if let Some(lookup) = self.lookups.table.get_mut(&id) {
+            lookup.owner = Some(answer);
+        }
+    }
+
     /// Looks for the record under a key.
-    pub(super) fn look_up(&mut self, now: Instant, key: RecordKey, purpose: Purpose) {
+    pub(super) fn look_up(&mut self, now: Instant, key: RecordKey, purpose: Purpose) -> LookupId {
         let bytes = key.to_bytes();
         let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&bytes));
         let id = self.start_lookup(now, bytes.clone(), purpose, Some(query));
@@ -101,6 +125,7 @@ impl Task {
         if !matches!(purpose, Purpose::Serve(..)) {
             self.ask_servers(vec![bytes], local_only, &[id]);
         }
+        id
     }
 
     /// Looks for the providers under several keys.
@@ -146,12 +171,15 @@ impl Task {
             purpose,
             query,
             waiting: usize::from(query.is_some()),
-            answered: HashSet::new(),
+            choice: Choice::default(),
             heard: 0,
-            found_nothing: 0,
-            best: None,
             best_value: Vec::new(),
             providers: HashMap::new(),
+            asked: 0,
+            sent: 0,
+            began: now,
+            first: None,
+            owner: None,
         };
         if let Some(query) = query {
             self.lookups.queries.insert(query, id);
@@ -173,6 +201,7 @@ impl Task {
             for id in ids {
                 if let Some(lookup) = self.lookups.table.get_mut(id) {
                     lookup.waiting += 1;
+                    lookup.asked += 1;
                 }
             }
         }
@@ -206,8 +235,10 @@ impl Task {
         let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
         lookup.waiting = lookup.waiting.saturating_sub(1);
         if let Some(answer) = answer {
-            lookup.answered.insert(from);
-            lookup.found_nothing += usize::from(answer.records.is_empty());
+            lookup.choice.answered_by(from);
+            if answer.records.is_empty() {
+                lookup.choice.nothing_found();
+            }
             for Blob(value) in answer.records.into_iter().take(MAX_ANSWERS) {
                 self.found_record(now, id, value);
             }
@@ -237,7 +268,9 @@ impl Task {
                 if let Some(lookup) = self.lookups.table.get_mut(&id) {
                     // What this node holds itself says nothing about what others hold.
                     if found.peer.is_some() || !matches!(lookup.purpose, Purpose::ReadBack(_)) {
-                        lookup.answered.extend(found.peer);
+                        if let Some(peer) = found.peer {
+                            lookup.choice.answered_by(peer);
+                        }
                         self.found_record(now, id, found.record.value);
                     }
                 }
@@ -264,6 +297,7 @@ impl Task {
             self.lookups.queries.remove(&query);
             if let Some(lookup) = self.lookups.table.get_mut(&id) {
                 lookup.query = None;
+                lookup.sent = stats.num_requests();
                 lookup.waiting = lookup.waiting.saturating_sub(1);
             }
         }
@@ -278,10 +312,11 @@ impl Task {
         }
         match validate(&lookup.key, &value, &self.trust, &self.revocations, self.unix()) {
             Ok(record) => {
-                let newer = lookup.best.as_ref().is_none_or(|best| record.outranks(best));
-                if newer && let Some(lookup) = self.lookups.table.get_mut(&id) {
-                    lookup.best = Some(record.clone());
+                if let Some(lookup) = self.lookups.table.get_mut(&id)
+                    && lookup.choice.offer(&record)
+                {
                     lookup.best_value = value;
+                    lookup.first.get_or_insert(now);
                     let purpose = lookup.purpose;
                     self.report(now, purpose, &Outcome { record: Some(&record), complete: None });
                 }
@@ -316,11 +351,10 @@ impl Task {
         let Some(lookup) = self.lookups.table.get(&id) else { return };
         let settled = match lookup.purpose {
             // One other node that has it is enough.
-            Purpose::ReadBack(_) | Purpose::Serve(..) => lookup.best.is_some(),
+            Purpose::ReadBack(_) | Purpose::Serve(..) => lookup.choice.best().is_some(),
             Purpose::ProviderReadBack(_) => lookup.providers.contains_key(&self.me),
             Purpose::Gateways(_) => false,
-            _ if lookup.best.is_some() => lookup.answered.len() >= ENOUGH,
-            _ => lookup.found_nothing >= ENOUGH,
+            _ => lookup.choice.is_settled(),
         };
         if settled || lookup.waiting == 0 {
             self.complete_lookup(now, id);
@@ -339,12 +373,12 @@ impl Task {
 
     /// Ends a look-up with what was found; also when its time is over.
     pub(super) fn complete_lookup(&mut self, now: Instant, id: LookupId) {
-        let Some(lookup) = self.lookups.table.remove(&id) else { return };
+        let Some(mut lookup) = self.lookups.table.remove(&id) else { return };
         self.timers.set(Timer::Lookup(id), None);
         tracing::debug!(
             purpose = ?lookup.purpose,
-            found = lookup.best.is_some() || !lookup.providers.is_empty(),
-            answered = lookup.answered.len(),
+            found = lookup.choice.best().is_some() || !lookup.providers.is_empty(),
+            answered = lookup.choice.answers(),
             heard = lookup.heard,
             waiting = lookup.waiting,
             "look-up complete"
@@ -352,12 +386,13 @@ impl Task {
         if let Some(query) = lookup.query {
             self.lookups.queries.remove(&query);
             if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
+                lookup.sent = query.stats().num_requests();
                 query.finish();
             }
         }
         if let Purpose::Serve(serve, at) = lookup.purpose {
             let providers = lookup.providers.into_iter().collect();
-            let value = lookup.best.is_some().then_some(lookup.best_value);
+            let value = lookup.choice.best().is_some().then_some(lookup.best_value);
             self.on_served_key(now, serve, at, value, providers);
             return;
         }
@@ -365,8 +400,20 @@ impl Task {
             self.on_provider_read_back(now, item, lookup.providers.contains_key(&self.me));
             return;
         }
-        let outcome =
-            Outcome { record: lookup.best.as_ref(), complete: Some(lookup.answered.len().max(lookup.heard)) };
+        let answered = lookup.choice.answers().max(lookup.heard);
+        if let Some(owner) = lookup.owner.take() {
+            let found = LookedUp {
+                record: lookup.choice.best().cloned(),
+                first: lookup.first.map(|at| at.saturating_duration_since(lookup.began)),
+                took: now.saturating_duration_since(lookup.began),
+                answered,
+                dht_requests: lookup.sent,
+                servers_asked: lookup.asked,
+            };
+            // Errs when nobody waits any more.
+            let _ = owner.send(found);
+        }
+        let outcome = Outcome { record: lookup.choice.best(), complete: Some(answered) };
         self.report(now, lookup.purpose, &outcome);
     }
 
@@ -395,7 +442,7 @@ impl Task {
                     self.on_read_back(now, item, record);
                 }
             }
-            (Purpose::Serve(..) | Purpose::ProviderReadBack(_), _) => {}
+            (Purpose::Serve(..) | Purpose::ProviderReadBack(_) | Purpose::Owner, _) => {}
         }
     }
 }

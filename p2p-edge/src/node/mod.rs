@@ -36,7 +36,7 @@ pub use task::check_address;
 
 use crate::calling::{SessionCommand, SessionEvent};
 use crate::identity::{IdentityError, SignedRevocations};
-use crate::record::RecordError;
+use crate::record::{RecordError, RecordKey, ValidRecord};
 
 /// Commands that may wait for the node.
 pub const COMMAND_QUEUE: usize = 256;
@@ -98,6 +98,17 @@ impl NodeHandle {
         receiver.await.unwrap_or_default()
     }
 
+    /// Looks for the record under a key as a call does: in the DHT, and by asking connected servers.
+    /// Takes [`NodeTimers::lookup`] at the longest. For whoever watches the overlay's health.
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn look_up(&self, key: RecordKey) -> Result<LookedUp, NodeClosed> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.send(Request::LookUp(key, sender)).await.map_err(|_| NodeClosed)?;
+        receiver.await.map_err(|_| NodeClosed)
+    }
+
     /// Ends every call with `bye`, waits until that is sent, and stops the node: at the deadline at
     /// the latest.
     pub async fn shutdown(&self, deadline: Duration) {
@@ -112,7 +123,25 @@ impl NodeHandle {
 enum Request {
     Command(NodeCommand),
     Status(oneshot::Sender<NodeStatus>),
+    LookUp(RecordKey, oneshot::Sender<LookedUp>),
     Shutdown(Duration, oneshot::Sender<()>),
+}
+
+/// What a look-up has found, and what it took.
+#[derive(Clone, Debug, Default)]
+pub struct LookedUp {
+    /// The record with the highest sequence, verified.
+    pub record: Option<ValidRecord>,
+    /// How long it took until there was a record at all.
+    pub first: Option<Duration>,
+    /// How long it took until the highest sequence was settled.
+    pub took: Duration,
+    /// Nodes that have answered.
+    pub answered: usize,
+    /// Requests that were sent in the DHT.
+    pub dht_requests: u32,
+    /// Connected servers that were asked beside it.
+    pub servers_asked: u32,
 }
 
 /// What the owner of a node may ask for.

@@ -15,15 +15,13 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, identify};
 
 use super::Refusal;
-use super::reserve::Backoff;
 use super::task::Task;
 use super::wire::{self, Hello, ListVersion};
 use crate::identity::{
     Credential, IdentityError, MAX_LISTS, Role, SignedRevocations, VerifiedNode, VerifiedParty,
 };
+use crate::routing::{Backoff, MAX_KNOWN, MAX_WARM, Network, has_room};
 
-/// Servers remembered for the time after every connection was lost.
-const MAX_KNOWN: usize = 200;
 /// Addresses kept per peer.
 const MAX_ADDRESSES: usize = 8;
 /// Broken rules after which a peer is disconnected.
@@ -32,8 +30,6 @@ const MAX_OFFENCES: u32 = 64;
 const FORGIVEN_EVERY: Duration = Duration::from_secs(10);
 /// While no more servers than this are connected, each new one is asked for others at once.
 const FEW_SERVERS: usize = 4;
-/// Servers to which an otherwise unused connection is kept.
-const MAX_WARM: usize = 64;
 
 /// The peers of a node.
 #[derive(Default)]
@@ -202,7 +198,7 @@ impl Peers {
         if ips.is_empty() {
             return HashSet::from([Network::Unknown]);
         }
-        ips.into_iter().filter_map(network_of).collect()
+        ips.into_iter().filter_map(Network::of).collect()
     }
 
     /// Returns how many peers are connected, and how many of them through relays only.
@@ -415,15 +411,11 @@ impl Task {
         let networks = self.peers.networks(peer, addresses);
         let limit = self.limits.same_subnet_per_bucket;
         let Some(bucket) = self.swarm.behaviour_mut().kad.kbucket(*peer) else { return false };
-        let mut counts: HashMap<Network, usize> = HashMap::new();
-        for entry in bucket.iter().filter(|entry| entry.node.key.preimage() != peer) {
+        let others = bucket.iter().filter(|entry| entry.node.key.preimage() != peer).map(|entry| {
             let declared: Vec<Multiaddr> = entry.node.value.iter().cloned().collect();
-            let of_entry = self.peers.networks(entry.node.key.preimage(), &declared);
-            for network in of_entry.intersection(&networks) {
-                *counts.entry(*network).or_default() += 1;
-            }
-        }
-        counts.values().all(|count| *count < limit)
+            self.peers.networks(entry.node.key.preimage(), &declared)
+        });
+        has_room(&networks, others, limit)
     }
 
     /// Drops peers whose certificate has expired.
@@ -476,29 +468,6 @@ impl Task {
     }
 }
 
-/// A network that one party is likely to own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Network {
-    Unknown,
-    V4([u8; 3]),
-    V6([u8; 6]),
-}
-
-/// Returns the network of an address. Loopback has none: it says nothing about ownership.
-fn network_of(ip: IpAddr) -> Option<Network> {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => None,
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            Some(Network::V4([a, b, c]))
-        }
-        IpAddr::V6(ip) => {
-            let octets = ip.octets();
-            Some(Network::V6([octets[0], octets[1], octets[2], octets[3], octets[4], octets[5]]))
-        }
-    }
-}
-
 fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
@@ -545,16 +514,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_24_and_48_bits_and_loopback_is_none() {
-        let network = |text: &str| ip_of(&text.parse().unwrap()).and_then(network_of);
-        assert_eq!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.2.99/udp/2/quic-v1"));
-        assert_ne!(network("/ip4/192.0.2.1/tcp/1"), network("/ip4/192.0.3.1/tcp/1"));
-        assert_eq!(network("/ip6/2001:db8:1:2::1/tcp/1"), network("/ip6/2001:db8:1:ffff::1/tcp/1"));
-        assert_ne!(network("/ip6/2001:db8:1::1/tcp/1"), network("/ip6/2001:db8:2::1/tcp/1"));
-        assert_eq!(network("/ip6/::ffff:192.0.2.7/tcp/1"), network("/ip4/192.0.2.1/tcp/1"));
-        for exempt in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/dns4/example.org/tcp/1"] {
-            assert_eq!(network(exempt), None, "{exempt}");
-        }
+    fn a_name_is_no_network() {
+        let ip = |text: &str| ip_of(&text.parse().unwrap());
+        assert_eq!(ip("/ip4/192.0.2.1/tcp/1"), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(ip("/ip6/2001:db8::1/udp/2/quic-v1"), Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(ip("/dns4/example.org/tcp/1"), None);
     }
 
     #[test]

@@ -15,12 +15,13 @@ use super::config::NodeRole;
 use super::devices::OtherDevices;
 use super::lookup::Purpose;
 use super::peers::is_loopback;
-use super::reserve::Backoff;
 use super::task::{Task, unix_now, unix_now_ms};
 use crate::identity::Abilities;
 use crate::record::{
     Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, RecordKey, ValidRecord,
+    republish_after,
 };
+use crate::routing::Backoff;
 
 /// Life of a number record. Its writer would lose the number to nobody if it were longer, but a
 /// number that is taken away should not linger.
@@ -293,7 +294,9 @@ impl Task {
         let Some(key) = self.publisher.items.get(at).map(|item| item.key.clone()) else { return };
         match key {
             RecordKey::Gateway(_) => self.read_provider_back(now, key, at),
-            _ => self.look_up(now, key, Purpose::ReadBack(at)),
+            _ => {
+                self.look_up(now, key, Purpose::ReadBack(at));
+            }
         }
     }
 
@@ -301,15 +304,7 @@ impl Task {
     pub(super) fn on_read_back(&mut self, now: Instant, at: usize, record: Option<&ValidRecord>) {
         let me = self.me;
         let Some(item) = self.publisher.items.get_mut(at) else { return };
-        let found = match record {
-            // Another device may have written meanwhile: it must have kept this one.
-            Some(ValidRecord::Location(found)) => {
-                found.record.sequence >= item.sequence
-                    && found.record.devices.iter().any(|device| device.peer == me)
-            }
-            Some(found) => found.sequence() >= item.sequence,
-            None => false,
-        };
+        let found = record.is_some_and(|found| found.confirms(item.sequence, &me));
         let life = match &item.key {
             RecordKey::Location(_) => self.limits.timers.record_lifetime,
             _ => NUMBER_LIFE,
@@ -332,7 +327,8 @@ impl Task {
         item.phase = Phase::Idle;
         item.backoff = Backoff::new(now);
         item.stored_until = Some(now + life);
-        item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + life / 2 };
+        let again = Duration::from_secs(republish_after(life.as_secs()));
+        item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + again };
         let due = item.due;
         if due < now + Duration::from_secs(1) {
             self.wake_publisher(due);

@@ -13,47 +13,12 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::peers::{is_relayed, without_peer};
 use super::task::Task;
+use crate::routing::{Backoff, FIRST_REFRESH, LAST_REFRESH, WANTED_BY_SERVERS};
 
-/// Servers to which a server keeps connected by dialling bootstrap nodes; the DHT brings more.
-const WANTED_BY_SERVERS: usize = 16;
-/// Longest wait between two attempts at the same node.
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// Waits between searches for more servers.
-const FIRST_REFRESH: Duration = Duration::from_secs(1);
-const LAST_REFRESH: Duration = Duration::from_secs(300);
 /// A reservation that is not granted in this time is given up.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Circuit addresses of one relay that go into the location record.
 const ADDRESSES_PER_RELAY: usize = 2;
-
-/// Doubles the wait between attempts at one thing.
-#[derive(Clone, Copy)]
-pub(super) struct Backoff {
-    wait: Duration,
-    due: Instant,
-}
-
-impl Backoff {
-    /// Due at once.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { wait: Duration::ZERO, due: now }
-    }
-
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        now >= self.due
-    }
-
-    /// Begins an attempt: the next is due after a wait that doubles each time.
-    pub(super) fn attempt(&mut self, now: Instant, first: Duration) {
-        self.attempt_up_to(now, first, LONGEST_RETRY);
-    }
-
-    /// As [`Backoff::attempt`], with another longest wait.
-    pub(super) fn attempt_up_to(&mut self, now: Instant, first: Duration, longest: Duration) {
-        self.wait = if self.wait.is_zero() { first } else { (self.wait * 2).min(longest) };
-        self.due = now + self.wait;
-    }
-}
 
 /// A node that is always worth a connection.
 pub(super) struct BootstrapNode {

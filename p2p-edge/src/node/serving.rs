@@ -121,7 +121,9 @@ impl Task {
                 RecordKey::Gateway(_) => {
                     self.look_up_providers(now, vec![key], Purpose::Serve(id, at));
                 }
-                _ => self.look_up(now, key, Purpose::Serve(id, at)),
+                _ => {
+                    self.look_up(now, key, Purpose::Serve(id, at));
+                }
             }
         }
     }

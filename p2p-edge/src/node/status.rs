@@ -129,6 +129,8 @@ pub struct NodeStatus {
     pub reservations_served: usize,
     /// Relay circuits served now.
     pub circuits_served: usize,
+    /// Requests of the DHT that this node has sent, without those of queries still under way.
+    pub dht_requests: u64,
     /// Records stored for the overlay.
     pub records: usize,
     /// Provider records stored for the overlay.

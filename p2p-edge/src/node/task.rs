@@ -22,7 +22,7 @@ use super::lookup::{LookupId, Lookups};
 use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
-use super::reserve::{Backoff, BootstrapNode, Reservations};
+use super::reserve::{BootstrapNode, Reservations};
 use super::revocations::ListOffers;
 use super::serving::{ServeId, Served};
 use super::status::{NodeStatus, Refusals};
@@ -34,6 +34,7 @@ use crate::identity::{
     Credential, IdentityError, NodeKey, NonceCache, RevocationList, Role, Trust, VerifiedParty,
 };
 use crate::record::{NumberRecord, RecordError, RecordKey, StoreLimits, validate};
+use crate::routing::Backoff;
 
 /// Chunks read from call streams that may wait for the node.
 const INPUT_QUEUE: usize = 1024;
@@ -106,6 +107,8 @@ pub(super) struct Task {
     pub(super) draining: bool,
     reservations_served: HashSet<PeerId>,
     circuits_served: usize,
+    /// Requests sent by queries of the DHT that have ended.
+    dht_requests: u64,
 
     pub(super) timers: Timers<Timer>,
     pub(super) inputs: mpsc::Sender<(StreamId, StreamInput)>,
@@ -185,6 +188,7 @@ async fn spawn(config: NodeConfig) -> Started {
         draining: false,
         reservations_served: HashSet::new(),
         circuits_served: 0,
+        dht_requests: 0,
         timers: Timers::new(),
         inputs,
         input_queue,
@@ -425,6 +429,7 @@ impl Task {
                 // Errs when nobody waits any more.
                 let _ = sender.send(status);
             }
+            Some(Request::LookUp(key, answer)) => self.look_up_for_owner(now, key, answer),
             Some(Request::Shutdown(deadline, sender)) => self.stop(now, deadline, sender),
             None => self.stop(now, ABANDONED_SHUTDOWN, oneshot::channel().0),
         }
@@ -540,6 +545,10 @@ impl Task {
         match event {
             kad::Event::InboundRequest { request } => self.on_kad_request(request),
             kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
+                // Each part of a search for servers is a query of its own.
+                if step.last || matches!(result, QueryResult::Bootstrap(_)) {
+                    self.dht_requests += u64::from(stats.num_requests());
+                }
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
                 if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_)) {
                     self.on_put(now, id, &result);
@@ -607,6 +616,7 @@ impl Task {
             reservations_held: self.reservations.held(),
             reservations_served: self.reservations_served.len(),
             circuits_served: self.circuits_served,
+            dht_requests: self.dht_requests,
             records,
             providers,
             published,

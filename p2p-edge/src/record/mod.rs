@@ -5,6 +5,7 @@
 //! addresses (one direct, two through relays) has 669 bytes, a number record of a gateway with
 //! three prefixes 694, its offer 697; the limit is [`MAX_RECORD_BYTES`].
 
+mod choice;
 mod envelope;
 mod error;
 mod location;
@@ -15,13 +16,15 @@ mod store;
 use std::fmt;
 
 use call_model::{Handle, Number};
+use libp2p::PeerId;
 
+pub use choice::{Choice, ENOUGH};
 pub use envelope::{CLOCK_SKEW, MAX_RECORD_BYTES};
 pub use error::RecordError;
 pub use location::{Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESS_BYTES, MAX_ADDRESSES, ValidLocation};
 pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
 pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
-pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored};
+pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored, Verified};
 
 use crate::identity::{
     IdentityError, NodeChain, NodeKey, Prefix, PublicKey, RevocationList, Standing, Trust,
@@ -130,6 +133,16 @@ impl ValidRecord {
         self.rank() > other.rank()
     }
 
+    /// Says whether a record that was read back shows that a put of `sequence` by `writer` has taken
+    /// effect. Another device may have written a location meanwhile: it must have kept the writer.
+    pub fn confirms(&self, sequence: u64, writer: &PeerId) -> bool {
+        let kept = match self {
+            ValidRecord::Location(valid) => valid.record.devices.iter().any(|device| device.peer == *writer),
+            ValidRecord::Number(_) | ValidRecord::Offer(_) => true,
+        };
+        kept && self.sequence() >= sequence
+    }
+
     /// Returns what may void the certificate of the record's writer.
     pub fn standing(&self) -> &Standing {
         match self {
@@ -168,6 +181,12 @@ pub fn validate(
             offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer)
         }
     }
+}
+
+/// Returns after how many seconds an owner publishes a record of a life of `life` seconds again: at
+/// half of it, so that one attempt may fail. Nobody else does.
+pub const fn republish_after(life: u64) -> u64 {
+    life / 2
 }
 
 fn check_own_key(chain: &NodeChain, key: &NodeKey) -> Result<(), RecordError> {

@@ -5,7 +5,7 @@ use libp2p::PeerId;
 
 use super::error::RecordError;
 use super::{RecordKey, ValidRecord, validate};
-use crate::identity::{RevocationList, Trust};
+use crate::identity::{RevocationList, Trust, Utc};
 
 /// The bounds of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,42 @@ pub struct Entry {
     pub source: Source,
 }
 
+/// A record that was verified for its key, and the bytes it was read from. One that many stores
+/// are to keep has to be verified once only.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    record: ValidRecord,
+}
+
+impl Verified {
+    /// Verifies a record for a key at the moment `unix`.
+    ///
+    /// # Errors
+    /// What [`validate`] says.
+    pub fn check(
+        key: &[u8],
+        value: Vec<u8>,
+        trust: &Trust,
+        revocations: &RevocationList,
+        unix: u64,
+    ) -> Result<Self, RecordError> {
+        let record = validate(key, &value, trust, revocations, unix)?;
+        Ok(Self { key: key.to_vec(), value, record })
+    }
+
+    /// Returns the record.
+    pub fn record(&self) -> &ValidRecord {
+        &self.record
+    }
+
+    /// Returns the bytes that the record was read from.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+}
+
 /// What a store counted since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -102,7 +138,7 @@ pub struct Counters {
 }
 
 /// The records that this node keeps for the overlay: bounded, verified, one per key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     limits: StoreLimits,
     entries: BTreeMap<Vec<u8>, Entry>,
@@ -144,13 +180,41 @@ impl Store {
     ) -> Result<Stored, RecordError> {
         self.expire(unix);
         let outcome = self.try_put(key, value, source, (trust, revocations), unix);
-        match &outcome {
+        self.count(&outcome);
+        outcome
+    }
+
+    /// Keeps a record that was verified before, as [`Store::put`] does. Lists of revocations that
+    /// have come since are not looked at: see [`Store::drop_revoked`].
+    ///
+    /// # Errors
+    /// `Expired` for a record that has ended since; otherwise as [`Store::put`].
+    pub fn put_verified(
+        &mut self,
+        verified: Verified,
+        source: Source,
+        unix: u64,
+    ) -> Result<Stored, RecordError> {
+        self.expire(unix);
+        let end = verified.record.expires_unix();
+        let outcome = if self.holds(&verified.key, &verified.value) {
+            Ok(Stored::Duplicate)
+        } else if end <= unix {
+            Err(RecordError::Expired { at: Utc(end) })
+        } else {
+            self.keep(verified, source)
+        };
+        self.count(&outcome);
+        outcome
+    }
+
+    fn count(&mut self, outcome: &Result<Stored, RecordError>) {
+        match outcome {
             Ok(Stored::New) => self.counters.new += 1,
             Ok(Stored::Replaced) => self.counters.replaced += 1,
             Ok(Stored::Duplicate) => self.counters.duplicates += 1,
             Err(error) => *self.counters.refused.entry(error.as_str()).or_default() += 1,
         }
-        outcome
     }
 
     fn try_put(
@@ -162,14 +226,25 @@ impl Store {
         unix: u64,
     ) -> Result<Stored, RecordError> {
         // Before any signature is verified: replication brings mostly what is held.
-        if self.entries.get(key).is_some_and(|held| held.value == value) {
+        if self.holds(key, &value) {
             return Ok(Stored::Duplicate);
         }
-        let record = validate(key, &value, trust, revocations, unix)?;
+        let verified = Verified::check(key, value, trust, revocations, unix)?;
+        self.keep(verified, source)
+    }
+
+    /// Says whether the very same record is held.
+    fn holds(&self, key: &[u8], value: &[u8]) -> bool {
+        self.entries.get(key).is_some_and(|held| held.value == value)
+    }
+
+    /// Keeps a verified record if it is news and within the quotas.
+    fn keep(&mut self, verified: Verified, source: Source) -> Result<Stored, RecordError> {
+        let Verified { key, value, record } = verified;
         if matches!(record.key(), RecordKey::Gateway(_)) {
             return Err(RecordError::NotStorable);
         }
-        let held = self.entries.get(key);
+        let held = self.entries.get(&key);
         if let Some(held) = held {
             let (have, got) = (held.record.sequence(), record.sequence());
             if have == got {
@@ -182,8 +257,8 @@ impl Store {
             return Err(RecordError::StoreFull);
         }
         self.check_quotas(held, &record, source)?;
-        let replaced = self.remove(key).is_some();
-        let entry = Entry { key: key.to_vec(), value, record, source };
+        let replaced = self.remove(&key).is_some();
+        let entry = Entry { key, value, record, source };
         self.insert(entry);
         Ok(if replaced { Stored::Replaced } else { Stored::New })
     }

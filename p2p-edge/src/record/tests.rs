@@ -485,6 +485,68 @@ fn the_store_takes_only_news() {
 }
 
 #[test]
+fn a_record_verified_before_is_kept_as_any_other() {
+    let world = World::new();
+    let (key, source) = (loc("alice"), remote(50, "192.0.2.1"));
+    let verified = |sequence| {
+        let value = world.signed_location(sequence);
+        Verified::check(&key.to_bytes(), value, &world.trust, &world.revocations, NOW).unwrap()
+    };
+    let mut store = Store::new(StoreLimits::default());
+    assert_eq!(store.put_verified(verified(5), source, NOW), Ok(Stored::New));
+    assert_eq!(world.put(&mut store, &key, world.signed_location(5), source), Ok(Stored::Duplicate));
+    assert_eq!(store.put_verified(verified(5), source, NOW), Ok(Stored::Duplicate));
+    assert_eq!(store.put_verified(verified(6), source, NOW), Ok(Stored::Replaced));
+    let stale = store.put_verified(verified(5), source, NOW);
+    assert_eq!(stale, Err(RecordError::StaleSequence { have: 6, got: 5 }));
+    assert_eq!(store.get(&key.to_bytes(), NOW).unwrap().value, verified(6).value());
+    // What was verified once does not last for ever.
+    let end = NOW + LOCATION_LIFE;
+    assert_eq!(store.put_verified(verified(7), source, end).unwrap_err().as_str(), "record_expired");
+    assert!(store.is_empty());
+    let mut full = Store::new(StoreLimits { per_peer: 0, ..StoreLimits::default() });
+    assert_eq!(full.put_verified(verified(5), source, NOW), Err(RecordError::PeerQuota));
+}
+
+#[test]
+fn the_highest_sequence_of_three_answers_is_chosen() {
+    let world = World::new();
+    let record = |sequence| world.validate(&loc("alice"), &world.signed_location(sequence)).unwrap();
+    let mut choice = Choice::default();
+    for (peer, sequence, newer) in [(1, 5, true), (2, 7, true), (2, 7, false)] {
+        choice.answered_by(peer);
+        assert_eq!(choice.offer(&record(sequence)), newer);
+        assert!(!choice.is_settled(), "one peer counts once");
+    }
+    choice.answered_by(3);
+    assert!(!choice.offer(&record(6)) && choice.is_settled());
+    assert_eq!((choice.best().unwrap().sequence(), choice.answers()), (7, ENOUGH));
+
+    let mut choice: Choice<u32> = Choice::default();
+    for peer in 0..9 {
+        choice.answered_by(peer);
+    }
+    assert!(!choice.is_settled(), "who holds nothing has not looked further");
+    for _ in 0..ENOUGH {
+        assert!(!choice.is_settled());
+        choice.nothing_found();
+    }
+    assert!(choice.is_settled() && choice.best().is_none());
+}
+
+#[test]
+fn what_was_read_back_confirms_the_put_or_does_not() {
+    let world = World::new();
+    let found = world.validate(&loc("alice"), &world.signed_location(5)).unwrap();
+    let me = world.alice.key.peer_id();
+    assert!(found.confirms(5, &me) && found.confirms(4, &me));
+    assert!(!found.confirms(6, &me), "an older one was found");
+    assert!(!found.confirms(5, &testing::key(77).peer_id()), "another device has forgotten this one");
+    let number = world.validate(&num("+4420"), &world.signed_number("+4420", 3)).unwrap();
+    assert!(number.confirms(3, &me) && !number.confirms(4, &me));
+}
+
+#[test]
 fn the_store_forgets_what_has_ended() {
     let world = World::new();
     let mut store = Store::new(StoreLimits::default());

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use p2p_edge::calling::{EndedBy, SessionCommand, SessionEvent};
 use p2p_edge::identity::{NodeBundle, RevocationReason};
 use p2p_edge::node::{NodeCommand, NodeEvent, NodeRole, Refusal};
+use p2p_edge::record::{RecordKey, ValidRecord};
 use p2p_edge::testing::Pki;
 
-use super::support::{config, pki, start, supernode, three_supernodes, try_start, unix, user};
+use super::support::{config, handle, pki, start, supernode, three_supernodes, try_start, unix, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_node_that_cannot_start_says_why() {
@@ -147,4 +148,25 @@ async fn a_revocation_spreads_and_throws_the_node_out() {
         .await;
         assert!(node.handle.status().await.refused(Refusal::NodeCertificate) > 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_of_a_node_may_look_for_a_record() {
+    let pki = pki();
+    let [first, second, third] = three_supernodes(&pki).await;
+    let mut alice = start(user(&pki, "alice", 10, &[&first, &second])).await;
+    alice.online().await;
+    let key = |name: &str| RecordKey::Location(handle(name));
+    let found = third.handle.look_up(key("alice")).await.unwrap();
+    let Some(ValidRecord::Location(location)) = &found.record else { panic!("{found:?}") };
+    assert_eq!(location.record.devices[0].peer.to_string(), alice.handle.peer_id());
+    assert!(
+        found.answered >= 1 && found.servers_asked == 2 && found.first.unwrap() <= found.took,
+        "{found:?}"
+    );
+    let nothing = third.handle.look_up(key("nobody")).await.unwrap();
+    assert!(nothing.record.is_none() && nothing.first.is_none(), "{nothing:?}");
+    assert!(nothing.dht_requests >= 2, "nothing is known to be nowhere before all were asked: {nothing:?}");
+    let status = third.handle.status().await;
+    assert!(status.dht_requests >= u64::from(nothing.dht_requests), "{status:?}");
 }
