@@ -67,7 +67,7 @@ async fn signals_are_heeded_and_hanging_up_is_no_end() {
     let config = site.config("", "");
     let store = Arc::new(TlsStore::load(&config).unwrap());
     let certificates = Certificates::new(store, Arc::new(Metrics::new(Vec::new(), &[])));
-    let mut signals = Signals::new(Reloader::new(config, mpsc::channel(1).0, certificates)).unwrap();
+    let mut signals = Signals::new(Reloader::new(config, mpsc::channel(1).0, certificates, None)).unwrap();
     let raise = |kind| kill_process(getpid(), kind).unwrap();
     for (kind, wish) in [(Kind::TERM, Wish::Drain), (Kind::QUIT, Wish::Stop), (Kind::INT, Wish::Stop)] {
         raise(Kind::HUP);
