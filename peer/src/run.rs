@@ -109,6 +109,11 @@ pub async fn run(cli: Cli) -> u8 {
     }
 }
 
+/// Asks on the terminal, without showing what is typed.
+fn ask(text: &str) -> std::io::Result<String> {
+    rpassword::prompt_password(text)
+}
+
 /// Sorts out what the file system refused: it has an exit code of its own.
 fn file(error: FilesError) -> Failure {
     match error {
@@ -147,15 +152,13 @@ async fn act(action: Action) -> Result<u8, Failure> {
             Ok(exit::OK)
         }
         Action::Backup { identity, out, passphrase_file } => {
-            let prompt = |text: &str| rpassword::prompt_password(text);
-            let passphrase = files::passphrase(passphrase_file.as_deref(), true, prompt).map_err(file)?;
+            let passphrase = files::passphrase(passphrase_file.as_deref(), true, ask).map_err(file)?;
             let names = files::back_up(&identity, &out, &passphrase, BackupCost::RECOMMENDED);
             show_line(&serde_json::json!({ "files": names.map_err(file)? }).to_string()).await;
             Ok(exit::OK)
         }
         Action::Restore { backup, identity, passphrase_file } => {
-            let prompt = |text: &str| rpassword::prompt_password(text);
-            let passphrase = files::passphrase(passphrase_file.as_deref(), false, prompt).map_err(file)?;
+            let passphrase = files::passphrase(passphrase_file.as_deref(), false, ask).map_err(file)?;
             let names = files::restore(&backup, &identity, &passphrase).map_err(file)?;
             show_line(&serde_json::json!({ "files": names }).to_string()).await;
             Ok(exit::OK)

@@ -94,8 +94,7 @@ pub(super) fn run(command: IdentityCommand) -> Result<String> {
         IdentityCommand::Renew { identity, out, new_key } => renew(&identity, &out, new_key.as_deref()),
         IdentityCommand::Show { identity, root } => show(&identity, root.as_deref()),
         IdentityCommand::Backup { what, out, passphrase_file } => {
-            let passphrase =
-                files::passphrase(passphrase_file.as_deref(), true, |text| rpassword::prompt_password(text))?;
+            let passphrase = files::passphrase(passphrase_file.as_deref(), true, ask)?;
             let names = files::back_up(&what, &out, &passphrase, BackupCost::RECOMMENDED)?;
             Ok(format!(
                 "{}: {}\n  nobody can open it without the passphrase\n",
@@ -104,13 +103,16 @@ pub(super) fn run(command: IdentityCommand) -> Result<String> {
             ))
         }
         IdentityCommand::Restore { backup, into, passphrase_file } => {
-            let passphrase = files::passphrase(passphrase_file.as_deref(), false, |text| {
-                rpassword::prompt_password(text)
-            })?;
+            let passphrase = files::passphrase(passphrase_file.as_deref(), false, ask)?;
             let names = files::restore(&backup, &into, &passphrase)?;
             Ok(format!("{}: {}\n", into.display(), names.join(", ")))
         }
     }
+}
+
+/// Asks on the terminal, without showing what is typed.
+fn ask(text: &str) -> std::io::Result<String> {
+    rpassword::prompt_password(text)
 }
 
 fn now() -> u64 {
