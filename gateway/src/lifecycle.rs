@@ -33,7 +33,7 @@ use crate::control::GatewayControl;
 use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
 pub use crate::driver::{MediaStartError, SipBindError, TlsFileError};
 use crate::driver::{StreamSettings, TlsStore};
-use crate::reload::Reloader;
+use crate::reload::{Known, Reloader};
 use crate::switch::{Switch, SwitchConfig};
 use crate::telemetry::{Exporter, Metrics};
 
@@ -177,6 +177,16 @@ impl Identity {
             check_promises(config, &verified)?;
         }
         Ok(Self { bundle, trust, revocations })
+    }
+
+    /// Returns the certificate of the node.
+    pub(crate) fn chain(&self) -> &NodeChain {
+        &self.bundle.chain
+    }
+
+    /// Returns what is revoked.
+    pub(crate) fn revocations(&self) -> &RevocationList {
+        &self.revocations
     }
 }
 
@@ -332,11 +342,17 @@ impl Daemon {
         let hep = hep.transpose().map_err(|error| StartError::System(format!("telemetry.hep: {error}")))?;
         hep.iter().for_each(|hep| metrics.watch_hep(hep.counters()));
         let metrics = Arc::new(metrics);
+        let known = Known::of(&identity);
         let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
         let certificates = Certificates::new(tls, Arc::clone(&metrics));
-        let reloader = Reloader::new(config.clone(), requests.clone(), certificates.clone());
+        let reloader = Reloader::new(
+            config.clone(),
+            requests.clone(),
+            certificates.clone(),
+            Some((node.clone(), known)),
+        );
         let admin = match &config.admin {
             None => None,
             Some(admin) => {
@@ -452,8 +468,9 @@ async fn keep_figures(node: NodeHandle, metrics: Arc<Metrics>, mut certificates:
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        metrics.overlay(&node.status().await);
-        certificates.look_at(unix_ms() / 1000);
+        let status = node.status().await;
+        metrics.overlay(&status);
+        certificates.look_at(unix_ms() / 1000, status.certificate_ends);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reading the configuration again while calls are live.
 //!
-//! What can change does: routes, numbers, policy, emergency calls, limits of calls, and of a trunk
-//! all but where it is and how it registers. The rest needs a restart, and is named. A file with a
-//! fault changes nothing.
+//! What can change does: routes, numbers, policy, emergency calls, limits of calls, of a trunk all
+//! but where it is and how it registers, and the node's certificate and the revocation lists where
+//! their files hold newer ones. The rest needs a restart, and is named. A file with a fault changes
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use admin_api::{ReloadFailure, Reloaded};
 use call_model::TrunkName;
+use p2p_edge::identity::{Credential, NodeChain, SignedRevocations};
+use p2p_edge::node::{NodeCommand, NodeHandle};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::config::{Config, Limits, Trunk};
@@ -28,6 +31,21 @@ pub(crate) struct Reloader {
     current: Mutex<Config>,
     requests: mpsc::Sender<Request>,
     certificates: Certificates,
+    /// The node, with what it was last given; `None` where there is none.
+    node: Option<(NodeHandle, Mutex<Known>)>,
+}
+
+/// What the node was last given of its identity files.
+#[derive(Debug)]
+pub(crate) struct Known {
+    chain: NodeChain,
+    lists: Vec<SignedRevocations>,
+}
+
+impl Known {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self { chain: identity.chain().clone(), lists: identity.revocations().lists().cloned().collect() }
+    }
 }
 
 impl Reloader {
@@ -35,8 +53,16 @@ impl Reloader {
         config: Config,
         requests: mpsc::Sender<Request>,
         certificates: Certificates,
+        node: Option<(NodeHandle, Known)>,
     ) -> Arc<Self> {
-        Arc::new(Self { file: config.file.clone(), current: Mutex::new(config), requests, certificates })
+        let node = node.map(|(node, known)| (node, Mutex::new(known)));
+        Arc::new(Self {
+            file: config.file.clone(),
+            current: Mutex::new(config),
+            requests,
+            certificates,
+            node,
+        })
     }
 
     /// Reads, checks and applies the file, and says in the log what came of it.
@@ -67,12 +93,14 @@ impl Reloader {
         // Reading waits for the disk, and for the names of hosts.
         let read = tokio::task::spawn_blocking(move || {
             let config = Config::load(&file).map_err(|error| error.to_string())?;
-            Identity::load(&config).map_err(|error| error.to_string())?;
+            let identity = Identity::load(&config).map_err(|error| error.to_string())?;
             certificates.reload()?;
-            Ok::<Config, String>(config)
+            Ok::<_, String>((config, Known::of(&identity)))
         });
-        let fresh = read.await.map_err(|_| ReloadFailure::Unavailable)?.map_err(ReloadFailure::Broken)?;
+        let (fresh, identity) =
+            read.await.map_err(|_| ReloadFailure::Unavailable)?.map_err(ReloadFailure::Broken)?;
         let (merged, mut reloaded) = merge(&current, &fresh);
+        self.renew(identity, &mut reloaded).await;
         let (reply, answer) = oneshot::channel();
         let request = Request::Reconfigure(Box::new(merged.clone()), reply);
         self.requests.send(request).await.map_err(|_| ReloadFailure::Unavailable)?;
@@ -80,6 +108,35 @@ impl Reloader {
         reloaded.restart.extend(refused.iter().map(|name| format!("trunks.{name}")));
         *current = merged;
         Ok(reloaded)
+    }
+}
+
+impl Reloader {
+    /// Gives the node a certificate and revocation lists that are new.
+    async fn renew(&self, identity: Known, reloaded: &mut Reloaded) {
+        let Some((node, known)) = &self.node else { return };
+        let mut known = known.lock().await;
+        if known.lists != identity.lists {
+            for list in identity.lists.iter().filter(|list| !known.lists.contains(list)) {
+                // A node that has stopped ends the daemon by itself.
+                let _ = node.send(NodeCommand::Revocations(list.clone())).await;
+            }
+            known.lists = identity.lists;
+            reloaded.applied.push("overlay.revocation_file".to_owned());
+        }
+        if known.chain == identity.chain {
+            return;
+        }
+        match node.change_certificate(Credential::Node(identity.chain.clone())).await {
+            Ok(()) => {
+                known.chain = identity.chain;
+                reloaded.applied.push("overlay.identity_file".to_owned());
+            }
+            Err(error) => {
+                tracing::warn!("overlay.identity_file: {error}");
+                reloaded.restart.push("overlay.identity_file".to_owned());
+            }
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Causeway's node in the overlay.
 //!
 //! [`identity`], [`record`], [`routing`] and [`calling`] are pure: bytes, time and seeds come in as arguments.
-//! [`node`] is the only part with sockets.
+//! [`node`] is the only part with sockets, [`files`] the only one with files.
 #![forbid(unsafe_code)]
 
 pub mod calling;
 mod cbor;
+mod defence;
+pub mod files;
 pub mod identity;
 pub mod node;
 pub mod record;

@@ -59,6 +59,55 @@ pub enum Action {
         #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
         identity: PathBuf,
     },
+    /// Ask for the certificate that follows the one in use; `causeway authority renew` issues it.
+    Renew {
+        /// The identity, directory or file.
+        #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+        identity: PathBuf,
+        /// Where the request goes.
+        #[arg(long)]
+        out: PathBuf,
+        /// Change over to a new key, which goes here; must not exist. Use `import` afterwards.
+        #[arg(long)]
+        new_key: Option<PathBuf>,
+    },
+    /// Put a renewed certificate for the same key in the place of the old one, after checking it. A
+    /// running softphone takes it over on SIGHUP.
+    Update {
+        /// The identity, directory or file.
+        #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+        identity: PathBuf,
+        /// The certificate from the authority.
+        #[arg(long)]
+        certificate: PathBuf,
+        /// Root certificate, instead of root.pem.
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+    /// Encrypt an identity, directory or file, with a passphrase.
+    Backup {
+        /// The identity.
+        #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+        identity: PathBuf,
+        /// Where the backup goes; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+        /// File whose first line is the passphrase; it is asked for where this is left out.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Open a backup into a new identity directory.
+    Restore {
+        /// The backup.
+        #[arg(long)]
+        backup: PathBuf,
+        /// The directory; must not exist, or be empty.
+        #[arg(long)]
+        identity: PathBuf,
+        /// File whose first line is the passphrase; it is asked for where this is left out.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
     /// Run: commands as JSON lines in, events as JSON lines out.
     Run {
         /// The node.

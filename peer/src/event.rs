@@ -143,6 +143,11 @@ pub enum Event {
     },
     /// A call is over. Exactly one per call.
     Ended(Ended),
+    /// A new certificate is in use.
+    Certificate {
+        /// When it ends, in Unix seconds.
+        not_after_unix: u64,
+    },
     /// The state of the softphone, as asked for.
     Status {
         /// Whether it has joined the overlay.

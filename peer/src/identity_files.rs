@@ -11,7 +11,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use call_model::Handle;
-use p2p_edge::identity::{HandleCertificate, IdentityError, NodeKey, Request, RevocationList, Trust};
+use p2p_edge::files::{self, FilesError};
+use p2p_edge::identity::{
+    Credential, HandleCertificate, IdentityError, NodeKey, Renewal, Request, RevocationList, Trust,
+    UserBundle,
+};
 
 /// Longest identity file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -68,6 +72,19 @@ pub enum FileError {
         /// The key that it should name.
         public_key: String,
     },
+    /// The new certificate is for another handle.
+    #[error(
+        "the certificate is for {found}, and the identity is that of {handle}: check which file was sent back"
+    )]
+    OtherHandle {
+        /// Whose identity it is.
+        handle: Handle,
+        /// Whom the certificate is for.
+        found: Handle,
+    },
+    /// A file could not be backed up, restored or replaced.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The random source of the system failed.
     #[error("the system gives no random numbers")]
     Random,
@@ -93,12 +110,9 @@ impl Identity {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn read(identity: &Path, root: Option<&Path>, unix: u64) -> Result<Self, FileError> {
-        let (directory, key, certificate) = if identity.is_file() {
-            let directory = identity.parent().unwrap_or(Path::new(""));
-            (directory, identity.to_owned(), identity.to_owned())
-        } else {
-            (identity, identity.join(KEY), identity.join(CERTIFICATE))
-        };
+        let (key, certificate) = parts(identity);
+        let directory =
+            if identity.is_file() { identity.parent().unwrap_or(Path::new("")) } else { identity };
         let key = read_key(&key)?;
         let certificate = parse(&certificate, HandleCertificate::from_pem)?;
         check_key(&key, &certificate)?;
@@ -168,6 +182,67 @@ pub fn import(
         fs::write(&path, text).map_err(|error| write_error(&path, &error))?;
     }
     Ok(identity)
+}
+
+/// Writes a request for the certificate that follows the one of an identity, directory or file. With
+/// `new_key` a key is made there, which takes the place of the present one.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn write_renewal(
+    identity: &Path,
+    out: &Path,
+    new_key: Option<&Path>,
+    unix: u64,
+) -> Result<(), FileError> {
+    let (key, certificate) = parts(identity);
+    let own = read_key(&key)?;
+    let old = parse(&certificate, HandleCertificate::from_pem)?;
+    check_key(&own, &old)?;
+    let fresh = new_key.map(create_key).transpose()?;
+    let content = |error| FileError::Content { path: certificate.clone(), error };
+    let request = Renewal::new(&Credential::Handle(old), &own, fresh.as_ref(), unix).map_err(content)?;
+    fs::write(out, request.to_pem()).map_err(|error| write_error(out, &error))
+}
+
+/// Puts a renewed certificate into an identity, directory or file, after checking it. Whoever reads
+/// the identity meanwhile finds the old certificate or the new one.
+///
+/// # Errors
+/// Names the file and what is wrong with it; the identity is as it was then.
+pub fn update(
+    identity: &Path,
+    certificate: &Path,
+    root: Option<&Path>,
+    unix: u64,
+) -> Result<Identity, FileError> {
+    let mut known = Identity::read(identity, root, unix)?;
+    let fresh = parse(certificate, HandleCertificate::from_pem)?;
+    let (handle, found) = (known.certificate.claims().handle.clone(), fresh.claims().handle.clone());
+    if handle != found {
+        return Err(FileError::OtherHandle { handle, found });
+    }
+    check_key(&known.key, &fresh)?;
+    let content = |error| FileError::Content { path: certificate.into(), error };
+    fresh.verify(&known.trust, &known.revocations, unix).map_err(content)?;
+    known.certificate = fresh;
+    let (key, certificate) = parts(identity);
+    let text = if key == certificate {
+        UserBundle { key: known.key.clone(), certificate: known.certificate.clone() }.to_pem()
+    } else {
+        known.certificate.to_pem()
+    };
+    files::replace(&certificate, text.as_bytes())?;
+    Ok(known)
+}
+
+/// Returns the files of the key and of the certificate of an identity.
+fn parts(identity: &Path) -> (PathBuf, PathBuf) {
+    if identity.is_file() {
+        (identity.to_owned(), identity.to_owned())
+    } else {
+        (identity.join(KEY), identity.join(CERTIFICATE))
+    }
 }
 
 fn check_key(key: &NodeKey, certificate: &HandleCertificate) -> Result<(), FileError> {

@@ -1,11 +1,13 @@
 //! The program: from the command line to an exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use p2p_edge::files::{self, FilesError};
+use p2p_edge::identity::BackupCost;
 use p2p_edge::node::{NodeConfig, NodeLimits, NodeRole};
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::audio::{AudioError, Clip};
@@ -107,6 +109,19 @@ pub async fn run(cli: Cli) -> u8 {
     }
 }
 
+/// Asks on the terminal, without showing what is typed.
+fn ask(text: &str) -> std::io::Result<String> {
+    rpassword::prompt_password(text)
+}
+
+/// Sorts out what the file system refused: it has an exit code of its own.
+fn file(error: FilesError) -> Failure {
+    match error {
+        FilesError::Io { path, error } => Failure::Io { what: path.display().to_string(), error },
+        other => Failure::Identity(FileError::Files(other)),
+    }
+}
+
 async fn act(action: Action) -> Result<u8, Failure> {
     match action {
         Action::Key { out, request, handle } => {
@@ -125,6 +140,27 @@ async fn act(action: Action) -> Result<u8, Failure> {
         }
         Action::Show { identity } => {
             show_identity(&Identity::read(&identity, None, unix_now())?).await;
+            Ok(exit::OK)
+        }
+        Action::Renew { identity, out, new_key } => {
+            identity_files::write_renewal(&identity, &out, new_key.as_deref(), unix_now())?;
+            Ok(exit::OK)
+        }
+        Action::Update { identity, certificate, root } => {
+            let updated = identity_files::update(&identity, &certificate, root.as_deref(), unix_now())?;
+            show_identity(&updated).await;
+            Ok(exit::OK)
+        }
+        Action::Backup { identity, out, passphrase_file } => {
+            let passphrase = files::passphrase(passphrase_file.as_deref(), true, ask).map_err(file)?;
+            let names = files::back_up(&identity, &out, &passphrase, BackupCost::RECOMMENDED);
+            show_line(&serde_json::json!({ "files": names.map_err(file)? }).to_string()).await;
+            Ok(exit::OK)
+        }
+        Action::Restore { backup, identity, passphrase_file } => {
+            let passphrase = files::passphrase(passphrase_file.as_deref(), false, ask).map_err(file)?;
+            let names = files::restore(&backup, &identity, &passphrase).map_err(file)?;
+            show_line(&serde_json::json!({ "files": names }).to_string()).await;
             Ok(exit::OK)
         }
         Action::Run { node, control, answer } => {
@@ -165,6 +201,10 @@ struct Session {
     softphone: Softphone,
     events: mpsc::Receiver<Event>,
     interrupted: mpsc::Receiver<()>,
+    /// SIGHUP: the identity is to be read again.
+    renewed: Signal,
+    /// The identity, and the root in the place of its own.
+    identity: (PathBuf, Option<PathBuf>),
     sample_rate: u32,
 }
 
@@ -187,9 +227,12 @@ impl Session {
             sample_rate: arguments.sample_rate,
             policy,
         };
-        let interrupted = interruptions().map_err(|error| Failure::Io { what: "signals".into(), error })?;
+        let signals = |error| Failure::Io { what: "signals".into(), error };
+        let interrupted = interruptions().map_err(signals)?;
+        let renewed = signal(SignalKind::hangup()).map_err(signals)?;
         let (softphone, events) = Softphone::start(config).await?;
-        Ok(Self { softphone, events, interrupted, sample_rate: arguments.sample_rate })
+        let identity = (arguments.identity.clone(), arguments.root.clone());
+        Ok(Self { softphone, events, interrupted, renewed, identity, sample_rate: arguments.sample_rate })
     }
 
     /// Takes commands until `quit`, a signal, or the end of standard input.
@@ -217,6 +260,10 @@ impl Session {
                     self.send(Command::Quit).await;
                     continue;
                 }
+                Some(()) = self.renewed.recv() => {
+                    self.read_identity_again().await;
+                    continue;
+                }
             };
             let line = event.to_line();
             // Nobody may be connected. Before standard output: who connects because of what is
@@ -228,6 +275,18 @@ impl Session {
             let _ = std::fs::remove_file(path);
         }
         Ok(exit::OK)
+    }
+
+    /// Takes over what has changed in the files of the identity, without ending a call.
+    async fn read_identity_again(&self) {
+        let (identity, root) = &self.identity;
+        let command = match Identity::read(identity, root.as_deref(), unix_now()) {
+            Ok(Identity { certificate, revocations, .. }) => {
+                Command::Certificate(Box::new(certificate), revocations.lists().cloned().collect())
+            }
+            Err(error) => Command::Show(Event::error(None, &error, "the certificate in use stays")),
+        };
+        self.send(command).await;
     }
 
     async fn send(&self, command: Command) {
@@ -244,6 +303,7 @@ impl Session {
                     return Some(event);
                 }
                 Some(()) = self.interrupted.recv() => self.send(Command::Quit).await,
+                Some(()) = self.renewed.recv() => self.read_identity_again().await,
             }
         }
     }

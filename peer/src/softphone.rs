@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use call_model::{Address, CallId, Cause, DtmfDigit};
+use p2p_edge::identity::{HandleCertificate, SignedRevocations};
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeRole};
 use tokio::sync::mpsc;
 use transcoder::{DtlsIdentity, MediaError};
@@ -121,6 +122,9 @@ pub enum Command {
     Record { call: Option<CallId>, path: PathBuf },
     /// Changes what happens to calls that come in from now on.
     Policy(AnswerPolicy),
+    /// Goes on under a new certificate for the same key and handle, and with newer revocation
+    /// lists. Calls stay.
+    Certificate(Box<HandleCertificate>, Vec<SignedRevocations>),
     /// Reports an event as it is: so complaints about commands keep their place among them.
     Show(Event),
     /// Asks for [`Event::Status`].

@@ -1,8 +1,10 @@
 //! The authority: a folder with the keys of the root and of an enrolment authority, the number of
 //! the next certificate, and a list of what was issued.
 //!
-//! The root key may be moved to another machine once the enrolment authority is certified; only
-//! `enrol` needs it again.
+//! The root key may be moved to another machine once the enrolment authority is certified, or be made
+//! there in the first place; only `enrol` and the revocation of an authority need it again.
+
+mod renew;
 
 use std::fs;
 use std::io::Write;
@@ -14,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use call_model::{Handle, Number};
 use clap::{Args, Subcommand};
 use p2p_edge::identity::{
-    Abilities, Authority, HandleClaims, NodeBundle, NodeClaims, NodeKey, Prefix, Price, Request,
-    RevocationReason, Role, SignedRevocations, UserBundle, Utc, Validity,
+    Abilities, Authority, EnrolmentLimits, HandleClaims, NodeBundle, NodeClaims, NodeKey, Prefix, Price,
+    PublicKey, Request, RevocationReason, Role, SignedRevocations, UserBundle, Utc, Validity,
 };
 
 const ROOT_KEY: &str = "root.key.pem";
@@ -27,6 +29,8 @@ const ISSUED: &str = "issued.tsv";
 const REVOKED: &str = "revoked.pem";
 /// How the list of what was issued calls an enrolment authority.
 const ENROLMENT: &str = "enrolment";
+/// How it calls a user.
+const USER: &str = "user";
 
 /// Where the authority lives.
 #[derive(Debug, Args)]
@@ -34,6 +38,35 @@ pub(super) struct Place {
     /// Folder of the authority.
     #[arg(long, default_value = "authority")]
     dir: PathBuf,
+}
+
+/// The numbers that an enrolment authority may give away.
+#[derive(Debug, Args)]
+#[group(id = "limits")]
+pub(super) struct Limits {
+    /// E.164 prefix that the authority may let gateways offer; may be given several times. Without
+    /// any of these, and of --may-number, it may certify all numbers.
+    #[arg(long = "may-offer")]
+    may_offer: Vec<Prefix>,
+    /// E.164 prefix of numbers that the authority may assign or certify as a user's; likewise.
+    #[arg(long = "may-number")]
+    may_number: Vec<Prefix>,
+}
+
+impl Limits {
+    fn read(self) -> Option<EnrolmentLimits> {
+        let limited = !self.may_offer.is_empty() || !self.may_number.is_empty();
+        let limits = EnrolmentLimits { prefixes: self.may_offer, number_prefixes: self.may_number };
+        limited.then_some(limits)
+    }
+}
+
+/// What `init` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Both,
+    Root,
+    Request,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,8 +83,13 @@ pub(super) enum AuthorityCommand {
         years: u64,
         /// Make the enrolment authority's key and request only; certify it with `enrol` where the
         /// root key is.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["root_only", "limits"])]
         request_only: bool,
+        /// Make the root only, on a machine that is off the network.
+        #[arg(long, conflicts_with = "limits")]
+        root_only: bool,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// Certify an enrolment authority with the root key: request in, certificate out.
     Enrol {
@@ -63,10 +101,27 @@ pub(super) enum AuthorityCommand {
         /// Where the certificate goes.
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// Issue certificates.
     #[command(subcommand)]
     Issue(IssueCommand),
+    /// Issue the certificate that follows one of before: its holder asks with the key that it
+    /// certifies. The claims stay as they are, and the old certificate good until its end.
+    Renew {
+        #[command(flatten)]
+        place: Place,
+        /// The request (PEM) that `causeway identity renew` or `causeway-peer renew` wrote.
+        #[arg(long)]
+        request: PathBuf,
+        /// Days the certificate is valid; as many as the one before where it is left out.
+        #[arg(long)]
+        days: Option<u64>,
+        /// Where the certificate goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Revoke a certificate by its number; writes revoked.pem, which every node is given.
     Revoke {
         #[command(flatten)]
@@ -129,9 +184,14 @@ pub(super) enum IssueCommand {
         /// Days the certificate is valid, 1 to 90.
         #[arg(long, default_value_t = 90)]
         days: u64,
-        /// A request (PEM) made where the key stays; without, a key is made here.
-        #[arg(long)]
-        request: Option<PathBuf>,
+        /// A request (PEM) made where the key stays, one of each device of the user, at most 8;
+        /// without, a key is made here.
+        #[arg(long = "request")]
+        requests: Vec<PathBuf>,
+        /// What the user may do: call-users, call-numbers, be-called or text; may be given several
+        /// times. All of it where it is left out.
+        #[arg(long = "ability")]
+        abilities: Vec<Abilities>,
         /// Where the identity file (key and certificate, or certificate only) goes.
         #[arg(long)]
         out: PathBuf,
@@ -140,10 +200,20 @@ pub(super) enum IssueCommand {
 
 pub(super) fn run(command: AuthorityCommand) -> Result<String> {
     match command {
-        AuthorityCommand::Init { place, name, years, request_only } => {
-            init(&place.dir, &name, years, request_only)
+        AuthorityCommand::Init { place, name, years, request_only, root_only, limits } => {
+            let start = match (root_only, request_only) {
+                (true, _) => Start::Root,
+                (_, true) => Start::Request,
+                _ => Start::Both,
+            };
+            init(&place.dir, &name, years, limits.read().as_ref(), start)
         }
-        AuthorityCommand::Enrol { place, request, out } => enrol(&place.dir, &request, &out),
+        AuthorityCommand::Enrol { place, request, out, limits } => {
+            enrol(&place.dir, &request, &out, limits.read().as_ref())
+        }
+        AuthorityCommand::Renew { place, request, days, out } => {
+            renew::renew(&place.dir, &request, days, &out)
+        }
         AuthorityCommand::Issue(IssueCommand::Node {
             place,
             name,
@@ -167,8 +237,18 @@ pub(super) fn run(command: AuthorityCommand) -> Result<String> {
             };
             issue_node(&place.dir, &name, &claims, days, request.as_deref(), &out)
         }
-        AuthorityCommand::Issue(IssueCommand::User { place, handle, numbers, days, request, out }) => {
-            issue_user(&place.dir, handle, numbers, days, request.as_deref(), &out)
+        AuthorityCommand::Issue(IssueCommand::User {
+            place,
+            handle,
+            numbers,
+            days,
+            requests,
+            abilities,
+            out,
+        }) => {
+            let all = Abilities::CALLS.with(Abilities::TEXT);
+            let abilities = abilities.into_iter().reduce(Abilities::with).unwrap_or(all);
+            issue_user(&place.dir, User { handle, numbers, abilities }, days, &requests, &out)
         }
         AuthorityCommand::Revoke { place, serial, reason } => revoke(&place.dir, serial, reason),
         AuthorityCommand::List { place } => list(&place.dir),
@@ -193,7 +273,7 @@ fn read(dir: &Path, name: &str) -> Result<String> {
 }
 
 /// Writes a file that did not exist, readable by its owner only where it holds a key.
-fn write_new(file: &Path, text: &str, secret: bool) -> Result<()> {
+pub(super) fn write_new(file: &Path, text: &str, secret: bool) -> Result<()> {
     let mode = if secret { 0o600 } else { 0o644 };
     let mut options = fs::OpenOptions::new();
     let mut opened = options
@@ -231,9 +311,15 @@ fn note(dir: &Path, serial: u64, kind: &str, name: &str, validity: Validity) -> 
         .with_context(|| file.display().to_string())
 }
 
-fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String> {
+fn init(
+    dir: &Path,
+    name: &str,
+    years: u64,
+    limits: Option<&EnrolmentLimits>,
+    start: Start,
+) -> Result<String> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    if request_only {
+    if start == Start::Request {
         let key = NodeKey::from_seed(seed()?);
         write_new(&dir.join(KEY), &key.to_pem(), true)?;
         let request = dir.join("enrolment.request.pem");
@@ -243,28 +329,42 @@ fn init(dir: &Path, name: &str, years: u64, request_only: bool) -> Result<String
     let unix = now();
     let root =
         Authority::init_root(&format!("{name} root"), seed()?, Validity::days_from(unix, years * 365))?;
-    let serial = next_serial(dir)?;
-    let validity = Validity::days_from(unix, (years * 365).min(5 * 365));
-    let enrolment = root.init_enrolment(&format!("{name} enrolment"), seed()?, serial, validity)?;
+    let mut said = format!("authority of {name} in {}\n", dir.display());
+    let enrolment = match start {
+        Start::Both => {
+            let serial = next_serial(dir)?;
+            let validity = Validity::days_from(unix, (years * 365).min(5 * 365));
+            let name = format!("{name} enrolment");
+            Some((root.init_limited_enrolment(&name, seed()?, serial, validity, limits)?, serial))
+        }
+        _ => None,
+    };
     write_new(&dir.join(ROOT_KEY), &root.key_pem(), true)?;
     write_new(&dir.join(ROOT), &root.certificate_pem(), false)?;
-    write_new(&dir.join(KEY), &enrolment.key_pem(), true)?;
-    write_new(&dir.join(CERTIFICATE), &enrolment.certificate_pem(), false)?;
-    note(dir, serial, ENROLMENT, enrolment.name(), validity)?;
-    Ok(format!(
-        "authority of {name} in {}\n  {ROOT}: give it to every node and user (overlay.trust_file)\n  {ROOT_KEY}: keep it offline\n",
-        dir.display()
-    ))
+    if let Some((enrolment, serial)) = enrolment {
+        write_new(&dir.join(KEY), &enrolment.key_pem(), true)?;
+        write_new(&dir.join(CERTIFICATE), &enrolment.certificate_pem(), false)?;
+        note(dir, serial, ENROLMENT, enrolment.name(), enrolment.validity())?;
+    }
+    said += &format!("  {ROOT}: give it to every node and user (overlay.trust_file)\n");
+    said += &format!("  {ROOT_KEY}: keep it offline\n");
+    Ok(said)
 }
 
-fn enrol(dir: &Path, request: &Path, out: &Path) -> Result<String> {
+fn enrol(dir: &Path, request: &Path, out: &Path, limits: Option<&EnrolmentLimits>) -> Result<String> {
     let root = root(dir)?;
     let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
     let serial = next_serial(dir)?;
-    let validity = Validity::days_from(now(), 5 * 365);
-    write_new(out, &root.sign_enrolment(&text, serial, validity)?, false)?;
+    let unix = now();
+    // No longer than the root itself.
+    let end = root.validity().not_after.min(Validity::days_from(unix, 5 * 365).not_after);
+    let validity = Validity { not_before: unix, not_after: end };
+    write_new(out, &root.sign_enrolment(&text, serial, validity, limits)?, false)?;
     note(dir, serial, ENROLMENT, &Request::read(&text)?.name, validity)?;
-    Ok(format!("{}: put it beside the request as {CERTIFICATE}\n", out.display()))
+    Ok(format!(
+        "{}: put it beside the request as {CERTIFICATE}, and {ROOT} with it; certificate {serial}\n",
+        out.display()
+    ))
 }
 
 fn root(dir: &Path) -> Result<Authority> {
@@ -288,8 +388,8 @@ fn issue_node(
     let serial = next_serial(dir)?;
     let peer = match request {
         Some(request) => {
-            let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
-            let chain = authority.issue_node_request(&text, claims, serial, validity)?;
+            let key = requested(request, name)?;
+            let chain = authority.issue_node(name, &key, claims, serial, validity)?;
             write_new(out, &chain.to_pem(), false)?;
             chain.key().peer_id()
         }
@@ -305,44 +405,53 @@ fn issue_node(
     Ok(format!("{}\n  {} {name}, certificate {serial}, peer {peer}\n", out.display(), claims.role.as_str()))
 }
 
-fn issue_user(
-    dir: &Path,
+/// Reads the key of a request, which must be for this name.
+fn requested(request: &Path, name: &str) -> Result<PublicKey> {
+    let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
+    let read = Request::read(&text).with_context(|| request.display().to_string())?;
+    if read.name != name {
+        bail!("{}: the request is for {}, not for {name}", request.display(), read.name);
+    }
+    Ok(read.key)
+}
+
+/// Whom a handle certificate is for.
+struct User {
     handle: Handle,
     numbers: Vec<Number>,
-    days: u64,
-    request: Option<&Path>,
-    out: &Path,
-) -> Result<String> {
+    abilities: Abilities,
+}
+
+fn issue_user(dir: &Path, user: User, days: u64, requests: &[PathBuf], out: &Path) -> Result<String> {
     let authority = enrolment(dir)?;
+    let handle = user.handle;
+    let own = if requests.is_empty() { Some(NodeKey::from_seed(seed()?)) } else { None };
+    let mut keys: Vec<PublicKey> = own.iter().map(NodeKey::public).collect();
+    for request in requests {
+        let key = requested(request, handle.as_str())?;
+        if keys.contains(&key) {
+            bail!("{}: another request is for the same key", request.display());
+        }
+        keys.push(key);
+    }
+    let peers = keys.iter().map(|key| key.peer_id().to_string()).collect::<Vec<_>>().join(", ");
     let validity = Validity::days_from(now(), days);
     let serial = next_serial(dir)?;
-    let key = match request {
-        Some(_) => None,
-        None => Some(NodeKey::from_seed(seed()?)),
-    };
-    let public = match (request, &key) {
-        (Some(request), _) => {
-            let text = fs::read_to_string(request).with_context(|| request.display().to_string())?;
-            Request::read(&text)?.key
-        }
-        (None, Some(key)) => key.public(),
-        (None, None) => bail!("neither a request nor a key"),
-    };
     let claims = HandleClaims {
         handle: handle.clone(),
-        keys: vec![public.clone()],
+        keys,
         serial,
         validity,
-        abilities: Abilities::CALLS.with(Abilities::TEXT),
-        numbers,
+        abilities: user.abilities,
+        numbers: user.numbers,
     };
     let certificate = authority.issue_handle(claims)?;
-    match key {
+    match own {
         Some(key) => write_new(out, &UserBundle { key, certificate }.to_pem(), true)?,
         None => write_new(out, &certificate.to_pem(), false)?,
     }
-    note(dir, serial, "user", handle.as_str(), validity)?;
-    Ok(format!("{}\n  user {handle}, certificate {serial}, peer {}\n", out.display(), public.peer_id()))
+    note(dir, serial, USER, handle.as_str(), validity)?;
+    Ok(format!("{}\n  user {handle}, certificate {serial}, peer {peers}\n", out.display()))
 }
 
 /// Reads the lists of revoked certificates, one of each authority that revoked any.
@@ -415,72 +524,4 @@ fn list(dir: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use p2p_edge::identity::{IdentityError, RevocationList, Trust};
-
-    use super::*;
-
-    /// A folder that goes away with the test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("causeway-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&folder);
-            init(&folder, "Test", 1, false).unwrap();
-            Self(folder)
-        }
-
-        fn node(&self, name: &str) -> NodeBundle {
-            let out = self.0.join(name);
-            issue_node(&self.0, name, &NodeClaims::supernode(), 30, None, &out).unwrap();
-            NodeBundle::from_pem(&fs::read_to_string(out).unwrap()).unwrap()
-        }
-
-        fn verify(&self, node: &NodeBundle) -> Result<(), IdentityError> {
-            let read = |name: &str| fs::read_to_string(self.0.join(name)).unwrap();
-            let trust = Trust::from_pem(&read(ROOT)).unwrap();
-            let revoked = RevocationList::from_pem(&read(REVOKED), &trust, now()).unwrap();
-            node.chain.verify(&trust, &revoked, now()).map(drop)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn an_enrolment_authority_is_revoked_by_the_root() {
-        let folder = Folder::new("revoke-enrolment");
-        let (first, second) = (folder.node("first"), folder.node("second"));
-        revoke(&folder.0, first.chain.serial(), RevocationReason::Unspecified).unwrap();
-        assert!(folder.verify(&first).is_err() && folder.verify(&second).is_ok());
-        // The first certificate of a folder is that of its enrolment authority.
-        let said = revoke(&folder.0, 1, RevocationReason::KeyCompromise).unwrap();
-        assert!(said.contains("of Test root, 1 revoked, now Test enrolment"), "{said}");
-        assert!(matches!(folder.verify(&second), Err(IdentityError::Revoked { .. })));
-        assert_eq!(list(&folder.0).unwrap().matches("revoked").count(), 2);
-    }
-
-    #[test]
-    fn without_the_root_key_nothing_is_pretended() {
-        let folder = Folder::new("revoke-without-root");
-        fs::remove_file(folder.0.join(ROOT_KEY)).unwrap();
-        let error = format!("{:#}", revoke(&folder.0, 1, RevocationReason::Unspecified).unwrap_err());
-        assert!(error.contains("only the root revokes") && error.contains(ROOT_KEY), "{error}");
-        assert!(!folder.0.join(REVOKED).exists());
-    }
-
-    #[test]
-    fn a_list_that_cannot_be_read_is_not_an_empty_one() {
-        let folder = Folder::new("revoke-unreadable");
-        let node = folder.node("node");
-        fs::create_dir(folder.0.join(REVOKED)).unwrap();
-        let error = revoke(&folder.0, node.chain.serial(), RevocationReason::Unspecified).unwrap_err();
-        assert!(format!("{error:#}").contains(REVOKED), "{error:#}");
-        assert!(list(&folder.0).is_err());
-    }
-}
+mod tests;

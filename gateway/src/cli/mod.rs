@@ -2,6 +2,7 @@
 
 mod authority;
 mod client;
+mod identity;
 mod ladder;
 mod show;
 
@@ -86,6 +87,9 @@ enum Command {
     /// The authority that certifies supernodes, gateways and users.
     #[command(subcommand)]
     Authority(authority::AuthorityCommand),
+    /// Identity files, where their keys are: requests, renewal, backup.
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,6 +227,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check { config } => return Ok(check(&config)),
         Command::Token(TokenCommand::New) => new_token()?,
         Command::Authority(command) => authority::run(command)?,
+        Command::Identity(command) => identity::run(command)?,
     };
     say(&text, false);
     Ok(ExitCode::SUCCESS)

@@ -19,7 +19,7 @@ pub use signalling::SipBindError;
 pub(crate) use signalling::{LoopError, Request, Signalling, SipSockets};
 pub(crate) use streams::StreamSettings;
 pub use streams::TlsFileError;
-pub(crate) use streams::TlsStore;
+pub(crate) use streams::{OwnCertificate, TlsStore};
 
 /// Marks what leaves a socket with a code point (RFC 2474), so that voice goes first where the network
 /// looks at it (RFC 4594).

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::driver::TlsStore;
+use crate::driver::{OwnCertificate, TlsStore};
 use crate::telemetry::Metrics;
 
+/// What the certificate of the overlay is called in figures and warnings.
+const OVERLAY: &str = "overlay.identity_file";
 /// A certificate that ends soon is told of once a day.
 const TELL_EVERY: u64 = 86_400;
 
@@ -39,9 +41,13 @@ impl Certificates {
         reloaded.map_err(|error| error.to_string())
     }
 
-    /// Brings the figures up to date, and warns of what ends soon.
-    pub(super) fn look_at(&mut self, unix: u64) {
-        let own = self.store.own();
+    /// Brings the figures up to date, and warns of what ends soon. `overlay_ends` is when the
+    /// certificate of the overlay ends, 0 where that is not known.
+    pub(super) fn look_at(&mut self, unix: u64, overlay_ends: u64) {
+        let mut own = self.store.own();
+        if overlay_ends > 0 {
+            own.push(OwnCertificate { key: OVERLAY.to_owned(), not_after: overlay_ends });
+        }
         for certificate in &own {
             self.metrics.certificate_ends(&certificate.key, certificate.not_after);
         }

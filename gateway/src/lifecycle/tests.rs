@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use p2p_edge::identity::{Authority, NodeClaims, NodeKey, Role as Certified, Validity};
+use p2p_edge::identity::{Authority, NodeClaims, NodeKey, RevocationReason, Role as Certified, Validity};
 use rustix::process::{Signal as Kind, getpid, kill_process};
 
 use super::*;
@@ -18,9 +18,24 @@ impl Site {
         let folder = std::env::temp_dir().join(format!("causeway-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
-        let validity = Validity::days_from(unix_ms() / 1000, 30);
-        let root = Authority::init_root("Root", [1; 32], validity).unwrap();
-        let enrolment = root.init_enrolment("Enrolment", [2; 32], 1, validity).unwrap();
+        let site = Self(folder);
+        let root = Authority::init_root("Root", [1; 32], Self::validity()).unwrap();
+        std::fs::write(site.0.join("root.pem"), root.certificate_pem()).unwrap();
+        site.issue(NodeKey::from_seed(random().unwrap()), 2);
+        site
+    }
+
+    fn validity() -> Validity {
+        Validity::days_from(unix_ms() / 1000, 30)
+    }
+
+    fn enrolment() -> Authority {
+        let root = Authority::init_root("Root", [1; 32], Self::validity()).unwrap();
+        root.init_enrolment("Enrolment", [2; 32], 1, Self::validity()).unwrap()
+    }
+
+    /// Writes the identity file of a key, valid for so many days.
+    fn issue(&self, key: NodeKey, days: u64) {
         let rate = Price { micros_per_minute: 1_000_000, currency: "EUR".parse().unwrap() };
         let claims = NodeClaims {
             role: Certified::Gateway,
@@ -28,17 +43,19 @@ impl Site {
             number_prefixes: vec!["+1555".parse().unwrap()],
             rate: Some(rate),
         };
-        let key = NodeKey::from_seed(random().unwrap());
-        let chain = enrolment.issue_node("gateway", &key.public(), &claims, 2, validity).unwrap();
-        std::fs::write(folder.join("gateway.pem"), NodeBundle { key, chain }.to_pem()).unwrap();
-        std::fs::write(folder.join("root.pem"), root.certificate_pem()).unwrap();
-        Self(folder)
+        let validity = Validity::days_from(unix_ms() / 1000, days);
+        let chain = Self::enrolment().issue_node("gateway", &key.public(), &claims, days, validity).unwrap();
+        std::fs::write(self.0.join("gateway.pem"), NodeBundle { key, chain }.to_pem()).unwrap();
     }
 
     /// `overlay` are more lines of `[overlay]`, `rest` what comes after the last table.
     fn config(&self, overlay: &str, rest: &str) -> Config {
+        Config::parse(&self.0.join("causeway.toml"), &Self::text(overlay, rest)).unwrap()
+    }
+
+    fn text(overlay: &str, rest: &str) -> String {
         let sip = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let text = format!(
+        format!(
             r#"
             [overlay]
             role = "gateway"
@@ -52,8 +69,7 @@ impl Site {
             threads = 1
             {rest}
             "#
-        );
-        Config::parse(&self.0.join("causeway.toml"), &text).unwrap()
+        )
     }
 }
 
@@ -69,7 +85,7 @@ async fn signals_are_heeded_and_hanging_up_is_no_end() {
     let config = site.config("", "");
     let store = Arc::new(TlsStore::load(&config).unwrap());
     let certificates = Certificates::new(store, Arc::new(Metrics::new(Vec::new(), &[])));
-    let mut signals = Signals::new(Reloader::new(config, mpsc::channel(1).0, certificates)).unwrap();
+    let mut signals = Signals::new(Reloader::new(config, mpsc::channel(1).0, certificates, None)).unwrap();
     let raise = |kind| kill_process(getpid(), kind).unwrap();
     for (kind, wish) in [(Kind::TERM, Wish::Drain), (Kind::QUIT, Wish::Stop), (Kind::INT, Wish::Stop)] {
         raise(Kind::HUP);
@@ -158,5 +174,34 @@ async fn the_figures_of_the_node_are_fresh_although_nobody_asks_for_health() {
         false
     });
     assert!(fresh.await.unwrap());
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_and_newer_revocations_are_taken_over_without_a_restart() {
+    let site = Site::new("renewed");
+    let (file, revoked) = (site.0.join("causeway.toml"), site.0.join("revoked.pem"));
+    let first = Site::enrolment().revoke(None, 900, RevocationReason::Withdrawn, 1).unwrap();
+    std::fs::write(&revoked, first.to_pem()).unwrap();
+    std::fs::write(&file, Site::text("revocation_file = \"revoked.pem\"", "")).unwrap();
+    let daemon = Daemon::start(Config::load(&file).unwrap()).await.unwrap();
+    let ends = async || daemon.node.status().await.certificate_ends;
+    let before = ends().await;
+    assert_eq!(daemon.reloader.reload().await.unwrap().applied, Vec::<String>::new(), "nothing is new");
+
+    let own = std::fs::read_to_string(site.0.join("gateway.pem")).unwrap();
+    site.issue(NodeBundle::from_pem(&own).unwrap().key, 20);
+    let second = Site::enrolment().revoke(Some(&first), 901, RevocationReason::Withdrawn, 1).unwrap();
+    std::fs::write(&revoked, second.to_pem()).unwrap();
+    let reloaded = daemon.reloader.reload().await.unwrap();
+    assert_eq!(reloaded.applied, ["overlay.revocation_file", "overlay.identity_file"]);
+    let after = ends().await;
+    assert!(after > before + 17 * 86_400, "{before} {after}");
+
+    // Another key is another node.
+    site.issue(NodeKey::from_seed(random().unwrap()), 25);
+    let reloaded = daemon.reloader.reload().await.unwrap();
+    assert_eq!(reloaded.restart, ["overlay.identity_file"]);
+    assert_eq!(ends().await, after, "the certificate in use stays");
     daemon.stop().await;
 }

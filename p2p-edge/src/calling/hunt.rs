@@ -330,8 +330,8 @@ impl Hunt {
         self.winner == Some(device) || self.alerted.contains(&device)
     }
 
-    /// Says whether another device may be tried in place of this one: it was not reached, or it
-    /// gave up before it rang for a reason of its own.
+    /// Says whether another device may be tried in place of this one: it was not reached, gave up
+    /// before it rang for a reason of its own, or was lost for good before it answered.
     pub fn may_be_replaced(&self, device: DeviceId) -> bool {
         !self.is_device_alive(device)
             && !self.has_alerted(device)
@@ -438,6 +438,11 @@ impl Hunt {
                     verdict = absent();
                 }
                 if !acknowledged || verdict.is_inability() {
+                    self.unable.insert(device);
+                }
+                if verdict.by == EndedBy::Lost {
+                    // It has died while it rang: whoever it rang for is not reached by it any more.
+                    self.alerted.remove(&device);
                     self.unable.insert(device);
                 }
                 if verdict.is_final() {

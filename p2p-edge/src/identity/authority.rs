@@ -1,8 +1,8 @@
 use super::armour::{self, CERTIFICATE};
 use super::chain::NodeChain;
 use super::claims::{
-    HandleClaims, MAX_ENROLMENT_DAYS, MAX_NODE_DAYS, MAX_ROOT_DAYS, NodeClaims, RevocationReason,
-    check_length,
+    EnrolmentLimits, HandleClaims, MAX_ENROLMENT_DAYS, MAX_NODE_DAYS, MAX_ROOT_DAYS, NodeClaims,
+    RevocationReason, check_length,
 };
 use super::error::IdentityError;
 use super::handle::HandleCertificate;
@@ -27,8 +27,15 @@ impl Authority {
     pub fn init_root(name: &str, seed: [u8; 32], validity: Validity) -> Result<Self, IdentityError> {
         let key = NodeKey::from_seed(seed);
         check_length(name, validity, MAX_ROOT_DAYS)?;
-        let subject =
-            Subject { name, key: &key.public(), serial: 1, validity, authority: Some(1), claims: None };
+        let subject = Subject {
+            name,
+            key: &key.public(),
+            serial: 1,
+            validity,
+            authority: Some(1),
+            claims: None,
+            limits: None,
+        };
         let certificate = x509::write(&subject, None, &key)?;
         Ok(Self { key, certificate })
     }
@@ -46,20 +53,21 @@ impl Authority {
         Ok(Self { key, certificate })
     }
 
-    /// Certifies an enrolment authority from its request (PEM). Returns the certificate as PEM.
-    /// Only a root can.
+    /// Certifies an enrolment authority from its request (PEM), for all numbers or those of
+    /// `limits`. Returns the certificate as PEM. Only a root can.
     pub fn sign_enrolment(
         &self,
         request: &str,
         serial: u64,
         validity: Validity,
+        limits: Option<&EnrolmentLimits>,
     ) -> Result<String, IdentityError> {
         let request = Request::read(request)?;
-        let certificate = self.certify_enrolment(&request.name, &request.key, serial, validity)?;
+        let certificate = self.certify_enrolment(&request.name, &request.key, serial, validity, limits)?;
         Ok(armour::block(CERTIFICATE, certificate.der))
     }
 
-    /// Makes an enrolment authority under this root on the same machine.
+    /// Makes an enrolment authority under this root on the same machine, for all numbers.
     pub fn init_enrolment(
         &self,
         name: &str,
@@ -67,8 +75,20 @@ impl Authority {
         serial: u64,
         validity: Validity,
     ) -> Result<Self, IdentityError> {
+        self.init_limited_enrolment(name, seed, serial, validity, None)
+    }
+
+    /// Makes an enrolment authority under this root on the same machine, for the numbers of `limits`.
+    pub fn init_limited_enrolment(
+        &self,
+        name: &str,
+        seed: [u8; 32],
+        serial: u64,
+        validity: Validity,
+        limits: Option<&EnrolmentLimits>,
+    ) -> Result<Self, IdentityError> {
         let key = NodeKey::from_seed(seed);
-        let certificate = self.certify_enrolment(name, &key.public(), serial, validity)?;
+        let certificate = self.certify_enrolment(name, &key.public(), serial, validity, limits)?;
         Ok(Self { key, certificate })
     }
 
@@ -78,12 +98,14 @@ impl Authority {
         key: &PublicKey,
         serial: u64,
         validity: Validity,
+        limits: Option<&EnrolmentLimits>,
     ) -> Result<Certificate, IdentityError> {
         if !self.is_root() || name == self.certificate.name {
             return Err(IdentityError::NotAuthority { subject: self.certificate.name.clone() });
         }
+        limits.map_or(Ok(()), EnrolmentLimits::check)?;
         self.check_within(name, validity, MAX_ENROLMENT_DAYS)?;
-        let subject = Subject { name, key, serial, validity, authority: Some(0), claims: None };
+        let subject = Subject { name, key, serial, validity, authority: Some(0), claims: None, limits };
         x509::write(&subject, Some(&self.certificate), &self.key)
     }
 
@@ -99,7 +121,9 @@ impl Authority {
         self.check_enrolment()?;
         claims.check()?;
         self.check_within(name, validity, MAX_NODE_DAYS)?;
-        let subject = Subject { name, key, serial, validity, authority: None, claims: Some(claims) };
+        self.certificate.check_permits_node(name, claims)?;
+        let subject =
+            Subject { name, key, serial, validity, authority: None, claims: Some(claims), limits: None };
         let leaf = x509::write(&subject, Some(&self.certificate), &self.key)?;
         Ok(NodeChain::new(leaf, self.certificate.clone()))
     }
@@ -121,6 +145,7 @@ impl Authority {
         self.check_enrolment()?;
         claims.check()?;
         self.check_within(claims.handle.as_str(), claims.validity, super::claims::MAX_HANDLE_DAYS)?;
+        self.certificate.check_permits_numbers(claims.handle.as_str(), &claims.numbers)?;
         Ok(HandleCertificate::issue(claims, &self.certificate, &self.key))
     }
 
@@ -174,6 +199,11 @@ impl Authority {
     /// Returns when the authority's own certificate is valid.
     pub fn validity(&self) -> Validity {
         self.certificate.validity
+    }
+
+    /// Returns what the root permits this authority to certify; `None` is everything.
+    pub fn limits(&self) -> Option<&EnrolmentLimits> {
+        self.certificate.limits.as_ref()
     }
 
     /// Returns the secret key as PEM.

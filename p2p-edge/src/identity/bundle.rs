@@ -7,6 +7,7 @@ use super::key::{NodeKey, PublicKey, Signature};
 use super::revocation::RevocationList;
 use super::trust::Trust;
 use super::{Kind, MAX_CREDENTIAL_BYTES};
+use crate::defence::{Defence, holds};
 use call_model::Address;
 use libp2p::PeerId;
 
@@ -170,7 +171,8 @@ pub fn verify_invite(
     let party = Credential::decode(credential)?.verify(context.trust, context.revocations, context.unix)?;
     let subject = || party.name().to_owned();
     let key = party.key_of(peer).ok_or_else(|| IdentityError::WrongKey { subject: subject() })?;
-    if assertion.from.address.as_ref().is_some_and(|address| !party.may_call_as(address)) {
+    let foreign = assertion.from.address.as_ref().is_some_and(|address| !party.may_call_as(address));
+    if foreign && holds(Defence::CallerAddress) {
         return Err(IdentityError::AddressNotCertified { subject: subject() });
     }
     let signature =

@@ -8,6 +8,7 @@ use super::error::IdentityError;
 use super::key::PublicKey;
 use super::revocation::RevocationList;
 use super::standing::Standing;
+use super::time::Validity;
 use super::trust::Trust;
 use super::x509::Certificate;
 use super::{Kind, MAX_CREDENTIAL_BYTES};
@@ -111,13 +112,19 @@ impl NodeChain {
         self.leaf.serial
     }
 
+    /// Returns when the node's certificate is valid, unverified.
+    pub fn validity(&self) -> Validity {
+        self.leaf.validity
+    }
+
     /// Returns the claims, unverified.
     pub fn claims(&self) -> Option<&NodeClaims> {
         self.leaf.claims.as_ref()
     }
 
     /// Verifies the chain at the moment `unix`: enrolment authority under a trusted root, node under
-    /// the authority, both valid and not revoked, the node no authority itself.
+    /// the authority and within what the root lets that certify, both valid and not revoked, the
+    /// node no authority itself.
     pub fn verify(
         &self,
         trust: &Trust,
@@ -131,6 +138,7 @@ impl NodeChain {
             Some(claims) if leaf.authority.is_none() => claims.clone(),
             _ => return Err(IdentityError::NotNode { subject: leaf.name.clone() }),
         };
+        enrolment.check_permits_node(&leaf.name, &claims)?;
         check_length(&leaf.name, leaf.validity, MAX_NODE_DAYS)?;
         leaf.check_time(unix)?;
         revocations.check(&enrolment.key, leaf.serial, &leaf.name)?;

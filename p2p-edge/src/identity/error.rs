@@ -106,6 +106,16 @@ pub enum IdentityError {
         /// Whose certificate it is.
         subject: String,
     },
+    /// The root does not let the authority certify these numbers.
+    #[error(
+        "certificate of {subject} holds numbers that {issuer} may not certify: have the root permit them, or issue it without"
+    )]
+    OutsideLimits {
+        /// Whom the certificate is for.
+        subject: String,
+        /// The authority.
+        issuer: String,
+    },
     /// The certificate lacks the claims of a node.
     #[error(
         "certificate of {subject} is not that of a supernode or gateway: issue one with `causeway authority issue`"
@@ -133,6 +143,12 @@ pub enum IdentityError {
         have: u64,
         /// The version offered.
         got: u64,
+    },
+    /// A request for renewal was made too long ago, or by a clock that is ahead.
+    #[error("the renewal request was made on {at}: make a new one, and check the clocks of both machines")]
+    RenewalTooOld {
+        /// When it was made.
+        at: Utc,
     },
     /// The assertion of a caller is past its end.
     #[error("the caller's assertion expired on {at}: check the clocks of both machines and call again")]
@@ -176,10 +192,12 @@ impl IdentityError {
             IdentityError::WrongKey { .. } => "wrong_key",
             IdentityError::Revoked { .. } => "revoked",
             IdentityError::NotAuthority { .. } => "not_authority",
+            IdentityError::OutsideLimits { .. } => "outside_issuer_limits",
             IdentityError::NotNode { .. } => "not_node",
             IdentityError::BadSignature { .. } => "bad_signature",
             IdentityError::InvalidClaim { .. } => "invalid_claim",
             IdentityError::StaleRevocations { .. } => "stale_revocations",
+            IdentityError::RenewalTooOld { .. } => "renewal_too_old",
             IdentityError::AssertionExpired { .. } => "assertion_expired",
             IdentityError::AssertionTooLong { .. } => "assertion_too_long",
             IdentityError::Replayed => "replayed",

@@ -14,6 +14,7 @@ use super::trust::Trust;
 use super::x509::Certificate;
 use super::{Kind, MAX_CREDENTIAL_BYTES};
 use crate::cbor;
+use crate::defence::{Defence, holds};
 
 const WHAT: &str = "the handle certificate";
 
@@ -156,7 +157,8 @@ impl HandleCertificate {
     }
 
     /// Verifies the certificate at the moment `unix`: enrolment authority under a trusted root,
-    /// claims signed by it, both valid and not revoked, no longer than 90 days.
+    /// claims signed by it and numbers within what the root lets it certify, both valid and not
+    /// revoked, no longer than 90 days.
     pub fn verify(
         &self,
         trust: &Trust,
@@ -166,10 +168,11 @@ impl HandleCertificate {
         let (claims, enrolment) = (&self.claims, &self.enrolment);
         let subject = claims.handle.as_str();
         let root = trust.verify_enrolment(enrolment, revocations, unix)?;
-        if !self.signed.is_by(&enrolment.key, Domain::Handle) {
+        if !self.signed.is_by(&enrolment.key, Domain::Handle) && holds(Defence::HandleSignature) {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {subject}") });
         }
         claims.check()?;
+        enrolment.check_permits_numbers(subject, &claims.numbers)?;
         super::check_time(subject, claims.validity, unix)?;
         revocations.check(&enrolment.key, claims.serial, subject)?;
         let not_after = claims.validity.not_after.min(enrolment.validity.not_after);

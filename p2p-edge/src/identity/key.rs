@@ -5,6 +5,7 @@ use libp2p::identity::{self, Keypair, ed25519};
 
 use super::armour::{self, PRIVATE_KEY};
 use super::error::IdentityError;
+use crate::defence::{Defence, holds};
 
 /// The PKCS#8 wrapping of an Ed25519 seed up to the seed itself (RFC 8410 7): version 0, the
 /// algorithm id-Ed25519, an OCTET STRING in an OCTET STRING.
@@ -27,6 +28,8 @@ pub enum Domain {
     Number,
     /// Gateway offers.
     Offer,
+    /// Requests for the renewal of a certificate.
+    Renewal,
 }
 
 impl Domain {
@@ -39,11 +42,13 @@ impl Domain {
             Domain::Location => b"causeway-location-v1\0",
             Domain::Number => b"causeway-number-v1\0",
             Domain::Offer => b"causeway-offer-v1\0",
+            Domain::Renewal => b"causeway-renewal-v1\0",
         }
     }
 
     fn message(self, bytes: &[u8]) -> Vec<u8> {
-        [self.prefix(), bytes].concat()
+        let prefix = if holds(Defence::Domain) { self.prefix() } else { b"" };
+        [prefix, bytes].concat()
     }
 }
 

@@ -18,6 +18,11 @@ impl Standing {
         revocations.names(self.issuer, self.serial) || revocations.names(self.root, self.enrolment_serial)
     }
 
+    /// Returns when the certificate ends, or that of its authority if that is sooner, in Unix seconds.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
     /// Says whether the certificate has ended at the moment `unix`.
     pub fn has_expired(&self, unix: u64) -> bool {
         unix > self.not_after

@@ -12,6 +12,8 @@ use super::x509::{self, Certificate, Subject};
 use super::*;
 use crate::testing::{self, Pki};
 
+mod limits;
+
 const NOW: u64 = 1_790_000_000;
 
 fn pki() -> Pki {
@@ -154,7 +156,7 @@ fn the_root_works_from_files() {
     let key = testing::key(50);
     let request = Request::write("Enrolment North", &key).unwrap();
     assert_eq!(Request::read(&request).unwrap().key, key.public());
-    let pem = root.sign_enrolment(&request, 9, Validity::days_from(NOW, 200)).unwrap();
+    let pem = root.sign_enrolment(&request, 9, Validity::days_from(NOW, 200), None).unwrap();
     let north = Authority::from_pem(&key.to_pem(), &pem).unwrap();
     assert!(!north.is_root() && root.is_root());
     assert_eq!((north.name(), north.validity().not_after), ("Enrolment North", NOW + 200 * 86_400));
@@ -305,6 +307,7 @@ fn only_an_authority_is_an_issuer() {
             validity: pki.validity(),
             authority,
             claims: Some(&claims),
+            limits: None,
         };
         x509::write(&subject, Some(issuer), key).unwrap()
     };
@@ -514,8 +517,16 @@ fn every_reason_has_an_error_that_names_the_remedy() {
         validity: pki.validity(),
         authority: None,
         claims: None,
+        limits: None,
     };
     let plain = x509::write(&no_claims, Some(&enrolment), &enrolment_key()).unwrap();
+    let nothing = EnrolmentLimits { prefixes: Vec::new(), number_prefixes: Vec::new() };
+    let limited = pki
+        .root
+        .init_limited_enrolment("Limited", [0xa8; 32], 8, pki.enrolment.validity(), Some(&nothing))
+        .unwrap();
+    let own = Credential::Handle(alice.certificate.clone());
+    let too_early = Renewal::new(&own, &alice.key, None, NOW + 86_400).unwrap();
 
     let errors = [
         Credential::decode(&[0x82, 9, 9]).unwrap_err(),
@@ -535,7 +546,9 @@ fn every_reason_has_an_error_that_names_the_remedy() {
         NodeChain::new(plain, enrolment.clone()).verify(&trust, &none(), NOW).unwrap_err(),
         Request::read(&armour::block(REQUEST, forged_request)).unwrap_err(),
         pki.enrolment.issue_handle(HandleClaims { keys: Vec::new(), ..claims(1) }).unwrap_err(),
+        limited.issue_node("n", node.chain.key(), &gateway_claims(), 1, pki.validity()).unwrap_err(),
         revocations.apply(list, &trust, NOW).unwrap_err(),
+        pki.enrolment.renew(&too_early, (&trust, &none()), 9, pki.validity()).unwrap_err(),
         assert_at(NOW + 60, 9),
         assert_at(NOW - 61, 9),
         nonces.insert(&key, [0; 16], NOW + 60, NOW).unwrap_err(),
@@ -558,7 +571,7 @@ fn every_reason_has_an_error_that_names_the_remedy() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), kind in 0u8..7) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), kind in 0u8..10) {
         let mut framed = vec![0x84, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {
@@ -569,6 +582,9 @@ proptest! {
             let _ = Certificate::parse(bytes);
             let _ = NodeClaims::decode(bytes);
             let _ = Request::read(&armour::block(REQUEST, bytes.clone()));
+            let _ = Renewal::decode(bytes);
+            let _ = RevocationDelta::decode(bytes);
+            let _ = HeldList::decode(bytes);
             let text = String::from_utf8_lossy(bytes);
             prop_assert!(NodeKey::from_pem(&text).is_err());
         }

@@ -2,6 +2,7 @@
 //! (RFC 8410), named by one common name.
 use std::time::Duration;
 
+use call_model::Number;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyUsagePurpose,
     PKCS_ED25519, PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey,
@@ -13,7 +14,9 @@ use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
-use super::claims::NodeClaims;
+use crate::defence::{Defence, holds};
+
+use super::claims::{EnrolmentLimits, NodeClaims};
 use super::error::IdentityError;
 use super::key::{NodeKey, PublicKey, Signature};
 use super::time::{LAST_SECOND, Validity};
@@ -26,6 +29,9 @@ pub(crate) const MAX_NAME: usize = 64;
 /// The extension with the claims of a node, under the enterprise number that RFC 5612 sets aside
 /// for those who have none. The value is an OCTET STRING with CBOR.
 const CLAIMS_OID: &[u64] = &[1, 3, 6, 1, 4, 1, 32473, 1, 1];
+
+/// The extension with what the root permits an enrolment authority to certify, likewise.
+const LIMITS_OID: &[u64] = &[1, 3, 6, 1, 4, 1, 32473, 1, 2];
 
 /// What stands between the signed part and the signature: the algorithm id-Ed25519 (RFC 8410 3) and
 /// the head of the BIT STRING. Not signed, so it is compared byte by byte.
@@ -43,6 +49,8 @@ pub(crate) struct Certificate {
     /// The path length of a CA that may sign certificates; `None` for all others.
     pub(crate) authority: Option<u32>,
     pub(crate) claims: Option<NodeClaims>,
+    /// What an authority may certify, where that is limited.
+    pub(crate) limits: Option<EnrolmentLimits>,
     subject: Vec<u8>,
     issuer: Vec<u8>,
     signed: Vec<u8>,
@@ -81,7 +89,7 @@ impl Certificate {
             not_before: seconds(tbs.validity.not_before.timestamp())?,
             not_after: seconds(tbs.validity.not_after.timestamp())?,
         };
-        let (authority, claims) = read_extensions(&parsed)?;
+        let Extensions { authority, claims, limits } = read_extensions(&parsed)?;
         Ok(Self {
             der: der.to_vec(),
             key,
@@ -89,6 +97,7 @@ impl Certificate {
             validity,
             authority,
             claims,
+            limits,
             subject: tbs.subject.as_raw().to_vec(),
             issuer: tbs.issuer.as_raw().to_vec(),
             signed: tbs.as_ref().to_vec(),
@@ -106,7 +115,7 @@ impl Certificate {
     /// Checks that `issuer` is an authority whose path may still hold `below` further authorities,
     /// and that it signed this certificate (RFC 5280 6.1.3, 6.1.4).
     pub(crate) fn check_issued_by(&self, issuer: &Certificate, below: u32) -> Result<(), IdentityError> {
-        if issuer.authority.is_none_or(|path| path < below) {
+        if issuer.authority.is_none_or(|path| path < below) && holds(Defence::ChainAuthority) {
             return Err(IdentityError::NotAuthority { subject: issuer.name.clone() });
         }
         if self.issuer != issuer.subject {
@@ -115,10 +124,35 @@ impl Certificate {
                 issuer: self.issuer_name.clone(),
             });
         }
-        if !issuer.key.verify_raw(&self.signed, &self.signature) {
+        if !issuer.key.verify_raw(&self.signed, &self.signature) && holds(Defence::ChainSignature) {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {}", self.name) });
         }
         Ok(())
+    }
+
+    /// Checks that this authority may certify a node with these claims.
+    pub(crate) fn check_permits_node(&self, subject: &str, claims: &NodeClaims) -> Result<(), IdentityError> {
+        self.check_permits(subject, |limits| limits.permit_node(claims))
+    }
+
+    /// Checks that this authority may certify numbers as those of a user.
+    pub(crate) fn check_permits_numbers(
+        &self,
+        subject: &str,
+        numbers: &[Number],
+    ) -> Result<(), IdentityError> {
+        self.check_permits(subject, |limits| limits.permit_numbers(numbers))
+    }
+
+    fn check_permits(
+        &self,
+        subject: &str,
+        permit: impl Fn(&EnrolmentLimits) -> bool,
+    ) -> Result<(), IdentityError> {
+        if self.limits.as_ref().is_none_or(permit) || !holds(Defence::AuthorityLimits) {
+            return Ok(());
+        }
+        Err(IdentityError::OutsideLimits { subject: subject.to_owned(), issuer: self.name.clone() })
     }
 
     pub(crate) fn is_self_issued(&self) -> bool {
@@ -130,7 +164,11 @@ impl Certificate {
     }
 }
 
-type Extensions = (Option<u32>, Option<NodeClaims>);
+struct Extensions {
+    authority: Option<u32>,
+    claims: Option<NodeClaims>,
+    limits: Option<EnrolmentLimits>,
+}
 
 fn read_extensions(parsed: &X509Certificate<'_>) -> Result<Extensions, IdentityError> {
     let malformed = || IdentityError::Malformed { what: "an extension of the certificate" };
@@ -142,10 +180,16 @@ fn read_extensions(parsed: &X509Certificate<'_>) -> Result<Extensions, IdentityE
     let authority = constraints
         .filter(|constraints| constraints.value.ca && signs)
         .map(|constraints| constraints.value.path_len_constraint.unwrap_or(0));
-    let mut claims = None;
+    let (mut claims, mut limits) = (None, None);
     for extension in parsed.extensions() {
-        if extension.oid.iter().is_some_and(|oid| oid.eq(CLAIMS_OID.iter().copied())) {
-            claims = Some(NodeClaims::decode(octet_string(extension.value).ok_or_else(malformed)?)?);
+        let is = |wanted: &[u64]| extension.oid.iter().is_some_and(|oid| oid.eq(wanted.iter().copied()));
+        let content = || octet_string(extension.value).ok_or_else(malformed);
+        if is(CLAIMS_OID) {
+            claims = Some(NodeClaims::decode(content()?)?);
+            continue;
+        }
+        if is(LIMITS_OID) {
+            limits = Some(EnrolmentLimits::decode(content()?)?);
             continue;
         }
         let known = matches!(
@@ -159,7 +203,7 @@ fn read_extensions(parsed: &X509Certificate<'_>) -> Result<Extensions, IdentityE
             return Err(malformed());
         }
     }
-    Ok((authority, claims))
+    Ok(Extensions { authority, claims, limits })
 }
 
 /// Reads the single common name: 1 to 64 bytes without control characters, as it goes to logs.
@@ -223,6 +267,8 @@ pub(crate) struct Subject<'a> {
     /// The path length, for authorities.
     pub(crate) authority: Option<u8>,
     pub(crate) claims: Option<&'a NodeClaims>,
+    /// For enrolment authorities.
+    pub(crate) limits: Option<&'a EnrolmentLimits>,
 }
 
 /// Writes a certificate signed by `issuer_key`; self-signed without `issuer`.
@@ -252,7 +298,11 @@ pub(crate) fn write(
     }
     if let Some(claims) = subject.claims {
         let content = to_der(0x04, &claims.encode());
-        params.custom_extensions = vec![CustomExtension::from_oid_content(CLAIMS_OID, content)];
+        params.custom_extensions.push(CustomExtension::from_oid_content(CLAIMS_OID, content));
+    }
+    if let Some(limits) = subject.limits {
+        let content = to_der(0x04, &limits.encode());
+        params.custom_extensions.push(CustomExtension::from_oid_content(LIMITS_OID, content));
     }
     let signer = Signer::new(issuer_key);
     let written = match issuer {

@@ -1,6 +1,7 @@
 //! Which gateways are asked for one call, and in what order they are called.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
@@ -14,6 +15,54 @@ const MAX_PENDING_OF_ONE: usize = 4;
 const MAX_FOUND: usize = 64;
 /// Of these, those that one node has named.
 const MAX_FOUND_OF_ONE: usize = 16;
+
+/// Gateways whose past is remembered.
+const MAX_EXPERIENCE: usize = 512;
+/// What one call costs a gateway that it could not carry.
+const TROUBLE: u32 = 4;
+/// The most that is held against a gateway.
+const MAX_TROUBLE: u32 = 64;
+/// Half of what is held against a gateway is forgotten in this time.
+const HALF_LIFE: Duration = Duration::from_secs(300);
+
+/// How gateways have done in this node's own calls lately. What they say of themselves is no
+/// measure of quality: this is.
+#[derive(Debug, Default)]
+pub(super) struct Experience {
+    troubles: HashMap<PeerId, (u32, Instant)>,
+}
+
+impl Experience {
+    /// A gateway was not reached, could not carry a call, or died before the answer.
+    pub(super) fn failed(&mut self, peer: PeerId, now: Instant) {
+        let trouble = (self.trouble(&peer, now) + TROUBLE).min(MAX_TROUBLE);
+        if self.troubles.len() >= MAX_EXPERIENCE && !self.troubles.contains_key(&peer) {
+            let oldest = self.troubles.iter().min_by_key(|(_, (_, since))| *since).map(|(peer, _)| *peer);
+            oldest.map(|oldest| self.troubles.remove(&oldest));
+        }
+        self.troubles.insert(peer, (trouble, now));
+    }
+
+    /// A gateway has carried a call.
+    pub(super) fn carried(&mut self, peer: &PeerId, now: Instant) {
+        match self.trouble(peer, now) / 2 {
+            0 => self.troubles.remove(peer),
+            left => self.troubles.insert(*peer, (left, now)),
+        };
+    }
+
+    /// Returns how bad a gateway is: 0 where it works as far as is known, 1 after one call that it
+    /// could not carry, more after more.
+    pub(super) fn grade(&self, peer: &PeerId, now: Instant) -> u32 {
+        self.trouble(peer, now) / TROUBLE
+    }
+
+    fn trouble(&self, peer: &PeerId, now: Instant) -> u32 {
+        let Some((trouble, since)) = self.troubles.get(peer) else { return 0 };
+        let halvings = now.saturating_duration_since(*since).as_secs() / HALF_LIFE.as_secs();
+        u32::try_from(halvings).ok().and_then(|halvings| trouble.checked_shr(halvings)).unwrap_or(0)
+    }
+}
 
 /// The gateways found for one call that have not proved themselves yet. Anybody may be named as
 /// one: a node that names many cannot keep those of others from being tried.
@@ -82,11 +131,13 @@ pub(super) struct Candidate {
     pub(super) prefix: usize,
     pub(super) price: Price,
     pub(super) load_per_mille: u64,
+    /// How bad it has been lately: [`Experience::grade`].
+    pub(super) grade: u32,
     pub(super) standing: Standing,
 }
 
-/// Puts candidates in the order in which they are called: the longest prefix, then the lowest
-/// price, then the lowest load. Prices are compared within the currency of most gateways only;
+/// Puts candidates in the order in which they are called: the longest prefix, then those that have
+/// worked lately before those that have not, then the lowest price, then the lowest load. Prices are compared within the currency of most gateways only;
 /// those in any other come after, for nobody here knows what they are worth.
 pub(super) fn ranked(mut candidates: Vec<Candidate>) -> VecDeque<Candidate> {
     let mut gateways: HashMap<Currency, HashSet<PeerId>> = HashMap::new();
@@ -100,7 +151,8 @@ pub(super) fn ranked(mut candidates: Vec<Candidate>) -> VecDeque<Candidate> {
     candidates.sort_by_key(|candidate| {
         let Price { micros_per_minute, currency } = candidate.price;
         let foreign = (Some(currency) != common).then_some(currency);
-        (usize::MAX - candidate.prefix, foreign, micros_per_minute, candidate.load_per_mille, candidate.peer)
+        let (prefix, load) = (usize::MAX - candidate.prefix, candidate.load_per_mille);
+        (prefix, foreign, candidate.grade, micros_per_minute, load, candidate.peer)
     });
     let mut seen = HashSet::new();
     candidates.into_iter().filter(|candidate| seen.insert(candidate.peer)).collect()
@@ -118,7 +170,8 @@ mod tests {
         let chain = pki.supernode(1).unwrap().chain;
         let node = chain.verify(&pki.trust().unwrap(), &RevocationList::default(), 1_790_000_000).unwrap();
         let price = Price { micros_per_minute, currency: currency.parse().unwrap() };
-        Candidate { peer: PeerId::random(), prefix, price, load_per_mille, standing: node.standing }
+        let peer = PeerId::random();
+        Candidate { peer, prefix, price, load_per_mille, grade: 0, standing: node.standing }
     }
 
     #[test]
@@ -133,6 +186,49 @@ mod tests {
         let order: Vec<_> =
             ranked(all).iter().map(|c| (c.prefix, c.price.micros_per_minute, c.load_per_mille)).collect();
         assert_eq!(order, [(4, 200, 100), (4, 200, 900), (4, 300, 0), (2, 50, 0), (0, 1, 0)]);
+    }
+
+    #[test]
+    fn a_cheap_gateway_that_fails_is_tried_last_until_that_is_forgotten() {
+        let start = Instant::now();
+        let (cheap, dear) = (candidate(2, 10, "EUR", 0), candidate(2, 20, "EUR", 900));
+        let mut experience = Experience::default();
+        let first = |experience: &Experience, now| {
+            let graded =
+                [&cheap, &dear].map(|c| Candidate { grade: experience.grade(&c.peer, now), ..c.clone() });
+            ranked(graded.to_vec())[0].peer
+        };
+        assert_eq!(first(&experience, start), cheap.peer);
+        experience.failed(cheap.peer, start);
+        assert_eq!(first(&experience, start), dear.peer);
+        // Where both fail the price decides again; the one that fails more often comes after.
+        experience.failed(dear.peer, start);
+        assert_eq!(first(&experience, start), cheap.peer);
+        experience.failed(cheap.peer, start);
+        assert_eq!(first(&experience, start), dear.peer);
+        // A call that it carries counts, and so does time.
+        experience.carried(&dear.peer, start);
+        experience.carried(&cheap.peer, start);
+        assert_eq!(first(&experience, start), dear.peer);
+        assert_eq!(first(&experience, start + HALF_LIFE), cheap.peer);
+        // A longer prefix says more than that: nobody else may reach the number.
+        let longer = Candidate { grade: 9, ..candidate(4, 10, "EUR", 0) };
+        assert_eq!(ranked(vec![dear.clone(), longer.clone()])[0].peer, longer.peer);
+    }
+
+    #[test]
+    fn what_is_held_against_gateways_is_bounded() {
+        let start = Instant::now();
+        let (peer, mut experience) = (PeerId::random(), Experience::default());
+        (0..1_000).for_each(|_| experience.failed(peer, start));
+        assert_eq!(experience.grade(&peer, start), MAX_TROUBLE / TROUBLE);
+        assert_eq!(experience.grade(&peer, start + HALF_LIFE * 5), 0, "and forgotten in less than an hour");
+        assert_eq!(experience.grade(&peer, start + HALF_LIFE * 10_000), 0);
+        for n in 0..2 * MAX_EXPERIENCE as u64 {
+            experience.failed(PeerId::random(), start + Duration::from_millis(n));
+        }
+        assert_eq!(experience.troubles.len(), MAX_EXPERIENCE);
+        assert!(!experience.troubles.contains_key(&peer), "the oldest go first");
     }
 
     #[test]

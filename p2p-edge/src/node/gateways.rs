@@ -1,8 +1,9 @@
 //! Finding the gateway that takes a call to a telephone number.
 //!
 //! Every prefix of the number is looked up at once. Each provider found is connected and proves
-//! its certificate; its signed offer is fetched and verified. The longest prefix wins, then the
-//! lowest price, then the lowest load; a gateway that cannot be reached makes room for the next.
+//! its certificate; its signed offer is fetched and verified. The longest prefix wins, then
+//! whoever has worked lately, then the lowest price, then the lowest load; a gateway that cannot be
+//! reached, refuses for reasons of its own or dies before the answer makes room for the next.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -273,6 +274,7 @@ impl Task {
             prefix: longest,
             price: offer.price,
             load_per_mille: u64::from(offer.load) * 1000 / u64::from(offer.capacity.max(1)),
+            grade: 0,
             standing: valid.gateway.standing.clone(),
         };
         Ok(Some(candidate).filter(|_| offer.load < offer.capacity))
@@ -312,7 +314,11 @@ impl Task {
         if !search.is_complete() && !enough {
             return;
         }
-        let candidates = ranked(std::mem::take(&mut search.candidates));
+        let mut candidates = std::mem::take(&mut search.candidates);
+        for candidate in &mut candidates {
+            candidate.grade = self.experience.grade(&candidate.peer, now);
+        }
+        let candidates = ranked(candidates);
         if candidates.is_empty() {
             let asked = self.peers.servers().count();
             outgoing.gateways = None;
@@ -325,20 +331,26 @@ impl Task {
         self.service(now, call);
     }
 
-    /// Tries the next gateway where the present one cannot be reached or has no room; says that
-    /// there is no more once one has taken the call or refused it for good.
+    /// Tries the next gateway where the present one cannot be reached, has no room or was lost
+    /// before the answer; says that there is no more once one has answered or refused for good.
     pub(super) fn next_gateway(&mut self, now: Instant, call: CallId) {
         loop {
             let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
             let present = outgoing.gateways.as_ref().and_then(|search| search.current);
             let device = present.and_then(|peer| outgoing.device_of(&peer));
-            let waits =
-                device.is_some_and(|id| outgoing.hunt.is_device_alive(id) && !outgoing.hunt.has_alerted(id));
+            let answered = device.is_some_and(|id| outgoing.hunt.winner() == Some(id));
+            let waits = !answered && device.is_some_and(|id| outgoing.hunt.is_device_alive(id));
             let settled = device.is_some_and(|id| !waits && !outgoing.hunt.may_be_replaced(id));
+            let ended = outgoing.hunt.has_ended();
             let Some(search) = &mut outgoing.gateways else { return };
             let Some(order) = &mut search.order else { return };
-            if waits {
+            if waits && !ended {
                 return;
+            }
+            match present {
+                Some(peer) if answered => self.experience.carried(&peer, now),
+                Some(peer) if !settled && !ended => self.experience.failed(peer, now),
+                _ => {}
             }
             let next = if settled { None } else { order.pop_front() };
             let Some(Candidate { peer, standing, .. }) = next else {

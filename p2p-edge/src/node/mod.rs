@@ -11,6 +11,7 @@ mod devices;
 mod gateways;
 mod incoming;
 mod lookup;
+mod own;
 mod peers;
 mod publish;
 mod pump;
@@ -35,7 +36,7 @@ pub use status::{NodeStatus, Refusal};
 pub use task::check_address;
 
 use crate::calling::{SessionCommand, SessionEvent};
-use crate::identity::{IdentityError, SignedRevocations};
+use crate::identity::{Credential, IdentityError, SignedRevocations};
 use crate::record::{RecordError, RecordKey, ValidRecord};
 
 /// Commands that may wait for the node.
@@ -109,6 +110,18 @@ impl NodeHandle {
         receiver.await.map_err(|_| NodeClosed)
     }
 
+    /// Goes on under a new certificate: one for the same key, name and kind of node. Calls and
+    /// connections stay; peers are told, and records are published under the new one.
+    ///
+    /// # Errors
+    /// What is wrong with the certificate; the one in use stays then.
+    pub async fn change_certificate(&self, certificate: Credential) -> Result<(), NodeError> {
+        let (sender, receiver) = oneshot::channel();
+        let request = Request::Certificate(Box::new(certificate), sender);
+        self.commands.send(request).await.map_err(|_| NodeError::Stopped)?;
+        receiver.await.unwrap_or(Err(NodeError::Stopped))
+    }
+
     /// Ends every call with `bye`, waits until that is sent, and stops the node: at the deadline at
     /// the latest.
     pub async fn shutdown(&self, deadline: Duration) {
@@ -122,6 +135,7 @@ impl NodeHandle {
 /// What reaches the task of a node.
 enum Request {
     Command(NodeCommand),
+    Certificate(Box<Credential>, oneshot::Sender<Result<(), NodeError>>),
     Status(oneshot::Sender<NodeStatus>),
     LookUp(RecordKey, oneshot::Sender<LookedUp>),
     Shutdown(Duration, oneshot::Sender<()>),
@@ -246,6 +260,17 @@ pub enum NodeError {
         /// Whom the certificate is for.
         subject: String,
     },
+    /// A new certificate is for somebody else than the node is.
+    #[error(
+        "the new certificate is for another name or kind of node than {subject} is: that needs a restart"
+    )]
+    OtherIdentity {
+        /// Who the node is.
+        subject: String,
+    },
+    /// The node has stopped meanwhile.
+    #[error("the node has stopped")]
+    Stopped,
     /// An address is malformed.
     #[error("`{address}` is not a multiaddr{expected}")]
     Address {

@@ -61,6 +61,8 @@ struct Item {
     stored_until: Option<Instant>,
     /// Something changed while it was being published.
     again: bool,
+    /// What is stored is signed under a certificate of before.
+    is_outdated: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl Publisher {
             sequence: 0,
             stored_until: None,
             again: false,
+            is_outdated: false,
         };
         Self {
             items: keys.into_iter().map(item).collect(),
@@ -107,9 +110,11 @@ impl Publisher {
         }
     }
 
-    /// Returns how many own records are known to be stored elsewhere, and how many are not.
+    /// Returns how many own records are known to be stored elsewhere, under the certificate in use,
+    /// and how many are not.
     pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
-        let stored = self.items.iter().filter(|item| item.stored_until.is_some_and(|at| at > now)).count();
+        let is_stored = |item: &&Item| !item.is_outdated && item.stored_until.is_some_and(|at| at > now);
+        let stored = self.items.iter().filter(is_stored).count();
         (stored, self.items.len() - stored)
     }
 
@@ -159,6 +164,18 @@ impl Task {
             }
         }
         self.wake_publisher(now + SETTLE);
+    }
+
+    /// Publishes every own record again: what certifies them has changed.
+    pub(super) fn publish_all_anew(&mut self, now: Instant) {
+        for item in &mut self.publisher.items {
+            item.is_outdated = true;
+            match item.phase {
+                Phase::Idle => (item.due, item.backoff) = (now, Backoff::new(now)),
+                Phase::Busy => item.again = true,
+            }
+        }
+        self.wake_publisher(now);
     }
 
     fn wake_publisher(&mut self, at: Instant) {
@@ -327,6 +344,7 @@ impl Task {
         item.phase = Phase::Idle;
         item.backoff = Backoff::new(now);
         item.stored_until = Some(now + life);
+        item.is_outdated &= item.again;
         let again = Duration::from_secs(republish_after(life.as_secs()));
         item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + again };
         let due = item.due;

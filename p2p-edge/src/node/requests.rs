@@ -41,8 +41,7 @@ impl Task {
     pub(super) fn on_revocations(&mut self, now: Instant, event: Exchange) {
         match event {
             Event::Message { message: Message::Request { request, channel, .. }, .. } => {
-                let held = self.revocations.lists().find(|list| list.issuer().to_bytes()[..] == request[..]);
-                let list = held.map(|list| list.encode()).unwrap_or_default();
+                let list = self.list_for(&request);
                 let _ = self.swarm.behaviour_mut().revocations.send_response(channel, list);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {

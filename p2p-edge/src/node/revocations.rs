@@ -1,4 +1,4 @@
-//! Revocation lists: who offers newer ones, fetching them, and dropping what they void.
+//! Revocation lists: who offers newer ones, fetching what they add, and dropping what they void.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,7 @@ use super::calls::Call;
 use super::task::Task;
 use super::wire::ListVersion;
 use crate::calling::SessionCommand;
-use crate::identity::{IdentityError, MAX_LISTS, SignedRevocations};
+use crate::identity::{HeldList, IdentityError, MAX_LISTS, RevocationDelta, SignedRevocations};
 
 /// Peers that are remembered to offer the list of one authority.
 const MAX_OFFERERS: usize = 8;
@@ -27,6 +27,9 @@ pub(super) struct ListOffers {
     /// How often each connected peer has handed out nothing of what it had offered.
     failures: HashMap<PeerId, u32>,
     asked: HashMap<OutboundRequestId, Asked>,
+    /// Lists that came whole, and those of which only the end was fetched.
+    pub(super) fetched: u64,
+    pub(super) changes_fetched: u64,
 }
 
 struct Offer {
@@ -38,6 +41,8 @@ struct Asked {
     issuer: [u8; 32],
     peer: PeerId,
     version: u64,
+    /// Whether the whole list was asked for, not only what it adds to the one that is held.
+    whole: bool,
 }
 
 impl ListOffers {
@@ -102,9 +107,12 @@ impl Task {
         }
     }
 
+    fn held_list(&self, issuer: &[u8; 32]) -> Option<&SignedRevocations> {
+        self.revocations.list_of(issuer)
+    }
+
     fn held_version(&self, issuer: &[u8; 32]) -> Option<u64> {
-        let held = self.revocations.lists().find(|held| held.issuer().to_bytes() == *issuer);
-        held.map(SignedRevocations::version)
+        self.held_list(issuer).map(SignedRevocations::version)
     }
 
     /// Asks for the list of an authority, unless somebody is being asked already: one fetch per
@@ -116,21 +124,57 @@ impl Task {
         }
         let held = self.held_version(&issuer);
         if let Some((peer, version)) = self.lists.next(&issuer, held) {
-            let id = self.swarm.behaviour_mut().revocations.send_request(&peer, issuer.to_vec());
-            self.lists.asked.insert(id, Asked { issuer, peer, version });
+            self.ask_for_list(issuer, peer, version, held.is_none());
         }
+    }
+
+    fn ask_for_list(&mut self, issuer: [u8; 32], peer: PeerId, version: u64, whole: bool) {
+        let held = self.held_list(&issuer).filter(|_| !whole).map(SignedRevocations::held);
+        let request = held.map_or_else(|| issuer.to_vec(), |held| held.encode());
+        let id = self.swarm.behaviour_mut().revocations.send_request(&peer, request);
+        self.lists.asked.insert(id, Asked { issuer, peer, version, whole });
+    }
+
+    /// Returns the list that a peer asks for: what it adds to the one that the peer holds if it
+    /// says so and the two fit, else the whole; nothing where this node has none.
+    pub(super) fn list_for(&self, request: &[u8]) -> Vec<u8> {
+        if let Ok(issuer) = <[u8; 32]>::try_from(request) {
+            return self.held_list(&issuer).map(SignedRevocations::encode).unwrap_or_default();
+        }
+        let Ok(theirs) = HeldList::decode(request) else { return Vec::new() };
+        let Some(list) = self.held_list(&theirs.issuer) else { return Vec::new() };
+        list.since(&theirs).map_or_else(|| list.encode(), |change| change.encode())
+    }
+
+    /// Reads an answer: a whole list, or what is to be added to the one that is held.
+    fn read_list(&self, issuer: &[u8; 32], bytes: &[u8]) -> Option<SignedRevocations> {
+        let list = match RevocationDelta::decode(bytes) {
+            Ok(change) => change.apply_to(self.held_list(issuer)?).ok(),
+            Err(_) => SignedRevocations::decode(bytes).ok(),
+        };
+        list.filter(|list| list.issuer().to_bytes() == *issuer)
     }
 
     /// Takes a revocation list that was asked for, or the failure to get it.
     pub(super) fn on_list(&mut self, now: Instant, id: OutboundRequestId, answer: Option<&[u8]>) {
-        let Some(Asked { issuer, peer, version }) = self.lists.asked.remove(&id) else { return };
+        let Some(Asked { issuer, peer, version, whole }) = self.lists.asked.remove(&id) else { return };
         let connected = self.swarm.is_connected(&peer);
         if answer.is_none() && connected {
             self.lists.failed(peer);
         }
         if let Some(bytes) = answer {
-            let list = SignedRevocations::decode(bytes).ok();
-            let list = list.filter(|list| list.issuer().to_bytes() == issuer);
+            let list = self.read_list(&issuer, bytes);
+            if list.is_none() && !whole && connected && !bytes.is_empty() {
+                // What it adds may not fit for reasons that are nobody's fault: a list that came
+                // from elsewhere meanwhile, or one that was begun anew.
+                self.ask_for_list(issuer, peer, version, true);
+                return;
+            }
+            match &list {
+                Some(_) if RevocationDelta::decode(bytes).is_ok() => self.lists.changes_fetched += 1,
+                Some(_) => self.lists.fetched += 1,
+                None => {}
+            }
             let kept = list.as_ref().is_some_and(|list| list.version() >= version);
             let applied = list.map(|list| self.apply_revocations(now, list));
             let forged = matches!(applied, Some(Err(IdentityError::BadSignature { .. })));

@@ -109,6 +109,12 @@ impl Refusals {
 pub struct NodeStatus {
     /// The node's PeerId.
     pub peer_id: String,
+    /// When the own certificate ends, in Unix seconds; 0 where the node has stopped.
+    pub certificate_ends: u64,
+    /// Revocation lists that were fetched whole.
+    pub lists_fetched: u64,
+    /// Revocation lists of which only what was added was fetched.
+    pub list_changes_fetched: u64,
     /// Whether the node has joined: see [`super::NodeEvent::Online`].
     pub online: bool,
     /// Addresses listened on, relay circuits included.

@@ -16,9 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::behaviour::{self, Admitted, Behaviour, BehaviourEvent, CIRCUIT_CREDIT};
 use super::calls::{Call, Calls};
+use super::candidates::Experience;
 use super::config::{NodeConfig, NodeLimits, NodeRole};
-use super::gateways::{Fetches, fresh_offer};
+use super::gateways::Fetches;
 use super::lookup::{LookupId, Lookups};
+use super::own::verify_own;
 use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
@@ -30,10 +32,8 @@ use super::store::KadStore;
 use super::timers::Timers;
 use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
 use crate::calling::SessionCommand;
-use crate::identity::{
-    Credential, IdentityError, NodeKey, NonceCache, RevocationList, Role, Trust, VerifiedParty,
-};
-use crate::record::{NumberRecord, RecordError, RecordKey, StoreLimits, validate};
+use crate::identity::{NodeKey, NonceCache, RevocationList, Trust, VerifiedParty};
+use crate::record::{RecordKey, StoreLimits};
 use crate::routing::Backoff;
 
 /// Chunks read from call streams that may wait for the node.
@@ -95,6 +95,7 @@ pub(super) struct Task {
     pub(super) lookups: Lookups,
     pub(super) served: Served,
     pub(super) fetches: Fetches,
+    pub(super) experience: Experience,
     pub(super) pending_providers: Vec<(PeerId, ProviderRecord)>,
     pub(super) calls: Calls,
     /// Own calls given up in favour of one that crosses them.
@@ -132,7 +133,7 @@ pub(super) fn start(config: NodeConfig) -> Pin<Box<dyn Future<Output = Started> 
 
 /// Verifies what a node is, listens, and hands the rest to its task.
 async fn spawn(config: NodeConfig) -> Started {
-    let (credential, party) = verify_own(&config)?;
+    let (credential, party) = verify_own(&config.key, &config.role, &config.trust, &config.revocations)?;
     let listen = addresses(&config.listen, false)?;
     let external = addresses(&config.external, false)?;
     let bootstrap = addresses(&config.bootstrap, true)?;
@@ -178,6 +179,7 @@ async fn spawn(config: NodeConfig) -> Started {
         lookups: Lookups::default(),
         served: Served::default(),
         fetches: Fetches::default(),
+        experience: Experience::default(),
         pending_providers: Vec::new(),
         calls: Calls::default(),
         yielded: Vec::new(),
@@ -207,43 +209,6 @@ async fn spawn(config: NodeConfig) -> Started {
     task.tick(now);
     tokio::spawn(task.run());
     Ok((NodeHandle { peer_id: me.to_string(), commands: request_sender }, event_receiver))
-}
-
-/// Verifies the own certificate, and that own offers and numbers are within it.
-fn verify_own(config: &NodeConfig) -> Result<(Vec<u8>, VerifiedParty), NodeError> {
-    let credential = match &config.role {
-        NodeRole::User { certificate } => Credential::Handle(certificate.clone()),
-        NodeRole::Supernode { chain } | NodeRole::Gateway { chain, .. } => Credential::Node(chain.clone()),
-    };
-    let unix = unix_now();
-    let party = credential.verify(&config.trust, &config.revocations, unix)?;
-    if party.key_of(&config.key.peer_id()).is_none() {
-        return Err(IdentityError::WrongKey { subject: party.name().to_owned() }.into());
-    }
-    if let NodeRole::Gateway { chain, offers, numbers } = &config.role {
-        if !matches!(&party, VerifiedParty::Node(node) if node.role == Role::Gateway) {
-            return Err(NodeError::NotGateway { subject: party.name().to_owned() });
-        }
-        let check = |key: &RecordKey, value: Result<Vec<u8>, RecordError>| {
-            value
-                .and_then(|value| validate(&key.to_bytes(), &value, &config.trust, &config.revocations, unix))
-                .map(drop)
-                .map_err(|reason| NodeError::Record { what: key.to_string(), reason })
-        };
-        for offer in offers {
-            for prefix in &offer.prefixes {
-                let value = fresh_offer(offer, 0, unix * 1000).sign(chain, &config.key);
-                check(&RecordKey::Gateway(prefix.clone()), value)?;
-            }
-        }
-        for (number, handle) in numbers {
-            let (number, handle) = (number.clone(), handle.clone());
-            let key = RecordKey::Number(number.clone());
-            let record = NumberRecord { number, handle, sequence: 1, expires_unix: unix + 60 };
-            check(&key, record.sign(chain, &config.key))?;
-        }
-    }
-    Ok((credential.encode(), party))
 }
 
 /// Checks a multiaddr of a configuration without using it.
@@ -404,16 +369,6 @@ impl Task {
         bytes
     }
 
-    /// Checks the own credential again: it expires, and lists change.
-    pub(super) fn verify_self(&mut self) {
-        let credential = Credential::decode(&self.credential);
-        let verified = credential.and_then(|own| own.verify(&self.trust, &self.revocations, unix_now()));
-        if let (Err(error), true) = (&verified, self.is_valid) {
-            tracing::error!(%error, "own certificate");
-        }
-        self.is_valid = verified.is_ok();
-    }
-
     fn on_request(&mut self, now: Instant, request: Option<Request>) {
         match request {
             Some(Request::Command(NodeCommand::Invite { call, from, to, media, ring_timeout })) => {
@@ -423,6 +378,10 @@ impl Task {
             Some(Request::Command(NodeCommand::Revocations(list))) => {
                 // What is wrong with it has been logged.
                 let _ = self.apply_revocations(now, list);
+            }
+            Some(Request::Certificate(credential, sender)) => {
+                // Errs when nobody waits any more.
+                let _ = sender.send(self.change_certificate(now, &credential));
             }
             Some(Request::Status(sender)) => {
                 let status = self.status(now);
@@ -622,6 +581,9 @@ impl Task {
             published,
             unpublished,
             puts_lost: self.publisher.lost,
+            certificate_ends: self.party.standing().not_after(),
+            lists_fetched: self.lists.fetched,
+            list_changes_fetched: self.lists.changes_fetched,
             calls: self.calls.table.values().filter(|call| is_live(call)).count(),
             lookups: self.lookups.len(),
             commands_queued: self.requests.len(),

@@ -11,7 +11,8 @@ use minicbor::{Decode, Encode};
 pub(super) const IDENTITY_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/identity/1");
 /// Key in, signed records out.
 pub(super) const LOOKUP_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/lookup/1");
-/// The key of an authority in, its signed revocation list out.
+/// The key of an authority in, its signed revocation list out; or what is held of it in, and what
+/// was added since out.
 pub(super) const REVOCATION_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/revocations/1");
 /// A gateway's signed offers.
 pub(super) const OFFER_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/offer/1");

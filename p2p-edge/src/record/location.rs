@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use super::envelope::{self, Envelope, Rank, check_expiry, check_sequence};
 use super::error::RecordError;
+use crate::defence::{Defence, holds};
 use crate::identity::{
     Abilities, Domain, HandleCertificate, Kind, MAX_DEVICES, NodeKey, PublicKey, RevocationList, Trust,
     VerifiedHandle,
@@ -144,17 +145,17 @@ pub(super) fn validate(
 ) -> Result<ValidLocation, RecordError> {
     let envelope = Envelope::decode(Kind::Location, value)?;
     let body: Body = envelope.body()?;
-    if body.handle != slot.as_str() {
+    if body.handle != slot.as_str() && holds(Defence::RecordSlot) {
         return Err(RecordError::WrongSlot);
     }
     check_expiry(body.expires_unix, LOCATION_LIFE, unix)?;
     check_sequence(body.sequence, unix)?;
     let certificate = HandleCertificate::decode(&envelope.credential)?;
-    if certificate.claims().handle != *slot {
+    if certificate.claims().handle != *slot && holds(Defence::RecordSlot) {
         return Err(RecordError::WrongSlot);
     }
     let holder = certificate.verify(trust, revocations, unix)?;
-    if !holder.abilities.contains(Abilities::BE_CALLED) {
+    if !holder.abilities.contains(Abilities::BE_CALLED) && holds(Defence::BeCalled) {
         return Err(RecordError::NotCallable { subject: slot.to_string() });
     }
     let writer = holder.keys.get(usize::from(body.writer)).ok_or(RecordError::UnknownDevice)?.clone();

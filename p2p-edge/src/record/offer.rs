@@ -3,6 +3,7 @@ use minicbor::{Decode, Encode};
 
 use super::envelope::{self, Envelope, Rank, check_expiry};
 use super::error::RecordError;
+use crate::defence::{Defence, holds};
 use crate::identity::{
     Domain, Kind, MAX_PREFIXES, NodeChain, NodeKey, Prefix, Price, RevocationList, Role, Trust, VerifiedNode,
     WirePrice, read_prefixes,
@@ -103,7 +104,7 @@ pub(super) fn validate(
     check_expiry(body.expires_unix, OFFER_LIFE, unix)?;
     let gateway = NodeChain::decode(&envelope.credential)?.verify(trust, revocations, unix)?;
     let permitted = |prefix: &Prefix| gateway.prefixes.iter().any(|certified| certified.covers(prefix));
-    if gateway.role != Role::Gateway || !prefixes.iter().all(permitted) {
+    if (gateway.role != Role::Gateway || !prefixes.iter().all(permitted)) && holds(Defence::OfferPrefix) {
         return Err(RecordError::NotPermitted { subject: gateway.name });
     }
     envelope.check_signature(&gateway.key, Domain::Offer)?;
@@ -111,7 +112,7 @@ pub(super) fn validate(
     let within = |ceiling: Price| {
         ceiling.currency == price.currency && price.micros_per_minute <= ceiling.micros_per_minute
     };
-    if !gateway.rate.is_none_or(within) {
+    if !gateway.rate.is_none_or(within) && holds(Defence::PriceCeiling) {
         return Err(RecordError::PriceAboveCeiling { subject: gateway.name });
     }
     let rank = Rank {

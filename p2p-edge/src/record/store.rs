@@ -5,6 +5,7 @@ use libp2p::PeerId;
 
 use super::error::RecordError;
 use super::{RecordKey, ValidRecord, validate};
+use crate::defence::{Defence, holds};
 use crate::identity::{RevocationList, Trust, Utc};
 
 /// The bounds of a [`Store`].
@@ -250,13 +251,15 @@ impl Store {
             if have == got {
                 return Err(RecordError::Conflict { sequence: got });
             }
-            if have > got {
+            if have > got && holds(Defence::SequenceOrder) {
                 return Err(RecordError::StaleSequence { have, got });
             }
         } else if self.entries.len() >= self.limits.records {
             return Err(RecordError::StoreFull);
         }
-        self.check_quotas(held, &record, source)?;
+        if holds(Defence::Quota) {
+            self.check_quotas(held, &record, source)?;
+        }
         let replaced = self.remove(&key).is_some();
         let entry = Entry { key, value, record, source };
         self.insert(entry);

@@ -211,6 +211,31 @@ async fn a_gateway_without_room_makes_way_for_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_gateway_that_dies_while_it_rings_makes_way_and_is_not_asked_first_again() {
+    let pki = pki();
+    let [first, second, _third] = three_supernodes(&pki).await;
+    let mut cheap = start(gateway(&pki, 22, &[("+44", 100)], &[], &[&second])).await;
+    let mut dear = start(gateway(&pki, 21, &[("+44", 900)], &[], &[&first])).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&second])).await;
+    for node in [&mut cheap, &mut dear, &mut alice] {
+        node.online().await;
+    }
+    let call = alice.invite(1, "+442079460018").await;
+    assert_eq!(cheap.incoming().await.0, call);
+    cheap.command(call, SessionCommand::Ringing).await;
+    alice.call_event(call, "Ringing", |event| (event == SessionEvent::Ringing).then_some(())).await;
+    cheap.vanish();
+    assert_eq!(dear.incoming().await.0, call);
+    dear.take(call).await;
+    alice.answered(call).await;
+    // It is back, as cheap as before: whoever works takes the next call all the same.
+    let mut cheap = start(gateway(&pki, 22, &[("+44", 100)], &[], &[&second])).await;
+    cheap.online().await;
+    let call = alice.invite(2, "+442079460018").await;
+    assert_eq!(dear.incoming().await.0, call);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn abilities_that_a_certificate_lacks_are_missing() {
     let pki = pki();
     let [first, ..] = three_supernodes(&pki).await;

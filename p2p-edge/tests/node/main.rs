@@ -6,5 +6,6 @@ mod calls;
 mod faults;
 mod life;
 mod mute;
+mod renewal;
 mod revocations;
 mod support;

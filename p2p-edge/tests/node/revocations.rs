@@ -85,6 +85,30 @@ async fn whoever_claims_newer_lists_does_not_keep_them_from_arriving() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_list_adds_is_fetched_and_not_the_whole_again() {
+    let pki = pki();
+    let [first, second, third] = three_supernodes(&pki).await;
+    let list = pki.enrolment.revoke(None, 5000, RevocationReason::Withdrawn, unix()).unwrap();
+    first.handle.send(NodeCommand::Revocations(list.clone())).await.unwrap();
+    for node in [&second, &third] {
+        node.until("the list", |status| status.lists_fetched == 1).await;
+    }
+    // The serial that the test authority gives node 3.
+    let longer = pki.enrolment.revoke(Some(&list), 1003, RevocationReason::KeyCompromise, unix()).unwrap();
+    first.handle.send(NodeCommand::Revocations(longer)).await.unwrap();
+    second.until("what was added", |status| status.list_changes_fetched == 1).await;
+    assert_eq!(second.handle.status().await.lists_fetched, 1);
+    let revoked = third.handle.peer_id();
+    second.until("its effect", |status| !status.certified.contains(&revoked)).await;
+    // A list that was begun anew is fetched whole: what is held is not its beginning.
+    let other = pki.enrolment.revoke(None, 6000, RevocationReason::Withdrawn, unix()).unwrap();
+    let other = pki.enrolment.revoke(Some(&other), 6001, RevocationReason::Withdrawn, unix()).unwrap();
+    let anew = pki.enrolment.revoke(Some(&other), 1003, RevocationReason::KeyCompromise, unix()).unwrap();
+    first.handle.send(NodeCommand::Revocations(anew)).await.unwrap();
+    second.until("the new list", |status| status.lists_fetched == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_revocation_ends_the_calls_of_the_revoked() {
     let pki = pki();
     let [first, ..] = three_supernodes(&pki).await;

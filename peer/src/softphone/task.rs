@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
+use p2p_edge::identity::Credential;
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, VerifiedCaller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -150,6 +151,18 @@ impl Task {
             Command::Echo { call, on } => self.tell_media(call, MediaCommand::Echo(on)),
             Command::Record { call, path } => self.tell_media(call, MediaCommand::Record(path)),
             Command::Policy(policy) => self.policy = policy,
+            Command::Certificate(certificate, lists) => {
+                for list in lists {
+                    // A node that has stopped ends its events: that is noticed there.
+                    let _ = self.node.send(NodeCommand::Revocations(list)).await;
+                }
+                let not_after_unix = certificate.claims().validity.not_after;
+                let changed = self.node.change_certificate(Credential::Handle(*certificate)).await;
+                self.report(match changed {
+                    Ok(()) => Event::Certificate { not_after_unix },
+                    Err(error) => Event::error(None, &error, "the certificate in use stays"),
+                });
+            }
             Command::Show(event) => self.report(event),
             Command::Status => {
                 let status = self.node.status().await;

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod identity;
 mod peer_to_peer;
 mod program;

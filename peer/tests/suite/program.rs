@@ -9,13 +9,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdout, Command};
 
-struct Program {
+pub(crate) struct Program {
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Program {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_causeway-peer"));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
@@ -23,7 +23,7 @@ impl Program {
         Self { child, output }
     }
 
-    async fn wait(&mut self, name: &str) -> Value {
+    pub(crate) async fn wait(&mut self, name: &str) -> Value {
         let mut seen = Vec::new();
         let waiting = async {
             while let Some(line) = self.output.next_line().await.unwrap() {
@@ -39,7 +39,14 @@ impl Program {
         found.ok().flatten().unwrap_or_else(|| panic!("no `{name}`; seen: {seen:#?}"))
     }
 
-    async fn exit_code(mut self) -> i32 {
+    /// Sends a signal, such as `HUP`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    pub(crate) async fn exit_code(mut self) -> i32 {
         let rest = async {
             while self.output.next_line().await.unwrap().is_some() {}
             self.child.wait().await.unwrap()
@@ -48,7 +55,7 @@ impl Program {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 pub use tls::TlsFileError;
-pub(crate) use tls::TlsStore;
+pub(crate) use tls::{OwnCertificate, TlsStore};
 pub(crate) use verify::ConnectFailure;
 
 /// Messages that may wait to be written to one connection.

@@ -311,6 +311,30 @@ fn a_device_that_gives_up_before_it_rings_may_be_replaced() {
 }
 
 #[test]
+fn a_device_that_dies_while_it_rings_may_be_replaced() {
+    for rings in [false, true] {
+        let mut scene = Scene::new(1);
+        scene.connect(0).unwrap();
+        scene.run();
+        if rings {
+            scene.device(0, SessionCommand::Ringing);
+        }
+        scene.hunt.handle_closed(scene.now, DeviceId(0));
+        scene.run();
+        // It may come back until then.
+        assert!(!scene.hunt.may_be_replaced(DeviceId(0)), "rings {rings}");
+        scene.advance(SessionTimers::default().resume + S);
+        assert!(scene.hunt.may_be_replaced(DeviceId(0)), "rings {rings}");
+        assert!(!scene.hunt.has_ended() && scene.hunt.add(DeviceId(1)));
+        scene.connect(1).unwrap();
+        scene.run();
+        scene.device(1, SessionCommand::Ringing);
+        scene.device(1, answer(1));
+        assert_eq!(scene.hunt.winner(), Some(DeviceId(1)));
+    }
+}
+
+#[test]
 fn early_media_of_the_device_that_replaced_another_is_passed_on() {
     let mut scene = Scene::new(1);
     scene.connect(0).unwrap();
