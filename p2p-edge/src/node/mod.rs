@@ -14,6 +14,8 @@ mod lookup;
 mod peers;
 mod publish;
 mod pump;
+mod rates;
+mod registry;
 mod requests;
 mod reserve;
 mod revocations;

@@ -22,6 +22,8 @@ use super::lookup::{LookupId, Lookups};
 use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
+use super::rates::Rates;
+use super::registry::{PublishId, Registry};
 use super::reserve::{Backoff, BootstrapNode, Reservations};
 use super::revocations::ListOffers;
 use super::serving::{ServeId, Served};
@@ -56,6 +58,7 @@ pub(super) enum Timer {
     Publish,
     Lookup(LookupId),
     Serve(ServeId),
+    Registry(PublishId),
     Call(CallId),
     Redial(CallId),
     Gateways(CallId),
@@ -93,6 +96,10 @@ pub(super) struct Task {
     pub(super) publisher: Publisher,
     pub(super) lookups: Lookups,
     pub(super) served: Served,
+    pub(super) registry: Registry,
+    pub(super) rates: Rates,
+    pub(super) lookups_served: u64,
+    pub(super) published_for_clients: u64,
     pub(super) fetches: Fetches,
     pub(super) pending_providers: Vec<(PeerId, ProviderRecord)>,
     pub(super) calls: Calls,
@@ -140,7 +147,7 @@ async fn spawn(config: NodeConfig) -> Started {
     let limits = config.limits;
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
     let store = KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
-    let admitted = Admitted::default();
+    let (admitted, rates) = (Admitted::default(), Rates::new(limits.lookup_rate));
     let mut swarm = behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
     let listening = start_listening(&mut swarm, &listen).await?;
     for address in &external {
@@ -174,6 +181,10 @@ async fn spawn(config: NodeConfig) -> Started {
         reservations: Reservations::default(),
         lookups: Lookups::default(),
         served: Served::default(),
+        registry: Registry::default(),
+        rates,
+        lookups_served: 0,
+        published_for_clients: 0,
         fetches: Fetches::default(),
         pending_providers: Vec::new(),
         calls: Calls::default(),
@@ -462,6 +473,7 @@ impl Task {
             Timer::Publish => self.publish_due(now),
             Timer::Lookup(id) => self.complete_lookup(now, id),
             Timer::Serve(id) => self.finish_serving(now, id),
+            Timer::Registry(id) => self.finish_publish(id, 0),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
@@ -517,6 +529,7 @@ impl Task {
             BehaviourEvent::Identity(event) => self.on_identity(now, event),
             BehaviourEvent::Revocations(event) => self.on_revocations(now, event),
             BehaviourEvent::Lookup(event) => self.on_lookups(now, event),
+            BehaviourEvent::Publish(event) => self.on_publish(now, event),
             BehaviourEvent::Offer(event) => self.on_offers(now, event),
             BehaviourEvent::Calls(event) => self.on_streams(now, event),
             BehaviourEvent::Kad(event) => self.on_kad(now, event),
@@ -541,7 +554,9 @@ impl Task {
             kad::Event::InboundRequest { request } => self.on_kad_request(request),
             kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
-                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_)) {
+                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_))
+                    && !self.on_client_put(id, &result)
+                {
                     self.on_put(now, id, &result);
                 }
             }
@@ -614,6 +629,8 @@ impl Task {
             puts_lost: self.publisher.lost,
             calls: self.calls.table.values().filter(|call| is_live(call)).count(),
             lookups: self.lookups.len(),
+            lookups_served: self.lookups_served,
+            published_for_clients: self.published_for_clients,
             commands_queued: self.requests.len(),
             events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
             events_delayed: self.events_delayed,
