@@ -314,7 +314,8 @@ export class Call extends EventTarget {
 async function findForHandle (node, handle) {
   const location = await node.findLocation(handle)
   if (!location) throw new CausewayError('not_found', `${handle} is not in the overlay now`)
-  return { devices: location.devices.map(({ peer, addresses: where }) => ({ peer, where })) }
+  const others = location.devices.filter(({ peer }) => peer !== node.peerId)
+  return { devices: others.map(({ peer, addresses: where }) => ({ peer, where })) }
 }
 
 /** A number of an overlay user rings that user; any other is called through a gateway. */
@@ -324,7 +325,7 @@ async function findForNumber (node, number) {
   offers.catch(() => {})
   const record = await node.findNumber(number)
   if (record) return await findForHandle(node, record.handle)
-  const gateways = (await offers).map(({ peer }) => ({ peer, where: [] }))
+  const gateways = (await offers).map(({ peer, addresses: where }) => ({ peer, where }))
   if (gateways.length === 0) throw new CausewayError('not_found', `no gateway takes calls to ${number}`)
   return { gateways }
 }

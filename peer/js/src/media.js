@@ -1,3 +1,5 @@
+import { CausewayError } from './errors.js'
+
 /**
  * What a call needs of media. `BrowserMedia` is that of browsers; programs and tests bring their own.
  *
@@ -16,8 +18,15 @@
 
 /** How long candidates are gathered before the description goes out without the rest. */
 const GATHER_MS = 1_000
-/** Codecs that go into a description: the gateway speaks Opus and RFC 4733 with everybody. */
-const CODECS = ['audio/opus', 'audio/telephone-event']
+/** The clock of Opus. */
+const CLOCK_RATE = 48_000
+/**
+ * Codecs that go into a description: Opus, and telephone events in its clock (RFC 4733 2.1). Browsers
+ * that have the choice would send them in that of G.711, which the gateway hears beside G.711 only; and
+ * G.711 comes from a source of its own there, which a page does not hear.
+ */
+const isWanted = ({ mimeType, clockRate }) =>
+  clockRate === CLOCK_RATE && (mimeType === 'audio/opus' || mimeType === 'audio/telephone-event')
 
 /** Media of a browser: one audio stream each way. */
 export class BrowserMedia {
@@ -25,6 +34,7 @@ export class BrowserMedia {
   #pc
   #sender
   #own
+  #closed = false
   #gathered = false
   onconnected = () => {}
   onfailed = () => {}
@@ -67,7 +77,8 @@ export class BrowserMedia {
 
   sendDigit (digit, durationMs) {
     const dtmf = this.#sender?.dtmf
-    if (!dtmf?.canInsertDTMF) return false
+    const agreed = this.#pc?.remoteDescription?.sdp ?? ''
+    if (!dtmf?.canInsertDTMF || !/^a=rtpmap:\d+ telephone-event\/48000/im.test(agreed)) return false
     dtmf.insertDTMF(dtmf.toneBuffer + digit, Math.max(40, durationMs), 100)
     return true
   }
@@ -82,6 +93,7 @@ export class BrowserMedia {
   }
 
   close () {
+    this.#closed = true
     this.#pc?.close()
     this.#pc = undefined
     if (!this.#options.stream) this.#own?.getTracks().forEach((track) => track.stop())
@@ -90,13 +102,18 @@ export class BrowserMedia {
   async #open () {
     const { stream, constraints = true, iceServers = [] } = this.#options
     this.#own = stream ?? await navigator.mediaDevices.getUserMedia({ audio: constraints })
+    if (this.#closed) {
+      // The call was over before the user had let the page listen.
+      this.close()
+      throw new CausewayError('ended', 'the call has ended')
+    }
     const pc = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' })
     this.#pc = pc
     const [track] = this.#own.getAudioTracks()
-    const transceiver = pc.addTransceiver(track, { direction: 'sendrecv', streams: [this.#own] })
-    this.#sender = transceiver.sender
-    const known = RTCRtpReceiver.getCapabilities('audio').codecs
-    transceiver.setCodecPreferences(known.filter(({ mimeType }) => CODECS.includes(mimeType)))
+    // Not `addTransceiver`: one that was made so is not used for what the other side offers (RFC 8829 5.10).
+    this.#sender = pc.addTrack(track, this.#own)
+    const [transceiver] = pc.getTransceivers()
+    transceiver.setCodecPreferences(RTCRtpReceiver.getCapabilities('audio').codecs.filter(isWanted))
     pc.ontrack = ({ track }) => this.remote.addTrack(track)
     pc.onconnectionstatechange = () => {
       if (pc.connectionState === 'connected') this.onconnected()

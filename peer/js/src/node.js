@@ -24,7 +24,6 @@ import * as wire from './wire.js'
 
 /** Supernodes that are asked, and through which the user is reached, where there are as many. */
 const SERVERS = 3
-const RELAYS = 2
 /** Circuit addresses of one relay in the location record. */
 const ADDRESSES_PER_RELAY = 2
 const MAX_ADDRESSES = 8
@@ -37,6 +36,8 @@ const REQUEST_MS = 5_000
 const OFFERS_MS = 3_000
 const FIRST_RETRY_MS = 500
 const LAST_RETRY_MS = 30_000
+/** Changes within this time are published together. */
+const SETTLE_MS = 50
 
 /**
  * The node of an overlay user that runs no DHT. Events: `online`, `offline` (`detail.reason`), and
@@ -47,12 +48,14 @@ export class OverlayNode extends EventTarget {
   #bootstrap
   #reachable
   #libp2p
-  #components
+  #parts
   /** Verified supernodes that are connected, by PeerId. @type {Map<string, NodeChain>} */
   #servers = new Map()
   /** What is under way to each peer, so that it is done once. */
   #proving = new Map()
+  #joining = new Map()
   #reserved = new Set()
+  #reserving = Promise.resolve()
   #siblings = new Siblings()
   #lastSequence = 0
   /** Until when the location is known to be stored, in Unix milliseconds. */
@@ -105,21 +108,28 @@ export class OverlayNode extends EventTarget {
       // WebSockets are as good as any.
       connectionGater: { denyDialMultiaddr: () => false },
       connectionManager: { reconnectRetries: 0, dialTimeout: DIAL_MS },
-      services: { identify: identify(), ping: ping(), parts: (components) => (this.#components = components, {}) }
+      services: { identify: identify(), ping: ping(), parts: (parts) => (this.#parts = parts, {}) }
     })
     await this.#libp2p.handle(CALL_PROTOCOL, (stream, connection) => {
       const detail = { stream: new Channel(stream), peer: connection.remotePeer.toString() }
       this.dispatchEvent(new CustomEvent('stream', { detail }))
     }, { runOnLimitedConnection: true, maxInboundStreams: 64 })
     this.#libp2p.addEventListener('peer:disconnect', ({ detail: peer }) => this.#onDisconnected(peer.toString()))
-    this.#libp2p.addEventListener('self:peer:update', () => this.#later('publish', 50))
-    const joins = this.#bootstrap.slice(0, SERVERS).map((node) => this.#join(node))
+    this.#libp2p.addEventListener('self:peer:update', () => this.#onAddresses())
+    await this.#reach()
+    this.#checkOnline()
+  }
+
+  /** Waits until a supernode is connected, or none of those that are not waited for can be. */
+  async #reach () {
+    if (this.#servers.size > 0) return
+    const joins = [...this.#fill(), ...this.#joining.values()]
     try {
       await Promise.any(joins)
     } catch (error) {
-      throw new CausewayError('unreachable', `no supernode was reached: ${error.errors?.map((e) => e.message).join('; ')}`)
+      const reasons = new Set(error.errors.flatMap((each) => each.errors ?? each).map(({ message }) => message))
+      throw new CausewayError('unreachable', `no supernode was reached: ${[...reasons].join('; ')}`)
     }
-    this.#checkOnline()
   }
 
   /** Drops every connection, as a change of network does; they are made anew. */
@@ -130,55 +140,107 @@ export class OverlayNode extends EventTarget {
   /** Leaves the overlay. */
   async stop () {
     this.#stopped = true
-    for (const timer of this.#timers.values()) clearTimeout(timer)
-    this.#timers.clear()
+    for (const name of [...this.#timers.keys()]) this.#cancel(name)
     await this.#libp2p?.stop()
   }
 
-  /** Dials a supernode and proves oneself to it, again and again until it works. */
+  /** Joins by more supernodes while there are fewer than wanted. Returns the attempts that it has begun. */
+  #fill () {
+    const begun = []
+    for (const node of this.#bootstrap) {
+      const busy = this.#joining.size + this.#bootstrap.filter(({ peer }) => this.#servers.has(peer)).length
+      if (busy >= SERVERS || this.#stopped) break
+      const { peer } = node
+      if (this.#servers.has(peer) || this.#joining.has(peer) || this.#timers.has(`join ${peer}`)) continue
+      const act = this.#join(node)
+      // Nobody may be waiting for it; what failed is tried again.
+      act.catch(() => {})
+      this.#joining.set(peer, act)
+      begun.push(act)
+    }
+    return begun
+  }
+
+  /** Joins by a supernode; where that fails by another, and by this one later. */
   async #join (node) {
+    const { peer, address } = node
     try {
-      await this.#prove(node.peer, [node.address])
-      this.#retries.delete(node.peer)
+      await this.#prove(peer, [address])
+      this.#retries.delete(peer)
+      this.#joining.delete(peer)
     } catch (error) {
-      const wait = Math.min(LAST_RETRY_MS, 2 * (this.#retries.get(node.peer) ?? FIRST_RETRY_MS / 2))
-      this.#retries.set(node.peer, wait)
-      this.#later(`join ${node.peer}`, wait, () => this.#join(node))
-      throw error
+      this.#joining.delete(peer)
+      this.#retry(`join ${peer}`, peer, () => this.#fill())
+      const others = this.#fill()
+      if (others.length === 0) throw error
+      return await Promise.any(others)
     }
     if (this.#reachable) this.#reserve(node)
   }
 
-  /** Asks a supernode for a place on its relay. What fails is tried again with a longer wait. */
+  /** Does something after a wait that doubles with each failure. */
+  #retry (name, what, act) {
+    const wait = Math.min(LAST_RETRY_MS, 2 * (this.#retries.get(what) ?? FIRST_RETRY_MS / 2))
+    this.#retries.set(what, wait)
+    this.#later(name, wait, act)
+  }
+
+  /** Asks a supernode for a place on its relay. What fails is tried again. */
   async #reserve (node) {
     const { peer, address } = node
-    if (this.#reserved.has(peer) || this.#reserved.size >= RELAYS || !this.#servers.has(peer)) return
+    if (this.#reserved.has(peer) || !this.#servers.has(peer)) return
     this.#reserved.add(peer)
+    const name = `reserve ${peer}`
+    // One after the other: libp2p forgets those that wait once it has one.
+    const turn = this.#reserving.then(() => this.#parts.transportManager.listen([address.encapsulate('/p2p-circuit')]))
+    this.#reserving = turn.catch(() => {})
     try {
-      await this.#components.transportManager.listen([address.encapsulate('/p2p-circuit')])
-      this.#later('publish', 10)
+      await turn
+      this.#retries.delete(name)
+      this.#later('publish', SETTLE_MS)
     } catch {
       this.#reserved.delete(peer)
-      this.#later(`reserve ${peer}`, 2 * FIRST_RETRY_MS, () => this.#reserve(node))
+      this.#retry(name, name, () => this.#reserve(node))
     }
+  }
+
+  /** Own addresses have changed: a reservation may be gone, and the location is published anew. */
+  #onAddresses () {
+    const held = this.#ownAddresses()
+    for (const node of this.#bootstrap) {
+      const isHeld = held.some((address) => address.includes(`/p2p/${node.peer}/p2p-circuit`))
+      if (!this.#reserved.has(node.peer) || isHeld || !this.#published) continue
+      this.#reserved.delete(node.peer)
+      this.#retry(`reserve ${node.peer}`, `reserve ${node.peer}`, () => this.#reserve(node))
+    }
+    this.#later('publish', SETTLE_MS)
   }
 
   #onDisconnected (peer) {
     this.#servers.delete(peer)
     this.#reserved.delete(peer)
-    const node = this.#bootstrap.find((known) => known.peer === peer)
-    if (node && !this.#stopped) this.#later(`join ${peer}`, FIRST_RETRY_MS, () => this.#join(node))
+    // Whoever is not to be called joins again when it has something to ask.
+    const isOurs = this.#bootstrap.some((known) => known.peer === peer)
+    if (isOurs && this.#reachable) this.#later(`join ${peer}`, FIRST_RETRY_MS, () => this.#fill())
     this.#checkOnline()
   }
 
-  /** Does something later, once however often it is asked for, and not after `stop`. */
+  /** Does something later, once: at the soonest time that was asked for, and not after `stop`. */
   #later (name, ms, act = () => this.#publish()) {
-    if (this.#stopped || this.#timers.has(name)) return
-    this.#timers.set(name, setTimeout(() => {
+    const due = Date.now() + ms
+    if (this.#stopped || this.#timers.get(name)?.due <= due) return
+    this.#cancel(name)
+    const timer = setTimeout(() => {
       this.#timers.delete(name)
       // What failed has arranged for another attempt.
       Promise.resolve(act()).catch(() => {})
-    }, ms))
+    }, ms)
+    this.#timers.set(name, { timer, due })
+  }
+
+  #cancel (name) {
+    clearTimeout(this.#timers.get(name)?.timer)
+    this.#timers.delete(name)
   }
 
   /**
@@ -200,6 +262,16 @@ export class OverlayNode extends EventTarget {
 
   async #hello (peer, where) {
     await this.#libp2p.dial(where, { signal: AbortSignal.timeout(DIAL_MS) })
+    try {
+      return await this.#greet(peer)
+    } catch (error) {
+      await this.#libp2p.hangUp(peerIdFromString(peer))
+      throw error
+    }
+  }
+
+  /** Sends the own credential and verifies the other's. */
+  async #greet (peer) {
     const { trust, revocations, certificate } = this.#identity
     const hello = wire.encodeHello(certificate.bytes, revocations.held())
     const answer = wire.decodeHello(await this.#request(peer, wire.IDENTITY_PROTOCOL, hello))
@@ -280,8 +352,8 @@ export class OverlayNode extends EventTarget {
 
   /** Asks up to three supernodes and hands each answer to `take`, with the key that it is for. */
   async #ask (keys, take) {
+    await this.#reach()
     const servers = [...this.#servers.keys()].slice(0, SERVERS)
-    check(servers.length > 0, 'unreachable', 'no supernode is connected')
     const ask = async (server) => {
       for (let at = 0; at < keys.length; at += wire.MAX_KEYS) {
         const part = keys.slice(at, at + wire.MAX_KEYS)
@@ -352,7 +424,7 @@ export class OverlayNode extends EventTarget {
       const answer = await this.#request(peer, wire.OFFER_PROTOCOL, wire.encodeOfferRequest(number))
       for (const value of wire.decodeOffers(answer)) {
         const offer = await validateOffer(number, value, this.#context)
-        if (offer.peer === peer) offers.push(offer)
+        if (offer.peer === peer) offers.push({ ...offer, addresses: reachable.map(String) })
       }
     }
     const all = Promise.allSettled([...found].map(fetch))
@@ -414,7 +486,7 @@ export class OverlayNode extends EventTarget {
     if (!this.#reachable) return
     const own = this.#ownAddresses()
     if (own.length === 0) return this.#checkOnline()
-    this.#later('publish', 2 * FIRST_RETRY_MS)
+    this.#retry('publish', 'publish', () => this.#publish())
     const { certificate } = this.#identity
     const unix = unixNow()
     if (certificate.keys.length > 1) {
@@ -434,16 +506,18 @@ export class OverlayNode extends EventTarget {
       check(stored > 0, refused ?? 'refused', `the location was refused: ${refused}`)
     }
     await Promise.any([...this.#servers.keys()].slice(0, SERVERS).map(put))
-    clearTimeout(this.#timers.get('publish'))
-    this.#timers.delete('publish')
-    this.#later('publish', LOCATION_LIFE * 500)
+    this.#cancel('publish')
+    this.#retries.delete('publish')
+    // What has changed meanwhile is not in it.
+    const isCurrent = String(this.#ownAddresses()) === String(own)
+    this.#later('publish', isCurrent ? LOCATION_LIFE * 500 : SETTLE_MS)
     this.#published = Date.now() + LOCATION_LIFE * 1000
     this.#checkOnline()
   }
 
   #checkOnline () {
     let missing
-    if (this.#servers.size === 0) missing = 'no supernode is connected'
+    if (this.#servers.size === 0 && this.#reachable) missing = 'no supernode is connected'
     else if (this.#reachable && this.#ownAddresses().length === 0) missing = 'no relay reservation is held'
     else if (this.#reachable && this.#published < Date.now()) missing = 'the location is not published yet'
     if ((missing === undefined) === this.#online || this.#stopped) return

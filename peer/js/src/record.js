@@ -43,7 +43,7 @@ function open (kind, value) {
 }
 
 function checkExpiry (expires, life, unix) {
-  check(expires > unix, 'expired', 'the record has expired')
+  check(expires > unix, 'record_expired', 'the record has expired')
   check(expires <= unix + life + CLOCK_SKEW, 'too_far_ahead', 'the record ends too far ahead')
 }
 
@@ -77,7 +77,7 @@ export async function validateLocation (slot, value, { trust, revocations, unix 
     check(key, 'unknown_device', 'a device that the certificate does not name')
     return key
   }
-  check(await keyAt(body.get(3)).verify(Domain.location, bytes, signature), 'bad_signature', 'the record is not signed')
+  check(await keyAt(body.get(3)).verify(Domain.location, bytes, signature), 'record_bad_signature', 'the record is not signed')
   const list = cbor.field(body.get(4), 'list', 'the devices')
   check(list.length <= MAX_DEVICES, 'malformed', 'too many devices')
   const devices = list.map((device) => {
@@ -154,7 +154,7 @@ export async function validateNumber (slot, value, { trust, revocations, unix })
   const writer = await new NodeChain(credential).verify(trust, revocations, unix)
   check(writer.claims.numberPrefixes.some((digits) => slot.startsWith(`+${digits}`)), 'not_permitted',
     `${writer.name} may not assign this number`)
-  check(await writer.key.verify(Domain.number, bytes, signature), 'bad_signature', 'the record is not signed')
+  check(await writer.key.verify(Domain.number, bytes, signature), 'record_bad_signature', 'the record is not signed')
   return { number: slot, handle, sequence, expires, writer, end: Math.min(expires, writer.end), signature }
 }
 
@@ -177,7 +177,7 @@ export async function validateOffer (slot, value, { trust, revocations, unix }) 
   const { role, rate, prefixes: certified } = gateway.claims
   const permitted = (digits) => certified.some((prefix) => digits.startsWith(prefix))
   check(role === 'gateway' && prefixes.every(permitted), 'not_permitted', `${gateway.name} may not offer this`)
-  check(await gateway.key.verify(Domain.offer, bytes, signature), 'bad_signature', 'the offer is not signed')
+  check(await gateway.key.verify(Domain.offer, bytes, signature), 'record_bad_signature', 'the offer is not signed')
   const price = readPrice(body.get(1))
   check(!rate || (rate.currency === price.currency && price.microsPerMinute <= rate.microsPerMinute),
     'price_above_ceiling', `${gateway.name} asks more than it may`)

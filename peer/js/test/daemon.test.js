@@ -139,6 +139,42 @@ test('two clients call each other through the relay', async (t) => {
   assert.equal((await call.ended).by, 'far')
 })
 
+test('a softphone is called through a relay that the client was not told of, and calls back', async (t) => {
+  const other = await site.start('supernode2', { bootstrap: [supernode.tcp] })
+  const rupert = await site.softphone('rupert', other.tcp)
+  const sybil = await joined(t, 'sybil')
+  const call = sybil.call('rupert')
+  await until('answered', () => call.state === 'answered' || call.hasEnded)
+  assert.equal(call.state, 'answered')
+  assert.match(call.media.accepted, /opus/)
+  call.hangUp()
+  const came = event(sybil, 'incoming')
+  rupert.tell({ command: 'call', to: 'sybil' })
+  const { call: incoming } = await came
+  assert.deepEqual([incoming.from.address, incoming.from.role], ['rupert', 'user'])
+  await incoming.answer()
+  assert.equal(incoming.state, 'answered')
+  incoming.hangUp()
+  await until('rupert hears the end', () => rupert.said().filter(({ event: what }) => what === 'ended').length === 2)
+})
+
+test('a user whose supernode dies is reached through another', async (t) => {
+  const dying = await site.start('supernode3', { bootstrap: [supernode.tcp] })
+  const victor = await joined(t, 'victor', { supernodes: [dying.websocket, supernode.websocket] })
+  const wendy = await joined(t, 'wendy', { reachable: false })
+  const both = await until('both relays', async () => {
+    const location = await wendy.node.findLocation('victor')
+    const at = (node) => location?.devices[0].addresses.some((address) => address.includes(node.peer))
+    return at(dying) && at(supernode)
+  })
+  assert.ok(both)
+  dying.stop()
+  await until('one supernode', () => victor.node.supernodes.length === 1)
+  const came = event(victor, 'incoming')
+  wendy.call('victor')
+  assert.equal((await came).call.from.address, 'wendy')
+})
+
 test('signalling that is lost is taken up on another connection', async (t) => {
   const [ivan, judy] = [await joined(t, 'ivan'), await joined(t, 'judy')]
   const came = event(judy, 'incoming')

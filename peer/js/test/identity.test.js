@@ -1,7 +1,7 @@
 // Certificates and keys, against those that the reference implementation writes.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { toHex } from '../src/bytes.js'
+import { firstPem, toHex } from '../src/bytes.js'
 import { HandleCertificate, NodeChain, decodeCredential } from '../src/credential.js'
 import { Identity } from '../src/identity.js'
 import { NodeKey } from '../src/key.js'
@@ -73,6 +73,18 @@ test('every byte of a certificate counts', async () => {
   }
 })
 
+test('every byte of a revocation list counts', async () => {
+  const list = firstPem(vectors.revocations, 'CAUSEWAY REVOCATION LIST')
+  for (let at = 0; at < list.length; at++) {
+    const merged = new Revocations()
+    await assert.rejects(merged.apply(bent(list, at), trust, NOW), { name: 'CausewayError' }, `byte ${at}`)
+    assert.deepEqual(merged.held(), [])
+  }
+  const merged = new Revocations()
+  assert.equal(await merged.apply(list, trust, NOW), true)
+  assert.equal(await merged.apply(list, trust, NOW), false, 'the very list that is held is no news')
+})
+
 test('what is cut short or too long is refused', async () => {
   for (let length = 0; length < user.bytes.length; length++) {
     assert.throws(() => new HandleCertificate(user.bytes.subarray(0, length)), { name: 'CausewayError' })
@@ -86,7 +98,8 @@ test('what is cut short or too long is refused', async () => {
 test('an authority that may not issue is none', async () => {
   // The enrolment authority in the place of a root: its path has no room for another.
   const pem = new Trust([gateway.enrolment]).toPem()
-  await assert.rejects(Trust.fromPem(pem), { name: 'CausewayError' })
+  await assert.rejects(Trust.fromPem(pem), { reason: 'not_authority' })
+  await assert.rejects(gateway.leaf.checkIssuedBy(gateway.leaf, 0), { reason: 'not_authority' })
   await assert.rejects(Trust.fromPem(''), { reason: 'pem_missing' })
   // A node in the place of an enrolment authority.
   const wrong = new NodeChain(gateway.bytes)

@@ -25,7 +25,7 @@ test('a location is verified, and the same signed here has the same bytes', asyn
 
 test('a location is refused in another slot, after its end, ahead of the clock, and for others', async () => {
   await assert.rejects(validateLocation('bob', location, context), { reason: 'wrong_slot' })
-  await assert.rejects(validateLocation('alice', location, later(600)), { reason: 'expired' })
+  await assert.rejects(validateLocation('alice', location, later(600)), { reason: 'record_expired' })
   await assert.rejects(validateLocation('alice', location, later(-61)), { reason: 'too_far_ahead' })
   const sign = (changes) => signLocation(identity, { sequence: NOW * 1000, expires: NOW + 60, devices: [], ...changes })
   await validateLocation('alice', await sign({}), context)
@@ -37,7 +37,7 @@ test('a number is verified for its writer and its slot', async () => {
   const found = await validateNumber('+442079460018', number, context)
   assert.deepEqual([found.handle, found.writer.name], ['alice', 'node-3'])
   await assert.rejects(validateNumber('+442079460019', number, context), { reason: 'wrong_slot' })
-  await assert.rejects(validateNumber('+442079460018', number, later(3600)), { reason: 'expired' })
+  await assert.rejects(validateNumber('+442079460018', number, later(3600)), { reason: 'record_expired' })
   await assert.rejects(validateNumber('+442079460018', location, context), { reason: 'malformed' })
 })
 
@@ -47,7 +47,7 @@ test('an offer is verified for a number that it covers', async () => {
   assert.deepEqual(found.price, { microsPerMinute: 12_500n, currency: 'EUR' })
   assert.deepEqual(found.codecs, ['opus', 'PCMA'])
   await assert.rejects(validateOffer('+4912345', offer, context), { reason: 'wrong_slot' })
-  await assert.rejects(validateOffer('+442079460600', offer, later(300)), { reason: 'expired' })
+  await assert.rejects(validateOffer('+442079460600', offer, later(300)), { reason: 'record_expired' })
 })
 
 test('every byte of a record counts', async () => {

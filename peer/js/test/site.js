@@ -5,9 +5,15 @@ import { createSocket } from 'node:dgram'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Identity, enrol } from '../src/index.js'
 
 const START_MS = 30_000
+/** The folder of the laboratory's scripts. */
+export const LAB = fileURLToPath(new URL('../../../tests/lab', import.meta.url))
+
+/** A program and its arguments, such that the kernel ends it with this process. @param {string} program @param {string[]} args */
+export const bound = (program, args) => ['setpriv', ['--pdeathsig', 'KILL', program, ...args]]
 
 /** Every process takes loopback addresses of its own, so that daemons have their well-known ports. */
 const block = (process.pid * 7919) % (1 << 14)
@@ -65,12 +71,11 @@ export class Site {
   }
 
   /** Starts a supernode, or a gateway with one trunk. Returns where it is. */
-  async start (name, { trunk, bootstrap = [], numbers = {} } = {}) {
+  async start (name, { address = loopback(), trunk, bootstrap = [], numbers = {} } = {}) {
     const identity = this.#at(`${name}.pem`)
     const role = trunk ? ['--role', 'gateway', '--offer', '+44', '--numbers', '+1555'] : ['--role', 'supernode']
     const issued = this.#issue('node', name, ...role, '--out', identity)
     const peer = / peer ([^ ,\n]+)/.exec(issued)[1]
-    const address = loopback()
     const listen = ['udp/4001/quic-v1', 'tcp/4001', 'tcp/4002/ws'].map((each) => `"/ip4/${address}/${each}"`)
     const lines = [
       '[overlay]', `role = "${trunk ? 'gateway' : 'supernode'}"`, `identity_file = "${identity}"`,
@@ -86,7 +91,8 @@ export class Site {
     }
     const config = this.#at(`${name}.toml`)
     writeFileSync(config, lines.join('\n'))
-    const daemon = spawn(join(process.env.CAUSEWAY_BIN, 'causewayd'), ['--config', config], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const program = join(process.env.CAUSEWAY_BIN, 'causewayd')
+    const daemon = spawn(...bound(program, ['--config', config]), { stdio: ['ignore', 'pipe', 'pipe'] })
     let log = ''
     for (const output of [daemon.stdout, daemon.stderr]) output.on('data', (text) => { log += text })
     this.#daemons.push(daemon)
@@ -96,14 +102,33 @@ export class Site {
       websocket: `/ip4/${address}/tcp/4002/ws/p2p/${peer}`, tcp: `/ip4/${address}/tcp/4001/p2p/${peer}` }
   }
 
+  /** Starts the reference softphone of a user, which answers at once. Returns once it is online. */
+  async softphone (handle, bootstrap) {
+    const identity = this.#at(`${handle}.pem`)
+    this.#issue('user', handle, '--out', identity)
+    const args = ['run', '--identity', identity, '--root', this.#at('authority', 'root.pem'), '--bootstrap', bootstrap,
+      '--media-address', loopback(), '--mode', 'now']
+    const phone = spawn(...bound(join(process.env.CAUSEWAY_BIN, 'causeway-peer'), args), { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#daemons.push(phone)
+    let said = ''
+    phone.stdout.on('data', (text) => { said += text })
+    await until(`${handle} is online`, () => said.includes('"online"'), START_MS)
+    return { said: () => said.trim().split('\n').map((line) => JSON.parse(line)), tell: (command) => phone.stdin.write(`${JSON.stringify(command)}\n`) }
+  }
+
   /** Enrols a user: the key is made here, and the authority certifies the request. */
   async user (handle, ...numbers) {
     const { key, request } = await enrol(handle)
+    return await Identity.load({ key, certificate: this.certify(handle, request, numbers), root: this.root })
+  }
+
+  /** Certifies a user from the request for it, PEM; returns the certificate. */
+  certify (handle, request, numbers) {
     const name = `${handle}-${this.#users++}`
     const [file, certificate] = [this.#at(`${name}.request`), this.#at(`${name}.certificate`)]
     writeFileSync(file, request)
     this.#issue('user', handle, '--request', file, ...numbers.flatMap((number) => ['--number', number]), '--out', certificate)
-    return await Identity.load({ key, certificate: readFileSync(certificate, 'utf8'), root: this.root })
+    return readFileSync(certificate, 'utf8')
   }
 
   /** Revokes a certificate by its number. Daemons are told by `revocation_file` alone. */
