@@ -176,7 +176,6 @@ function commonName (body) {
 }
 
 function isName (name) {
-  // eslint-disable-next-line no-control-regex
   return name.length >= 1 && utf8(name).length <= 64 && !/[\u0000-\u001f\u007f-\u009f]/.test(name)
 }
 
