@@ -97,7 +97,9 @@ async fn ask(client: &mut Attacker, protocol: &str, victim: &Running, request: V
             continue;
         };
         match event {
-            Event::Message { message: Message::Response { response, .. }, .. } => return Some(response),
+            Event::Message { message: Message::Response { response, .. }, .. } => {
+                return Some(response).filter(|bytes| !bytes.is_empty());
+            }
             Event::OutboundFailure { .. } => return None,
             _ => {}
         }
@@ -155,22 +157,18 @@ async fn a_client_without_dht_is_found_by_those_who_have_one() {
     for node in &nodes {
         node.until("the record at every supernode", |status| status.records == 1).await;
     }
-    let status = nodes[0].handle.status().await;
-    assert_eq!((status.published_for_clients, status.lookups_served > 0), (1, true));
+    assert_eq!(nodes[0].handle.status().await.published_for_clients, 1);
 
     // Whoever asks another supernode gets the very record, and verifies it without trusting it.
     let mut asker = Attacker::new(&key(41));
     asker.connect(&nodes[2]).await;
     let slot = RecordKey::Location(handle("alice"));
     let answers = look_up(&mut asker, &nodes[2], &[slot.clone()]).await.unwrap();
+    assert!(nodes[2].handle.status().await.lookups_served > 0);
     let [record] = answers[0].records.as_slice() else { panic!("{answers:?}") };
     let found = validate(&slot.to_bytes(), record, &pki.trust().unwrap(), &RevocationList::default(), unix());
     let Ok(ValidRecord::Location(found)) = found else { panic!("{found:?}") };
     assert_eq!(found.record.devices[0].peer, bundle.key.peer_id());
-
-    // A user of the DHT calls it: the supernode that relays for it would be dialled.
-    let bob = start(user(&pki, "bob", 42, &[&nodes[1]])).await;
-    bob.until("a supernode", |status| !status.certified.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -185,7 +183,7 @@ async fn a_record_that_is_not_its_owners_is_not_published() {
     let mut forged = newest.clone();
     *forged.last_mut().unwrap() ^= 1;
     let answer = publish(&mut client, &node, &forged).await;
-    assert_eq!((answer.stored, answer.refused.as_deref()), (0, Some("bad_signature")));
+    assert_eq!((answer.stored, answer.refused.as_deref()), (0, Some("record_bad_signature")));
     assert_eq!(node.handle.status().await.refused(Refusal::RecordInvalid), 1);
 
     assert_eq!(publish(&mut client, &node, &newest).await.stored, 1, "a supernode alone holds it itself");
@@ -222,6 +220,18 @@ async fn whoever_asks_too_much_gets_no_answer_and_others_do() {
     let mut other = Attacker::new(&key(43));
     other.connect(&node).await;
     assert!(look_up(&mut other, &node, &keys[..1]).await.is_some(), "another peer has its own");
+
+    // A node that is told nothing takes no offence: it was not lied to.
+    let mut bob = start(user(&pki, "bob", 42, &[&node])).await;
+    bob.until("a supernode", |status| !status.certified.is_empty()).await;
+    let before = node.handle.status().await.refused(Refusal::LookupRate);
+    for serial in 0..10 {
+        let call = bob.invite(serial, &format!("+1555000{serial:04}")).await;
+        assert_ne!(bob.ended(call).await.0, 16, "nobody is there");
+    }
+    assert!(node.handle.status().await.refused(Refusal::LookupRate) > before);
+    let status = bob.handle.status().await;
+    assert_eq!((status.refused(Refusal::MessageMalformed), status.certified.len()), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
