@@ -26,6 +26,11 @@ interop: setup ## Calls between the gateway and every peer of the laboratory, re
 	cargo build --workspace --bins
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-interop $(INTEROP)
 
+browser: setup ## A browser with the JavaScript client calls a real PBX through the gateway, and is called
+	cargo build -p gateway -p peer --bins
+	@CAUSEWAY_BIN=$(TARGET)/debug $(LAB)/node.sh test
+	@CAUSEWAY_BIN=$(TARGET)/debug $(LAB)/node.sh browser
+
 conformance: setup ## Runs the tests of the conformance checklist; writes docs/conformance.md
 	cargo build --workspace --bins --tests
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-conformance
@@ -66,4 +71,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop conformance bench bench-media bench-signalling quality scale check fmt clean
+.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling quality scale check fmt clean

@@ -100,6 +100,8 @@ pub(crate) struct Metrics {
     quality_reports: Family<ResultLabel, Counter>,
     sip_retransmitted: Counter,
     overlay_refused: Family<ReasonLabel, Counter>,
+    overlay_lookups_served: Counter,
+    overlay_published_for_clients: Counter,
     overlay_peers: Gauge,
     overlay_reservations: Gauge,
     overlay_records: Gauge,
@@ -133,6 +135,8 @@ impl Metrics {
             quality_reports: Family::default(),
             sip_retransmitted: Counter::<u64, AtomicU64>::default(),
             overlay_refused: Family::default(),
+            overlay_lookups_served: Counter::default(),
+            overlay_published_for_clients: Counter::default(),
             overlay_peers: Gauge::default(),
             overlay_reservations: Gauge::default(),
             overlay_records: Gauge::default(),
@@ -225,6 +229,16 @@ impl Metrics {
         );
         r.register("sip_retransmitted", "SIP messages sent again", self.sip_retransmitted.clone());
         r.register("overlay_refused", "Overlay input refused, by reason", self.overlay_refused.clone());
+        r.register(
+            "overlay_lookups_served",
+            "Look-ups answered for other nodes",
+            self.overlay_lookups_served.clone(),
+        );
+        r.register(
+            "overlay_published_for_clients",
+            "Location records taken from clients that run no DHT",
+            self.overlay_published_for_clients.clone(),
+        );
         r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
         r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
@@ -298,6 +312,9 @@ impl Metrics {
     }
 
     pub(crate) fn overlay(&self, status: &p2p_edge::node::NodeStatus) {
+        let raise = |counter: &Counter, total: u64| counter.inc_by(total.saturating_sub(counter.get()));
+        raise(&self.overlay_lookups_served, status.lookups_served);
+        raise(&self.overlay_published_for_clients, status.published_for_clients);
         self.overlay_peers.set(status.peers as i64);
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);

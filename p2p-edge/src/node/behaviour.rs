@@ -20,7 +20,8 @@ use super::config::NodeLimits;
 use super::store::KadStore;
 use super::streams::CallStreams;
 use super::wire::{
-    BytesCodec, IDENTITY_PROTOCOL, LOOKUP_PROTOCOL, MAX_MESSAGE, OFFER_PROTOCOL, REVOCATION_PROTOCOL,
+    BytesCodec, IDENTITY_PROTOCOL, LOOKUP_PROTOCOL, MAX_MESSAGE, OFFER_PROTOCOL, PUBLISH_PROTOCOL,
+    REVOCATION_PROTOCOL,
 };
 use crate::identity::MAX_LIST_BYTES;
 
@@ -61,6 +62,7 @@ pub(super) struct Behaviour {
     pub(super) identity: request_response::Behaviour<BytesCodec>,
     pub(super) revocations: request_response::Behaviour<BytesCodec>,
     pub(super) lookup: request_response::Behaviour<BytesCodec>,
+    pub(super) publish: request_response::Behaviour<BytesCodec>,
     pub(super) offer: request_response::Behaviour<BytesCodec>,
     pub(super) calls: CallStreams,
     pub(super) kad: kad::Behaviour<KadStore>,
@@ -185,6 +187,7 @@ fn behaviour(
         identity: exchange(IDENTITY_PROTOCOL, ProtocolSupport::Full, MAX_MESSAGE),
         revocations: exchange(REVOCATION_PROTOCOL, ProtocolSupport::Full, MAX_LIST_BYTES),
         lookup: exchange(LOOKUP_PROTOCOL, served.clone(), MAX_MESSAGE),
+        publish: exchange(PUBLISH_PROTOCOL, served.clone(), MAX_MESSAGE),
         offer: exchange(OFFER_PROTOCOL, served, MAX_MESSAGE),
         calls: CallStreams::new(limits.streams_per_peer),
         kad: kademlia(id, server, limits, store),

@@ -87,6 +87,9 @@ pub struct NodeLimits {
     pub providers: usize,
     /// Keys looked up in the DHT at one time on behalf of clients, an eighth of them for one client.
     pub lookups: usize,
+    /// Keys that one peer may look up in a second, 10 s' worth at once; one network address ten times
+    /// that. Certified nodes are not counted.
+    pub lookup_rate: u32,
     /// Peers of one /24 (IPv4) or /48 (IPv6) in one bucket of the routing table. Loopback
     /// addresses are exempt: they say nothing about who owns a network.
     pub same_subnet_per_bucket: usize,
@@ -108,6 +111,7 @@ impl Default for NodeLimits {
             records: 100_000,
             providers: 10_000,
             lookups: 1_024,
+            lookup_rate: 500,
             same_subnet_per_bucket: 4,
             timers: NodeTimers::default(),
         }

@@ -15,6 +15,8 @@ mod own;
 mod peers;
 mod publish;
 mod pump;
+mod rates;
+mod registry;
 mod requests;
 mod reserve;
 mod revocations;

@@ -54,8 +54,8 @@ impl Task {
 
     pub(super) fn on_lookups(&mut self, now: Instant, event: Exchange) {
         match event {
-            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.serve_lookup(now, peer, &request, channel);
+            Event::Message { peer, connection_id, message: Message::Request { request, channel, .. } } => {
+                self.serve_lookup(now, (peer, connection_id), &request, channel)
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.on_lookup_answer(now, peer, request_id, Some(&response));
@@ -64,6 +64,15 @@ impl Task {
                 self.on_lookup_answer(now, peer, request_id, None);
             }
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_publish(&mut self, now: Instant, event: Exchange) {
+        // This node runs the DHT itself, so that it never asks another.
+        if let Event::Message { peer, connection_id, message: Message::Request { request, channel, .. } } =
+            event
+        {
+            self.serve_publish(now, (peer, connection_id), &request, channel);
         }
     }
 
@@ -96,16 +105,7 @@ impl Task {
                 let source = Source::Remote { peer, address };
                 let store = self.swarm.behaviour_mut().kad.store_mut();
                 if let Err(error) = store.put_from(record.key.as_ref(), record.value, source) {
-                    let reason = match error {
-                        RecordError::StaleSequence { .. } | RecordError::Conflict { .. } => {
-                            Refusal::RecordNotNewer
-                        }
-                        RecordError::PublisherQuota
-                        | RecordError::PeerQuota
-                        | RecordError::AddressQuota
-                        | RecordError::StoreFull => Refusal::RecordQuota,
-                        _ => Refusal::RecordInvalid,
-                    };
+                    let reason = refusal_of(&error);
                     if is_provable(&error) {
                         self.offended(&peer, reason);
                     } else {
@@ -153,6 +153,18 @@ impl Task {
         for (_, record) in decided {
             self.add_provider(record);
         }
+    }
+}
+
+/// Returns what a refused record is counted as.
+pub(super) fn refusal_of(error: &RecordError) -> Refusal {
+    match error {
+        RecordError::StaleSequence { .. } | RecordError::Conflict { .. } => Refusal::RecordNotNewer,
+        RecordError::PublisherQuota
+        | RecordError::PeerQuota
+        | RecordError::AddressQuota
+        | RecordError::StoreFull => Refusal::RecordQuota,
+        _ => Refusal::RecordInvalid,
     }
 }
 

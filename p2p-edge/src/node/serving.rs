@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::kad::{ProviderRecord, RecordKey as Key};
 use libp2p::request_response::ResponseChannel;
+use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::Refusal;
@@ -69,12 +70,23 @@ impl Shares {
     }
 }
 
+impl Served {
+    /// Takes places for what a client has asked the DHT for.
+    pub(super) fn take_share(&mut self, peer: PeerId, keys: usize, limit: usize) -> bool {
+        self.shares.take(peer, keys, limit)
+    }
+
+    pub(super) fn give_share_back(&mut self, peer: &PeerId, keys: usize) {
+        self.shares.give_back(peer, keys);
+    }
+}
+
 impl Task {
     /// Answers a look-up from the own store at once, or asks the DHT for what is missing there.
     pub(super) fn serve_lookup(
         &mut self,
         now: Instant,
-        peer: PeerId,
+        (peer, connection): (PeerId, ConnectionId),
         request: &[u8],
         channel: ResponseChannel<Vec<u8>>,
     ) {
@@ -84,6 +96,15 @@ impl Task {
             self.offended(&peer, Refusal::MessageMalformed);
             return;
         };
+        let address = self.peers.remote_ip(&peer, connection);
+        if self.peers.server(&peer).is_none()
+            && !self.rates.take(now, peer, address, request.keys.len().max(1))
+        {
+            // No answer at all: an empty one would say that there is nothing.
+            self.refusals.add(Refusal::LookupRate);
+            return;
+        }
+        self.lookups_served += 1;
         let store = self.swarm.behaviour_mut().kad.store_mut();
         let mut answers: Vec<Answer> = Vec::with_capacity(request.keys.len());
         let mut missing = Vec::new();

@@ -18,6 +18,8 @@ pub enum Refusal {
     OfferInvalid,
     MessageMalformed,
     LookupOverload,
+    LookupRate,
+    PublishUnproven,
     StreamQuota,
     FrameInvalid,
     CallLimit,
@@ -32,7 +34,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Refusal; 24] = [
+    pub const ALL: [Refusal; 26] = [
         Refusal::NodeCertificate,
         Refusal::NodeKeyMismatch,
         Refusal::UserCertificate,
@@ -47,6 +49,8 @@ impl Refusal {
         Refusal::OfferInvalid,
         Refusal::MessageMalformed,
         Refusal::LookupOverload,
+        Refusal::LookupRate,
+        Refusal::PublishUnproven,
         Refusal::StreamQuota,
         Refusal::FrameInvalid,
         Refusal::CallLimit,
@@ -76,6 +80,8 @@ impl Refusal {
             Refusal::OfferInvalid => "offer_invalid",
             Refusal::MessageMalformed => "message_malformed",
             Refusal::LookupOverload => "lookup_overload",
+            Refusal::LookupRate => "lookup_rate",
+            Refusal::PublishUnproven => "publish_unproven",
             Refusal::StreamQuota => "stream_quota",
             Refusal::FrameInvalid => "frame_invalid",
             Refusal::CallLimit => "call_limit",
@@ -151,6 +157,10 @@ pub struct NodeStatus {
     pub calls: usize,
     /// Look-ups in progress, own and for clients.
     pub lookups: usize,
+    /// Look-ups answered for other nodes since the start.
+    pub lookups_served: u64,
+    /// Location records taken since the start from clients that run no DHT.
+    pub published_for_clients: u64,
     /// Commands waiting for the node.
     pub commands_queued: usize,
     /// Events waiting for the owner of the node.

@@ -24,6 +24,8 @@ use super::own::verify_own;
 use super::peers::{Peers, is_loopback};
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
+use super::rates::Rates;
+use super::registry::{PublishId, Registry};
 use super::reserve::{BootstrapNode, Reservations};
 use super::revocations::ListOffers;
 use super::serving::{ServeId, Served};
@@ -57,6 +59,7 @@ pub(super) enum Timer {
     Publish,
     Lookup(LookupId),
     Serve(ServeId),
+    Registry(PublishId),
     Call(CallId),
     Redial(CallId),
     Gateways(CallId),
@@ -94,6 +97,10 @@ pub(super) struct Task {
     pub(super) publisher: Publisher,
     pub(super) lookups: Lookups,
     pub(super) served: Served,
+    pub(super) registry: Registry,
+    pub(super) rates: Rates,
+    pub(super) lookups_served: u64,
+    pub(super) published_for_clients: u64,
     pub(super) fetches: Fetches,
     pub(super) experience: Experience,
     pub(super) pending_providers: Vec<(PeerId, ProviderRecord)>,
@@ -144,7 +151,7 @@ async fn spawn(config: NodeConfig) -> Started {
     let limits = config.limits;
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
     let store = KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
-    let admitted = Admitted::default();
+    let (admitted, rates) = (Admitted::default(), Rates::new(limits.lookup_rate));
     let mut swarm = behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
     let listening = start_listening(&mut swarm, &listen).await?;
     for address in &external {
@@ -178,6 +185,10 @@ async fn spawn(config: NodeConfig) -> Started {
         reservations: Reservations::default(),
         lookups: Lookups::default(),
         served: Served::default(),
+        registry: Registry::default(),
+        rates,
+        lookups_served: 0,
+        published_for_clients: 0,
         fetches: Fetches::default(),
         experience: Experience::default(),
         pending_providers: Vec::new(),
@@ -426,6 +437,7 @@ impl Task {
             Timer::Publish => self.publish_due(now),
             Timer::Lookup(id) => self.complete_lookup(now, id),
             Timer::Serve(id) => self.finish_serving(now, id),
+            Timer::Registry(id) => self.finish_publish(id, 0),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
@@ -481,6 +493,7 @@ impl Task {
             BehaviourEvent::Identity(event) => self.on_identity(now, event),
             BehaviourEvent::Revocations(event) => self.on_revocations(now, event),
             BehaviourEvent::Lookup(event) => self.on_lookups(now, event),
+            BehaviourEvent::Publish(event) => self.on_publish(now, event),
             BehaviourEvent::Offer(event) => self.on_offers(now, event),
             BehaviourEvent::Calls(event) => self.on_streams(now, event),
             BehaviourEvent::Kad(event) => self.on_kad(now, event),
@@ -509,7 +522,9 @@ impl Task {
                     self.dht_requests += u64::from(stats.num_requests());
                 }
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
-                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_)) {
+                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_))
+                    && !self.on_client_put(id, &result)
+                {
                     self.on_put(now, id, &result);
                 }
             }
@@ -586,6 +601,8 @@ impl Task {
             list_changes_fetched: self.lists.changes_fetched,
             calls: self.calls.table.values().filter(|call| is_live(call)).count(),
             lookups: self.lookups.len(),
+            lookups_served: self.lookups_served,
+            published_for_clients: self.published_for_clients,
             commands_queued: self.requests.len(),
             events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
             events_delayed: self.events_delayed,

@@ -1,5 +1,5 @@
-//! Small protocols of one request and one response: who a node is, look-ups for nodes that run no
-//! DHT, and offers of gateways.
+//! Small protocols of one request and one response: who a node is, look-ups and location
+//! records for nodes that run no DHT, and offers of gateways.
 
 use std::io;
 
@@ -14,6 +14,8 @@ pub(super) const LOOKUP_PROTOCOL: StreamProtocol = StreamProtocol::new("/causewa
 /// The key of an authority in, its signed revocation list out; or what is held of it in, and what
 /// was added since out.
 pub(super) const REVOCATION_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/revocations/1");
+/// The signed location record of a client that runs no DHT in, how many nodes hold it out.
+pub(super) const PUBLISH_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/publish/1");
 /// A gateway's signed offers.
 pub(super) const OFFER_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/offer/1");
 
@@ -80,6 +82,30 @@ pub(super) struct Answer {
     /// At most [`MAX_ANSWERS`].
     #[n(1)]
     pub(super) providers: Vec<Provider>,
+}
+
+/// Asks for a record to be put into the DHT.
+#[derive(Encode, Decode, Debug)]
+#[cbor(map)]
+pub(super) struct PublishRequest {
+    /// The key of a location.
+    #[n(0)]
+    pub(super) key: Blob,
+    /// The record, signed by its owner.
+    #[n(1)]
+    pub(super) value: Blob,
+}
+
+/// Says what became of a record.
+#[derive(Encode, Decode, Debug, Default)]
+#[cbor(map)]
+pub(super) struct PublishResponse {
+    /// Nodes that are known to hold it, this one included; 0 where it was refused.
+    #[n(0)]
+    pub(super) stored: u32,
+    /// Why it was refused.
+    #[n(1)]
+    pub(super) refused: Option<String>,
 }
 
 /// Asks a gateway for its offers that cover a number.

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod calls;
+mod clients;
 mod faults;
 mod life;
 mod mute;

@@ -1,0 +1,141 @@
+//! Location records of clients that run no DHT: this node puts them there for them.
+//!
+//! A record is signed by its owner and validated as any other. The answer comes when nodes of the
+//! DHT have taken it, or after 3 s with what is known by then.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use libp2p::kad::{PutRecordError, PutRecordOk, QueryId, QueryResult, Quorum, Record};
+use libp2p::request_response::ResponseChannel;
+use libp2p::swarm::ConnectionId;
+
+use super::Refusal;
+use super::requests::{is_provable, refusal_of};
+use super::task::{Task, Timer};
+use super::wire::{self, PublishRequest, PublishResponse};
+use crate::record::{RecordKey, Source};
+
+/// A client is answered by then.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a record costs beside a key that is looked up: signatures are verified, and nodes written to.
+const COST: usize = 16;
+
+/// Names one record that a client has handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PublishId(u64);
+
+/// The records that are on their way into the DHT.
+#[derive(Default)]
+pub(super) struct Registry {
+    table: HashMap<PublishId, Waiting>,
+    queries: HashMap<QueryId, PublishId>,
+    next: u64,
+}
+
+struct Waiting {
+    peer: PeerId,
+    channel: ResponseChannel<Vec<u8>>,
+    query: QueryId,
+}
+
+impl Task {
+    /// Stores the location record of a client and passes it on to the DHT.
+    pub(super) fn serve_publish(
+        &mut self,
+        now: Instant,
+        (peer, connection): (PeerId, ConnectionId),
+        request: &[u8],
+        channel: ResponseChannel<Vec<u8>>,
+    ) {
+        let location =
+            |request: &PublishRequest| matches!(RecordKey::parse(&request.key.0), Ok(RecordKey::Location(_)));
+        let Some(request) = wire::decode::<PublishRequest>(request).filter(location) else {
+            self.offended(&peer, Refusal::MessageMalformed);
+            return;
+        };
+        // A put is answered to its end by every node that it reaches: only those who have proved
+        // who they are get any.
+        if !self.admitted.contains(&peer) {
+            self.refusals.add(Refusal::PublishUnproven);
+            self.refuse_publish(channel, "unproven");
+            return;
+        }
+        let address = self.peers.remote_ip(&peer, connection);
+        if !self.rates.take(now, peer, address, COST) {
+            self.refusals.add(Refusal::LookupRate);
+            self.refuse_publish(channel, "rate");
+            return;
+        }
+        let source = Source::Remote { peer, address };
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        if let Err(error) = store.put_from(&request.key.0, request.value.0.clone(), source) {
+            let reason = refusal_of(&error);
+            if is_provable(&error) {
+                self.offended(&peer, reason);
+            } else {
+                self.refusals.add(reason);
+            }
+            self.refuse_publish(channel, error.as_str());
+            return;
+        }
+        if !self.served.take_share(peer, 1, self.limits.lookups) {
+            self.refusals.add(Refusal::LookupOverload);
+            self.refuse_publish(channel, "overload");
+            return;
+        }
+        // The store holds the very record already, which this finds out first.
+        let record = Record::new(request.key.0, request.value.0);
+        match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
+            Ok(query) => {
+                let id = PublishId(self.registry.next);
+                self.registry.next += 1;
+                self.registry.queries.insert(query, id);
+                self.registry.table.insert(id, Waiting { peer, channel, query });
+                self.timers.set(Timer::Registry(id), Some(now + PUBLISH_TIMEOUT));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "record of a client not passed on");
+                self.served.give_share_back(&peer, 1);
+                self.answer_publish(channel, 1);
+            }
+        }
+    }
+
+    /// Takes the end of a put, where it is one of a client's record. Returns false for any other.
+    pub(super) fn on_client_put(&mut self, query: QueryId, result: &QueryResult) -> bool {
+        let Some(id) = self.registry.queries.get(&query).copied() else { return false };
+        let others = match result {
+            // A quorum of one node was reached.
+            QueryResult::PutRecord(Ok(PutRecordOk { .. })) => 1,
+            QueryResult::PutRecord(Err(
+                PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
+            )) => success.len(),
+            _ => 0,
+        };
+        self.finish_publish(id, others);
+        true
+    }
+
+    /// Answers a client: the record is held here and by so many others.
+    pub(super) fn finish_publish(&mut self, id: PublishId, others: usize) {
+        self.timers.set(Timer::Registry(id), None);
+        let Some(Waiting { peer, channel, query }) = self.registry.table.remove(&id) else { return };
+        self.registry.queries.remove(&query);
+        self.served.give_share_back(&peer, 1);
+        self.answer_publish(channel, 1 + u32::try_from(others).unwrap_or(u32::MAX - 1));
+    }
+
+    fn answer_publish(&mut self, channel: ResponseChannel<Vec<u8>>, stored: u32) {
+        self.published_for_clients += 1;
+        let response = wire::encode(&PublishResponse { stored, refused: None });
+        // Errs when the client is gone.
+        let _ = self.swarm.behaviour_mut().publish.send_response(channel, response);
+    }
+
+    fn refuse_publish(&mut self, channel: ResponseChannel<Vec<u8>>, reason: &str) {
+        let response = wire::encode(&PublishResponse { stored: 0, refused: Some(reason.to_owned()) });
+        let _ = self.swarm.behaviour_mut().publish.send_response(channel, response);
+    }
+}
