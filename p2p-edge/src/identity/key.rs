@@ -27,6 +27,12 @@ pub enum Domain {
     Number,
     /// Gateway offers.
     Offer,
+    /// What a device says of its user's presence.
+    Presence,
+    /// Who may see a user's presence and send it text.
+    PresenceRules,
+    /// Text from one user to another.
+    Text,
 }
 
 impl Domain {
@@ -39,6 +45,9 @@ impl Domain {
             Domain::Location => b"causeway-location-v1\0",
             Domain::Number => b"causeway-number-v1\0",
             Domain::Offer => b"causeway-offer-v1\0",
+            Domain::Presence => b"causeway-presence-v1\0",
+            Domain::PresenceRules => b"causeway-presence-rules-v1\0",
+            Domain::Text => b"causeway-text-v1\0",
         }
     }
 
