@@ -116,6 +116,7 @@ const PURE: [&str; 7] = [
     "p2p-edge/src/record",
     "p2p-edge/src/routing.rs",
     "p2p-edge/src/calling",
+    "p2p-edge/src/presence",
 ];
 
 #[test]

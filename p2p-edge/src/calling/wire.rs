@@ -1,36 +1,16 @@
-//! Framing: an unsigned LEB128 length, then that many bytes of CBOR.
+//! The frames of a call on a stream.
 
 use super::frame::{Frame, FrameError};
+use crate::framing::{self, FramingError, Splitter};
+
+pub(super) use crate::framing::with_length;
 
 /// Longest frame without its length, in bytes.
-pub const MAX_FRAME: usize = 16 * 1024;
-
-/// A length of at most 16 KiB takes at most three bytes of seven bits.
-const MAX_VARINT: usize = 3;
-
-/// Puts the length in front of an encoded frame.
-pub(super) fn with_length(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + MAX_VARINT);
-    let mut rest = body.len();
-    while rest >= 0x80 {
-        out.push((rest as u8 & 0x7f) | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-    out.extend_from_slice(body);
-    out
-}
+pub const MAX_FRAME: usize = framing::MAX_FRAME;
 
 /// Cuts a byte stream into frames, however the stream was split. Holds at most one frame.
 #[derive(Debug, Default)]
-pub struct FrameDecoder {
-    /// Bytes of the length that have come, and how many.
-    length: usize,
-    length_bytes: usize,
-    /// Set once the length is complete.
-    wanted: Option<usize>,
-    body: Vec<u8>,
-}
+pub struct FrameDecoder(Splitter);
 
 impl FrameDecoder {
     /// Creates a decoder at the beginning of a stream.
@@ -45,34 +25,10 @@ impl FrameDecoder {
     /// `TooLong` and `BadVarint` leave the stream without frame boundaries: close it. After any
     /// other error the next frame can still be read.
     pub fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
-        while self.wanted.is_none() {
-            let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
-            *input = rest;
-            self.length |= usize::from(byte & 0x7f) << (7 * self.length_bytes);
-            self.length_bytes += 1;
-            if byte & 0x80 == 0 {
-                // Only the shortest form of a length is valid: a last byte of 0 adds nothing.
-                if byte == 0 && self.length_bytes > 1 {
-                    return Err(FrameError::BadVarint);
-                }
-                if self.length > MAX_FRAME {
-                    return Err(FrameError::TooLong);
-                }
-                self.wanted = Some(self.length);
-            } else if self.length_bytes == MAX_VARINT {
-                return Err(FrameError::BadVarint);
-            }
-        }
-        let wanted = self.wanted.unwrap_or(0);
-        let take = (wanted - self.body.len()).min(input.len());
-        let (now, later) = input.split_at(take);
-        self.body.extend_from_slice(now);
-        *input = later;
-        if self.body.len() < wanted {
-            return Ok(None);
-        }
-        let result = Frame::decode(&self.body);
-        *self = Self::default();
-        result.map(Some)
+        let body = self.0.feed(input).map_err(|error| match error {
+            FramingError::TooLong => FrameError::TooLong,
+            FramingError::BadVarint => FrameError::BadVarint,
+        })?;
+        body.map(|body| Frame::decode(&body)).transpose()
     }
 }

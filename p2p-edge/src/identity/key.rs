@@ -30,6 +30,12 @@ pub enum Domain {
     Offer,
     /// Requests for the renewal of a certificate.
     Renewal,
+    /// What a device says of its user's presence.
+    Presence,
+    /// Who may see a user's presence and send it text.
+    PresenceRules,
+    /// Text from one user to another.
+    Text,
 }
 
 impl Domain {
@@ -43,6 +49,9 @@ impl Domain {
             Domain::Number => b"causeway-number-v1\0",
             Domain::Offer => b"causeway-offer-v1\0",
             Domain::Renewal => b"causeway-renewal-v1\0",
+            Domain::Presence => b"causeway-presence-v1\0",
+            Domain::PresenceRules => b"causeway-presence-rules-v1\0",
+            Domain::Text => b"causeway-text-v1\0",
         }
     }
 
