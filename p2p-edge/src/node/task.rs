@@ -35,7 +35,7 @@ use super::timers::Timers;
 use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
 use crate::calling::SessionCommand;
 use crate::identity::{NodeKey, NonceCache, RevocationList, Trust, VerifiedParty};
-use crate::record::{RecordKey, StoreLimits};
+use crate::record::StoreLimits;
 use crate::routing::Backoff;
 
 /// Chunks read from call streams that may wait for the node.
