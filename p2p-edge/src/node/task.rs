@@ -20,6 +20,7 @@ use super::config::{NodeConfig, NodeLimits, NodeRole};
 use super::gateways::{Fetches, fresh_offer};
 use super::lookup::{LookupId, Lookups};
 use super::peers::{Peers, is_loopback};
+use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
 use super::reserve::{Backoff, BootstrapNode, Reservations};
@@ -59,6 +60,7 @@ pub(super) enum Timer {
     Call(CallId),
     Redial(CallId),
     Gateways(CallId),
+    Presence,
     FirstFrame(StreamId),
     Stop,
 }
@@ -99,6 +101,7 @@ pub(super) struct Task {
     /// Own calls given up in favour of one that crosses them.
     pub(super) yielded: Vec<CallId>,
     pub(super) nonces: NonceCache,
+    pub(super) presence: Presence,
     pub(super) refusals: Refusals,
     pub(super) online: bool,
     /// Whether the own credential is still valid.
@@ -136,6 +139,7 @@ async fn spawn(config: NodeConfig) -> Started {
     let now = Instant::now();
 
     let me = config.key.peer_id();
+    let presence = Presence::new(me, &config, now)?;
     let server = config.role.is_server();
     let limits = config.limits;
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
@@ -179,6 +183,7 @@ async fn spawn(config: NodeConfig) -> Started {
         calls: Calls::default(),
         yielded: Vec::new(),
         nonces: NonceCache::new(NONCES),
+        presence,
         refusals: Refusals::default(),
         online: false,
         is_valid: true,
@@ -416,6 +421,7 @@ impl Task {
                 self.invite(now, call, from, to, media, ring_timeout);
             }
             Some(Request::Command(NodeCommand::Call { call, command })) => self.command(now, call, command),
+            Some(Request::Command(NodeCommand::Presence(command))) => self.on_presence_command(now, command),
             Some(Request::Command(NodeCommand::Revocations(list))) => {
                 // What is wrong with it has been logged.
                 let _ = self.apply_revocations(now, list);
@@ -457,6 +463,7 @@ impl Task {
                 self.swarm.behaviour_mut().kad.store_mut().expire();
                 self.verify_self();
                 self.drop_expired_peers(now);
+                self.void_presence(now);
                 self.timers.set(Timer::Sweep, Some(now + SWEEP));
             }
             Timer::Publish => self.publish_due(now),
@@ -464,6 +471,7 @@ impl Task {
             Timer::Serve(id) => self.finish_serving(now, id),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
+            Timer::Presence => self.on_presence_timeout(now),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
             Timer::FirstFrame(id) => self.on_silent_stream(id),
             Timer::Stop => {}
@@ -478,6 +486,7 @@ impl Task {
             self.refresh_routes(now);
             self.publish_due(now);
             self.check_online(now);
+            self.watch_presence(now);
         }
         self.timers.set(Timer::Tick, Some(now + TICK));
     }
@@ -495,6 +504,7 @@ impl Task {
                 tracing::debug!(?peer_id, %error, "dial failed");
                 if let Some(peer) = peer_id {
                     self.on_undialled(now, &peer, connection_id);
+                    self.on_presence_undialled(now, &peer);
                     self.unroute(&peer, &error);
                 }
                 self.on_gateway_undialled(now, connection_id);
@@ -519,6 +529,7 @@ impl Task {
             BehaviourEvent::Lookup(event) => self.on_lookups(now, event),
             BehaviourEvent::Offer(event) => self.on_offers(now, event),
             BehaviourEvent::Calls(event) => self.on_streams(now, event),
+            BehaviourEvent::Presence(event) => self.on_presence_streams(now, event),
             BehaviourEvent::Kad(event) => self.on_kad(now, event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, info);
@@ -614,6 +625,7 @@ impl Task {
             puts_lost: self.publisher.lost,
             calls: self.calls.table.values().filter(|call| is_live(call)).count(),
             lookups: self.lookups.len(),
+            presence: self.presence.status(),
             commands_queued: self.requests.len(),
             events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
             events_delayed: self.events_delayed,

@@ -6,5 +6,6 @@ mod calls;
 mod faults;
 mod life;
 mod mute;
+mod presence;
 mod revocations;
 mod support;
