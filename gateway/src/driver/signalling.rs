@@ -447,7 +447,7 @@ impl Signalling {
     fn node_is_gone(&mut self, command: &NodeCommand) {
         let call = match command {
             NodeCommand::Invite { call, .. } | NodeCommand::Call { call, .. } => *call,
-            NodeCommand::Revocations(_) => return,
+            NodeCommand::Revocations(_) | NodeCommand::Presence(_) => return,
         };
         let (cause, by) = (Cause::NETWORK_OUT_OF_ORDER, EndedBy::Lost);
         let event =
@@ -599,7 +599,7 @@ impl Signalling {
                 tracing::warn!(reason, "overlay lost");
                 self.online.send_replace(false);
             }
-            NodeEvent::Incoming { .. } | NodeEvent::Call { .. } => {}
+            NodeEvent::Incoming { .. } | NodeEvent::Call { .. } | NodeEvent::Presence(_) => {}
         }
         self.switch.handle_overlay(Instant::now(), event);
     }

@@ -22,7 +22,10 @@ impl Switch {
             }
             NodeEvent::Call { call, event } => self.overlay_event(now, call, event),
             // How the node stands in the overlay is not the business of any call.
-            NodeEvent::Listening { .. } | NodeEvent::Online | NodeEvent::Offline { .. } => {}
+            NodeEvent::Listening { .. }
+            | NodeEvent::Online
+            | NodeEvent::Offline { .. }
+            | NodeEvent::Presence(_) => {}
         }
     }
 

@@ -18,7 +18,7 @@ use libp2p::{
 use super::NodeError;
 use super::config::NodeLimits;
 use super::store::KadStore;
-use super::streams::CallStreams;
+use super::streams::{CALL_PROTOCOL, PRESENCE_PROTOCOL, Streams};
 use super::wire::{
     BytesCodec, IDENTITY_PROTOCOL, LOOKUP_PROTOCOL, MAX_MESSAGE, OFFER_PROTOCOL, PUBLISH_PROTOCOL,
     REVOCATION_PROTOCOL,
@@ -47,6 +47,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a provider record lives, and how often a gateway repeats it.
 const PROVIDER_LIFETIME: Duration = Duration::from_secs(1200);
 const PROVIDER_INTERVAL: Duration = Duration::from_secs(420);
+/// Presence streams open with one peer: one each way, and as many that are just being replaced.
+const PRESENCE_STREAMS_PER_PEER: usize = 4;
 /// Small requests are answered within this time or not at all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,7 +66,8 @@ pub(super) struct Behaviour {
     pub(super) lookup: request_response::Behaviour<BytesCodec>,
     pub(super) publish: request_response::Behaviour<BytesCodec>,
     pub(super) offer: request_response::Behaviour<BytesCodec>,
-    pub(super) calls: CallStreams,
+    pub(super) calls: Streams,
+    pub(super) presence: Streams,
     pub(super) kad: kad::Behaviour<KadStore>,
 }
 
@@ -189,7 +192,8 @@ fn behaviour(
         lookup: exchange(LOOKUP_PROTOCOL, served.clone(), MAX_MESSAGE),
         publish: exchange(PUBLISH_PROTOCOL, served.clone(), MAX_MESSAGE),
         offer: exchange(OFFER_PROTOCOL, served, MAX_MESSAGE),
-        calls: CallStreams::new(limits.streams_per_peer),
+        calls: Streams::new(CALL_PROTOCOL, limits.streams_per_peer),
+        presence: Streams::new(PRESENCE_PROTOCOL, PRESENCE_STREAMS_PER_PEER),
         kad: kademlia(id, server, limits, store),
     }
 }

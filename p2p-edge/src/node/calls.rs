@@ -405,11 +405,16 @@ impl Task {
     }
 
     pub(super) fn start_stream(&mut self, peer: PeerId, stream: CallStream, owner: Owner) -> StreamId {
-        let id = StreamId(self.calls.next_stream);
-        self.calls.next_stream += 1;
-        let output = pump::start(id, stream, self.inputs.clone());
+        let (id, output) = self.start_pump(stream);
         self.calls.streams.insert(id, OpenStream { output, peer, owner });
         id
+    }
+
+    /// Starts to move the bytes of a stream of whatever protocol.
+    pub(super) fn start_pump(&mut self, stream: CallStream) -> (StreamId, StreamOutput) {
+        let id = StreamId(self.calls.next_stream);
+        self.calls.next_stream += 1;
+        (id, pump::start(id, stream, self.inputs.clone()))
     }
 
     /// Takes what a stream brought.
@@ -418,6 +423,10 @@ impl Task {
             StreamInput::Data(bytes) => Some(bytes),
             StreamInput::Closed => None,
         };
+        if self.presence.has_stream(id) {
+            self.on_presence_input(now, id, bytes.as_deref());
+            return;
+        }
         if bytes.is_none() && self.calls.closing.remove(&id) {
             return;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use call_model::{Handle, Number};
 
 use crate::identity::{HandleCertificate, NodeChain, NodeKey, RevocationList, Trust};
+use crate::presence::PresenceLimits;
 use crate::record::GatewayOffer;
 
 /// Configures a node.
@@ -93,6 +94,8 @@ pub struct NodeLimits {
     /// Peers of one /24 (IPv4) or /48 (IPv6) in one bucket of the routing table. Loopback
     /// addresses are exempt: they say nothing about who owns a network.
     pub same_subnet_per_bucket: usize,
+    /// Bounds of presence and text.
+    pub presence: PresenceLimits,
     /// Lengths of timers.
     pub timers: NodeTimers,
 }
@@ -113,6 +116,7 @@ impl Default for NodeLimits {
             lookups: 1_024,
             lookup_rate: 500,
             same_subnet_per_bucket: 4,
+            presence: PresenceLimits::default(),
             timers: NodeTimers::default(),
         }
     }

@@ -13,6 +13,7 @@ mod incoming;
 mod lookup;
 mod own;
 mod peers;
+mod presence;
 mod publish;
 mod pump;
 mod rates;
@@ -28,9 +29,10 @@ mod task;
 mod timers;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use call_model::{Address, CallId, Caller, Handle, Number};
+use call_model::{Address, Availability, CallId, Caller, Handle, Number};
 use tokio::sync::{mpsc, oneshot};
 
 pub use config::{NodeConfig, NodeLimits, NodeRole, NodeTimers};
@@ -39,6 +41,7 @@ pub use task::check_address;
 
 use crate::calling::{SessionCommand, SessionEvent};
 use crate::identity::{Credential, IdentityError, SignedRevocations};
+use crate::presence::{ClientEvent, TextId};
 use crate::record::{RecordError, RecordKey, ValidRecord};
 
 /// Commands that may wait for the node.
@@ -184,8 +187,44 @@ pub enum NodeCommand {
         /// What to do.
         command: SessionCommand,
     },
+    /// Does something for the presence of the user, or sends a text. Of a supernode, which has no
+    /// user, nothing comes of it.
+    Presence(PresenceCommand),
     /// Takes a newer revocation list and spreads it: what it revokes is dropped at once.
     Revocations(SignedRevocations),
+}
+
+/// What a user may want of presence and text. What does not keep the bounds of
+/// [`crate::presence::Client`] comes back as [`ClientEvent::Rejected`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PresenceCommand {
+    /// Says how available the user is; offline hides the device.
+    Set {
+        /// How available.
+        availability: Availability,
+        /// What the user says besides, at most 128 bytes.
+        note: String,
+    },
+    /// Watches exactly these users.
+    Contacts(BTreeSet<Handle>),
+    /// Says who may see the user and send it text. Before this is said nobody may.
+    Rules {
+        /// Whether everybody may who is not refused.
+        everybody: bool,
+        /// Who may.
+        allowed: BTreeSet<Handle>,
+        /// Who may not.
+        refused: BTreeSet<Handle>,
+    },
+    /// Sends a text, which waits for the devices of its addressee for a week.
+    Text {
+        /// Random; names the text in [`ClientEvent::Taken`].
+        id: TextId,
+        /// The addressee.
+        to: Handle,
+        /// At most 2 KiB.
+        text: String,
+    },
 }
 
 /// What a node tells its owner.
@@ -223,6 +262,8 @@ pub enum NodeEvent {
         /// What happened.
         event: SessionEvent,
     },
+    /// A contact is shown otherwise, or a text has come or was taken.
+    Presence(ClientEvent),
 }
 
 /// A caller whose identity was verified.

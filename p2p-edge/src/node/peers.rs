@@ -146,6 +146,12 @@ impl Peers {
         }
     }
 
+    /// Returns what a connected peer is certified to be, and its encoded credential.
+    pub(super) fn proven(&self, peer: &PeerId) -> Option<(&VerifiedParty, Vec<u8>)> {
+        let proven = self.table.get(peer)?.proven.as_ref()?;
+        Some((&proven.party, proven.credential.encode()))
+    }
+
     /// Says whether a peer is connected whose credential has not been decided yet.
     pub(super) fn is_undecided(&self, peer: &PeerId) -> bool {
         self.table.get(peer).is_some_and(|entry| !entry.decided)
@@ -322,6 +328,7 @@ impl Task {
                     entry.proven = Some(proven);
                 }
                 self.admitted.insert(peer);
+                self.on_presence_proven(now, peer);
                 if is_server {
                     self.on_server(now, peer);
                 }
@@ -333,6 +340,7 @@ impl Task {
                 tracing::debug!(%peer, reason = error.as_str(), "credential refused");
                 self.admitted.refuse(peer);
                 self.end_credit(&peer);
+                self.on_presence_unproven(now, &peer);
                 // Decided: those that wait are refused now.
                 self.accept_pending_providers(&peer);
                 self.forget_gateway(now, &peer);

@@ -1,6 +1,6 @@
-//! Moves the bytes of one call stream between the network and the node's task.
+//! Moves the bytes of one stream of a call or of presence between the network and the node's task.
 //!
-//! One small task per stream, for as long as the call lasts. Both of its queues are bounded: a
+//! One small task per stream, for as long as it lasts. Both of its queues are bounded: a
 //! node that is busy stops reading, and a far end that does not read loses its stream.
 
 use std::time::Duration;
@@ -39,6 +39,14 @@ impl StreamOutput {
     /// Queues bytes. `false` when the queue is full: the far end has stopped reading.
     pub(super) fn write(&self, bytes: Vec<u8>) -> bool {
         self.0.try_send(bytes).is_ok()
+    }
+
+    /// Queues bytes, or gives them back while the queue is full. A stream that is gone takes all.
+    pub(super) fn offer(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+        match self.0.try_send(bytes) {
+            Err(mpsc::error::TrySendError::Full(bytes)) => Err(bytes),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
     }
 }
 

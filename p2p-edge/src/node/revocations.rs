@@ -202,6 +202,7 @@ impl Task {
                 self.swarm.behaviour_mut().kad.store_mut().revoke(&self.revocations);
                 self.end_revoked_calls(now);
                 self.drop_revoked_peers(now);
+                self.void_presence(now);
                 self.say_hello_to_all();
             }
             Ok(false) => {}

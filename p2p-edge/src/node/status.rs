@@ -110,6 +110,25 @@ impl Refusals {
     }
 }
 
+/// What a node keeps for the presence of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PresenceStatus {
+    /// Handles of which this node is a home.
+    pub handles: usize,
+    /// Of these, users who are on.
+    pub on: usize,
+    /// Texts that wait.
+    pub texts: usize,
+    /// Devices that this node publishes and watches for.
+    pub devices: usize,
+    /// Handles that it watches for them.
+    pub watched: usize,
+    /// The supernode that serves this user's device, by its PeerId.
+    pub agent: Option<String>,
+    /// What was refused, by [`crate::presence::Refused::as_str`].
+    pub refused: Vec<(&'static str, u64)>,
+}
+
 /// The state of a node at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct NodeStatus {
@@ -161,6 +180,8 @@ pub struct NodeStatus {
     pub lookups_served: u64,
     /// Location records taken since the start from clients that run no DHT.
     pub published_for_clients: u64,
+    /// Presence and text, as far as this node serves them.
+    pub presence: PresenceStatus,
     /// Commands waiting for the node.
     pub commands_queued: usize,
     /// Events waiting for the owner of the node.

@@ -1,4 +1,4 @@
-//! Streams of call signalling.
+//! Streams of call signalling and of presence.
 //!
 //! A peer may be reached over several connections at once: through a relay at first, directly
 //! after hole punching. A call stream opens on a direct connection where there is one, so that
@@ -29,6 +29,10 @@ use super::peers::is_relayed;
 /// The protocol of call signalling: one stream per call.
 pub(super) const CALL_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/call/1");
 
+/// The protocol of presence and text: one stream between a device and its supernode, and between an
+/// agent and a home.
+pub(super) const PRESENCE_PROTOCOL: StreamProtocol = StreamProtocol::new(crate::presence::PROTOCOL);
+
 /// How long the negotiation of one stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,9 +57,9 @@ impl std::fmt::Debug for CallStream {
 pub(super) enum StreamsEvent {
     /// The peer opened a stream.
     Inbound { peer: PeerId, stream: CallStream },
-    /// A stream asked for with [`CallStreams::open`] is open.
+    /// A stream asked for with [`Streams::open`] is open.
     Opened { open: OpenId, stream: CallStream },
-    /// A stream asked for with [`CallStreams::open`] could not be opened.
+    /// A stream asked for with [`Streams::open`] could not be opened.
     OpenFailed { open: OpenId },
     /// A stream of this peer was refused because its quota is used up.
     OverQuota,
@@ -96,8 +100,9 @@ enum Path {
     Relayed,
 }
 
-/// Opens and accepts the streams of [`CALL_PROTOCOL`].
-pub(super) struct CallStreams {
+/// Opens and accepts the streams of one protocol.
+pub(super) struct Streams {
+    protocol: StreamProtocol,
     per_peer: usize,
     peers: HashMap<PeerId, Peer>,
     opening: HashMap<OpenId, (ConnectionId, Permit)>,
@@ -106,10 +111,11 @@ pub(super) struct CallStreams {
     waker: Option<Waker>,
 }
 
-impl CallStreams {
+impl Streams {
     /// Builds the behaviour; at most `per_peer` streams are open with one peer.
-    pub(super) fn new(per_peer: usize) -> Self {
+    pub(super) fn new(protocol: StreamProtocol, per_peer: usize) -> Self {
         Self {
+            protocol,
             per_peer,
             peers: HashMap::new(),
             opening: HashMap::new(),
@@ -179,7 +185,7 @@ impl CallStreams {
         });
         entry.connections.push((id, path));
         // A relayed connection is never kept for its own sake: it costs a circuit of the relay.
-        Handler::new(entry.keep && path == Path::Direct)
+        Handler::new(self.protocol.clone(), entry.keep && path == Path::Direct)
     }
 
     fn disconnected(&mut self, id: ConnectionId, peer: &PeerId) {
@@ -198,7 +204,7 @@ impl CallStreams {
     }
 }
 
-impl NetworkBehaviour for CallStreams {
+impl NetworkBehaviour for Streams {
     type ConnectionHandler = Handler;
     type ToSwarm = StreamsEvent;
 
@@ -295,16 +301,17 @@ pub(super) enum FromHandler {
     Failed(OpenId),
 }
 
-/// The part of [`CallStreams`] that lives beside one connection.
+/// The part of [`Streams`] that lives beside one connection.
 pub(super) struct Handler {
+    protocol: StreamProtocol,
     keep: bool,
     wanted: VecDeque<OpenId>,
     events: VecDeque<FromHandler>,
 }
 
 impl Handler {
-    fn new(keep: bool) -> Self {
-        Self { keep, wanted: VecDeque::new(), events: VecDeque::new() }
+    fn new(protocol: StreamProtocol, keep: bool) -> Self {
+        Self { protocol, keep, wanted: VecDeque::new(), events: VecDeque::new() }
     }
 }
 
@@ -317,7 +324,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = OpenId;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, ()> {
-        SubstreamProtocol::new(ReadyUpgrade::new(CALL_PROTOCOL), ()).with_timeout(OPEN_TIMEOUT)
+        SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), ()).with_timeout(OPEN_TIMEOUT)
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -333,7 +340,7 @@ impl ConnectionHandler for Handler {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
         }
         if let Some(open) = self.wanted.pop_front() {
-            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(CALL_PROTOCOL), open);
+            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), open);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
                 protocol: protocol.with_timeout(OPEN_TIMEOUT),
             });

@@ -22,6 +22,7 @@ use super::gateways::Fetches;
 use super::lookup::{LookupId, Lookups};
 use super::own::verify_own;
 use super::peers::{Peers, is_loopback};
+use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
 use super::rates::Rates;
@@ -63,6 +64,7 @@ pub(super) enum Timer {
     Call(CallId),
     Redial(CallId),
     Gateways(CallId),
+    Presence,
     FirstFrame(StreamId),
     Stop,
 }
@@ -108,6 +110,7 @@ pub(super) struct Task {
     /// Own calls given up in favour of one that crosses them.
     pub(super) yielded: Vec<CallId>,
     pub(super) nonces: NonceCache,
+    pub(super) presence: Presence,
     pub(super) refusals: Refusals,
     pub(super) online: bool,
     /// Whether the own credential is still valid.
@@ -147,6 +150,7 @@ async fn spawn(config: NodeConfig) -> Started {
     let now = Instant::now();
 
     let me = config.key.peer_id();
+    let presence = Presence::new(me, &config, now)?;
     let server = config.role.is_server();
     let limits = config.limits;
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
@@ -195,6 +199,7 @@ async fn spawn(config: NodeConfig) -> Started {
         calls: Calls::default(),
         yielded: Vec::new(),
         nonces: NonceCache::new(NONCES),
+        presence,
         refusals: Refusals::default(),
         online: false,
         is_valid: true,
@@ -386,6 +391,7 @@ impl Task {
                 self.invite(now, call, from, to, media, ring_timeout);
             }
             Some(Request::Command(NodeCommand::Call { call, command })) => self.command(now, call, command),
+            Some(Request::Command(NodeCommand::Presence(command))) => self.on_presence_command(now, command),
             Some(Request::Command(NodeCommand::Revocations(list))) => {
                 // What is wrong with it has been logged.
                 let _ = self.apply_revocations(now, list);
@@ -432,6 +438,7 @@ impl Task {
                 self.swarm.behaviour_mut().kad.store_mut().expire();
                 self.verify_self();
                 self.drop_expired_peers(now);
+                self.void_presence(now);
                 self.timers.set(Timer::Sweep, Some(now + SWEEP));
             }
             Timer::Publish => self.publish_due(now),
@@ -440,6 +447,7 @@ impl Task {
             Timer::Registry(id) => self.finish_publish(id, 0),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
+            Timer::Presence => self.on_presence_timeout(now),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
             Timer::FirstFrame(id) => self.on_silent_stream(id),
             Timer::Stop => {}
@@ -454,6 +462,7 @@ impl Task {
             self.refresh_routes(now);
             self.publish_due(now);
             self.check_online(now);
+            self.watch_presence(now);
         }
         self.timers.set(Timer::Tick, Some(now + TICK));
     }
@@ -471,6 +480,7 @@ impl Task {
                 tracing::debug!(?peer_id, %error, "dial failed");
                 if let Some(peer) = peer_id {
                     self.on_undialled(now, &peer, connection_id);
+                    self.on_presence_undialled(now, &peer);
                     self.unroute(&peer, &error);
                 }
                 self.on_gateway_undialled(now, connection_id);
@@ -496,6 +506,7 @@ impl Task {
             BehaviourEvent::Publish(event) => self.on_publish(now, event),
             BehaviourEvent::Offer(event) => self.on_offers(now, event),
             BehaviourEvent::Calls(event) => self.on_streams(now, event),
+            BehaviourEvent::Presence(event) => self.on_presence_streams(now, event),
             BehaviourEvent::Kad(event) => self.on_kad(now, event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, info);
@@ -603,6 +614,7 @@ impl Task {
             lookups: self.lookups.len(),
             lookups_served: self.lookups_served,
             published_for_clients: self.published_for_clients,
+            presence: self.presence.status(),
             commands_queued: self.requests.len(),
             events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
             events_delayed: self.events_delayed,

@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod life;
 mod mute;
+mod presence;
 mod renewal;
 mod revocations;
 mod support;

@@ -242,6 +242,8 @@ impl Task {
             }
             NodeEvent::Incoming { call, from, to, media } => self.incoming(call, from, to, media).await,
             NodeEvent::Call { call, event } => self.handle_call(call, event),
+            // A telephone of one call: it shows nobody's presence.
+            NodeEvent::Presence(_) => {}
         }
     }
 
