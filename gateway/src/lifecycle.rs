@@ -6,6 +6,7 @@
 //! files of TLS are read again, as `causeway reload` does.
 
 mod certificates;
+mod descriptors;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::certificates::Certificates;
+use self::descriptors::{raise_descriptor_limit, too_few_descriptors};
 use crate::config::{Config, Role, Trunk};
 use crate::control::GatewayControl;
 use crate::driver::{Asker, LoopError, MediaEngine, Report, Request, Signalling, SipSockets};
@@ -521,27 +523,6 @@ impl Signals {
         let reloader = Arc::clone(&self.reloader);
         tokio::spawn(async move { drop(reloader.reload().await) });
     }
-}
-
-/// Raises the limit of open descriptors as far as it goes, and returns it; `None`: there is none.
-fn raise_descriptor_limit() -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    getrlimit(Resource::Nofile).current
-}
-
-/// Every call takes up to four sockets, which stay open while their ports rest after it; the overlay,
-/// the trunks and the files take some more.
-fn too_few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
-    const SPARE: u64 = 256;
-    let wanted = 4 * config.limits.calls as u64 + SPARE;
-    let limit = limit.filter(|limit| config.overlay.role == Role::Gateway && *limit < wanted)?;
-    let calls = config.limits.calls;
-    Some(format!(
-        "limits.calls: {calls} calls need {wanted} open files, and the system allows {limit}; \
-         raise the limit (LimitNOFILE, ulimit -n) or lower limits.calls"
-    ))
 }
 
 /// What the switch is told of a configuration.
