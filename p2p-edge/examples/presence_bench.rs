@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let measured_for = Duration::from_secs(3600 * hours as u64);
     let scenario = Scenario { measured: measured_for, ..Scenario::usual(users, supernodes) };
     println!("{scenario:?}");
-    let measured = measure(scenario)?;
+    let measured = measure(scenario, std::time::Instant::now())?;
     print(&measured);
     println!("presence_ratio = {:.3}", measured.ratio_to_xmpp());
     println!("presence_ratio_resumed = {:.3}", measured.ratio_to_xmpp_resumed());

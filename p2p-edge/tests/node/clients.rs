@@ -163,7 +163,7 @@ async fn a_client_without_dht_is_found_by_those_who_have_one() {
     let mut asker = Attacker::new(&key(41));
     asker.connect(&nodes[2]).await;
     let slot = RecordKey::Location(handle("alice"));
-    let answers = look_up(&mut asker, &nodes[2], &[slot.clone()]).await.unwrap();
+    let answers = look_up(&mut asker, &nodes[2], std::slice::from_ref(&slot)).await.unwrap();
     assert!(nodes[2].handle.status().await.lookups_served > 0);
     let [record] = answers[0].records.as_slice() else { panic!("{answers:?}") };
     let found = validate(&slot.to_bytes(), record, &pki.trust().unwrap(), &RevocationList::default(), unix());
@@ -248,7 +248,7 @@ async fn gateways_are_named_with_the_websocket_under_which_they_listen() {
     let slot = RecordKey::Gateway("+44".parse().unwrap());
     let end = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
-        let answers = look_up(&mut client, &first, &[slot.clone()]).await.unwrap();
+        let answers = look_up(&mut client, &first, std::slice::from_ref(&slot)).await.unwrap();
         if let [provider] = answers[0].providers.as_slice() {
             let peer = libp2p::PeerId::from_bytes(&provider.peer).unwrap();
             assert_eq!(peer.to_string(), gateway.handle.peer_id());

@@ -181,12 +181,12 @@ struct Run {
     measured: Duration,
 }
 
-/// Simulates a scenario and measures it.
+/// Simulates a scenario and measures it. Its time begins at `start` and goes on by itself.
 ///
 /// # Errors
 /// When no certificates can be made, or a bound of the state machines is met.
-pub fn measure(scenario: Scenario) -> Result<Measured, MeasureError> {
-    let mut run = Run::new(scenario)?;
+pub fn measure(scenario: Scenario, start: Instant) -> Result<Measured, MeasureError> {
+    let mut run = Run::new(scenario, start)?;
     run.warm_up()?;
     run.world.traffic.clear();
     (run.others, run.happened, run.membership) = (Others::default(), Happened::default(), Tally::default());
@@ -240,9 +240,8 @@ fn key_of(user: usize, kind: u8) -> NodeKey {
 }
 
 impl Run {
-    fn new(scenario: Scenario) -> Result<Self, MeasureError> {
+    fn new(scenario: Scenario, now: Instant) -> Result<Self, MeasureError> {
         let mut chance = Chance(scenario.seed);
-        let now = Instant::now();
         let limits = PresenceLimits {
             clients: scenario.users,
             handles: scenario.users,

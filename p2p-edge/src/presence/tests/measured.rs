@@ -1,5 +1,7 @@
 //! What presence costs beside XMPP and SIP.
 
+use std::time::Instant;
+
 use crate::presence::simulation::{Measured, Model, Scenario, Sizes, measure};
 
 fn print(measured: &Measured) {
@@ -30,7 +32,7 @@ fn the_stanzas_have_the_sizes_of_those_in_the_standards() {
 
 #[test]
 fn ten_thousand_users_cost_two_fifths_of_what_full_states_do() {
-    let measured = measure(Scenario::usual(10_000, 20)).unwrap();
+    let measured = measure(Scenario::usual(10_000, 20), Instant::now()).unwrap();
     print(&measured);
     let (right, all) = measured.right;
     assert!(right as f64 >= 0.999 * all as f64 && all > 50_000, "{right} of {all} are shown as they are");
@@ -49,8 +51,8 @@ fn what_is_predicted_from_few_users_is_measured_with_more() {
     // Without restarts: how many there are in an hour is chance.
     let scenario =
         |users, supernodes| Scenario { restarts_per_day: 0.0, ..Scenario::usual(users, supernodes) };
-    let few = Model::new(measure(scenario(2_000, 4)).unwrap());
-    let more = Model::new(measure(Scenario { seed: 2, ..scenario(6_000, 12) }).unwrap());
+    let few = Model::new(measure(scenario(2_000, 4), Instant::now()).unwrap());
+    let more = Model::new(measure(Scenario { seed: 2, ..scenario(6_000, 12) }, Instant::now()).unwrap());
     let (predicted, measured) = (few.predict(6_000, 12), more.measured());
     // Between supernodes, which is what the formula is for: what devices send, it takes as it is.
     let core = predicted.core / measured.core - 1.0;
