@@ -23,7 +23,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// How long until the other end of a connection is known to be gone: a ping every 15 s, of which the answer may take 10.
 pub(crate) const NOTICED: Duration = Duration::from_secs(25);
 
-/// Bytes on the wire, with the headers of TCP and IP. Checked against nodes on loopback: see `real`.
+/// Bytes on the wire, with the headers of TCP and IP. They are estimates; `real` shows what nodes on loopback take beside them.
 pub(crate) mod bytes {
     /// A connection, both directions: handshakes, identify.
     pub(crate) const CONNECT: u64 = 4_500;
