@@ -355,7 +355,9 @@ impl MediaEngine {
             (Cause::BEARER_CAPABILITY_NOT_AVAILABLE, format!("the overlay's media cannot be used: {error}"))
         };
         let g711 = self.config.edge_codec != EdgeCodec::Never;
-        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711, redundancy: true };
+        // It is not offered: a page in Chromium that takes it was not heard (docs/decisions/0011).
+        let redundancy = offer.is_some();
+        let config = WebRtcConfig { local: vec![overlay], ice_lite: true, g711, redundancy };
         let mut leg = WebRtcLeg::new(config, &self.identity, now).map_err(unusable)?;
         leg.set_playback_rate(playback_rate);
         let sdp = match offer {
