@@ -3,7 +3,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use call_model::{
     Codec, DtlsParameters, DtlsRole, DtmfDigit, Fingerprint, ImageAttributes, ImageMedia, LegMedia,
@@ -61,7 +62,7 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 /// The trunk's packets in, decoded, and silence out to the trunk: all of it our own code.
-fn trunk_seconds(bridge: &mut Bridge, packets: &mut [Vec<u8>], now: &mut std::time::Instant) -> (u64, u64) {
+fn trunk_seconds(bridge: &mut Bridge, packets: &mut [Vec<u8>], now: &mut Instant) -> (u64, u64) {
     let mut sent = 0;
     let ((), allocations) = counted(|| {
         for packet in packets.iter() {
@@ -284,15 +285,19 @@ fn a_call_in_wide_band_allocates_nothing_per_packet() {
     assert!(allocations <= MOST_IN_TEN_SECONDS, "{allocations} as the codec that comes changes");
 }
 
-#[test]
-fn g722_is_made_of_g711_between_two_trunks_without_an_allocation() {
+/// A relay, the addresses of its parties, and a moment to begin at.
+fn relay() -> (Relay, [SocketAddr; 2], Instant) {
     #[allow(clippy::disallowed_methods)]
-    let now = std::time::Instant::now();
+    let now = Instant::now();
     let (trunk_rtp, onward_rtp) = (address("127.0.0.1:20000"), address("127.0.0.1:20002"));
     let config =
         RelayConfig { trunk_rtp, onward_rtp, media_timeout: Duration::from_secs(60), identity: None };
-    let mut relay = Relay::new(&config, 1, now);
-    let remotes = [address("127.0.0.1:30000"), address("127.0.0.1:30002")];
+    (Relay::new(&config, 1, now), [address("127.0.0.1:30000"), address("127.0.0.1:30002")], now)
+}
+
+#[test]
+fn g722_is_made_of_g711_between_two_trunks_without_an_allocation() {
+    let (mut relay, remotes, now) = relay();
     let legs = [(Side::Trunk, Codec::G722), (Side::Onward, Codec::Pcma)].into_iter().zip(remotes);
     for ((side, codec), remote_rtp) in legs.clone() {
         relay.set_media(side, &LegMedia { remote_rtp, ..trunk_media(codec, 20) }, now).unwrap();
@@ -321,13 +326,7 @@ const MOST_IN_TEN_SECONDS: u64 = 100;
 
 #[test]
 fn f14_udptl_passes_without_an_allocation() {
-    #[allow(clippy::disallowed_methods)]
-    let now = std::time::Instant::now();
-    let (trunk_rtp, onward_rtp) = (address("127.0.0.1:20000"), address("127.0.0.1:20002"));
-    let config =
-        RelayConfig { trunk_rtp, onward_rtp, media_timeout: Duration::from_secs(60), identity: None };
-    let mut relay = Relay::new(&config, 1, now);
-    let remotes = [address("127.0.0.1:30000"), address("127.0.0.1:30002")];
+    let (mut relay, remotes, now) = relay();
     for (side, remote_udptl) in [Side::Trunk, Side::Onward].into_iter().zip(remotes) {
         let image = ImageMedia { remote_udptl, attributes: ImageAttributes::default() };
         relay.set_image(side, &image, now).unwrap();
