@@ -40,6 +40,8 @@ const CIRCUITS_PER_IP: NonZeroU32 = NonZeroU32::MIN.saturating_add(1199);
 const CIRCUIT_EVERY_PER_IP: Duration = Duration::from_millis(50);
 /// How long after it has connected a peer may have circuits before it has proved itself.
 pub(super) const CIRCUIT_CREDIT: Duration = Duration::from_secs(5);
+/// Relay reservations that one peer may hold, one on each of its connections.
+const RESERVATIONS_PER_PEER: usize = 4;
 /// Duration of a relay reservation; its holder renews it before.
 const RESERVATION_DURATION: Duration = Duration::from_secs(3600);
 /// Idle connections are closed after this time.
@@ -204,11 +206,12 @@ fn relay_config(limits: &NodeLimits, admitted: Admitted) -> relay::Config {
     let gate = move |peer: PeerId, _: &Multiaddr, _: Instant| admitted.contains(&peer);
     let config = relay::Config {
         max_reservations: limits.reservations,
-        max_reservations_per_peer: 4,
+        // Of both libp2p grants one more than it is told.
+        max_reservations_per_peer: RESERVATIONS_PER_PEER - 1,
         reservation_duration: RESERVATION_DURATION,
         reservation_rate_limiters: vec![Box::new(gate)],
         max_circuits: limits.circuits,
-        max_circuits_per_peer: limits.circuits_per_peer,
+        max_circuits_per_peer: limits.circuits_per_peer.saturating_sub(1),
         max_circuit_duration: CIRCUIT_DURATION,
         max_circuit_bytes: CIRCUIT_BYTES,
         circuit_src_rate_limiters: vec![Box::new(source_gate)],

@@ -5,6 +5,8 @@ mod attacks;
 mod calls;
 mod clients;
 mod faults;
+mod floods;
+mod liars;
 mod life;
 mod mute;
 mod presence;
