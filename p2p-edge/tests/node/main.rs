@@ -5,6 +5,7 @@ mod attacks;
 mod calls;
 mod clients;
 mod faults;
+mod late_relay;
 mod life;
 mod mute;
 mod presence;
