@@ -47,6 +47,10 @@ bench-signalling: setup ## Measures what a call costs in signalling beside Aster
 	cargo build --release -p gateway -p peer -p tests --bins
 	CAUSEWAY_BIN=$(RELEASE) $(RELEASE)/causeway-bench-signalling $(BENCH)
 
+bench-overlay: setup ## Measures look-ups and call set-up at 20 ms, memory of a user, cost of a leg, presence
+	cargo build --release -p tests --bin causeway-bench-overlay
+	@$(RELEASE)/causeway-bench-overlay $(BENCH)
+
 quality: setup ## Measures how voices sound on paths that lose packets (PESQ); see docs/performance.md
 	cargo build -p gateway -p peer -p tests --bins
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-quality $(QUALITY)
@@ -71,4 +75,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling quality scale check fmt clean
+.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling bench-overlay quality scale check fmt clean

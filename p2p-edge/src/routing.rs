@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 /// First wait between searches for more servers; it doubles each time.
 pub const FIRST_REFRESH: Duration = Duration::from_secs(1);
-/// Longest wait between searches for more servers.
+/// Longest wait of servers between searches for more servers.
 pub const LAST_REFRESH: Duration = Duration::from_secs(300);
+/// The same of users, whom nobody's look-ups lead to: a search is most of what a user costs, and servers that are
+/// gone show when they are asked.
+pub const LAST_USER_REFRESH: Duration = Duration::from_secs(3600);
 /// Longest wait between two attempts at the same node.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Servers remembered for the time after every connection was lost, and for the next start.

@@ -124,8 +124,8 @@ struct Rest {
 /// Quiet networks of other sizes and habits.
 struct Sizes {
     all: Vec<Steady>,
-    /// Users search for servers once an hour.
-    seldom: Steady,
+    /// Users search for servers as often as supernodes do.
+    often: Steady,
     /// Each record has three keys.
     salted: Steady,
 }
@@ -187,7 +187,7 @@ impl Arguments {
                 sessions: Some(sessions),
                 defences: Defences { certificates: true, same_network: limits.same_subnet_per_bucket },
                 look_up_every: Duration::from_secs(self.look_up_every),
-                user_refresh: p2p_edge::routing::LAST_REFRESH,
+                user_refresh: p2p_edge::routing::LAST_USER_REFRESH,
                 patience: limits.timers.lookup,
             },
         }
@@ -278,12 +278,12 @@ fn sizes(largest: usize, small: &Plan) -> Result<Sizes> {
         let plan = Plan { supernodes: size, ..*small };
         all.push(step(&format!("{size} supernodes"), || scenario::steady(&plan))?.0);
     }
-    let mut seldom = *small;
-    seldom.settings.user_refresh = Duration::from_secs(3600);
-    let seldom = step("users who search seldom", || scenario::steady(&seldom))?.0;
+    let mut often = *small;
+    often.settings.user_refresh = p2p_edge::routing::LAST_REFRESH;
+    let often = step("users who search often", || scenario::steady(&often))?.0;
     let salted = Plan { copies: 3, ..*small };
     let salted = step("three salted keys", || scenario::steady(&salted))?.0;
-    Ok(Sizes { all, seldom, salted })
+    Ok(Sizes { all, often, salted })
 }
 
 fn mishaps(small: &Plan) -> Result<Mishaps> {

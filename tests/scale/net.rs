@@ -12,10 +12,11 @@ const EARTH: f64 = 6371.0;
 /// The least time until TCP sends again what was lost (RFC 6298 says 1 s; Linux has 200 ms).
 const RESEND: f64 = 200.0;
 
-/// Round trips of a new connection before the first request: TCP, Noise and yamux with their negotiation.
-pub(crate) const CONNECT_TRIPS: f64 = 4.0;
-/// Round trips of one request: its stream is negotiated first.
-pub(crate) const REQUEST_TRIPS: f64 = 2.0;
+/// Round trips of a new connection before the first request: TCP, then Noise. What they are for is negotiated along
+/// with them.
+pub(crate) const CONNECT_TRIPS: f64 = 2.0;
+/// Round trips of one request: what its stream is for goes along with it.
+pub(crate) const REQUEST_TRIPS: f64 = 1.0;
 /// A request or dial that nobody answers is given up.
 pub(crate) const GIVEN_UP: Duration = Duration::from_secs(10);
 /// How long a connection without traffic lasts, unless it is kept.
@@ -23,18 +24,16 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// How long until the other end of a connection is known to be gone: a ping every 15 s, of which the answer may take 10.
 pub(crate) const NOTICED: Duration = Duration::from_secs(25);
 
-/// Bytes on the wire, with the headers of TCP and IP. They are estimates; `real` shows what nodes on loopback take beside them.
+/// Bytes on the wire, both directions, with the headers of TCP and IP, as `make bench-overlay` measures them of real nodes.
 pub(crate) mod bytes {
-    /// A connection, both directions: handshakes, identify.
-    pub(crate) const CONNECT: u64 = 4_500;
-    /// A certificate chain and what goes with it: each end sends its own.
-    pub(crate) const HELLO: u64 = 1_100;
-    /// A request and the frame of its answer.
-    pub(crate) const REQUEST: u64 = 850;
-    /// A peer in an answer.
+    /// A connection: handshakes, certificates, what each end says of itself.
+    pub(crate) const CONNECT: u64 = 4_850;
+    /// A request and its answer that names nobody.
+    pub(crate) const REQUEST: u64 = 1_190;
+    /// A peer in an answer: its id and two addresses, reckoned from their encoding.
     pub(crate) const PEER: u64 = 75;
-    /// A ping and its answer, every 15 s on every connection.
-    pub(crate) const PING: u64 = 320;
+    /// A ping of each end, and the answers, on every connection.
+    pub(crate) const PING: u64 = 423;
     pub(crate) const PING_EVERY: f64 = 15.0;
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::Result;
 
 use crate::extrapolate::Estimate;
-use crate::net::bytes;
+use crate::net::{self, bytes};
 use crate::plot::{Line, Plot};
 use crate::real::Real;
 use crate::scenario::{Assault, Steady};
@@ -65,7 +65,7 @@ fn against(real: &Real, model: &Summary, model_bytes: f64) -> String {
         let real = if real.is_nan() { "not counted".to_owned() } else { format!("{real:.places$}") };
         let _ = writeln!(text, "| {what} | {real} | {model:.places$} |");
     };
-    let connection = bytes::CONNECT + 2 * bytes::HELLO;
+    let connection = bytes::CONNECT;
     row("found, %", 100.0 * real.found as f64 / look_ups as f64, model.found_percent(), 1);
     row("requests of one look-up", real.requests, model.requests, 1);
     row("until there is a record, median, ms", quantile(&real.first, 0.5), model.first_ms(0.5), 2);
@@ -189,8 +189,8 @@ fn page(results: &Results, rest: &Rest) -> String {
     let Results { arguments, plan, steady, costs, estimate, assumed, unit, .. } = results;
     let sessions = plan.settings.sessions.map_or(0.0, crate::random::Sessions::median);
     let looked = &steady.look_ups;
-    let Sizes { all: sizes, seldom, salted } = &rest.sizes;
-    let usual = sizes.iter().find(|one| one.supernodes == seldom.supernodes).unwrap_or(steady);
+    let Sizes { all: sizes, often, salted } = &rest.sizes;
+    let usual = sizes.iter().find(|one| one.supernodes == often.supernodes).unwrap_or(steady);
     let a_second = assumed.look_ups_an_hour / 3600.0;
     let mut text = String::new();
     let mut say = |line: String| {
@@ -214,8 +214,10 @@ fn page(results: &Results, rest: &Rest) -> String {
          when a relay is lost, read back after each put. A look-up asks the DHT and three connected servers, which look \
          further, and takes the highest sequence of three answers.\n\
          - **Network**: light in glass over one and a half times the great circle between five regions, access of 6 ms on \
-         average, jitter of 10 %, {} % of messages lost and sent again. A request takes two round trips, since each has a \
-         stream of its own, a new connection four more; who is gone does not answer for 10 s.\n",
+         average, jitter of 10 %, {} % of messages lost and sent again. A request takes one round trip, a new connection {} \
+         more; who is gone does not answer for 10 s. A connection weighs {} bytes, a request with its answer {} and {} for \
+         each peer in it, a connection that is kept {} every {} s: measured by `make bench-overlay` with the headers of IP, but \
+         for the peer, which is reckoned from its encoding.\n",
         arguments.seed,
         steady.supernodes,
         steady.users,
@@ -227,6 +229,12 @@ fn page(results: &Results, rest: &Rest) -> String {
         plan.settings.patience.as_secs(),
         p2p_edge::record::LOCATION_LIFE,
         arguments.loss,
+        net::CONNECT_TRIPS,
+        bytes::CONNECT,
+        bytes::REQUEST,
+        bytes::PEER,
+        bytes::PING,
+        bytes::PING_EVERY,
     ));
     say("## Held against real nodes\n".to_owned());
     match &results.real {
@@ -303,9 +311,9 @@ fn page(results: &Results, rest: &Rest) -> String {
     say(format!(
         "A record verified takes {:.0} us of one processor here, one signed {:.0} us, the chain of a supernode {:.0} us, a record \
          put into a store {:.1} us.\n\n\
-         Bytes of one user a second: {:.0}, with {} look-up an hour. Most of it are searches for servers, which users make \
-         every {} s as supernodes do. With an hour between them, in a network of {}: {:.0} instead of {:.0} bytes a second, \
-         {:.2} % of look-ups found, median {:.0} ms.\n",
+         Bytes of one user a second: {:.0}, with {} look-up an hour, and a search for servers every {} s. Where users search \
+         every {} s, as supernodes do, in a network of {}: {:.0} instead of {:.0} bytes a second, {:.2} % of look-ups found \
+         instead of {:.2} %, median {:.0} ms instead of {:.0} ms.\n",
         costs.record,
         costs.sign,
         costs.chain,
@@ -313,14 +321,17 @@ fn page(results: &Results, rest: &Rest) -> String {
         steady.user_bytes(a_second),
         assumed.look_ups_an_hour,
         plan.settings.user_refresh.as_secs(),
-        seldom.supernodes,
-        seldom.user_bytes(a_second),
+        p2p_edge::routing::LAST_REFRESH.as_secs(),
+        often.supernodes,
+        often.user_bytes(a_second),
         usual.user_bytes(a_second),
-        seldom.look_ups.found_percent(),
-        seldom.look_ups.first_ms(0.5),
+        often.look_ups.found_percent(),
+        usual.look_ups.found_percent(),
+        often.look_ups.first_ms(0.5),
+        usual.look_ups.first_ms(0.5),
     ));
     say("## When things go wrong\n\n| | found before, % | worst half minute, % | last two minutes, % | minutes until 99 % again | records lost at most, % |\n|---|---|---|---|---|---|".to_owned());
-    for (upset, size) in [(&rest.half, steady.supernodes), (&rest.mishaps.partition.all, seldom.supernodes)] {
+    for (upset, size) in [(&rest.half, steady.supernodes), (&rest.mishaps.partition.all, often.supernodes)] {
         say(format!(
             "| {}, of {size} | {:.2} | {:.1} | {:.2} | {} | {:.2} |",
             upset.name,
@@ -387,7 +398,7 @@ fn page(results: &Results, rest: &Rest) -> String {
          used. Requests grow with the logarithm of the number of supernodes, by a straight line through the sizes above. \
          Processor time is counted with what real nodes took here, once more for verified records: it errs on the high side. \
          Relayed signalling and media, STUN and TURN, and presence are not in it.\n\n\
-         | | as it is | users search once an hour |\n|---|---|---|",
+         | | as it is | users search as often as supernodes |\n|---|---|---|",
         assumed.daily / 1e6,
         100.0 * assumed.at_once,
         estimate.at_once / 1e6,
@@ -398,9 +409,9 @@ fn page(results: &Results, rest: &Rest) -> String {
         100.0 * assumed.filled,
     ));
     // Both from networks of their own sizes.
-    let slower = crate::extrapolate::estimate(seldom, &results.sweep, *unit, *assumed);
+    let busier = crate::extrapolate::estimate(often, &results.sweep, *unit, *assumed);
     let mut row = |what: &str, of: fn(&Estimate) -> f64, places: usize| {
-        say(format!("| {what} | {:.places$} | {:.places$} |", of(estimate), of(&slower)));
+        say(format!("| {what} | {:.places$} | {:.places$} |", of(estimate), of(&busier)));
     };
     row("supernodes, by relay reservations", |one| one.by_relays, 0);
     row("supernodes, by records", |one| one.by_records, 0);

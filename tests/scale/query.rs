@@ -17,7 +17,9 @@ enum State {
 
 #[derive(Debug, Clone)]
 struct Candidate {
-    peer: Peer,
+    /// From the target.
+    distance: u128,
+    node: u32,
     state: State,
     /// Requests from the origin to this one.
     hops: u8,
@@ -40,15 +42,15 @@ impl Path {
     }
 
     fn place(&self, id: u128) -> Result<usize, usize> {
-        let target = self.target;
-        self.candidates.binary_search_by_key(&(id ^ target), |known| known.peer.id ^ target)
+        self.candidates.binary_search_by_key(&(id ^ self.target), |known| known.distance)
     }
 
     /// Adds a peer. Returns its distance where it is new.
     fn add(&mut self, peer: Peer, hops: u8) -> Option<u128> {
         let at = self.place(peer.id).err()?;
-        self.candidates.insert(at, Candidate { peer, state: State::Fresh, hops });
-        Some(peer.id ^ self.target)
+        let (distance, node) = (peer.id ^ self.target, peer.node);
+        self.candidates.insert(at, Candidate { distance, node, state: State::Fresh, hops });
+        Some(distance)
     }
 
     fn find(&mut self, id: u128) -> Option<&mut Candidate> {
@@ -64,11 +66,7 @@ impl Path {
         candidate.state = State::Answered;
         let hops = candidate.hops.saturating_add(1);
         self.waiting -= 1;
-        let reach = self
-            .candidates
-            .get(K - 1)
-            .or(self.candidates.last())
-            .map_or(0, |last| last.peer.id ^ self.target);
+        let reach = self.candidates.get(K - 1).or(self.candidates.last()).map_or(0, |last| last.distance);
         let mut progress = self.candidates.len() < K;
         for peer in closer {
             progress |= self.add(*peer, hops).is_some_and(|distance| distance < reach);
@@ -110,7 +108,8 @@ impl Path {
                 State::Fresh => {
                     candidate.state = State::Asked;
                     self.waiting += 1;
-                    return Some((candidate.peer, candidate.hops));
+                    let peer = Peer { node: candidate.node, id: candidate.distance ^ self.target };
+                    return Some((peer, candidate.hops));
                 }
                 State::Failed => {}
             }
@@ -120,14 +119,23 @@ impl Path {
     }
 }
 
+/// A node that was asked.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    /// The path that has asked it.
+    by: usize,
+    /// The paths that wait for what comes of it, a bit each.
+    waiting: u32,
+    state: State,
+}
+
 /// A search under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) target: u128,
     alpha: usize,
     paths: Vec<Path>,
-    /// Which path has asked a node, and what came of it.
-    contacted: HashMap<u32, (usize, State), BuildHasherDefault<Numbers>>,
+    contacted: HashMap<u32, Contact, BuildHasherDefault<Numbers>>,
     turn: usize,
     pub(crate) requests: u32,
 }
@@ -149,18 +157,17 @@ impl Query {
             let at = self.turn;
             self.turn = (self.turn + 1) % self.paths.len();
             while let Some((peer, hops)) = self.paths[at].next(self.alpha) {
-                match self.contacted.get(&peer.node) {
+                match self.contacted.get_mut(&peer.node) {
                     None => {
-                        self.contacted.insert(peer.node, (at, State::Asked));
+                        let contact = Contact { by: at, waiting: 1 << at, state: State::Asked };
+                        self.contacted.insert(peer.node, contact);
                         self.requests += 1;
                         return Some((peer, hops));
                     }
                     // Another path has asked it: what it said of others stays there.
-                    Some((_, State::Answered)) => {
-                        self.paths[at].answered(peer.id, &[]);
-                    }
-                    Some((_, State::Failed)) => self.paths[at].failed(peer.id),
-                    Some(_) => {}
+                    Some(Contact { state: State::Answered, .. }) => self.paths[at].answered(peer.id, &[]),
+                    Some(Contact { state: State::Failed, .. }) => self.paths[at].failed(peer.id),
+                    Some(contact) => contact.waiting |= 1 << at,
                 }
             }
         }
@@ -168,18 +175,19 @@ impl Query {
     }
 
     pub(crate) fn answered(&mut self, peer: Peer, closer: &[Peer]) {
-        let Some((by, state)) = self.contacted.get_mut(&peer.node) else { return };
-        *state = State::Answered;
-        for (at, path) in self.paths.iter_mut().enumerate() {
-            let told = if at == *by { closer } else { &[] };
-            path.answered(peer.id, told);
+        let Some(contact) = self.contacted.get_mut(&peer.node) else { return };
+        contact.state = State::Answered;
+        let Contact { by, waiting, .. } = *contact;
+        for (at, path) in self.paths.iter_mut().enumerate().filter(|(at, _)| waiting & (1 << at) != 0) {
+            path.answered(peer.id, if at == by { closer } else { &[] });
         }
     }
 
     pub(crate) fn failed(&mut self, peer: Peer) {
-        let Some((_, state)) = self.contacted.get_mut(&peer.node) else { return };
-        *state = State::Failed;
-        for path in &mut self.paths {
+        let Some(contact) = self.contacted.get_mut(&peer.node) else { return };
+        contact.state = State::Failed;
+        let waiting = contact.waiting;
+        for (_, path) in self.paths.iter_mut().enumerate().filter(|(at, _)| waiting & (1 << at) != 0) {
             path.failed(peer.id);
         }
     }
@@ -193,7 +201,8 @@ impl Query {
         let answered = |known: &&Candidate| known.state == State::Answered;
         let mut found: Vec<Peer> = Vec::new();
         for path in &self.paths {
-            found.extend(path.candidates.iter().filter(answered).take(K).map(|known| known.peer));
+            let nearest = path.candidates.iter().filter(answered).take(K);
+            found.extend(nearest.map(|known| Peer { node: known.node, id: known.distance ^ self.target }));
         }
         found.sort_unstable_by_key(|peer| peer.id ^ self.target);
         found.dedup();

@@ -1,22 +1,18 @@
 //! Real nodes of one process on loopback, to hold against the model of as many.
 
 use std::fs;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
-use p2p_edge::identity::{NodeKey, RevocationList};
-use p2p_edge::node::{Node, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole, NodeStatus};
+use anyhow::{Context as _, Result};
+use p2p_edge::node::NodeStatus;
 use p2p_edge::record::{RecordKey, ValidRecord};
-use p2p_edge::testing::Pki;
-use tokio::sync::mpsc::Receiver;
-use tokio::time::{sleep, timeout};
+use tests::lab::nodes::{Nodes, Place, acquainted, statuses};
+use tokio::time::sleep;
 
 use crate::tally::quantile;
 
 /// How long nodes may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Numbers of users begin here; a number is a byte.
-const FIRST_USER: u8 = 200;
 
 /// What was seen of real nodes.
 #[derive(Debug)]
@@ -43,45 +39,8 @@ pub(crate) struct Real {
     pub(crate) pair_ms: f64,
 }
 
-struct Running {
-    handle: NodeHandle,
-    address: String,
-    events: Receiver<NodeEvent>,
-}
-
 fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-async fn start(pki: &Pki, key: NodeKey, role: NodeRole, bootstrap: &[String]) -> Result<Running> {
-    let listen = if role.is_server() { vec!["/ip4/127.0.0.1/tcp/0".to_owned()] } else { Vec::new() };
-    let (handle, events) = Node::spawn(NodeConfig {
-        key,
-        trust: pki.trust()?,
-        revocations: RevocationList::default(),
-        role,
-        listen,
-        external: Vec::new(),
-        bootstrap: bootstrap.to_vec(),
-        limits: NodeLimits::default(),
-    })
-    .await?;
-    let address = handle.status().await.listening.first().cloned().unwrap_or_default();
-    let address = format!("{address}/p2p/{}", handle.peer_id());
-    Ok(Running { handle, address, events })
-}
-
-async fn supernode(pki: &Pki, number: u8, bootstrap: &[String]) -> Result<Running> {
-    let node = pki.supernode(number)?;
-    start(pki, node.key, NodeRole::Supernode { chain: node.chain }, bootstrap).await
-}
-
-async fn statuses(nodes: &[Running]) -> Vec<NodeStatus> {
-    let mut all = Vec::new();
-    for node in nodes {
-        all.push(node.handle.status().await);
-    }
-    all
 }
 
 /// Bytes that the loopback device has carried.
@@ -102,11 +61,11 @@ fn spent() -> Result<f64> {
 }
 
 /// A look-up of somebody who does not exist, between two nodes that know each other only.
-async fn pair(pki: &Pki) -> Result<f64> {
-    let first = supernode(pki, 1, &[]).await?;
-    let second = supernode(pki, 2, std::slice::from_ref(&first.address)).await?;
+async fn pair(nodes: &Nodes) -> Result<f64> {
+    let first = nodes.supernode(1_001, Place::loopback(&[])).await?;
+    let second = nodes.supernode(1_002, Place::loopback(std::slice::from_ref(&first.address))).await?;
     let nodes = [first, second];
-    wait_for(&nodes, 1).await?;
+    acquainted(&nodes, 1, PATIENCE).await?;
     let mut times = Vec::new();
     for number in 0..30 {
         let key = RecordKey::Location(format!("nobody{number}").parse()?);
@@ -116,34 +75,22 @@ async fn pair(pki: &Pki) -> Result<f64> {
     Ok(quantile(&times, 0.5))
 }
 
-async fn wait_for(nodes: &[Running], peers: usize) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let least = statuses(nodes).await.iter().map(|status| status.routing_table).min().unwrap_or(0);
-        if least >= peers {
-            return Ok(());
-        }
-        ensure!(begin.elapsed() < PATIENCE, "a node knows {least} of {peers} others");
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// Runs so many supernodes and users, and looks users up, each time from another supernode.
 pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool) -> Result<Real> {
-    let pki = Pki::new(unix())?;
-    let pair_ms = pair(&pki).await?;
+    let overlay = Nodes::new(unix())?;
+    let pair_ms = pair(&overlay).await?;
     let (bytes, time) = (carried(), spent()?);
     let mut nodes = Vec::new();
     let mut bootstrap = Vec::new();
     for number in 1..=supernodes {
-        let node = supernode(&pki, number, &bootstrap).await?;
+        let node = overlay.supernode(u32::from(number), Place::loopback(&bootstrap)).await?;
         if bootstrap.len() < 3 {
             bootstrap.push(node.address.clone());
         }
         nodes.push(node);
     }
     // Buckets hold 20: the half of the key space where a node is not may have more.
-    wait_for(&nodes, usize::from(supernodes) / 2).await?;
+    acquainted(&nodes, usize::from(supernodes) / 2, PATIENCE).await?;
     let peers: usize = statuses(&nodes).await.iter().map(|status| status.peers).sum();
     let connections = (peers / 2).max(1) as f64;
     let per = |all: Option<u64>, before: Option<u64>, count: f64| {
@@ -154,14 +101,8 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
 
     let mut subscribers = Vec::new();
     for number in 0..users {
-        let user = pki.user(&format!("user{number}").parse()?, FIRST_USER + number)?;
-        let role = NodeRole::User { certificate: user.certificate };
-        let mut user = start(&pki, user.key, role, &bootstrap).await?;
-        let online = async {
-            while user.events.recv().await.context("a user has stopped")? != NodeEvent::Online {}
-            anyhow::Ok(())
-        };
-        timeout(PATIENCE, online).await.context("a user is not online")??;
+        let mut user = overlay.user(u32::from(number), Place::nowhere(&bootstrap)).await?;
+        user.online(PATIENCE).await?;
         subscribers.push(user);
     }
     sleep(Duration::from_secs(12)).await;
@@ -170,7 +111,7 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     let (bytes, time) = (carried(), spent()?);
     let (mut first, mut settled, mut requests, mut found) = (Vec::new(), Vec::new(), 0, 0);
     for at in 0..look_ups {
-        let key = RecordKey::Location(format!("user{}", at % usize::from(users)).parse()?);
+        let key = RecordKey::Location(Nodes::handle((at % usize::from(users)) as u32)?);
         let looked = nodes[at % nodes.len()].handle.look_up(key).await?;
         requests += looked.dht_requests + looked.servers_asked;
         settled.push(1000.0 * looked.took.as_secs_f64());

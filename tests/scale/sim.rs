@@ -398,7 +398,7 @@ impl Sim {
         if ok {
             if !linked {
                 trips += CONNECT_TRIPS;
-                sent += bytes::CONNECT + 2 * bytes::HELLO;
+                sent += bytes::CONNECT;
             }
             self.connect(from, to, false, kind);
         } else {
@@ -486,7 +486,7 @@ impl Sim {
                 }
                 let effort = self.tally.of(Kind::Upkeep);
                 effort.connections += 1;
-                effort.bytes += bytes::CONNECT + 2 * bytes::HELLO;
+                effort.bytes += bytes::CONNECT;
             } else {
                 table.remove(oldest);
                 table.offer(self.now, peer, |_| true);

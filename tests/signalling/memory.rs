@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ::tests::lab::usage::resident_megabytes;
+use ::tests::lab::usage::{resident_megabytes, slope};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::caller::Plan;
@@ -69,28 +69,4 @@ fn begin(subject: &mut Subject, wanted: usize) -> Result<()> {
     let open = subject.generator.open();
     ensure!(open * 20 >= wanted * 19, "of {wanted} calls {open} are open; refused by status {refused:?}");
     Ok(())
-}
-
-/// The slope of the line that fits best, by least squares; none for fewer than two values of x.
-fn slope(points: &[(f64, f64)]) -> Option<f64> {
-    let count = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
-    let (x, y) = (x / count, y / count);
-    let (above, below) = points.iter().fold((0.0, 0.0), |(above, below), point| {
-        (above + (point.0 - x) * (point.1 - y), below + (point.0 - x).powi(2))
-    });
-    (below > 0.0).then(|| above / below)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slope_is_that_of_the_line() {
-        let points = [(1000.0, 30.0), (2000.0, 50.0), (3000.0, 70.0)];
-        assert!(slope(&points).is_some_and(|slope| (slope - 0.02).abs() < 1e-12));
-        assert_eq!(slope(&points[..1]), None);
-        assert_eq!(slope(&[]), None);
-    }
 }

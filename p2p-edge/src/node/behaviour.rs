@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
@@ -151,6 +152,9 @@ pub(super) async fn build(
             config
                 .with_idle_connection_timeout(IDLE_TIMEOUT)
                 .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(2))
+                // Every stream is for one protocol: what it is for and the first message go together,
+                // and a request takes one round trip, not two.
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
         })
         .build();
     Ok(swarm)

@@ -293,6 +293,7 @@ impl Task {
         let (peer, mut addresses) = (device.peer, device.addresses.clone());
         match self.swarm.behaviour_mut().calls.open(peer) {
             Ok(open) => {
+                tracing::debug!(%call, "stream for a call opened on a connection that is up");
                 device.link = Link::Opening(open);
                 self.calls.opening.insert(open, (call, id));
             }

@@ -13,10 +13,10 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::peers::{is_relayed, without_peer};
 use super::task::Task;
-use crate::routing::{Backoff, FIRST_REFRESH, LAST_REFRESH, WANTED_BY_SERVERS};
+use crate::routing::{Backoff, FIRST_REFRESH, LAST_REFRESH, LAST_USER_REFRESH, WANTED_BY_SERVERS};
 
-/// A reservation that is not granted in this time is given up.
-const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A reservation that is not granted within so many times the time of a look-up is not waited for.
+const RESERVE_TIMES: u32 = 2;
 /// Circuit addresses of one relay that go into the location record.
 const ADDRESSES_PER_RELAY: usize = 2;
 
@@ -39,6 +39,9 @@ struct Reservation {
     relay: PeerId,
     addresses: Vec<Multiaddr>,
     asked: Instant,
+    /// Not granted in time: another relay is asked instead. The listener stays until libp2p gives it up, since an answer
+    /// that comes to none makes it panic.
+    late: bool,
 }
 
 /// The reservations of a user, and who is asked again when.
@@ -63,7 +66,12 @@ impl Reservations {
 
     /// Says whether every reservation that was asked for has been decided.
     pub(super) fn settled(&self) -> bool {
-        self.listeners.values().all(|r| !r.addresses.is_empty())
+        self.listeners.values().all(|r| r.late || !r.addresses.is_empty())
+    }
+
+    /// How many are held, or may still be granted in time.
+    fn hopeful(&self) -> usize {
+        self.listeners.values().filter(|r| !r.late).count()
     }
 
     fn has(&self, relay: &PeerId) -> bool {
@@ -108,7 +116,8 @@ impl Task {
     /// Looks for more servers: often while few are known, seldom later.
     pub(super) fn refresh_routes(&mut self, now: Instant) {
         if self.refresh.is_due(now) && self.peers.servers().next().is_some() {
-            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_REFRESH);
+            let longest = if self.role.is_server() { LAST_REFRESH } else { LAST_USER_REFRESH };
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, longest);
             // Errs while the table is empty, which the diversity rule may cause.
             let _ = self.swarm.behaviour_mut().kad.bootstrap();
         }
@@ -128,19 +137,15 @@ impl Task {
         if self.role.is_server() {
             return;
         }
-        let late: Vec<ListenerId> = (self.reservations.listeners.iter())
-            .filter(|(_, r)| r.addresses.is_empty() && now > r.asked + RESERVE_TIMEOUT)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            self.swarm.remove_listener(id);
-            self.forget_reservation(id);
+        let patience = self.limits.timers.lookup * RESERVE_TIMES;
+        for reservation in self.reservations.listeners.values_mut() {
+            reservation.late = reservation.addresses.is_empty() && now > reservation.asked + patience;
         }
         let preferred: Vec<PeerId> = self.bootstrap.iter().map(|node| node.peer).collect();
         let mut candidates: Vec<(PeerId, Multiaddr)> = self.peers.relay_candidates();
         candidates.sort_by_key(|(peer, _)| (!preferred.contains(peer), peer.to_bytes()));
         for (relay, address) in candidates {
-            if self.reservations.listeners.len() >= self.limits.own_reservations {
+            if self.reservations.hopeful() >= self.limits.own_reservations {
                 break;
             }
             if self.reservations.has(&relay) {
@@ -154,7 +159,7 @@ impl Task {
             let through = without_peer(&address).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
             match self.swarm.listen_on(through) {
                 Ok(id) => {
-                    let reservation = Reservation { relay, addresses: Vec::new(), asked: now };
+                    let reservation = Reservation { relay, addresses: Vec::new(), asked: now, late: false };
                     self.reservations.listeners.insert(id, reservation);
                 }
                 Err(error) => tracing::debug!(%relay, %error, "no reservation asked for"),
@@ -169,6 +174,7 @@ impl Task {
                 reservation.addresses.push(address.clone());
                 reservation.addresses.sort_by_key(transport_rank);
             }
+            reservation.late = false;
             let relay = reservation.relay;
             self.reservations.backoffs.remove(&relay);
             self.swarm.behaviour_mut().calls.keep_warm(relay, true);

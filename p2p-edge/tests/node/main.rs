@@ -6,6 +6,7 @@ mod calls;
 mod clients;
 mod faults;
 mod floods;
+mod late_relay;
 mod liars;
 mod life;
 mod mute;

@@ -5,6 +5,7 @@ mod baresip;
 mod certificates;
 mod kamailio;
 mod network;
+pub mod nodes;
 pub mod overlay;
 pub mod peer;
 mod phone;

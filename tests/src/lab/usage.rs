@@ -85,6 +85,18 @@ pub fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
     low + (high - low) * at.fract()
 }
 
+/// Returns the slope of the line that fits best, by least squares; none for fewer than two values of x.
+#[must_use]
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+    let (x, y) = (x / count, y / count);
+    let (above, below) = points.iter().fold((0.0, 0.0), |(above, below), point| {
+        (above + (point.0 - x) * (point.1 - y), below + (point.0 - x).powi(2))
+    });
+    (below > 0.0).then(|| above / below)
+}
+
 /// The fields of `/proc/PID/stat` after the name, which may hold anything; the state is the first.
 fn after_name(stat: &str) -> Option<Vec<&str>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
@@ -114,6 +126,14 @@ mod tests {
         assert!((quantile(vec![3.0, 1.0, 2.0], 0.5) - 2.0).abs() < 1e-9);
         assert!((quantile(vec![0.0, 10.0], 0.25) - 2.5).abs() < 1e-9);
         assert!(median(Vec::new()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_slope_is_that_of_the_line() {
+        let points = [(1000.0, 30.0), (2000.0, 50.0), (3000.0, 70.0)];
+        assert!(slope(&points).is_some_and(|slope| (slope - 0.02).abs() < 1e-12));
+        assert_eq!(slope(&points[..1]), None);
+        assert_eq!(slope(&[]), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use call_model::{DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, SrtpKeys};
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput};
+use dimpl::Dtls;
+use str0m::crypto::dtls::{DtlsImplError, DtlsOutput};
 
 use super::keying::{MasterKeys, with_scratch};
 use super::webrtc::{DtlsIdentity, LegFailure, fingerprint_of};
@@ -31,7 +32,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Association {
     /// `None` while a client pauses, and once the association is over.
-    instance: Option<Box<dyn DtlsInstance>>,
+    instance: Option<Box<Dtls>>,
     identity: DtlsIdentity,
     role: DtlsRole,
     fingerprints: Vec<Fingerprint>,

@@ -7,9 +7,10 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use dimpl::{Config, Dtls};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -63,16 +64,22 @@ pub(super) fn crypto_provider() -> CryptoProvider {
 }
 
 /// Octets of a record that is sent at most: what goes through tunnels as well.
-const MTU: usize = 1_200;
+const MTU: usize = 1_150;
 
-/// Builds an instance of DTLS 1.2 that keeps its keys for its caller: for a leg without ICE. OpenSSL, which most PBXs
-/// have, knows no later version.
-pub(super) fn new_instance(
-    certificate: &DtlsCert,
-    now: Instant,
-) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-    let provider = str0m::crypto::from_feature_flags().dtls_provider;
-    provider.new_dtls(certificate, now, DtlsVersion::Dtls12, Some(MTU))
+/// Returns the settings that all instances share. dimpl tries out every algorithm whenever settings are made, which takes
+/// several times as long as a handshake: so they are made once.
+fn settings() -> Result<Arc<Config>, CryptoError> {
+    static SETTINGS: OnceLock<Option<Arc<Config>>> = OnceLock::new();
+    // Neither ICE nor a described address leaves a cookie anything to prove (RFC 6347 4.2.1).
+    let made = || Config::builder().use_server_cookie(false).mtu(MTU).build().ok().map(Arc::new);
+    let settings = SETTINGS.get_or_init(made).clone();
+    settings.ok_or_else(|| CryptoError::Other("the cryptography fails its own tests".to_owned()))
+}
+
+/// Builds an instance of DTLS 1.2. OpenSSL, which most PBXs have, knows no later version. It keeps its keys for its
+/// caller, for a leg without ICE.
+pub(super) fn new_instance(certificate: &DtlsCert, now: Instant) -> Result<Dtls, CryptoError> {
+    Ok(Dtls::new_12(settings()?, certificate.clone(), now))
 }
 
 #[derive(Debug)]
@@ -87,22 +94,26 @@ impl DtlsProvider for KeyedProvider {
         &self,
         certificate: &DtlsCert,
         now: Instant,
-        version: DtlsVersion,
-        mtu: Option<usize>,
+        _: DtlsVersion,
+        _: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let provider = str0m::crypto::from_feature_flags().dtls_provider;
-        let instance = provider.new_dtls(certificate, now, version, mtu)?;
+        let instance = new_instance(certificate, now)?;
         let handover = Arc::new(Handover::default());
         LATEST.set(Some(Arc::clone(&handover)));
         Ok(Box::new(KeyedInstance { instance, handover, now }))
     }
 }
 
-#[derive(Debug)]
 struct KeyedInstance {
-    instance: Box<dyn DtlsInstance>,
+    instance: Dtls,
     handover: Arc<Handover>,
     now: Instant,
+}
+
+impl std::fmt::Debug for KeyedInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyedInstance")
+    }
 }
 
 impl DtlsInstance for KeyedInstance {

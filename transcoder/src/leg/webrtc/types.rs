@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use aws_lc_rs::digest;
 use call_model::{Fingerprint, FingerprintHash};
+use dimpl::Dtls;
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::crypto::dtls::DtlsInstance;
 
 use super::dtls;
 #[cfg(doc)]
@@ -38,8 +38,8 @@ impl DtlsIdentity {
     }
 
     /// Builds an instance of DTLS 1.2 with this certificate, which nothing is round.
-    pub(in crate::leg) fn dtls(&self, now: Instant) -> Option<Box<dyn DtlsInstance>> {
-        dtls::new_instance(&self.certificate, now).ok()
+    pub(in crate::leg) fn dtls(&self, now: Instant) -> Option<Box<Dtls>> {
+        dtls::new_instance(&self.certificate, now).ok().map(Box::new)
     }
 }
 
