@@ -14,3 +14,4 @@ mod presence;
 mod renewal;
 mod revocations;
 mod support;
+mod turn;

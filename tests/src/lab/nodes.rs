@@ -147,6 +147,7 @@ impl Nodes {
             listen: place.listen,
             external: place.external.clone(),
             bootstrap: place.bootstrap,
+            turn: None,
             limits,
         })
         .await?;
