@@ -66,12 +66,14 @@ pub(crate) enum Defence {
     RenewalAge,
     /// A request for renewal is signed by the old key and the new one.
     RenewalSignature,
+    /// A bootstrap list is signed by the root.
+    BootstrapSignature,
 }
 
 #[cfg(test)]
 impl Defence {
     /// Every check, in the order of their names above.
-    pub(crate) const ALL: [Defence; 30] = [
+    pub(crate) const ALL: [Defence; 31] = [
         Defence::Size,
         Defence::NothingLeftOver,
         Defence::OneEncoding,
@@ -102,6 +104,7 @@ impl Defence {
         Defence::CallerAddress,
         Defence::RenewalAge,
         Defence::RenewalSignature,
+        Defence::BootstrapSignature,
     ];
 }
 

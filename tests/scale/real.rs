@@ -63,6 +63,7 @@ async fn start(pki: &Pki, key: NodeKey, role: NodeRole, bootstrap: &[String]) ->
         listen,
         external: Vec::new(),
         bootstrap: bootstrap.to_vec(),
+        ways: Default::default(),
         limits: NodeLimits::default(),
     })
     .await?;

@@ -36,6 +36,10 @@ pub enum Domain {
     PresenceRules,
     /// Text from one user to another.
     Text,
+    /// Lists of nodes to join by.
+    Bootstrap,
+    /// What a node puts into the overlay to see whether it can be got elsewhere.
+    Probe,
 }
 
 impl Domain {
@@ -52,6 +56,8 @@ impl Domain {
             Domain::Presence => b"causeway-presence-v1\0",
             Domain::PresenceRules => b"causeway-presence-rules-v1\0",
             Domain::Text => b"causeway-text-v1\0",
+            Domain::Bootstrap => b"causeway-bootstrap-v1\0",
+            Domain::Probe => b"causeway-probe-v1\0",
         }
     }
 

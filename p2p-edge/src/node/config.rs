@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use call_model::{Handle, Number};
 
+use super::bootstrap::BootstrapWays;
 use crate::identity::{HandleCertificate, NodeChain, NodeKey, RevocationList, Trust};
 use crate::presence::PresenceLimits;
 use crate::record::GatewayOffer;
@@ -27,6 +28,8 @@ pub struct NodeConfig {
     pub external: Vec<String>,
     /// Multiaddrs of supernodes, each ending in `/p2p/<peer>`.
     pub bootstrap: Vec<String>,
+    /// Other ways of joining.
+    pub ways: BootstrapWays,
     /// Bounds of tables and lengths of timers.
     pub limits: NodeLimits,
 }
@@ -137,6 +140,9 @@ pub struct NodeTimers {
     pub record_lifetime: Duration,
     /// First wait before a bootstrap node or relay is tried again; doubles up to 30 s.
     pub retry: Duration,
+    /// How often a supernode puts a record and gets it from another node, to measure the overlay: at
+    /// most 150 s.
+    pub probe: Duration,
 }
 
 impl Default for NodeTimers {
@@ -148,6 +154,7 @@ impl Default for NodeTimers {
             ping_timeout: Duration::from_secs(10),
             record_lifetime: Duration::from_secs(600),
             retry: Duration::from_millis(500),
+            probe: Duration::from_secs(60),
         }
     }
 }
