@@ -59,6 +59,10 @@ scale: setup ## Measures routing and records with 10,000 supernodes in a model, 
 	cargo build --release -p tests --bin causeway-scale
 	@$(RELEASE)/causeway-scale $(SCALE)
 
+overlay-resilience: setup ## Half of the supernodes killed under calls and look-ups, blocked ways of joining, a partition
+	cargo build -p tests --bin causeway-resilience
+	@$(TARGET)/debug/causeway-resilience $(RESILIENCE)
+
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -75,4 +79,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling bench-overlay quality scale check fmt clean
+.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling bench-overlay quality scale overlay-resilience check fmt clean

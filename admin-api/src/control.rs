@@ -5,6 +5,8 @@ use std::str::FromStr;
 use call_model::{Address, CallId, IdError, TrunkName};
 use serde::{Deserialize, Serialize};
 
+use crate::overlay::OverlayView;
+
 /// The daemon did not answer in time or is stopping; the caller may try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon did not answer in time: try again")]
@@ -33,6 +35,8 @@ pub trait Control: Send + Sync + 'static {
     fn trunks(&self) -> impl Future<Output = Result<Vec<TrunkView>, Unavailable>> + Send;
     /// Reads the configuration again and applies what can change.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, ReloadFailure>> + Send;
+    /// Says how the node in the overlay is.
+    fn overlay(&self) -> impl Future<Output = Result<OverlayView, Unavailable>> + Send;
     /// Says how the daemon is. Must not wait for the signalling loop longer than a second.
     fn health(&self) -> impl Future<Output = Health> + Send;
     /// Returns the metrics in OpenMetrics text form. Must not wait for the signalling loop.

@@ -11,6 +11,7 @@
 mod auth;
 mod control;
 mod error;
+mod overlay;
 mod server;
 mod v1;
 
@@ -20,4 +21,5 @@ pub use control::{
     Health, HealthState, LadderView, LegView, RatingView, ReloadFailure, Reloaded, RemoteView, RouteTest,
     TargetView, TrunkView, Unavailable, WhyView,
 };
+pub use overlay::{OverlayView, WayView};
 pub use server::{AdminServer, ServeError, serve};

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use admin_api::{
-    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure,
-    Reloaded, RouteTest, Scope, TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
+    AdminServer, CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView,
+    ReloadFailure, Reloaded, RouteTest, Scope, TokenDigest, Tokens, TrunkView, Unavailable, WhyView, serve,
 };
 use call_model::{Address, CallId, TrunkName};
 
@@ -56,6 +56,12 @@ impl Control for Memory {
             targets: Vec::new(),
         }])
     }
+    async fn overlay(&self) -> Result<OverlayView, Unavailable> {
+        match self.answers {
+            true => Ok(OverlayView { round_trips: 7, ..OverlayView::default() }),
+            false => Err(Unavailable),
+        }
+    }
     async fn health(&self) -> Health {
         Health {
             state: if self.answers { HealthState::Ready } else { HealthState::Unresponsive },
@@ -103,7 +109,7 @@ fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> (u
 #[test]
 fn nothing_is_told_without_a_token() {
     let server = start(true);
-    for path in ["/v1/calls", "/v1/trunks", "/v1/health", "/metrics", "/v1/nothing", "/"] {
+    for path in ["/v1/calls", "/v1/trunks", "/v1/health", "/v1/overlay", "/metrics", "/v1/nothing", "/"] {
         for token in [None, Some("wrong"), Some("")] {
             let (status, answer) = ask(server.address(), "GET", path, token);
             assert_eq!(status, 401, "{path} {token:?}");
@@ -122,6 +128,8 @@ fn resources_answer_their_holder() {
     assert_eq!(get("/v1/trunks/pbx").0, 200);
     assert_eq!(get("/v1/trunks/none").0, 404);
     assert_eq!(get("/v1/health").0, 200);
+    let (status, overlay) = get("/v1/overlay");
+    assert!(status == 200 && overlay.contains("\"round_trips\":7"), "{overlay}");
     assert!(get("/metrics").1.contains("application/openmetrics-text"));
     assert!(get("/v1/routes/test?to=%2B44123").1.contains("+44123"));
     assert_eq!(get("/v1/routes/test?to=%2B44123&trunk=pbx").0, 200);

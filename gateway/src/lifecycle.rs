@@ -19,7 +19,7 @@ use call_model::{Cause, Codec, Fingerprint};
 use p2p_edge::identity::{
     IdentityError, MAX_PREFIXES, NodeBundle, NodeChain, Prefix, Price, RevocationList, Trust, VerifiedNode,
 };
-use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
 use p2p_edge::record::GatewayOffer;
 use sip_trunk::{
     AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Replacing, Transfers, TrunkConfig,
@@ -657,6 +657,7 @@ fn node_config(config: &Config, identity: Identity) -> NodeConfig {
         listen: overlay.listen.clone(),
         external: overlay.external.clone(),
         bootstrap: overlay.bootstrap.clone(),
+        ways: BootstrapWays { dns_servers: config.dns.servers.clone(), ..overlay.join.clone() },
         limits: NodeLimits { calls: config.limits.calls.max(64), ..NodeLimits::default() },
         turn: None,
     }

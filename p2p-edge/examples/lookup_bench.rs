@@ -42,6 +42,7 @@ async fn start(
         listen,
         external: Vec::new(),
         bootstrap: bootstrap.to_vec(),
+        ways: Default::default(),
         limits: NodeLimits::default(),
         turn: None,
     })

@@ -86,12 +86,14 @@ pub(crate) enum Defence {
     TurnBandwidth,
     /// Strangers are answered so often and no more.
     TurnAnswers,
+    /// A bootstrap list is signed by the root.
+    BootstrapSignature,
 }
 
 #[cfg(test)]
 impl Defence {
     /// Every check, in the order of their names above.
-    pub(crate) const ALL: [Defence; 40] = [
+    pub(crate) const ALL: [Defence; 41] = [
         Defence::Size,
         Defence::NothingLeftOver,
         Defence::OneEncoding,
@@ -132,6 +134,7 @@ impl Defence {
         Defence::TurnQuota,
         Defence::TurnBandwidth,
         Defence::TurnAnswers,
+        Defence::BootstrapSignature,
     ];
 }
 

@@ -1,9 +1,11 @@
 //! Causeway's node in the overlay.
 //!
-//! [`identity`], [`record`], [`routing`], [`calling`], [`presence`] and [`turn`] are pure: bytes, time and seeds come in as arguments.
+//! [`identity`], [`record`], [`bootstrap`], [`routing`], [`calling`], [`presence`] and [`turn`] are pure: bytes, time and seeds come
+//! in as arguments.
 //! [`node`] is the only part with sockets, [`files`] the only one with files.
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod calling;
 mod cbor;
 mod defence;

@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
 /// First wait between searches for more servers; it doubles each time.
 pub const FIRST_REFRESH: Duration = Duration::from_secs(1);
 /// Longest wait of servers between searches for more servers.
 pub const LAST_REFRESH: Duration = Duration::from_secs(300);
-/// The same of users, whom nobody's look-ups lead to: a search is most of what a user costs, and servers that are
-/// gone show when they are asked.
-pub const LAST_USER_REFRESH: Duration = Duration::from_secs(3600);
+/// The same for a user, who needs no more servers than a few: searches would be most of its traffic.
+pub const LAST_REFRESH_OF_USERS: Duration = Duration::from_secs(3600);
 /// Longest wait between two attempts at the same node.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Servers remembered for the time after every connection was lost, and for the next start.
@@ -54,6 +56,41 @@ pub fn subscriber(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
         ip => ip,
+    }
+}
+
+/// A network that one operator is likely to have whole: a /16 of IPv4, a /32 of IPv6. What fails
+/// together is mostly in one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Vicinity {
+    /// The first 16 bits of an IPv4 address.
+    V4([u8; 2]),
+    /// The first 32 bits of an IPv6 address.
+    V6([u8; 4]),
+}
+
+impl Vicinity {
+    /// Returns the vicinity of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, ..] = ip.octets();
+                Vicinity::V4([a, b])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.octets();
+                Vicinity::V6([a, b, c, d])
+            }
+        }
+    }
+
+    /// Returns the vicinity that a multiaddress names; `None` where it has a name or a relay.
+    pub fn of_address(address: &Multiaddr) -> Option<Self> {
+        match address.iter().next()? {
+            Protocol::Ip4(ip) => Some(Self::of(ip.into())),
+            Protocol::Ip6(ip) => Some(Self::of(ip.into())),
+            _ => None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line of `causeway-peer`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -140,6 +140,15 @@ pub enum Action {
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         ring_timeout: Duration,
     },
+    /// Join the overlay and print an invite link with addresses of supernodes that work.
+    Invite {
+        /// The node.
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Put the invite behind the `#` of this page of the web, for who has no program for it yet.
+        #[arg(long)]
+        page: Option<String>,
+    },
     /// Take calls.
     Answer {
         /// The node.
@@ -165,8 +174,11 @@ pub struct NodeArguments {
     #[arg(long)]
     pub root: Option<PathBuf>,
     /// Multiaddr of a supernode, ending in `/p2p/PEER`. Repeat for more.
-    #[arg(long, required = true, env = "CAUSEWAY_PEER_BOOTSTRAP", value_delimiter = ',')]
+    #[arg(long, env = "CAUSEWAY_PEER_BOOTSTRAP", value_delimiter = ',')]
     pub bootstrap: Vec<String>,
+    /// Other ways of joining.
+    #[command(flatten)]
+    pub join: JoinArguments,
     /// Multiaddr to listen on. Repeat for more; none: reachable through relays only.
     #[arg(long, value_delimiter = ',')]
     pub listen: Vec<String>,
@@ -182,6 +194,36 @@ pub struct NodeArguments {
     /// How long to wait for the overlay before giving up (call and answer).
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub online_timeout: Duration,
+}
+
+/// Ways of joining beside addresses of supernodes. What was of use before is remembered in any case:
+/// in the file `.peers` of the identity directory.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// Signed list of supernodes; without, bootstrap.pem of the identity directory, if it is there.
+    #[arg(long, env = "CAUSEWAY_PEER_BOOTSTRAP_LIST")]
+    pub bootstrap_list: Option<PathBuf>,
+    /// Domain name whose `_dnsaddr` TXT records name supernodes. Repeat for more.
+    #[arg(long, env = "CAUSEWAY_PEER_BOOTSTRAP_DNS", value_delimiter = ',')]
+    pub bootstrap_dns: Vec<String>,
+    /// Name server to ask, with its port, instead of those of the system. Repeat for more.
+    #[arg(long, value_delimiter = ',')]
+    pub dns_server: Vec<SocketAddr>,
+    /// HTTPS address of the signed list. Repeat for more.
+    #[arg(long, env = "CAUSEWAY_PEER_BOOTSTRAP_MIRROR", value_delimiter = ',')]
+    pub bootstrap_mirror: Vec<String>,
+    /// Certificates (PEM) by which mirrors are known, instead of those that browsers know.
+    #[arg(long)]
+    pub mirror_ca: Option<PathBuf>,
+    /// File in which supernodes that were of use are remembered.
+    #[arg(long)]
+    pub peers_file: Option<PathBuf>,
+    /// Look for supernodes in the local network.
+    #[arg(long)]
+    pub lan: bool,
+    /// Invite link. Repeat for more.
+    #[arg(long, env = "CAUSEWAY_PEER_INVITE")]
+    pub invite: Vec<String>,
 }
 
 /// What to do in a call.

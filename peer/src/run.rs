@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use p2p_edge::bootstrap::Invite;
 use p2p_edge::files::{self, FilesError};
-use p2p_edge::identity::BackupCost;
-use p2p_edge::node::{NodeConfig, NodeLimits, NodeRole};
+use p2p_edge::identity::{BackupCost, is_mirror, is_name};
+use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeEvent, NodeLimits, NodeRole};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -19,6 +20,14 @@ use crate::softphone::{AnswerPolicy, CallOptions, Command, Softphone, SoftphoneC
 
 /// Lines that a control connection may lag behind.
 const SHOWN_QUEUE: usize = 1024;
+
+/// Files of an identity directory: the signed list of supernodes, and those that were of use. The
+/// latter is hidden: it is no part of the identity, and not backed up with it.
+const LIST: &str = "bootstrap.pem";
+const PEERS: &str = ".peers";
+
+/// How long the goodbye of a node may take that has only looked.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Exit codes; see `causeway-peer --help`.
 pub mod exit {
@@ -109,6 +118,88 @@ pub async fn run(cli: Cli) -> u8 {
     }
 }
 
+/// Returns what the node of the user is told at its start.
+fn node_config(arguments: &NodeArguments) -> Result<NodeConfig, Failure> {
+    let identity = Identity::read(&arguments.identity, arguments.root.as_deref(), unix_now())?;
+    Ok(NodeConfig {
+        key: identity.key,
+        trust: identity.trust,
+        revocations: identity.revocations,
+        role: NodeRole::User { certificate: identity.certificate },
+        listen: arguments.listen.clone(),
+        external: arguments.external.clone(),
+        bootstrap: arguments.bootstrap.clone(),
+        ways: ways(arguments)?,
+        limits: NodeLimits::default(),
+        turn: None,
+    })
+}
+
+/// Joins, and prints a link for others: it leads to the supernodes that have worked best.
+async fn invite(arguments: &NodeArguments, page: Option<&str>) -> Result<u8, Failure> {
+    let config = node_config(arguments)?;
+    let NodeRole::User { certificate } = &config.role else { return Ok(exit::CONFIGURATION) };
+    let from = certificate.claims().handle.clone();
+    let (node, mut events) = Node::spawn(config).await.map_err(StartError::from)?;
+    let online = async {
+        while let Some(event) = events.recv().await {
+            if event == NodeEvent::Online {
+                return true;
+            }
+        }
+        false
+    };
+    let is_online = tokio::time::timeout(arguments.online_timeout, online).await.unwrap_or(false);
+    let known = node.status().await.known_servers;
+    node.shutdown(LEAVE).await;
+    if !is_online {
+        show_line(&not_online(arguments.online_timeout).to_line()).await;
+        return Ok(exit::NETWORK);
+    }
+    let made = Invite::new(Some(from), &known).map_err(|error| Failure::Usage(error.to_string()))?;
+    let link = page.map_or_else(|| made.to_string(), |page| made.to_web(page));
+    show_line(&serde_json::json!({ "invite": link }).to_string()).await;
+    Ok(exit::OK)
+}
+
+fn not_online(patience: Duration) -> Event {
+    let message = format!("not online within {} s", patience.as_secs());
+    let remedy = "check --bootstrap and the other ways to join, the network and the clock of this machine";
+    Event::error(None, message, remedy)
+}
+
+/// Returns the ways of joining of the command line, and those that the identity directory has.
+fn ways(arguments: &NodeArguments) -> Result<BootstrapWays, Failure> {
+    let join = &arguments.join;
+    let invite =
+        |link: &String| Invite::parse(link).map_err(|error| Failure::Usage(format!("--invite: {error}")));
+    if let Some(name) = join.bootstrap_dns.iter().find(|name| !is_name(name)) {
+        return Err(Failure::Usage(format!("--bootstrap-dns: `{name}` is no domain name")));
+    }
+    if let Some(mirror) = join.bootstrap_mirror.iter().find(|mirror| !is_mirror(mirror)) {
+        return Err(Failure::Usage(format!("--bootstrap-mirror: `{mirror}` does not begin with https://")));
+    }
+    let folder = Some(arguments.identity.as_path()).filter(|identity| identity.is_dir());
+    let in_folder = |name: &str| folder.map(|folder| folder.join(name));
+    let ways = BootstrapWays {
+        list_file: join.bootstrap_list.clone().or_else(|| in_folder(LIST).filter(|list| list.is_file())),
+        dns_names: join.bootstrap_dns.clone(),
+        dns_servers: join.dns_server.clone(),
+        mirrors: join.bootstrap_mirror.clone(),
+        mirror_ca_file: join.mirror_ca.clone(),
+        peers_file: join.peers_file.clone().or_else(|| in_folder(PEERS)),
+        lan: join.lan,
+        invites: join.invite.iter().map(invite).collect::<Result<_, _>>()?,
+    };
+    let remembers = ways.peers_file.as_ref().is_some_and(|file| file.is_file());
+    let none = BootstrapWays { peers_file: ways.peers_file.clone(), ..BootstrapWays::default() };
+    if arguments.bootstrap.is_empty() && ways == none && !remembers {
+        let message = "no way to join: give --bootstrap, --bootstrap-list, --bootstrap-dns, --bootstrap-mirror, --invite or --lan";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    Ok(ways)
+}
+
 /// Asks on the terminal, without showing what is typed.
 fn ask(text: &str) -> std::io::Result<String> {
     rpassword::prompt_password(text)
@@ -168,6 +259,7 @@ async fn act(action: Action) -> Result<u8, Failure> {
             let session = Session::start(&node, policy).await?;
             session.interactive(control.as_deref()).await
         }
+        Action::Invite { node, page } => invite(&node, page.as_deref()).await,
         Action::Call { target, node, script, display_name, private, ring_timeout } => {
             let options = options(&script, node.sample_rate).await?;
             let mut session = Session::start(&node, AnswerPolicy::default()).await?;
@@ -210,18 +302,7 @@ struct Session {
 
 impl Session {
     async fn start(arguments: &NodeArguments, policy: AnswerPolicy) -> Result<Self, Failure> {
-        let identity = Identity::read(&arguments.identity, arguments.root.as_deref(), unix_now())?;
-        let node = NodeConfig {
-            key: identity.key,
-            trust: identity.trust,
-            revocations: identity.revocations,
-            role: NodeRole::User { certificate: identity.certificate },
-            listen: arguments.listen.clone(),
-            external: arguments.external.clone(),
-            bootstrap: arguments.bootstrap.clone(),
-            limits: NodeLimits::default(),
-            turn: None,
-        };
+        let node = node_config(arguments)?;
         let config = SoftphoneConfig {
             node,
             media_address: arguments.media_address,
@@ -320,9 +401,7 @@ impl Session {
         };
         let online = tokio::time::timeout(patience, online).await.unwrap_or(false);
         if !online {
-            let message = format!("not online within {} s", patience.as_secs());
-            let remedy = "check --bootstrap, the network and the clock of this machine";
-            show_line(&Event::error(None, message, remedy).to_line()).await;
+            show_line(&not_online(patience).to_line()).await;
         }
         online
     }

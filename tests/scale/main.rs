@@ -187,7 +187,7 @@ impl Arguments {
                 sessions: Some(sessions),
                 defences: Defences { certificates: true, same_network: limits.same_subnet_per_bucket },
                 look_up_every: Duration::from_secs(self.look_up_every),
-                user_refresh: p2p_edge::routing::LAST_USER_REFRESH,
+                user_refresh: p2p_edge::routing::LAST_REFRESH_OF_USERS,
                 patience: limits.timers.lookup,
             },
         }

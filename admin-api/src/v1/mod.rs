@@ -1,6 +1,7 @@
 //! The resources under `/v1`.
 
 mod calls;
+mod overlay;
 mod routes;
 mod trunks;
 
@@ -33,11 +34,14 @@ pub(crate) fn router<C: Control>(app: Arc<App<C>>) -> Router {
         .route("/v1/routes/test", get(routes::test::<C>))
         .route("/v1/trunks", get(trunks::list::<C>))
         .route("/v1/trunks/{name}", get(trunks::one::<C>))
+        .route("/v1/overlay", get(overlay::show::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/health", get(health::<C>))
         .route("/metrics", get(metrics::<C>))
         .fallback(|| async {
-            Problem::not_found("there is no such resource: see /v1/health, /v1/calls, /v1/trunks")
+            Problem::not_found(
+                "there is no such resource: see /v1/health, /v1/calls, /v1/trunks, /v1/overlay",
+            )
         })
         .layer(middleware::from_fn_with_state(app.clone(), authorise::<C>));
     // A liveness probe has no token and learns nothing but that the process answers.

@@ -4,6 +4,7 @@
 //! The root key may be moved to another machine once the enrolment authority is certified, or be made
 //! there in the first place; only `enrol` and the revocation of an authority need it again.
 
+mod bootstrap;
 mod renew;
 
 use std::fs;
@@ -132,6 +133,26 @@ pub(super) enum AuthorityCommand {
         #[arg(long, default_value = "unspecified")]
         reason: RevocationReason,
     },
+    /// Sign a list of supernodes to join by, with the root key: for the package, and for mirrors.
+    BootstrapList {
+        #[command(flatten)]
+        place: Place,
+        /// Multiaddress of a supernode, ending in /p2p/ID; may be given several times.
+        #[arg(long = "node", required = true)]
+        nodes: Vec<String>,
+        /// Domain name whose `_dnsaddr` TXT records name supernodes; may be given several times.
+        #[arg(long = "dns")]
+        names: Vec<String>,
+        /// HTTPS address where newer lists are; may be given several times.
+        #[arg(long = "mirror")]
+        mirrors: Vec<String>,
+        /// Days the list is valid, 1 to 398.
+        #[arg(long, default_value_t = 180)]
+        days: u64,
+        /// Where the list (PEM) goes; one of before is replaced.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// List what was issued.
     List {
         #[command(flatten)]
@@ -251,6 +272,9 @@ pub(super) fn run(command: AuthorityCommand) -> Result<String> {
             issue_user(&place.dir, User { handle, numbers, abilities }, days, &requests, &out)
         }
         AuthorityCommand::Revoke { place, serial, reason } => revoke(&place.dir, serial, reason),
+        AuthorityCommand::BootstrapList { place, nodes, names, mirrors, days, out } => {
+            bootstrap::sign(&place.dir, (&nodes, &names, &mirrors), days, &out)
+        }
         AuthorityCommand::List { place } => list(&place.dir),
     }
 }

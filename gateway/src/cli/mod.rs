@@ -13,6 +13,7 @@ use admin_api::Cursor;
 use anyhow::{Context, Result, bail};
 use call_model::{Address, CallId, TrunkName};
 use clap::{Args, Parser, Subcommand};
+use p2p_edge::bootstrap::Invite;
 use sip_trunk::trunk::profile::Profile;
 
 use crate::config::Config;
@@ -84,6 +85,12 @@ enum Command {
     /// Tokens for the admin API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show how the overlay does, as the daemon's node has measured it, or make an invite link.
+    Overlay {
+        /// What to do; without, it is shown.
+        #[command(subcommand)]
+        command: Option<OverlayCommand>,
+    },
     /// The authority that certifies supernodes, gateways and users.
     #[command(subcommand)]
     Authority(authority::AuthorityCommand),
@@ -125,6 +132,16 @@ enum TrunkCommand {
     Profiles {
         /// One of them; all where it is left out.
         name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum OverlayCommand {
+    /// Make a link by which others join: to this node, and to supernodes that have worked.
+    Invite {
+        /// Put the invite behind the `#` of this page of the web, for who has no program for it yet.
+        #[arg(long)]
+        page: Option<String>,
     },
 }
 
@@ -224,6 +241,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
             }
             if json { answer.pretty() } else { show::reloaded(&answer.read()?) }
         }
+        Command::Overlay { command } => {
+            let overlay = client()?.get("/v1/overlay")?;
+            match command {
+                Some(OverlayCommand::Invite { page }) => invite(&overlay.read()?, page.as_deref())?,
+                None if json => overlay.pretty(),
+                None => show::overlay(&overlay.read()?),
+            }
+        }
         Command::Check { config } => return Ok(check(&config)),
         Command::Token(TokenCommand::New) => new_token()?,
         Command::Authority(command) => authority::run(command)?,
@@ -231,6 +256,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
     };
     say(&text, false);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes an invite to a node itself, by one address, and to servers that have worked.
+fn invite(overlay: &admin_api::OverlayView, page: Option<&str>) -> Result<String> {
+    let own = overlay.addresses.iter().take(2);
+    let addresses: Vec<String> = own.chain(&overlay.known_servers).cloned().collect();
+    let invite = Invite::new(None, &addresses)?;
+    Ok(page.map_or_else(|| invite.to_string(), |page| invite.to_web(page)) + "\n")
 }
 
 /// Checks a configuration and the identity files it names. Exits 78 (`EX_CONFIG`) when either is

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use admin_api::{
-    CallList, CallView, DecisionView, Health, LegView, RatingView, Reloaded, RouteTest, TargetView,
-    TrunkView, WhyView,
+    CallList, CallView, DecisionView, Health, LegView, OverlayView, RatingView, Reloaded, RouteTest,
+    TargetView, TrunkView, WayView, WhyView,
 };
 use serde::Deserialize;
 
@@ -214,6 +214,43 @@ pub(super) fn health(health: &Health) -> String {
         let _ = writeln!(text, "  {address}");
     }
     text
+}
+
+pub(super) fn overlay(overlay: &OverlayView) -> String {
+    let since = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.0} s ago"));
+    let mut text = format!(
+        "overlay node {}: {}, {} peers, {} servers, {} in the routing table, {} reservations served\n",
+        overlay.peer_id,
+        if overlay.online { "online" } else { "offline" },
+        overlay.peers,
+        overlay.servers,
+        overlay.routing_table,
+        overlay.reservations
+    );
+    let _ = match (overlay.since_round_trip_s, overlay.round_trip_ms) {
+        (None, _) => writeln!(text, "round trips: no other node exists"),
+        (Some(seconds), None) => {
+            writeln!(text, "round trips: none in {seconds:.0} s, {} failed", overlay.round_trips_failed)
+        }
+        (at @ Some(_), Some(took)) => writeln!(
+            text,
+            "round trips: {}, {} failed; the last {}, in {took:.0} ms",
+            overlay.round_trips,
+            overlay.round_trips_failed,
+            since(at)
+        ),
+    };
+    let share =
+        overlay.dial_success.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+    let _ = writeln!(text, "dials: {} reached, {} not; {share} of late", overlay.dials, overlay.dials_failed);
+    let _ = writeln!(text, "{} servers remembered\n", overlay.good_peers);
+    let row = |way: &WayView| {
+        let number = |count: u64| count.to_string();
+        let cells = [number(way.nodes as u64), number(way.asked), number(way.failed), number(way.joined)];
+        [vec![way.way.clone()], cells.to_vec(), vec![since(way.worked_s_ago)]].concat()
+    };
+    let rows: Vec<Vec<String>> = overlay.ways.iter().map(row).collect();
+    text + &table(&["WAY", "NODES", "ASKED", "FAILED", "JOINED", "WORKED"], &rows)
 }
 
 pub(super) fn reloaded(reloaded: &Reloaded) -> String {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod emergency;
+mod join;
 mod media;
 mod register;
 mod sessions;
@@ -182,6 +183,7 @@ impl Check<'_> {
             listen: raw.listen,
             external: raw.external,
             bootstrap: raw.bootstrap,
+            join: self.join(raw.join)?,
             offer: raw
                 .offer
                 .iter()

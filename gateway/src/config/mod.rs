@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use admin_api::{Scope, TokenDigest};
 use call_model::{Codec, Handle, Number, TrunkName};
+use p2p_edge::node::BootstrapWays;
 use sip_trunk::auth::{Credentials, Secret};
 use sip_trunk::trunk::details::Interconnect;
 use sip_trunk::trunk::emergency::{EmergencyCall, EmergencyService};
@@ -106,6 +107,8 @@ pub struct Overlay {
     pub external: Vec<String>,
     /// Multiaddresses of nodes to join by, each ending in `/p2p/ID`.
     pub bootstrap: Vec<String>,
+    /// Other ways of joining.
+    pub join: BootstrapWays,
     /// E.164 prefixes without `+` that a gateway offers to overlay users.
     pub offer: Vec<String>,
     /// Price per minute in micro-units of the currency, told in offers.

@@ -46,10 +46,28 @@ pub(super) struct Overlay {
     #[serde(default)]
     pub(super) bootstrap: Vec<String>,
     #[serde(default)]
+    pub(super) join: Join,
+    #[serde(default)]
     pub(super) offer: Vec<String>,
     #[serde(default)]
     pub(super) price_per_minute_micros: u64,
     pub(super) currency: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Join {
+    pub(super) list_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) dns: Vec<String>,
+    #[serde(default)]
+    pub(super) mirrors: Vec<String>,
+    pub(super) mirror_ca_file: Option<PathBuf>,
+    pub(super) peers_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) lan: bool,
+    #[serde(default)]
+    pub(super) invites: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

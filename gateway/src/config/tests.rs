@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 
 mod emergency;
+mod join;
 mod secure;
 mod sessions;
 mod telemetry;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure, Reloaded,
-    RouteTest, TrunkView, Unavailable, WhyView,
+    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView, ReloadFailure,
+    Reloaded, RouteTest, TrunkView, Unavailable, WhyView,
 };
 use call_model::{Address, CallId, TrunkName};
 use p2p_edge::node::{NodeHandle, NodeStatus};
@@ -84,6 +84,12 @@ impl Control for GatewayControl {
 
     async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
         self.reloader.reload().await
+    }
+
+    async fn overlay(&self) -> Result<OverlayView, Unavailable> {
+        let status = self.node_status().await;
+        // The status of a node that does not answer is empty.
+        if status.peer_id.is_empty() { Err(Unavailable) } else { Ok(views::overlay(status)) }
     }
 
     async fn health(&self) -> Health {

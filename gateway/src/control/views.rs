@@ -4,14 +4,46 @@ use std::time::{Duration, Instant};
 
 use admin_api::{
     CallFilter, CallList, CallState, CallView, CauseView, Cursor, DecisionView, ExchangeView, LadderView,
-    LegView, RatingView, RemoteView, RouteTest, TargetView, TrunkView, WhyView,
+    LegView, OverlayView, RatingView, RemoteView, RouteTest, TargetView, TrunkView, WayView, WhyView,
 };
 use call_model::{Address, Codec, Decision, LegQuality, Rating, TrunkName, Verdict};
 use p2p_edge::identity::Utc;
+use p2p_edge::node::{NodeStatus, WayReport};
 use sip_trunk::{TargetStatus, TrunkStatus};
 
 use crate::config::Trunk;
 use crate::switch::{CallRecord, Origin, Phase, RouteDirection, Switch, Target};
+
+pub(crate) fn overlay(status: NodeStatus) -> OverlayView {
+    let way = |report: &WayReport| WayView {
+        way: report.way.to_owned(),
+        nodes: report.nodes,
+        asked: report.asked,
+        failed: report.failed,
+        joined: report.joined,
+        worked_s_ago: report.since.map(|since| since.as_secs_f64()),
+    };
+    let health = status.health;
+    OverlayView {
+        ways: health.ways.iter().map(way).collect(),
+        peer_id: status.peer_id,
+        online: status.online,
+        addresses: status.announced,
+        peers: status.peers,
+        servers: status.certified.len(),
+        routing_table: status.routing_table,
+        round_trips: health.round_trips,
+        round_trips_failed: health.round_trips_failed,
+        since_round_trip_s: health.since_round_trip.map(|since| since.as_secs_f64()),
+        round_trip_ms: health.round_trip.map(|took| took.as_secs_f64() * 1000.0),
+        dials: health.dials,
+        dials_failed: health.dials_failed,
+        dial_success: health.dials_per_mille.map(|share| f64::from(share) / 1000.0),
+        reservations: status.reservations_served,
+        good_peers: health.good_peers,
+        known_servers: status.known_servers,
+    }
+}
 
 pub(crate) fn calls(switch: &Switch, filter: &CallFilter, now: Instant) -> CallList {
     // The live part goes on below the id, whether or not that call still lives. The finished part

@@ -3,6 +3,7 @@
 mod collect;
 mod hep;
 mod log;
+mod overlay;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,6 +25,7 @@ pub(crate) use collect::Deltas;
 pub(crate) use hep::decoded;
 pub(crate) use hep::{Exporter, HepCounters};
 pub(crate) use log::init as init_log;
+use overlay::OverlayHealth;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DirectionLabel {
@@ -105,6 +107,7 @@ pub(crate) struct Metrics {
     overlay_peers: Gauge,
     overlay_reservations: Gauge,
     overlay_records: Gauge,
+    overlay_health: OverlayHealth,
     queue_length: Family<QueueLabel, Gauge>,
     queue_dropped: Family<QueueLabel, Counter>,
     trunk_ports_free: Gauge,
@@ -140,6 +143,7 @@ impl Metrics {
             overlay_peers: Gauge::default(),
             overlay_reservations: Gauge::default(),
             overlay_records: Gauge::default(),
+            overlay_health: OverlayHealth::default(),
             queue_length: Family::default(),
             queue_dropped: Family::default(),
             trunk_ports_free: Gauge::default(),
@@ -242,6 +246,7 @@ impl Metrics {
         r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
         r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
+        self.overlay_health.register(r);
         r.register("queue_length", "Items waiting in a bounded queue", self.queue_length.clone());
         r.register("queue_dropped", "Items that found a bounded queue full", self.queue_dropped.clone());
         r.register(
@@ -318,6 +323,7 @@ impl Metrics {
         self.overlay_peers.set(status.peers as i64);
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);
+        self.overlay_health.set(&status.health);
         self.queue("node_commands", status.commands_queued, 0);
         self.queue("node_events", status.events_queued, status.events_delayed);
         for (reason, total) in &status.refused {

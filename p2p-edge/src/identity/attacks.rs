@@ -64,6 +64,7 @@ fn attack_on(defence: Defence) -> fn() -> bool {
         | Defence::TurnQuota
         | Defence::TurnBandwidth
         | Defence::TurnAnswers => crate::turn::tests::attacks::attack_on(defence),
+        Defence::BootstrapSignature => mirror_that_lies,
     }
 }
 
@@ -76,7 +77,7 @@ fn every_attack_is_stopped_by_the_defence_it_is_aimed_at() {
         assert!(without(defence, attack), "without {defence:?} the attack would fail all the same");
         assert!(!attack(), "{defence:?} is on again");
     }
-    assert_eq!(Defence::ALL.len(), Defence::TurnAnswers as usize + 1, "none is missing");
+    assert_eq!(Defence::ALL.len(), Defence::BootstrapSignature as usize + 1, "none is missing");
 }
 
 fn pki() -> Pki {
@@ -481,4 +482,14 @@ fn renewal_by_a_thief() -> bool {
         minicbor::decode(&honest.encode()).unwrap();
     let signature = ByteArray::from(mallory().sign(Domain::Renewal, &body));
     is_renewed(&pki, &cbor::encode((kind, body, signature, by_new_key)))
+}
+
+fn mirror_that_lies() -> bool {
+    let pki = pki();
+    let nodes = [format!("/ip4/192.0.2.66/tcp/4001/p2p/{}", mallory().peer_id())];
+    let list = BootstrapList::new(u64::MAX, Validity::days_from(NOW, 90), &nodes, &[], &[]).unwrap();
+    // The certificate of the root is public; its key is not.
+    let forged = SignedBootstrap::seal(list, &certificate(&pki.root), &mallory());
+    let read = SignedBootstrap::decode(&forged.encode()).unwrap();
+    read.verify(&pki.trust().unwrap(), NOW).is_ok()
 }

@@ -1,4 +1,5 @@
 use super::armour::{self, CERTIFICATE};
+use super::bootstrap::{BootstrapList, MAX_BOOTSTRAP_DAYS, SignedBootstrap};
 use super::chain::NodeChain;
 use super::claims::{
     EnrolmentLimits, HandleClaims, MAX_ENROLMENT_DAYS, MAX_NODE_DAYS, MAX_ROOT_DAYS, NodeClaims,
@@ -179,6 +180,18 @@ impl Authority {
             revoked.push(Revoked { serial, reason, since: unix });
         }
         SignedRevocations::issue(version.saturating_add(1), revoked, &self.certificate, &self.key)
+    }
+
+    /// Signs a list of nodes to join by. Only a root can.
+    ///
+    /// # Errors
+    /// `NotAuthority` if this is no root; `ValidityOutsideIssuer` if the list outlives it.
+    pub fn sign_bootstrap(&self, list: BootstrapList) -> Result<SignedBootstrap, IdentityError> {
+        if !self.is_root() {
+            return Err(IdentityError::NotAuthority { subject: self.certificate.name.clone() });
+        }
+        self.check_within("the bootstrap list", list.validity, MAX_BOOTSTRAP_DAYS)?;
+        Ok(SignedBootstrap::seal(list, &self.certificate, &self.key))
     }
 
     /// Returns the authority's name.

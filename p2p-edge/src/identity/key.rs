@@ -38,6 +38,10 @@ pub enum Domain {
     Text,
     /// From which the secrets of a node's TURN server are derived. Never sent.
     Turn,
+    /// Lists of nodes to join by.
+    Bootstrap,
+    /// What a node puts into the overlay to see whether it can be got elsewhere.
+    Probe,
 }
 
 impl Domain {
@@ -55,6 +59,8 @@ impl Domain {
             Domain::PresenceRules => b"causeway-presence-rules-v1\0",
             Domain::Text => b"causeway-text-v1\0",
             Domain::Turn => b"causeway-turn-v1\0",
+            Domain::Bootstrap => b"causeway-bootstrap-v1\0",
+            Domain::Probe => b"causeway-probe-v1\0",
         }
     }
 

@@ -13,6 +13,7 @@ mod armour;
 mod assertion;
 mod authority;
 mod backup;
+mod bootstrap;
 mod bundle;
 mod chain;
 mod claims;
@@ -32,6 +33,10 @@ pub use authority::Authority;
 pub use backup::{
     BackupCost, BackupError, BackupFiles, BackupRandom, MAX_BACKUP_BYTES, MAX_BACKUP_FILES, MIN_PASSPHRASE,
     open_backup, seal_backup,
+};
+pub use bootstrap::{
+    BootstrapError, BootstrapList, MAX_BOOTSTRAP_BYTES, MAX_BOOTSTRAP_DAYS, MAX_BOOTSTRAP_NODES,
+    MAX_BOOTSTRAP_SOURCES, SignedBootstrap, is_mirror, is_name,
 };
 pub use bundle::{Credential, InviteContext, NodeBundle, UserBundle, VerifiedParty, verify_invite};
 pub use chain::{NodeChain, VerifiedNode};
@@ -67,6 +72,8 @@ pub(crate) enum Kind {
     Backup = 7,
     Renewal = 8,
     RevocationDelta = 9,
+    Bootstrap = 20,
+    Probe = 21,
 }
 
 use crate::defence::{Defence, holds};

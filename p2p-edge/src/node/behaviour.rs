@@ -12,11 +12,12 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, noise, ping, relay, tcp,
-    yamux,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, mdns, noise, ping, relay,
+    tcp, yamux,
 };
 
 use super::NodeError;
+use super::bootstrap::build_lan;
 use super::config::NodeLimits;
 use super::store::KadStore;
 use super::streams::{CALL_PROTOCOL, PRESENCE_PROTOCOL, Streams};
@@ -64,6 +65,7 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) dcutr: dcutr::Behaviour,
+    pub(super) lan: Toggle<mdns::tokio::Behaviour>,
     pub(super) identity: request_response::Behaviour<BytesCodec>,
     pub(super) revocations: request_response::Behaviour<BytesCodec>,
     pub(super) lookup: request_response::Behaviour<BytesCodec>,
@@ -133,6 +135,7 @@ pub(super) async fn build(
     limits: &NodeLimits,
     store: KadStore,
     admitted: Admitted,
+    lan: bool,
 ) -> Result<Swarm<Behaviour>, NodeError> {
     let transport = |e: &dyn std::fmt::Display| NodeError::Transport(e.to_string());
     let swarm = SwarmBuilder::with_existing_identity(keypair)
@@ -147,7 +150,9 @@ pub(super) async fn build(
         .map_err(|e| transport(&e))?
         .with_relay_client(noise::Config::new, yamux::Config::default)
         .map_err(|e| transport(&e))?
-        .with_behaviour(|key, relay_client| behaviour(key, relay_client, server, limits, store, admitted))
+        .with_behaviour(|key, relay_client| {
+            behaviour(key, relay_client, server, limits, store, admitted, lan)
+        })
         .map_err(|e| transport(&e))?
         .with_swarm_config(|config| {
             config
@@ -168,6 +173,7 @@ fn behaviour(
     limits: &NodeLimits,
     store: KadStore,
     admitted: Admitted,
+    lan: bool,
 ) -> Behaviour {
     let id = key.public().to_peer_id();
     let connections = ConnectionLimits::default()
@@ -194,6 +200,7 @@ fn behaviour(
                 .with_timeout(limits.timers.ping_timeout),
         ),
         dcutr: dcutr::Behaviour::new(id),
+        lan: build_lan(id, lan),
         identity: exchange(IDENTITY_PROTOCOL, ProtocolSupport::Full, MAX_MESSAGE),
         revocations: exchange(REVOCATION_PROTOCOL, ProtocolSupport::Full, MAX_LIST_BYTES),
         lookup: exchange(LOOKUP_PROTOCOL, served.clone(), MAX_MESSAGE),

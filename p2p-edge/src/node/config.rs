@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use call_model::{Handle, Number};
 
+use super::bootstrap::BootstrapWays;
 use super::turn::TurnConfig;
 use crate::identity::{HandleCertificate, NodeChain, NodeKey, RevocationList, Trust};
 use crate::presence::PresenceLimits;
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub external: Vec<String>,
     /// Multiaddrs of supernodes, each ending in `/p2p/<peer>`.
     pub bootstrap: Vec<String>,
+    /// Other ways of joining.
+    pub ways: BootstrapWays,
     /// Bounds of tables and lengths of timers.
     pub limits: NodeLimits,
     /// The STUN and TURN server of a supernode or gateway; a user has none.
@@ -140,6 +143,9 @@ pub struct NodeTimers {
     pub record_lifetime: Duration,
     /// First wait before a bootstrap node or relay is tried again; doubles up to 30 s.
     pub retry: Duration,
+    /// How often a supernode puts a record and gets it from another node, to measure the overlay: at
+    /// most 150 s.
+    pub probe: Duration,
 }
 
 impl Default for NodeTimers {
@@ -151,6 +157,7 @@ impl Default for NodeTimers {
             ping_timeout: Duration::from_secs(10),
             record_lifetime: Duration::from_secs(600),
             retry: Duration::from_millis(500),
+            probe: Duration::from_secs(60),
         }
     }
 }

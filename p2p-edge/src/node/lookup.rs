@@ -89,6 +89,15 @@ struct Lookup {
     owner: Option<oneshot::Sender<LookedUp>>,
 }
 
+impl Lookup {
+    /// Says whether it is to be made once more: nobody has answered at all, so that nothing is known.
+    /// Those asked may have died, or all connections may just be lost.
+    fn may_be_repeated(&self) -> bool {
+        let wanted = matches!(self.purpose, Purpose::Location(_) | Purpose::Number(_) | Purpose::Owner);
+        wanted && self.choice.answers() == 0 && self.heard == 0 && self.choice.best().is_none()
+    }
+}
+
 impl Lookups {
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -147,6 +156,26 @@ impl Task {
             }
         }
         ids.len()
+    }
+
+    /// Makes look-ups once more that nobody has answered, as soon as somebody is there to ask. They end
+    /// at their time in any case.
+    pub(super) fn repeat_lookups(&mut self) {
+        if self.peers.servers().next().is_none() {
+            return;
+        }
+        let idle = |lookup: &Lookup| lookup.waiting == 0 && lookup.may_be_repeated();
+        let ids: Vec<LookupId> =
+            self.lookups.table.iter().filter(|(_, lookup)| idle(lookup)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(lookup) = self.lookups.table.get_mut(&id) else { continue };
+            let key = lookup.key.clone();
+            let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&key));
+            (lookup.query, lookup.waiting) = (Some(query), 1);
+            self.lookups.queries.insert(query, id);
+            self.ask_servers(vec![key], false, &[id]);
+            tracing::debug!(purpose = ?self.lookups.table.get(&id).map(|lookup| lookup.purpose), "look-up repeated");
+        }
     }
 
     /// Asks other servers whether they know this node as provider under a key.
@@ -358,7 +387,8 @@ impl Task {
             Purpose::Gateways(_) => false,
             _ => lookup.choice.is_settled(),
         };
-        if settled || lookup.waiting == 0 {
+        let ends = lookup.waiting == 0 && (!lookup.may_be_repeated() || self.is_alone());
+        if settled || ends {
             self.complete_lookup(now, id);
         }
     }

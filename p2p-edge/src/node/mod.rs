@@ -4,11 +4,13 @@
 //! every hunt; commands reach it through one bounded queue, events leave it through another.
 
 mod behaviour;
+mod bootstrap;
 mod calls;
 mod candidates;
 mod config;
 mod devices;
 mod gateways;
+mod health;
 mod incoming;
 mod lookup;
 mod own;
@@ -36,7 +38,9 @@ use std::time::Duration;
 use call_model::{Address, Availability, CallId, Caller, Handle, Number};
 use tokio::sync::{mpsc, oneshot};
 
+pub use bootstrap::{BootstrapWays, WayReport};
 pub use config::{NodeConfig, NodeLimits, NodeRole, NodeTimers};
+pub use health::HealthStatus;
 pub use status::{NodeStatus, Refusal};
 pub use task::check_address;
 pub use turn::{IceEndpoint, IceServer, IceTransport, TurnCertificate, TurnConfig, TurnError, TurnStatus};

@@ -4,7 +4,7 @@
 //! a peer whose chain verifies, for the very key of the connection, counts as a server: it may be
 //! routed to, relay, store and offer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::wire::{self, Hello, ListVersion};
 use crate::identity::{
     Credential, IdentityError, MAX_LISTS, Role, SignedRevocations, VerifiedNode, VerifiedParty,
 };
-use crate::routing::{Backoff, MAX_KNOWN, MAX_WARM, Network, has_room};
+use crate::routing::{Backoff, MAX_WARM, Network, Vicinity, has_room};
 
 /// Addresses kept per peer.
 const MAX_ADDRESSES: usize = 8;
@@ -36,8 +36,6 @@ const FEW_SERVERS: usize = 4;
 pub(super) struct Peers {
     table: HashMap<PeerId, Peer>,
     hellos: HashMap<OutboundRequestId, PeerId>,
-    known: BTreeMap<PeerId, Known>,
-    clock: u64,
 }
 
 struct Peer {
@@ -88,11 +86,6 @@ struct Connection {
 struct Proven {
     credential: Credential,
     party: VerifiedParty,
-}
-
-struct Known {
-    addresses: Vec<Multiaddr>,
-    seen: u64,
 }
 
 impl Peers {
@@ -165,29 +158,25 @@ impl Peers {
         self.table.get(peer).is_some_and(|entry| !entry.decided)
     }
 
-    /// Returns servers to which this node has a direct connection that it dialled, and the address.
-    pub(super) fn relay_candidates(&self) -> Vec<(PeerId, Multiaddr)> {
-        let direct =
-            |entry: &Peer| entry.connections.iter().filter(|c| !c.relayed).find_map(|c| c.dialled.clone());
-        self.servers().filter_map(|(peer, _)| Some((*peer, direct(self.table.get(peer)?)?))).collect()
-    }
-
-    /// Returns servers of before that are not connected now, the most recent first.
-    pub(super) fn known_servers(&self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        let mut known: Vec<_> =
-            self.known.iter().filter(|(peer, _)| !self.table.contains_key(peer)).collect();
-        known.sort_by_key(|(_, server)| std::cmp::Reverse(server.seen));
-        known.into_iter().take(most).map(|(peer, server)| (*peer, server.addresses.clone())).collect()
-    }
-
-    /// Returns the addresses of all servers ever proven, the most recent first.
-    pub(super) fn server_addresses(&self) -> Vec<String> {
-        let mut known: Vec<_> = self.known.iter().collect();
-        known.sort_by_key(|(_, server)| std::cmp::Reverse(server.seen));
-        let full = |(peer, server): (&PeerId, &Known)| {
-            server.addresses.first().map(|address| address.clone().with(Protocol::P2p(*peer)).to_string())
+    /// Returns servers to which this node has a direct connection that it dialled, with the address
+    /// dialled and that of the network.
+    pub(super) fn relay_candidates(&self) -> Vec<(PeerId, Multiaddr, Option<IpAddr>)> {
+        let direct = |entry: &Peer| {
+            let mut connections = entry.connections.iter().filter(|connection| !connection.relayed);
+            connections.find_map(|connection| Some((connection.dialled.clone()?, connection.ip)))
         };
-        known.into_iter().filter_map(full).collect()
+        let candidate = |(peer, _): (&PeerId, &VerifiedNode)| {
+            let (address, ip) = direct(self.table.get(peer)?)?;
+            Some((*peer, address, ip))
+        };
+        self.servers().filter_map(candidate).collect()
+    }
+
+    /// Returns how many vicinities (/16, or /32 of IPv6) the connected servers are of.
+    pub(super) fn vicinities(&self) -> usize {
+        let ip =
+            |peer: &PeerId| self.table.get(peer)?.connections.iter().find_map(|connection| connection.ip);
+        self.servers().filter_map(|(peer, _)| ip(peer)).map(Vicinity::of).collect::<HashSet<_>>().len()
     }
 
     /// Says whether the relay of a circuit address is connected.
@@ -234,20 +223,6 @@ impl Peers {
         }
         addresses
     }
-
-    fn remember(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
-        if addresses.is_empty() {
-            return;
-        }
-        self.clock += 1;
-        self.known.insert(peer, Known { addresses: addresses.to_vec(), seen: self.clock });
-        if self.known.len() > MAX_KNOWN {
-            let oldest = self.known.iter().min_by_key(|(_, server)| server.seen).map(|(peer, _)| *peer);
-            if let Some(oldest) = oldest {
-                self.known.remove(&oldest);
-            }
-        }
-    }
 }
 
 impl Task {
@@ -274,7 +249,7 @@ impl Task {
         self.lists.forget(&peer);
         self.pending_providers.retain(|(from, _)| *from != peer);
         self.check_online(now);
-        self.dial_bootstrap(now);
+        self.join(now);
         self.watch_reservations(now);
     }
 
@@ -339,6 +314,8 @@ impl Task {
                 self.on_presence_proven(now, peer);
                 if is_server {
                     self.on_server(now, peer);
+                } else {
+                    self.joining.plan.refuted(&peer, now);
                 }
                 // Not before: anybody could claim a list that is never handed out.
                 self.on_lists_offered(peer, &hello.lists);
@@ -347,6 +324,7 @@ impl Task {
                 self.refusals.add(reason);
                 tracing::debug!(%peer, reason = error.as_str(), "credential refused");
                 self.admitted.refuse(peer);
+                self.joining.plan.refuted(&peer, now);
                 self.end_credit(&peer);
                 self.on_presence_unproven(now, &peer);
                 // Decided: those that wait are refused now.
@@ -377,6 +355,8 @@ impl Task {
         if self.role.is_server() && self.peers.servers().count() <= MAX_WARM {
             self.swarm.behaviour_mut().calls.keep_warm(peer, true);
         }
+        let addresses = self.peers.addresses(&peer);
+        self.on_joined(now, peer, &addresses);
         self.route(peer);
         if self.peers.servers().count() <= FEW_SERVERS {
             self.refresh = Backoff::new(now);
@@ -402,7 +382,7 @@ impl Task {
     /// Puts a proven server into the routing table, unless its network holds too much of the bucket.
     fn route(&mut self, peer: PeerId) {
         let addresses = self.peers.addresses(&peer);
-        self.peers.remember(peer, &addresses);
+        self.joining.good.moved(&peer, &addresses);
         if !self.is_diverse(&peer, &addresses) {
             self.refusals.add(Refusal::RoutingDiversity);
             return;
@@ -456,7 +436,7 @@ impl Task {
             if let Some(entry) = self.peers.table.get_mut(&peer) {
                 entry.proven = None;
             }
-            self.peers.known.remove(&peer);
+            self.joining.good.forget(&peer);
             self.admitted.remove(&peer);
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
             self.swarm.behaviour_mut().kad.store_mut().remove_providers_of(&peer);

@@ -218,7 +218,7 @@ impl Task {
             return;
         }
         let candidates = self.peers.relay_candidates();
-        let new = candidates.iter().map(|(peer, _)| *peer).find(|p| !self.presence.avoided.contains_key(p));
+        let new = candidates.iter().map(|(peer, ..)| *peer).find(|p| !self.presence.avoided.contains_key(p));
         if let Some(peer) = new {
             self.open_presence(now, peer);
         }

@@ -7,8 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use libp2p::Multiaddr;
 use libp2p::kad::{self, PutRecordError, QueryId, QueryResult, Quorum, RecordKey as Key};
+use libp2p::{Multiaddr, PeerId};
 
 use super::NodeEvent;
 use super::config::NodeRole;
@@ -18,8 +18,8 @@ use super::peers::is_loopback;
 use super::task::{Task, unix_now, unix_now_ms};
 use crate::identity::Abilities;
 use crate::record::{
-    Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, RecordKey, ValidRecord,
-    republish_after,
+    Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, PROBE_LIFE, ProbeRecord, RecordKey,
+    ValidRecord, republish_after,
 };
 use crate::routing::Backoff;
 
@@ -57,12 +57,21 @@ struct Item {
     due: Instant,
     backoff: Backoff,
     sequence: u64,
+    /// When it was put last.
+    began: Instant,
     /// Until when the record is known to be stored elsewhere.
     stored_until: Option<Instant>,
     /// Something changed while it was being published.
     again: bool,
     /// What is stored is signed under a certificate of before.
     is_outdated: bool,
+}
+
+impl Item {
+    /// Says whether it is there for measuring only: nobody is less online without it.
+    fn is_probe(&self) -> bool {
+        matches!(self.key, RecordKey::Probe(_))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,8 +81,8 @@ enum Phase {
 }
 
 impl Publisher {
-    pub(super) fn new(role: &NodeRole, now: Instant) -> Self {
-        let keys: Vec<RecordKey> = match role {
+    pub(super) fn new(me: PeerId, role: &NodeRole, now: Instant) -> Self {
+        let mut keys: Vec<RecordKey> = match role {
             // Whoever may not be called is not to be found either.
             NodeRole::User { certificate } => {
                 let claims = certificate.claims();
@@ -89,12 +98,16 @@ impl Publisher {
                 prefixes.chain(numbers.iter().map(|(number, _)| RecordKey::Number(number.clone()))).collect()
             }
         };
+        if role.is_server() {
+            keys.push(RecordKey::Probe(me));
+        }
         let item = |key| Item {
             key,
             phase: Phase::Idle,
             due: now,
             backoff: Backoff::new(now),
             sequence: 0,
+            began: now,
             stored_until: None,
             again: false,
             is_outdated: false,
@@ -114,8 +127,9 @@ impl Publisher {
     /// and how many are not.
     pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
         let is_stored = |item: &&Item| !item.is_outdated && item.stored_until.is_some_and(|at| at > now);
-        let stored = self.items.iter().filter(is_stored).count();
-        (stored, self.items.len() - stored)
+        let own = || self.items.iter().filter(|item| !item.is_probe());
+        let stored = own().filter(is_stored).count();
+        (stored, own().count() - stored)
     }
 
     /// Says whether records of one kind are stored nowhere else. One of several prefixes or numbers
@@ -123,8 +137,9 @@ impl Publisher {
     fn lacks_a_kind(&self, now: Instant) -> bool {
         let stored = |item: &Item| item.stored_until.is_some_and(|at| at > now);
         let of_kind = |item: &Item| std::mem::discriminant(&item.key);
-        let kinds: HashSet<_> = self.items.iter().map(of_kind).collect();
-        let found: HashSet<_> = self.items.iter().filter(|item| stored(item)).map(of_kind).collect();
+        let own = || self.items.iter().filter(|item| !item.is_probe());
+        let kinds: HashSet<_> = own().map(of_kind).collect();
+        let found: HashSet<_> = own().filter(|item| stored(item)).map(of_kind).collect();
         kinds != found
     }
 
@@ -156,6 +171,9 @@ impl Task {
         self.publisher.servers_since = if recent { self.publisher.servers_since } else { now };
         for item in &mut self.publisher.items {
             let stored = item.stored_until.is_some_and(|at| at > now);
+            if stored && item.is_probe() {
+                continue;
+            }
             let due =
                 if stored && recent { self.publisher.servers_since + NEW_SERVER_EVERY } else { now + SETTLE };
             match item.phase {
@@ -212,12 +230,14 @@ impl Task {
             }
             busy += 1;
             item.phase = Phase::Busy;
+            item.began = now;
             item.again = false;
             item.backoff.attempt(now, self.limits.timers.retry);
             let key = item.key.clone();
             match &key {
                 RecordKey::Location(_) => self.read_own_location(now, key),
                 RecordKey::Number(_) => self.write_number(now, at),
+                RecordKey::Probe(_) => self.write_probe(now, at),
                 RecordKey::Gateway(_) => {
                     match self.swarm.behaviour_mut().kad.start_providing(Key::new(&key.to_bytes())) {
                         Ok(query) => {
@@ -284,6 +304,22 @@ impl Task {
         }
     }
 
+    fn write_probe(&mut self, now: Instant, at: usize) {
+        let sequence = self.publisher.next_sequence();
+        let (NodeRole::Supernode { chain } | NodeRole::Gateway { chain, .. }) = &self.role else { return };
+        let life = self.probe_life().as_secs();
+        let record = ProbeRecord { sequence, expires_unix: unix_now() + life };
+        match record.sign(chain, &self.key) {
+            Ok(value) => self.put(now, at, sequence, value),
+            Err(error) => self.failed_to_publish(now, at, &error.to_string()),
+        }
+    }
+
+    /// Returns how long a probe lasts: twice as long as until the next.
+    fn probe_life(&self) -> Duration {
+        (self.limits.timers.probe * 2).clamp(Duration::from_secs(2), Duration::from_secs(PROBE_LIFE))
+    }
+
     fn put(&mut self, now: Instant, at: usize, sequence: u64, value: Vec<u8>) {
         let Some(item) = self.publisher.items.get_mut(at) else { return };
         item.sequence = sequence;
@@ -319,11 +355,12 @@ impl Task {
 
     /// An own record was read back from others, or was not found there.
     pub(super) fn on_read_back(&mut self, now: Instant, at: usize, record: Option<&ValidRecord>) {
-        let me = self.me;
+        let (me, probe_life) = (self.me, self.probe_life());
         let Some(item) = self.publisher.items.get_mut(at) else { return };
         let found = record.is_some_and(|found| found.confirms(item.sequence, &me));
         let life = match &item.key {
             RecordKey::Location(_) => self.limits.timers.record_lifetime,
+            RecordKey::Probe(_) => probe_life,
             _ => NUMBER_LIFE,
         };
         self.read_back(now, at, found, life);
@@ -341,6 +378,7 @@ impl Task {
             return;
         }
         let Some(item) = self.publisher.items.get_mut(at) else { return };
+        self.health.round_trip(now, item.began);
         item.phase = Phase::Idle;
         item.backoff = Backoff::new(now);
         item.stored_until = Some(now + life);
@@ -355,6 +393,9 @@ impl Task {
     }
 
     fn failed_to_publish(&mut self, now: Instant, at: usize, reason: &str) {
+        if self.peers.servers().next().is_some() {
+            self.health.no_round_trip();
+        }
         if let Some(item) = self.publisher.items.get_mut(at) {
             item.phase = Phase::Idle;
             item.due = now;
@@ -388,10 +429,10 @@ impl Task {
         self.loopback_only || !is_loopback(address)
     }
 
-    /// Says whether this node is the whole network: a server that was told of no other and knows
-    /// none. What it does not hold does not exist.
+    /// Says whether this node is the whole network: a server that was told of no other by any way and
+    /// knows none. What it does not hold does not exist.
     pub(super) fn is_alone(&self) -> bool {
-        self.role.is_server() && self.bootstrap.is_empty() && self.peers.servers().next().is_none()
+        self.role.is_server() && !self.joining.plan.may_have_others() && self.peers.servers().next().is_none()
     }
 
     /// Says `Online` or `Offline` where that has changed.
@@ -446,7 +487,7 @@ mod tests {
         };
         let numbers = vec![("+4420".parse().unwrap(), "bob".parse().unwrap())];
         let role = NodeRole::Gateway { chain, offers: prefixes.iter().map(offer).collect(), numbers };
-        let mut publisher = Publisher::new(&role, now);
+        let mut publisher = Publisher::new(PeerId::random(), &role, now);
         assert!(publisher.lacks_a_kind(now));
         publisher.items[1].stored_until = Some(now + Duration::from_secs(1));
         assert!(publisher.lacks_a_kind(now), "the number is not stored");

@@ -1,47 +1,42 @@
-//! Staying reachable: connections to bootstrap nodes and places on relays.
+//! Staying reachable: places on relays, in different networks, and enough servers to choose from.
 //!
 //! libp2p renews a reservation while its connection lives and forgets it when the connection is
 //! lost. The watchdog here brings lost ones back, on other supernodes where there are any.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 
 use super::peers::{is_relayed, without_peer};
 use super::task::Task;
-use crate::routing::{Backoff, FIRST_REFRESH, LAST_REFRESH, LAST_USER_REFRESH, WANTED_BY_SERVERS};
+use crate::routing::{Backoff, FIRST_REFRESH, LAST_REFRESH, LAST_REFRESH_OF_USERS, Vicinity};
 
 /// A reservation that is not granted within so many times the time of a look-up is not waited for.
 const RESERVE_TIMES: u32 = 2;
 /// Circuit addresses of one relay that go into the location record.
 const ADDRESSES_PER_RELAY: usize = 2;
 
-/// A node that is always worth a connection.
-pub(super) struct BootstrapNode {
-    pub(super) peer: PeerId,
-    address: Multiaddr,
-    backoff: Backoff,
-}
-
-impl BootstrapNode {
-    /// Takes an address that ends in `/p2p/<peer>`.
-    pub(super) fn new(address: &Multiaddr, now: Instant) -> Option<Self> {
-        let Some(Protocol::P2p(peer)) = address.iter().last() else { return None };
-        Some(Self { peer, address: without_peer(address), backoff: Backoff::new(now) })
-    }
-}
-
 struct Reservation {
     relay: PeerId,
+    /// The network of the relay.
+    vicinity: Option<Vicinity>,
     addresses: Vec<Multiaddr>,
     asked: Instant,
     /// Not granted in time: another relay is asked instead. The listener stays until libp2p gives it up, since an answer
     /// that comes to none makes it panic.
     late: bool,
+}
+
+/// A server that may be asked for a reservation.
+struct Candidate {
+    relay: PeerId,
+    address: Multiaddr,
+    vicinity: Option<Vicinity>,
+    is_configured: bool,
 }
 
 /// The reservations of a user, and who is asked again when.
@@ -74,60 +69,35 @@ impl Reservations {
         self.listeners.values().filter(|r| !r.late).count()
     }
 
+    /// Returns in how many networks reservations are held.
+    pub(super) fn vicinities(&self) -> usize {
+        let held = self.listeners.values().filter(|r| !r.addresses.is_empty());
+        held.filter_map(|r| r.vicinity).collect::<HashSet<_>>().len()
+    }
+
+    /// Returns the networks of all that are held or may still be granted in time.
+    fn held_vicinities(&self) -> Vec<Option<Vicinity>> {
+        self.listeners.values().filter(|r| !r.late).map(|r| r.vicinity).collect()
+    }
+
     fn has(&self, relay: &PeerId) -> bool {
         self.listeners.values().any(|r| r.relay == *relay)
     }
 }
 
 impl Task {
-    /// Dials bootstrap nodes that are not connected, each with its own back-off. While nothing at
-    /// all is connected, servers known from before are tried too.
-    pub(super) fn dial_bootstrap(&mut self, now: Instant) {
-        let first = self.limits.timers.retry;
-        let connected = self.peers.servers().count();
-        let isolated = connected == 0;
-        let wanted =
-            if self.role.is_server() { WANTED_BY_SERVERS } else { self.limits.own_reservations.max(3) };
-        let mut dials = Vec::new();
-        for node in &mut self.bootstrap {
-            if connected + dials.len() >= wanted {
-                break;
-            }
-            if node.peer != self.me && !self.swarm.is_connected(&node.peer) && node.backoff.is_due(now) {
-                node.backoff.attempt(now, first);
-                dials.push((node.peer, vec![node.address.clone()]));
-            }
-        }
-        if isolated && self.rejoin.is_due(now) {
-            self.rejoin.attempt(now, first * 4);
-            dials.extend(self.peers.known_servers(8));
-        }
-        for (peer, addresses) in dials {
-            let options = DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(addresses)
-                .build();
-            if let Err(error) = self.swarm.dial(options) {
-                tracing::debug!(%peer, %error, "bootstrap node not dialled");
-            }
-        }
-    }
-
     /// Looks for more servers: often while few are known, seldom later.
     pub(super) fn refresh_routes(&mut self, now: Instant) {
         if self.refresh.is_due(now) && self.peers.servers().next().is_some() {
-            let longest = if self.role.is_server() { LAST_REFRESH } else { LAST_USER_REFRESH };
+            let longest = if self.role.is_server() { LAST_REFRESH } else { LAST_REFRESH_OF_USERS };
             self.refresh.attempt_up_to(now, FIRST_REFRESH, longest);
             // Errs while the table is empty, which the diversity rule may cause.
             let _ = self.swarm.behaviour_mut().kad.bootstrap();
         }
     }
 
-    /// A bootstrap node or known server is connected again: its waits start anew.
+    /// A server is connected: waits for it start anew.
     pub(super) fn reset_backoff(&mut self, peer: &PeerId, now: Instant) {
-        if let Some(node) = self.bootstrap.iter_mut().find(|node| node.peer == *peer) {
-            node.backoff = Backoff::new(now);
-        }
         self.rejoin = Backoff::new(now);
         self.reservations.backoffs.remove(peer);
     }
@@ -141,29 +111,60 @@ impl Task {
         for reservation in self.reservations.listeners.values_mut() {
             reservation.late = reservation.addresses.is_empty() && now > reservation.asked + patience;
         }
-        let preferred: Vec<PeerId> = self.bootstrap.iter().map(|node| node.peer).collect();
-        let mut candidates: Vec<(PeerId, Multiaddr)> = self.peers.relay_candidates();
-        candidates.sort_by_key(|(peer, _)| (!preferred.contains(peer), peer.to_bytes()));
-        for (relay, address) in candidates {
-            if self.reservations.hopeful() >= self.limits.own_reservations {
-                break;
-            }
-            if self.reservations.has(&relay) {
-                continue;
-            }
+        let candidates = self.relay_candidates(now);
+        self.give_way_to_others(&candidates);
+        let mut left = candidates;
+        while self.reservations.hopeful() < self.limits.own_reservations {
+            let Some(at) = next_relay(&self.reservations.held_vicinities(), &left) else { break };
+            let Candidate { relay, address, vicinity, .. } = left.swap_remove(at);
             let backoff = self.reservations.backoffs.entry(relay).or_insert_with(|| Backoff::new(now));
-            if !backoff.is_due(now) {
-                continue;
-            }
             backoff.attempt(now, self.limits.timers.retry);
             let through = without_peer(&address).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
             match self.swarm.listen_on(through) {
                 Ok(id) => {
-                    let reservation = Reservation { relay, addresses: Vec::new(), asked: now, late: false };
+                    let reservation =
+                        Reservation { relay, vicinity, addresses: Vec::new(), asked: now, late: false };
                     self.reservations.listeners.insert(id, reservation);
                 }
                 Err(error) => tracing::debug!(%relay, %error, "no reservation asked for"),
             }
+        }
+    }
+
+    /// Returns the servers that may be asked for a reservation now.
+    fn relay_candidates(&self, now: Instant) -> Vec<Candidate> {
+        let is_free = |relay: &PeerId| {
+            !self.reservations.has(relay)
+                && self.reservations.backoffs.get(relay).is_none_or(|backoff| backoff.is_due(now))
+        };
+        let candidate = |(relay, address, ip): (PeerId, Multiaddr, Option<IpAddr>)| Candidate {
+            relay,
+            address,
+            vicinity: ip.map(Vicinity::of),
+            is_configured: self.joining.plan.is_configured(&relay),
+        };
+        self.peers
+            .relay_candidates()
+            .into_iter()
+            .filter(|(relay, ..)| is_free(relay))
+            .map(candidate)
+            .collect()
+    }
+
+    /// Gives up the newest reservation where all are in one network and a relay of another is there:
+    /// what fails together must not be everything.
+    fn give_way_to_others(&mut self, candidates: &[Candidate]) {
+        let held = self.reservations.held_vicinities();
+        let full = self.reservations.listeners.len() >= self.limits.own_reservations.max(2);
+        let narrow = held.iter().flatten().collect::<HashSet<_>>().len() == 1;
+        let other = candidates.iter().any(|one| one.vicinity.is_some() && !held.contains(&one.vicinity));
+        if !(full && narrow && other && self.reservations.settled()) {
+            return;
+        }
+        let newest = self.reservations.listeners.iter().max_by_key(|(_, reservation)| reservation.asked);
+        if let Some(id) = newest.map(|(id, _)| *id) {
+            self.swarm.remove_listener(id);
+            self.forget_reservation(id);
         }
     }
 
@@ -224,16 +225,78 @@ impl Task {
     }
 }
 
-/// Orders transports by how surely a caller gets through: TCP, then QUIC, then WebSocket.
+/// Returns which candidate is asked next: one of a network in which nothing is held, if there is any;
+/// of these one of the configuration, and of these any, but always the same.
+fn next_relay(held: &[Option<Vicinity>], candidates: &[Candidate]) -> Option<usize> {
+    let rank = |one: &Candidate| {
+        let is_other = one.vicinity.is_some() && !held.contains(&one.vicinity);
+        (!is_other, !one.is_configured, one.relay.to_bytes())
+    };
+    candidates.iter().enumerate().min_by_key(|(_, one)| rank(one)).map(|(at, _)| at)
+}
+
+/// Orders transports by how surely a caller gets through: TCP, then WebSocket, which proxies and
+/// browsers take too, then QUIC, which is lost where UDP is blocked.
 fn transport_rank(address: &Multiaddr) -> u8 {
     let mut rank = 0;
     for part in address.iter() {
         match part {
             Protocol::P2pCircuit => break,
-            Protocol::Quic | Protocol::QuicV1 => rank = 1,
-            Protocol::Ws(_) | Protocol::Wss(_) => rank = 2,
+            Protocol::Ws(_) | Protocol::Wss(_) => rank = 1,
+            Protocol::Quic | Protocol::QuicV1 => rank = 2,
             _ => {}
         }
     }
     rank
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn candidate(ip: Option<&str>, is_configured: bool) -> Candidate {
+        let vicinity = ip.map(|ip| Vicinity::of(ip.parse().unwrap()));
+        Candidate { relay: PeerId::random(), address: Multiaddr::empty(), vicinity, is_configured }
+    }
+
+    /// The networks that a user takes from candidates, in turn.
+    fn taken(mut candidates: Vec<Candidate>, wanted: usize) -> Vec<Option<Vicinity>> {
+        let mut held = Vec::new();
+        while held.len() < wanted
+            && let Some(at) = next_relay(&held, &candidates)
+        {
+            held.push(candidates.swap_remove(at).vicinity);
+        }
+        held
+    }
+
+    #[test]
+    fn relays_are_taken_in_different_networks_while_there_are_any() {
+        for _ in 0..50 {
+            let mut candidates: Vec<_> =
+                (1..=20).map(|n| candidate(Some(&format!("192.0.{n}.1")), true)).collect();
+            candidates
+                .extend([candidate(Some("198.51.100.1"), false), candidate(Some("2001:db8::1"), false)]);
+            candidates.push(candidate(None, true));
+            let networks = taken(candidates, 3);
+            let known: HashSet<_> = networks.iter().flatten().collect();
+            assert_eq!((networks.len(), known.len()), (3, 3), "{networks:?}");
+        }
+        let of_one = (1..=5).map(|n| candidate(Some(&format!("192.0.2.{n}")), false)).collect();
+        assert_eq!(taken(of_one, 3).len(), 3, "one network is better than none");
+        let configured = vec![candidate(Some("192.0.2.1"), false), candidate(Some("198.51.100.1"), true)];
+        assert_eq!(taken(configured, 1), [Some(Vicinity::V4([198, 51]))]);
+    }
+
+    #[test]
+    fn what_gets_through_most_walls_is_told_first() {
+        let relay = PeerId::random();
+        let address = |transport: &str| -> Multiaddr {
+            format!("/ip4/192.0.2.1/{transport}/p2p/{relay}/p2p-circuit").parse().unwrap()
+        };
+        let mut all = ["udp/1/quic-v1", "tcp/2/ws", "tcp/1"].map(address);
+        all.sort_by_key(transport_rank);
+        assert_eq!(all, ["tcp/1", "tcp/2/ws", "udp/1/quic-v1"].map(address));
+    }
 }

@@ -1,5 +1,6 @@
 //! What a node says about itself, and what it counts.
 
+use super::health::HealthStatus;
 use super::turn::TurnStatus;
 
 /// Why something from the network was refused. The names are metric labels.
@@ -152,6 +153,8 @@ pub struct NodeStatus {
     pub online: bool,
     /// Addresses listened on, relay circuits included.
     pub listening: Vec<String>,
+    /// Addresses under which others are told to reach this node, with its PeerId.
+    pub announced: Vec<String>,
     /// Connected peers.
     pub peers: usize,
     /// Connected peers that are reached through relays only.
@@ -160,6 +163,8 @@ pub struct NodeStatus {
     pub certified: Vec<String>,
     /// Addresses of verified supernodes, best first, at most 200: worth keeping for the next start.
     pub known_servers: Vec<String>,
+    /// What the node has measured of the overlay.
+    pub health: HealthStatus,
     /// Peers in the routing table.
     pub routing_table: usize,
     /// Relay reservations held by this node.

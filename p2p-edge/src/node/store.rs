@@ -113,9 +113,9 @@ impl KadStore {
         self.provider_count = self.providers.values().map(Vec::len).sum();
     }
 
-    /// Returns how many records and how many provider records are held.
+    /// Returns how many records, without probes, and how many provider records are held.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.records.len(), self.provider_count)
+        (self.records.len() - self.records.probes(), self.provider_count)
     }
 }
 

@@ -10,24 +10,26 @@ use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::kad::{self, ProviderRecord, QueryResult};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping, relay};
 use tokio::sync::{mpsc, oneshot};
 
 use super::behaviour::{self, Admitted, Behaviour, BehaviourEvent, CIRCUIT_CREDIT};
+use super::bootstrap::{Found, Joining};
 use super::calls::{Call, Calls};
 use super::candidates::Experience;
 use super::config::{NodeConfig, NodeLimits, NodeRole};
 use super::gateways::Fetches;
+use super::health::{Health, HealthStatus};
 use super::lookup::{LookupId, Lookups};
 use super::own::verify_own;
-use super::peers::{Peers, ip_of, is_loopback};
+use super::peers::{Peers, ip_of, is_loopback, without_peer};
 use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
 use super::rates::Rates;
 use super::registry::{PublishId, Registry};
-use super::reserve::{BootstrapNode, Reservations};
+use super::reserve::Reservations;
 use super::revocations::ListOffers;
 use super::serving::{ServeId, Served};
 use super::status::{NodeStatus, Refusals};
@@ -68,6 +70,7 @@ pub(super) enum Timer {
     Redial(CallId),
     Gateways(CallId),
     Presence,
+    SavePeers,
     FirstFrame(StreamId),
     Ice,
     Stop,
@@ -95,7 +98,7 @@ pub(super) struct Task {
     pub(super) lists: ListOffers,
     /// Peers that have a circuit and must have proved themselves by then.
     on_credit: HashMap<PeerId, Instant>,
-    pub(super) bootstrap: Vec<BootstrapNode>,
+    pub(super) joining: Joining,
     pub(super) rejoin: Backoff,
     /// When the routing table is refreshed next.
     pub(super) refresh: Backoff,
@@ -129,10 +132,12 @@ pub(super) struct Task {
     circuits_served: usize,
     /// Requests sent by queries of the DHT that have ended.
     dht_requests: u64,
+    pub(super) health: Health,
 
     pub(super) timers: Timers<Timer>,
     pub(super) inputs: mpsc::Sender<(StreamId, StreamInput)>,
     input_queue: mpsc::Receiver<(StreamId, StreamInput)>,
+    found: mpsc::Receiver<Found>,
     requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<NodeEvent>,
     /// Events for which the owner's queue has no room at present.
@@ -165,7 +170,11 @@ async fn spawn(config: NodeConfig) -> Started {
     let stored = StoreLimits { records: limits.records, ..StoreLimits::default() };
     let store = KadStore::new(me, config.trust.clone(), config.revocations.clone(), stored, limits.providers);
     let (admitted, rates) = (Admitted::default(), Rates::new(limits.lookup_rate));
-    let mut swarm = behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone()).await?;
+    // Nobody else is reached by a node of the loopback device.
+    let loopback_only = listen.iter().all(is_loopback);
+    let lan = config.ways.lan && (listen.is_empty() || !loopback_only);
+    let mut swarm =
+        behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone(), lan).await?;
     let listening = start_listening(&mut swarm, &listen).await?;
     for address in &external {
         swarm.add_external_address(address.clone());
@@ -176,9 +185,16 @@ async fn spawn(config: NodeConfig) -> Started {
     let (request_sender, requests) = mpsc::channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);
+    let (joining, found) = Joining::new(
+        me,
+        (&bootstrap, config.ways),
+        &config.trust,
+        (limits.timers.retry, u64::from_le_bytes(seed()?)),
+        now,
+    );
     let mut task = Task {
-        publisher: Publisher::new(&config.role, now),
-        bootstrap: bootstrap.iter().filter_map(|address| BootstrapNode::new(address, now)).collect(),
+        publisher: Publisher::new(me, &config.role, now),
+        joining,
         swarm,
         me,
         key: config.key,
@@ -188,7 +204,7 @@ async fn spawn(config: NodeConfig) -> Started {
         credential,
         party,
         limits,
-        loopback_only: listen.iter().all(is_loopback),
+        loopback_only,
         external,
         listening: Vec::new(),
         peers: Peers::default(),
@@ -221,9 +237,11 @@ async fn spawn(config: NodeConfig) -> Started {
         reservations_served: HashSet::new(),
         circuits_served: 0,
         dht_requests: 0,
+        health: Health::new(now),
         timers: Timers::new(),
         inputs,
         input_queue,
+        found,
         requests,
         events,
         outbox: VecDeque::new(),
@@ -254,6 +272,12 @@ fn start_turn(
     let Some(config) = config.as_ref().filter(|_| server) else { return Ok(None) };
     let own = listening.iter().map(|(_, address)| address).chain(external).filter_map(ip_of).collect();
     Ok(Some(TurnServer::start(config, key, own, revocations.clone())?))
+}
+
+fn seed() -> Result<[u8; 8], NodeError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| NodeError::Transport(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// Checks a multiaddr of a configuration without using it.
@@ -355,6 +379,7 @@ impl Task {
                 Some((id, input)) = self.input_queue.recv(), if open => {
                     self.on_input(Instant::now(), id, input);
                 }
+                Some(found) = self.found.recv() => self.on_found(Instant::now(), found),
                 request = self.requests.recv(), if commanded => {
                     self.on_request(Instant::now(), request);
                 }
@@ -384,7 +409,8 @@ impl Task {
     }
 
     /// Closes every socket and queue, and then says that the node has stopped.
-    fn end(self, stopped: oneshot::Sender<()>) {
+    fn end(mut self, stopped: oneshot::Sender<()>) {
+        self.joining.save_now();
         drop(self);
         // Errs when nobody waits any more.
         let _ = stopped.send(());
@@ -481,6 +507,7 @@ impl Task {
             Timer::Gateways(call) => self.on_gateways_late(now, call),
             Timer::Ice => self.on_ice_late(),
             Timer::FirstFrame(id) => self.on_silent_stream(id),
+            Timer::SavePeers => self.save_peers(now),
             Timer::Stop => {}
         }
     }
@@ -488,9 +515,10 @@ impl Task {
     fn tick(&mut self, now: Instant) {
         self.collect_credit(now);
         if !self.draining {
-            self.dial_bootstrap(now);
+            self.join(now);
             self.watch_reservations(now);
             self.refresh_routes(now);
+            self.repeat_lookups();
             self.publish_due(now);
             self.check_online(now);
             self.watch_presence(now);
@@ -502,6 +530,9 @@ impl Task {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(now, event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                if endpoint.is_dialer() {
+                    self.health.dialled(true);
+                }
                 self.on_connected(now, peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
@@ -509,7 +540,12 @@ impl Task {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 tracing::debug!(?peer_id, %error, "dial failed");
+                let tried = matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. });
+                if tried {
+                    self.health.dialled(false);
+                }
                 if let Some(peer) = peer_id {
+                    self.on_not_joined(now, &peer, &error);
                     self.on_undialled(now, &peer, connection_id);
                     self.on_presence_undialled(now, &peer);
                     self.unroute(&peer, &error);
@@ -548,6 +584,7 @@ impl Task {
                 self.swarm.close_connection(connection);
             }
             BehaviourEvent::Relay(event) => self.on_relay(now, event),
+            BehaviourEvent::Lan(event) => self.on_lan(now, event),
             BehaviourEvent::Dcutr(event) => {
                 tracing::debug!(peer = %event.remote_peer_id, direct = event.result.is_ok(), "hole punching");
             }
@@ -617,18 +654,30 @@ impl Task {
 
     fn status(&mut self, now: Instant) -> NodeStatus {
         let (peers, peers_relayed) = self.peers.counts();
+        let me = self.me;
+        let direct = self.direct_addresses().into_iter();
+        let announced =
+            direct.map(|address| without_peer(&address).with(Protocol::P2p(me)).to_string()).collect();
         let kad = &mut self.swarm.behaviour_mut().kad;
         let routing_table = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
         let (records, providers) = kad.store_mut().counts();
         let (published, unpublished) = self.publisher.counts(now);
+        let health = HealthStatus {
+            reservation_networks: self.reservations.vicinities(),
+            good_peers: self.joining.good.len(),
+            ways: self.joining.report(now),
+            ..self.health.status(now, self.is_alone())
+        };
         NodeStatus {
             peer_id: self.me.to_string(),
             online: self.online,
             listening: self.swarm.listeners().map(ToString::to_string).collect(),
+            announced,
             peers,
             peers_relayed,
             certified: self.peers.servers().map(|(peer, _)| peer.to_string()).collect(),
-            known_servers: self.peers.server_addresses(),
+            known_servers: self.joining.best_addresses(),
+            health,
             routing_table,
             reservations_held: self.reservations.held(),
             reservations_served: self.reservations_served.len(),

@@ -1,4 +1,4 @@
-//! The form that the three kinds of record share: `[kind, credential, body, signature]`.
+//! The form that all kinds of record share: `[kind, credential, body, signature]`.
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 

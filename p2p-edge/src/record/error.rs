@@ -8,7 +8,7 @@ pub enum RecordError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The key is not one of an overlay record.
-    #[error("the record key cannot be read: it must be /causeway/loc/, num/ or gw/ and a valid name")]
+    #[error("the record key cannot be read: it must be /causeway/loc/, num/, gw/ or p/ and a valid name")]
     BadKey,
     /// The value does not have the form of a record of this key.
     #[error("the record cannot be read: it is damaged or of another kind")]

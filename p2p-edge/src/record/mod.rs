@@ -11,6 +11,7 @@ mod error;
 mod location;
 mod number;
 mod offer;
+mod probe;
 mod store;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use error::RecordError;
 pub use location::{Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESS_BYTES, MAX_ADDRESSES, ValidLocation};
 pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
 pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
+pub use probe::{PROBE_LIFE, ProbeRecord, ValidProbe};
 pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored, Verified};
 
 use crate::identity::{
@@ -36,6 +38,7 @@ pub const MAX_KEY_BYTES: usize = 64;
 const LOCATION: &str = "/causeway/loc/";
 const NUMBER: &str = "/causeway/num/";
 const GATEWAY: &str = "/causeway/gw/";
+const PROBE: &str = "/causeway/p/";
 
 /// The name of a record in the overlay. Each has one spelling.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +49,8 @@ pub enum RecordKey {
     Number(Number),
     /// `/causeway/gw/<prefix>`: which gateways take calls to numbers that begin so.
     Gateway(Prefix),
+    /// `/causeway/p/<peer>`: what a supernode puts there to see whether it can be got.
+    Probe(PeerId),
 }
 
 impl RecordKey {
@@ -59,6 +64,8 @@ impl RecordKey {
             number.parse().ok().map(RecordKey::Number)
         } else if let Some(prefix) = text.strip_prefix(GATEWAY) {
             prefix.parse().ok().map(RecordKey::Gateway)
+        } else if let Some(peer) = text.strip_prefix(PROBE) {
+            peer.parse().ok().map(RecordKey::Probe)
         } else {
             None
         };
@@ -83,6 +90,7 @@ impl fmt::Display for RecordKey {
             RecordKey::Location(handle) => write!(f, "{LOCATION}{handle}"),
             RecordKey::Number(number) => write!(f, "{NUMBER}{number}"),
             RecordKey::Gateway(prefix) => write!(f, "{GATEWAY}{prefix}"),
+            RecordKey::Probe(peer) => write!(f, "{PROBE}{peer}"),
         }
     }
 }
@@ -96,6 +104,8 @@ pub enum ValidRecord {
     Number(ValidNumber),
     /// What a gateway offers.
     Offer(ValidOffer),
+    /// What a supernode measures the overlay by.
+    Probe(ValidProbe),
 }
 
 impl ValidRecord {
@@ -105,6 +115,7 @@ impl ValidRecord {
             ValidRecord::Location(valid) => RecordKey::Location(valid.record.handle.clone()),
             ValidRecord::Number(valid) => RecordKey::Number(valid.record.number.clone()),
             ValidRecord::Offer(valid) => RecordKey::Gateway(valid.slot.clone()),
+            ValidRecord::Probe(valid) => RecordKey::Probe(valid.writer.peer_id),
         }
     }
 
@@ -124,6 +135,7 @@ impl ValidRecord {
             ValidRecord::Location(valid) => &valid.writer,
             ValidRecord::Number(valid) => &valid.writer.key,
             ValidRecord::Offer(valid) => &valid.gateway.key,
+            ValidRecord::Probe(valid) => &valid.writer.key,
         }
     }
 
@@ -138,7 +150,7 @@ impl ValidRecord {
     pub fn confirms(&self, sequence: u64, writer: &PeerId) -> bool {
         let kept = match self {
             ValidRecord::Location(valid) => valid.record.devices.iter().any(|device| device.peer == *writer),
-            ValidRecord::Number(_) | ValidRecord::Offer(_) => true,
+            ValidRecord::Number(_) | ValidRecord::Offer(_) | ValidRecord::Probe(_) => true,
         };
         kept && self.sequence() >= sequence
     }
@@ -149,6 +161,7 @@ impl ValidRecord {
             ValidRecord::Location(valid) => &valid.holder.standing,
             ValidRecord::Number(valid) => &valid.writer.standing,
             ValidRecord::Offer(valid) => &valid.gateway.standing,
+            ValidRecord::Probe(valid) => &valid.writer.standing,
         }
     }
 
@@ -157,6 +170,7 @@ impl ValidRecord {
             ValidRecord::Location(valid) => &valid.rank,
             ValidRecord::Number(valid) => &valid.rank,
             ValidRecord::Offer(valid) => &valid.rank,
+            ValidRecord::Probe(valid) => &valid.rank,
         }
     }
 }
@@ -179,6 +193,9 @@ pub fn validate(
         }
         RecordKey::Gateway(slot) => {
             offer::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Offer)
+        }
+        RecordKey::Probe(slot) => {
+            probe::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Probe)
         }
     }
 }

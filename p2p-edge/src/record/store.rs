@@ -147,6 +147,7 @@ pub struct Store {
     per_publisher: BTreeMap<[u8; 32], usize>,
     per_peer: BTreeMap<PeerId, usize>,
     per_network: BTreeMap<IpAddr, usize>,
+    probes: usize,
     counters: Counters,
 }
 
@@ -160,6 +161,7 @@ impl Store {
             per_publisher: BTreeMap::new(),
             per_peer: BTreeMap::new(),
             per_network: BTreeMap::new(),
+            probes: 0,
             counters: Counters::default(),
         }
     }
@@ -301,6 +303,7 @@ impl Store {
         if let Some(network) = entry.source.network() {
             *self.per_network.entry(network).or_default() += 1;
         }
+        self.probes += usize::from(matches!(entry.record, ValidRecord::Probe(_)));
         self.by_end.insert((entry.record.expires_unix(), entry.key.clone()));
         self.entries.insert(entry.key.clone(), entry);
     }
@@ -308,6 +311,7 @@ impl Store {
     /// Takes a record out.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
+        self.probes -= usize::from(matches!(entry.record, ValidRecord::Probe(_)));
         self.by_end.remove(&(entry.record.expires_unix(), entry.key.clone()));
         give_back(&mut self.per_publisher, &entry.record.publisher().to_bytes());
         if let Some(peer) = entry.source.peer() {
@@ -360,6 +364,11 @@ impl Store {
     /// Returns how many records are held.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Returns how many of them are probes of supernodes.
+    pub fn probes(&self) -> usize {
+        self.probes
     }
 
     /// Says whether no record is held.

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod attacks;
+mod bootstrap;
 mod calls;
 mod clients;
 mod faults;

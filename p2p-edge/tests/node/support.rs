@@ -57,6 +57,7 @@ pub(crate) fn config(pki: &Pki, key: p2p_edge::identity::NodeKey, role: NodeRole
         listen,
         external: Vec::new(),
         bootstrap: Vec::new(),
+        ways: Default::default(),
         limits: limits(),
         turn: None,
     }

@@ -36,6 +36,7 @@ impl Overlay {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
             external: Vec::new(),
             bootstrap: Vec::new(),
+            ways: Default::default(),
             limits: NodeLimits::default(),
             turn: None,
         };
@@ -63,6 +64,7 @@ impl Overlay {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: vec![self.bootstrap.clone()],
+            ways: Default::default(),
             limits: NodeLimits::default(),
             turn: None,
         };

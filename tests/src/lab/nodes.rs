@@ -147,8 +147,9 @@ impl Nodes {
             listen: place.listen,
             external: place.external.clone(),
             bootstrap: place.bootstrap,
-            turn: None,
+            ways: Default::default(),
             limits,
+            turn: None,
         })
         .await?;
         let listening = handle.status().await.listening;

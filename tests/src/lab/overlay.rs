@@ -61,6 +61,7 @@ impl Issuer {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: bootstrap.to_vec(),
+            ways: Default::default(),
             limits: NodeLimits::default(),
             turn: None,
         })

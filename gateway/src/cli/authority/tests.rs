@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use p2p_edge::identity::{IdentityError, RevocationList, Trust};
+use p2p_edge::identity::{IdentityError, RevocationList, SignedBootstrap, Trust};
 
 use super::*;
 
@@ -45,6 +45,37 @@ fn an_enrolment_authority_is_revoked_by_the_root() {
     assert!(said.contains("of Test root, 1 revoked, now Test enrolment"), "{said}");
     assert!(matches!(folder.verify(&second), Err(IdentityError::Revoked { .. })));
     assert_eq!(list(&folder.0).unwrap().matches("revoked").count(), 2);
+}
+
+#[test]
+fn a_list_to_join_by_is_signed_by_the_root_and_follows_the_one_before() {
+    let folder = Folder::new("bootstrap-list");
+    let node = format!("/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{}", folder.node("first").key.peer_id());
+    let out = folder.0.join("bootstrap.pem");
+    let sign = |nodes: &[String], mirrors: &[String]| {
+        let names = ["boot.example.org".to_owned()];
+        bootstrap::sign(&folder.0, (nodes, &names, mirrors), 90, &out).map_err(|error| format!("{error:#}"))
+    };
+    let trust = Trust::from_pem(&fs::read_to_string(folder.0.join(ROOT)).unwrap()).unwrap();
+    let mut sequences = Vec::new();
+    for _ in 0..3 {
+        let said = sign(std::slice::from_ref(&node), &["https://example.net/list".into()]).unwrap();
+        assert!(said.contains("1 nodes"), "{said}");
+        let signed = SignedBootstrap::from_pem(&fs::read_to_string(&out).unwrap()).unwrap();
+        let list = signed.verify(&trust, now()).unwrap();
+        assert_eq!(list.addresses().collect::<Vec<_>>(), [node.clone()]);
+        sequences.push(list.sequence);
+    }
+    assert!(sequences.is_sorted_by(|first, second| first < second), "{sequences:?}");
+    assert!(sign(&["/ip4/192.0.2.1/tcp/1".into()], &[]).unwrap_err().contains("/p2p/ID"));
+    assert!(
+        sign(std::slice::from_ref(&node), &["http://example.net/".into()]).unwrap_err().contains("https://")
+    );
+    fs::write(&out, "something else").unwrap();
+    assert!(sign(std::slice::from_ref(&node), &[]).unwrap_err().contains("move it away"));
+    fs::remove_file(folder.0.join(ROOT_KEY)).unwrap();
+    fs::remove_file(&out).unwrap();
+    assert!(sign(std::slice::from_ref(&node), &[]).unwrap_err().contains(ROOT_KEY));
 }
 
 #[test]
