@@ -57,6 +57,9 @@ struct Item {
     due: Instant,
     backoff: Backoff,
     sequence: u64,
+    /// The record as it was signed, and which copy of it is being stored.
+    value: Vec<u8>,
+    copy: u8,
     /// Until when the record is known to be stored elsewhere.
     stored_until: Option<Instant>,
     /// Something changed while it was being published.
@@ -95,6 +98,8 @@ impl Publisher {
             due: now,
             backoff: Backoff::new(now),
             sequence: 0,
+            value: Vec::new(),
+            copy: 0,
             stored_until: None,
             again: false,
             is_outdated: false,
@@ -286,8 +291,14 @@ impl Task {
 
     fn put(&mut self, now: Instant, at: usize, sequence: u64, value: Vec<u8>) {
         let Some(item) = self.publisher.items.get_mut(at) else { return };
-        item.sequence = sequence;
-        let record = kad::Record::new(item.key.to_bytes(), value);
+        (item.sequence, item.value, item.copy) = (sequence, value, 0);
+        self.put_copy(now, at);
+    }
+
+    /// Stores the present copy of a record at the nodes that are nearest to it.
+    fn put_copy(&mut self, now: Instant, at: usize) {
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let record = kad::Record::new(item.key.to_copy_bytes(item.copy), item.value.clone());
         match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
             Ok(query) => {
                 self.publisher.queries.insert(query, at);
@@ -308,12 +319,11 @@ impl Task {
             self.failed_to_publish(now, at, "no node has taken the record");
             return;
         }
-        let Some(key) = self.publisher.items.get(at).map(|item| item.key.clone()) else { return };
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let (key, copy) = (item.key.clone(), item.key.to_copy_bytes(item.copy));
         match key {
             RecordKey::Gateway(_) => self.read_provider_back(now, key, at),
-            _ => {
-                self.look_up(now, key, Purpose::ReadBack(at));
-            }
+            _ => self.read_copy_back(now, copy, at),
         }
     }
 
@@ -341,9 +351,16 @@ impl Task {
             return;
         }
         let Some(item) = self.publisher.items.get_mut(at) else { return };
+        item.stored_until = Some(now + life);
+        if item.copy + 1 < item.key.copies() && !item.again {
+            // Found by now; the other copies are for those who have something against that.
+            item.copy += 1;
+            self.check_online(now);
+            self.put_copy(now, at);
+            return;
+        }
         item.phase = Phase::Idle;
         item.backoff = Backoff::new(now);
-        item.stored_until = Some(now + life);
         item.is_outdated &= item.again;
         let again = Duration::from_secs(republish_after(life.as_secs()));
         item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + again };

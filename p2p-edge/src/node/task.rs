@@ -444,7 +444,7 @@ impl Task {
             Timer::Publish => self.publish_due(now),
             Timer::Lookup(id) => self.complete_lookup(now, id),
             Timer::Serve(id) => self.finish_serving(now, id),
-            Timer::Registry(id) => self.finish_publish(id, 0),
+            Timer::Registry(id) => self.finish_publish(id),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Presence => self.on_presence_timeout(now),

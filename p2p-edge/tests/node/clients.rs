@@ -12,7 +12,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use p2p_edge::identity::{NodeKey, RevocationList, UserBundle};
 use p2p_edge::node::{NodeLimits, Refusal};
-use p2p_edge::record::{Device, LocationRecord, RecordKey, ValidRecord, validate};
+use p2p_edge::record::{COPIES, Device, LocationRecord, RecordKey, ValidRecord, validate};
 use p2p_edge::testing::{Pki, key};
 
 use super::attacks::{Attacker, EvilEvent};
@@ -155,7 +155,7 @@ async fn a_client_without_dht_is_found_by_those_who_have_one() {
     let published = publish(&mut client, &nodes[0], &value).await;
     assert!(published.stored >= 2 && published.refused.is_none(), "here and elsewhere: {published:?}");
     for node in &nodes {
-        node.until("the record at every supernode", |status| status.records == 1).await;
+        node.until("the copies at every supernode", |status| status.records == usize::from(COPIES)).await;
     }
     assert_eq!(nodes[0].handle.status().await.published_for_clients, 1);
 
