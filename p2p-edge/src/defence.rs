@@ -66,12 +66,16 @@ pub(crate) enum Defence {
     RenewalAge,
     /// A request for renewal is signed by the old key and the new one.
     RenewalSignature,
+    /// The assignment of a number is signed by its authority.
+    AssignmentSignature,
+    /// An authority for numbers certifies neither users nor nodes.
+    OnlyNumbers,
 }
 
 #[cfg(test)]
 impl Defence {
     /// Every check, in the order of their names above.
-    pub(crate) const ALL: [Defence; 30] = [
+    pub(crate) const ALL: [Defence; 32] = [
         Defence::Size,
         Defence::NothingLeftOver,
         Defence::OneEncoding,
@@ -102,6 +106,8 @@ impl Defence {
         Defence::CallerAddress,
         Defence::RenewalAge,
         Defence::RenewalSignature,
+        Defence::AssignmentSignature,
+        Defence::OnlyNumbers,
     ];
 }
 

@@ -54,6 +54,8 @@ fn attack_on(defence: Defence) -> fn() -> bool {
         Defence::CallerAddress => caller_with_a_number_of_another,
         Defence::RenewalAge => renewal_request_of_long_ago,
         Defence::RenewalSignature => renewal_by_a_thief,
+        Defence::AssignmentSignature => super::assignment_attacks::signed_by_anybody,
+        Defence::OnlyNumbers => super::assignment_attacks::user_of_an_authority_for_numbers,
     }
 }
 
@@ -66,7 +68,7 @@ fn every_attack_is_stopped_by_the_defence_it_is_aimed_at() {
         assert!(without(defence, attack), "without {defence:?} the attack would fail all the same");
         assert!(!attack(), "{defence:?} is on again");
     }
-    assert_eq!(Defence::ALL.len(), Defence::RenewalSignature as usize + 1, "none is missing");
+    assert_eq!(Defence::ALL.len(), Defence::OnlyNumbers as usize + 1, "none is missing");
 }
 
 fn pki() -> Pki {
@@ -365,7 +367,11 @@ fn certificate_that_the_authority_never_signed() -> bool {
 
 fn number_that_the_root_does_not_let_go() -> bool {
     let pki = pki();
-    let limits = EnrolmentLimits { prefixes: Vec::new(), number_prefixes: vec!["+4420".parse().unwrap()] };
+    let limits = EnrolmentLimits {
+        prefixes: Vec::new(),
+        number_prefixes: vec!["+4420".parse().unwrap()],
+        only_numbers: false,
+    };
     let seed = [0xa9; 32];
     let authority =
         pki.root.init_limited_enrolment("North", seed, 9, pki.enrolment.validity(), Some(&limits)).unwrap();

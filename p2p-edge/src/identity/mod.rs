@@ -11,6 +11,7 @@
 
 mod armour;
 mod assertion;
+mod assignment;
 mod authority;
 mod backup;
 mod bundle;
@@ -28,6 +29,7 @@ mod trust;
 mod x509;
 
 pub use assertion::{Assertion, MAX_ASSERTION_LIFE, MAX_ASSERTIONS_PER_KEY, NonceCache};
+pub use assignment::{AssignmentClaims, MAX_ASSIGNMENT_DAYS, NumberAssignment, VerifiedAssignment};
 pub use authority::Authority;
 pub use backup::{
     BackupCost, BackupError, BackupFiles, BackupRandom, MAX_BACKUP_BYTES, MAX_BACKUP_FILES, MIN_PASSPHRASE,
@@ -67,6 +69,7 @@ pub(crate) enum Kind {
     Backup = 7,
     Renewal = 8,
     RevocationDelta = 9,
+    Assignment = 10,
 }
 
 use crate::defence::{Defence, holds};
@@ -86,6 +89,8 @@ fn check_time(subject: &str, validity: Validity, unix: u64) -> Result<(), Identi
     Ok(())
 }
 
+#[cfg(test)]
+mod assignment_attacks;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::devices::OtherDevices;
 use super::lookup::Purpose;
 use super::peers::is_loopback;
 use super::task::{Task, unix_now, unix_now_ms};
-use crate::identity::Abilities;
+use crate::identity::{Abilities, NumberAssignment};
 use crate::record::{
     Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, RecordKey, ValidRecord,
     republish_after,
@@ -26,6 +26,11 @@ use crate::routing::Backoff;
 /// Life of a number record. Its writer would lose the number to nobody if it were longer, but a
 /// number that is taken away should not linger.
 const NUMBER_LIFE: Duration = Duration::from_secs(3600);
+/// For how long the assignment of a number counts as stored once it was read back: its end is months
+/// away, but nodes come and go.
+const ASSIGNMENT_LIFE: Duration = Duration::from_secs(6 * 3600);
+/// When an assignment that has become void is looked at again: its certificate or list may be replaced.
+const VOID_AGAIN: Duration = Duration::from_secs(3600);
 /// How often a gateway says anew that it is one.
 const PROVIDE_EVERY: Duration = Duration::from_secs(420);
 /// Changes within this time are published together.
@@ -53,6 +58,8 @@ pub(super) struct Publisher {
 
 struct Item {
     key: RecordKey,
+    /// What an authority has said of a number, where this node only passes it on.
+    held: Option<Held>,
     phase: Phase,
     due: Instant,
     backoff: Backoff,
@@ -66,6 +73,34 @@ struct Item {
     again: bool,
     /// What is stored is signed under a certificate of before.
     is_outdated: bool,
+}
+
+/// An assignment that this node holds, or held: its place is free then for another.
+enum Held {
+    Assignment(Box<NumberAssignment>),
+    Nothing,
+}
+
+impl Item {
+    fn new(key: RecordKey, held: Option<Held>, now: Instant) -> Self {
+        Self {
+            key,
+            held,
+            phase: Phase::Idle,
+            due: now,
+            backoff: Backoff::new(now),
+            sequence: 0,
+            value: Vec::new(),
+            copy: 0,
+            stored_until: None,
+            again: false,
+            is_outdated: false,
+        }
+    }
+
+    fn is_vacant(&self) -> bool {
+        matches!(self.held, Some(Held::Nothing))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,20 +127,8 @@ impl Publisher {
                 prefixes.chain(numbers.iter().map(|(number, _)| RecordKey::Number(number.clone()))).collect()
             }
         };
-        let item = |key| Item {
-            key,
-            phase: Phase::Idle,
-            due: now,
-            backoff: Backoff::new(now),
-            sequence: 0,
-            value: Vec::new(),
-            copy: 0,
-            stored_until: None,
-            again: false,
-            is_outdated: false,
-        };
         Self {
-            items: keys.into_iter().map(item).collect(),
+            items: keys.into_iter().map(|key| Item::new(key, None, now)).collect(),
             queries: HashMap::new(),
             last_sequence: 0,
             others: OtherDevices::default(),
@@ -120,7 +143,7 @@ impl Publisher {
     pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
         let is_stored = |item: &&Item| !item.is_outdated && item.stored_until.is_some_and(|at| at > now);
         let stored = self.items.iter().filter(is_stored).count();
-        (stored, self.items.len() - stored)
+        (stored, self.items.iter().filter(|item| !item.is_vacant()).count() - stored)
     }
 
     /// Says whether records of one kind are stored nowhere else. One of several prefixes or numbers
@@ -128,8 +151,10 @@ impl Publisher {
     fn lacks_a_kind(&self, now: Instant) -> bool {
         let stored = |item: &Item| item.stored_until.is_some_and(|at| at > now);
         let of_kind = |item: &Item| std::mem::discriminant(&item.key);
-        let kinds: HashSet<_> = self.items.iter().map(of_kind).collect();
-        let found: HashSet<_> = self.items.iter().filter(|item| stored(item)).map(of_kind).collect();
+        // What an authority assigns may be void: nobody is offline for that.
+        let own = || self.items.iter().filter(|item| item.held.is_none());
+        let kinds: HashSet<_> = own().map(of_kind).collect();
+        let found: HashSet<_> = own().filter(|item| stored(item)).map(of_kind).collect();
         kinds != found
     }
 
@@ -208,7 +233,7 @@ impl Task {
         let mut busy = self.publisher.items.iter().filter(|item| item.phase == Phase::Busy).count();
         for at in 0..self.publisher.items.len() {
             let Some(item) = self.publisher.items.get_mut(at) else { break };
-            if item.phase == Phase::Busy || now < item.due || !item.backoff.is_due(now) {
+            if item.phase == Phase::Busy || item.is_vacant() || now < item.due || !item.backoff.is_due(now) {
                 continue;
             }
             if busy >= IN_FLIGHT {
@@ -220,6 +245,10 @@ impl Task {
             item.again = false;
             item.backoff.attempt(now, self.limits.timers.retry);
             let key = item.key.clone();
+            if item.held.is_some() {
+                self.write_assignment(now, at);
+                continue;
+            }
             match &key {
                 RecordKey::Location(_) => self.read_own_location(now, key),
                 RecordKey::Number(_) => self.write_number(now, at),
@@ -265,6 +294,47 @@ impl Task {
         match record.sign(&certificate, &self.key) {
             Ok(value) => self.put(now, 0, sequence, value),
             Err(error) => self.failed_to_publish(now, 0, &error.to_string()),
+        }
+    }
+
+    /// Takes over which assignments are to be published. A place in the list keeps its number, since
+    /// what is under way names it.
+    pub(super) fn publish_numbers(&mut self, now: Instant, numbers: Vec<NumberAssignment>) {
+        for item in self.publisher.items.iter_mut().filter(|item| item.held.is_some()) {
+            (item.held, item.stored_until) = (Some(Held::Nothing), None);
+        }
+        for assignment in numbers {
+            let key = RecordKey::Number(assignment.claims().number.clone());
+            // A place whose record is on its way is of use for the same number only.
+            let free =
+                |item: &&mut Item| item.is_vacant() && (item.key == key || matches!(item.phase, Phase::Idle));
+            let held = Some(Held::Assignment(Box::new(assignment)));
+            match self.publisher.items.iter_mut().find(free) {
+                Some(item) if item.phase == Phase::Busy => (item.held, item.again) = (held, true),
+                Some(item) => *item = Item::new(key, held, now),
+                None => self.publisher.items.push(Item::new(key, held, now)),
+            }
+        }
+        self.wake_publisher(now);
+    }
+
+    /// Passes on what an authority has said of a number, as long as that is good.
+    fn write_assignment(&mut self, now: Instant, at: usize) {
+        let Some(Item { held: Some(Held::Assignment(assignment)), .. }) = self.publisher.items.get(at) else {
+            return;
+        };
+        let sequence = assignment.claims().sequence;
+        match assignment.verify(&self.trust, &self.revocations, unix_now()) {
+            Ok(_) => {
+                let value = assignment.encode();
+                self.put(now, at, sequence, value);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a number of this node is no longer published");
+                if let Some(item) = self.publisher.items.get_mut(at) {
+                    (item.phase, item.due, item.stored_until) = (Phase::Idle, now + VOID_AGAIN, None);
+                }
+            }
         }
     }
 
@@ -334,6 +404,7 @@ impl Task {
         let found = record.is_some_and(|found| found.confirms(item.sequence, &me));
         let life = match &item.key {
             RecordKey::Location(_) => self.limits.timers.record_lifetime,
+            _ if item.held.is_some() => ASSIGNMENT_LIFE,
             _ => NUMBER_LIFE,
         };
         self.read_back(now, at, found, life);

@@ -1,4 +1,4 @@
-//! Location records of clients that run no DHT: this node puts them there for them.
+//! Records of clients that run no DHT, their locations and numbers: this node puts them there for them.
 //!
 //! A record is signed by its owner and validated as any other. It is put under the keys of all its
 //! copies. The answer comes when nodes of the DHT have taken it, or after 3 s with what is known by
@@ -45,7 +45,7 @@ struct Waiting {
 }
 
 impl Task {
-    /// Stores the location record of a client and passes it on to the DHT.
+    /// Stores the record of a client and passes it on to the DHT.
     pub(super) fn serve_publish(
         &mut self,
         now: Instant,
@@ -53,11 +53,11 @@ impl Task {
         request: &[u8],
         channel: ResponseChannel<Vec<u8>>,
     ) {
-        let location = wire::decode::<PublishRequest>(request).and_then(|request| {
+        let record = wire::decode::<PublishRequest>(request).and_then(|request| {
             let key = RecordKey::parse(&request.key.0).ok()?;
-            matches!(key, RecordKey::Location(_)).then_some((key, request))
+            (!matches!(key, RecordKey::Gateway(_))).then_some((key, request))
         });
-        let Some((key, request)) = location else {
+        let Some((key, request)) = record else {
             self.offended(&peer, Refusal::MessageMalformed);
             return;
         };

@@ -400,6 +400,10 @@ impl Task {
                 // Errs when nobody waits any more.
                 let _ = sender.send(self.change_certificate(now, &credential));
             }
+            Some(Request::Numbers(numbers, sender)) => {
+                // Errs when nobody waits any more.
+                let _ = sender.send(self.hold_numbers(now, numbers));
+            }
             Some(Request::Status(sender)) => {
                 let status = self.status(now);
                 // Errs when nobody waits any more.
@@ -533,6 +537,9 @@ impl Task {
                     self.dht_requests += u64::from(stats.num_requests());
                 }
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
+                if let (QueryResult::GetClosestPeers(closest), true) = (&result, step.last) {
+                    self.on_closest_peers(id, closest);
+                }
                 if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_))
                     && !self.on_client_put(id, &result)
                 {

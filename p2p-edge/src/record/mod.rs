@@ -17,12 +17,13 @@ use std::fmt;
 
 use call_model::{Handle, Number};
 use libp2p::PeerId;
+use sha2::{Digest, Sha256};
 
 pub use choice::{Choice, ENOUGH};
 pub use envelope::{CLOCK_SKEW, MAX_RECORD_BYTES};
 pub use error::RecordError;
 pub use location::{Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESS_BYTES, MAX_ADDRESSES, ValidLocation};
-pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
+pub use number::{NUMBER_LIFE, NumberRecord, NumberWriter, ValidNumber};
 pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
 pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored, Verified};
 
@@ -159,8 +160,19 @@ impl ValidRecord {
     pub fn publisher(&self) -> &PublicKey {
         match self {
             ValidRecord::Location(valid) => &valid.writer,
-            ValidRecord::Number(valid) => &valid.writer.key,
+            ValidRecord::Number(valid) => valid.writer.key(),
             ValidRecord::Offer(valid) => &valid.gateway.key,
+        }
+    }
+
+    /// Returns for whom the record counts against a quota: the key that signed it; of a number that an
+    /// authority has assigned, a digest of the user's handle, since the one authority signs for all.
+    pub fn account(&self) -> [u8; 32] {
+        match self {
+            ValidRecord::Number(ValidNumber { record, writer: NumberWriter::Authority(_), .. }) => {
+                Sha256::digest(record.handle.as_str()).into()
+            }
+            _ => self.publisher().to_bytes(),
         }
     }
 
@@ -184,7 +196,7 @@ impl ValidRecord {
     pub fn standing(&self) -> &Standing {
         match self {
             ValidRecord::Location(valid) => &valid.holder.standing,
-            ValidRecord::Number(valid) => &valid.writer.standing,
+            ValidRecord::Number(valid) => valid.writer.standing(),
             ValidRecord::Offer(valid) => &valid.gateway.standing,
         }
     }

@@ -342,7 +342,7 @@ fn a_number_is_assigned_within_certified_prefixes_only() {
     assert_eq!((record.key(), record.sequence()), (num("+442079460018"), 4));
     let ValidRecord::Number(valid) = record else { panic!("a number") };
     assert_eq!(
-        (valid.record, valid.writer.peer_id),
+        (valid.record, valid.writer.key().peer_id()),
         (world.number("+442079460018", 4), world.gateway.key.peer_id())
     );
 
