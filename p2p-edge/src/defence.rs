@@ -88,12 +88,16 @@ pub(crate) enum Defence {
     TurnAnswers,
     /// A bootstrap list is signed by the root.
     BootstrapSignature,
+    /// The assignment of a number is signed by its authority.
+    AssignmentSignature,
+    /// An authority for numbers certifies neither users nor nodes.
+    OnlyNumbers,
 }
 
 #[cfg(test)]
 impl Defence {
     /// Every check, in the order of their names above.
-    pub(crate) const ALL: [Defence; 41] = [
+    pub(crate) const ALL: [Defence; 43] = [
         Defence::Size,
         Defence::NothingLeftOver,
         Defence::OneEncoding,
@@ -135,6 +139,8 @@ impl Defence {
         Defence::TurnBandwidth,
         Defence::TurnAnswers,
         Defence::BootstrapSignature,
+        Defence::AssignmentSignature,
+        Defence::OnlyNumbers,
     ];
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use call_model::{CallId, DtmfDigit, LegQuality};
+use call_model::{Address, CallId, DtmfDigit, LegQuality};
 use p2p_edge::calling::{EndedBy, SessionEvent};
 
 use crate::event::{Ended, Quality};
@@ -29,6 +29,10 @@ pub(crate) struct Call {
     pub(crate) negotiation: Negotiation,
     pub(crate) media: Option<MediaHandle>,
     pub(crate) options: CallOptions,
+    /// Who is on the other side, as far as that is shown.
+    pub(crate) party: Option<Address>,
+    /// The call that ends when this one is transferred: that in which its target was consulted.
+    pub(crate) ends_with_it: Option<CallId>,
     /// The other side is a gateway, whose word for a number counts.
     pub(crate) through_gateway: bool,
     pub(crate) media_up: bool,
@@ -56,6 +60,8 @@ impl Call {
             negotiation,
             media,
             options,
+            party: None,
+            ends_with_it: None,
             through_gateway: false,
             media_up: false,
             media_failed: false,

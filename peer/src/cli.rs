@@ -84,6 +84,20 @@ pub enum Action {
         #[arg(long)]
         root: Option<PathBuf>,
     },
+    /// Put the assignment of a number into an identity directory, after checking it; `causeway authority
+    /// issue number` makes it. `run`, `call` and `answer` publish it from then on, so that calls to the
+    /// number lead here.
+    ImportNumber {
+        /// The identity, directory or file.
+        #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+        identity: PathBuf,
+        /// The assignment from the authority.
+        #[arg(long)]
+        number: PathBuf,
+        /// Root certificate, instead of root.pem.
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
     /// Encrypt an identity, directory or file, with a passphrase.
     Backup {
         /// The identity.
@@ -258,6 +272,9 @@ pub struct AnswerArguments {
     /// Refuse callers who ask not to be shown.
     #[arg(long)]
     pub reject_anonymous: bool,
+    /// Call whomever the other side of a call asks to call in its place, at the cost of this user.
+    #[arg(long)]
+    pub follow_transfers: bool,
     /// What to do in the call.
     #[command(flatten)]
     pub script: ScriptArguments,

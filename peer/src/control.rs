@@ -1,16 +1,27 @@
 //! Commands as JSON lines, from standard input or a unix socket.
 //!
 //! A line is an object whose `command` is one of
-//! `call`, `answer`, `progress`, `reject`, `hangup`, `hold`, `dtmf`, `message`, `play`, `echo`,
-//! `record`, `policy`, `status`, `quit`. Where a softphone has one call, `call` may be left out.
+//! `call`, `answer`, `progress`, `reject`, `hangup`, `hold`, `dtmf`, `message`, `transfer`, `play`, `echo`,
+//! `record`, `policy`, `presence`, `contacts`, `rules`, `text`, `status`, `quit`. Where a softphone has one call, `call` may be left out.
 //!
 //! ```json
 //! {"command":"call","to":"+442079460018","play":"hello.wav","dtmf":"123#","duration_s":10}
 //! {"command":"answer","echo":true}
 //! {"command":"hold","on":true}
 //! {"command":"policy","mode":"early:2s","early":"please-wait.wav","echo":true}
-//! {"command":"policy","mode":"manual","reject_anonymous":true}
+//! {"command":"policy","mode":"manual","reject_anonymous":true,"follow_transfers":true}
+//! {"command":"call","to":"carol","replaces":"0192..."}
+//! {"command":"transfer","to":"carol"}
+//! {"command":"presence","availability":"busy","note":"until three"}
+//! {"command":"contacts","handles":["bob","carol"]}
+//! {"command":"rules","allowed":["bob","carol"]}
+//! {"command":"text","to":"bob","text":"hello"}
 //! ```
+//! `message` is text to the other side of a call, `text` to a user who need not be there. Nobody sees a user,
+//! or sends it text, before `rules` lets them. A call with `replaces` ends that other call once it is
+//! answered; `transfer` asks the other side to do so, by itself where its policy has `follow_transfers`.
+
+mod presence;
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -59,8 +70,8 @@ impl From<Complaint> for Event {
     }
 }
 
-const COMMANDS: &str =
-    "call, answer, progress, reject, hangup, hold, dtmf, message, play, echo, record, policy, status, quit";
+const COMMANDS: &str = "call, answer, progress, reject, hangup, hold, dtmf, message, transfer, play, echo, record, \
+    policy, presence, contacts, rules, text, status, quit";
 
 /// Reads one command. `load` reads a clip and may block.
 ///
@@ -122,14 +133,19 @@ pub fn parse(line: &str, load: &dyn Fn(&Path) -> Result<Clip, AudioError>) -> Re
             let mode =
                 parse_mode(&mode, early).map_err(|message| Complaint::new("mode", message, MODE_REMEDY))?;
             let reject_anonymous = fields.flag("reject_anonymous")?.unwrap_or(false);
-            Command::Policy(AnswerPolicy { mode, options: fields.options()?, reject_anonymous })
+            let follow_transfers = fields.flag("follow_transfers")?.unwrap_or(false);
+            let options = fields.options()?;
+            Command::Policy(AnswerPolicy { mode, options, reject_anonymous, follow_transfers })
         }
         "status" => Command::Status,
         "quit" => Command::Quit,
-        other => {
-            let remedy = format!("use one of {COMMANDS}");
-            return Err(Complaint::new("command", format!("unknown command `{other}`"), remedy));
-        }
+        other => match presence::parse(other, &mut fields)? {
+            Some(command) => command,
+            None => {
+                let remedy = format!("use one of {COMMANDS}");
+                return Err(Complaint::new("command", format!("unknown command `{other}`"), remedy));
+            }
+        },
     };
     match fields.object.keys().next() {
         Some(unknown) => {
@@ -225,9 +241,13 @@ impl Fields<'_> {
     }
 
     fn call(&mut self) -> Result<Option<CallId>, Complaint> {
-        let Some(text) = self.text("call")? else { return Ok(None) };
+        self.call_named("call")
+    }
+
+    fn call_named(&mut self, field: &str) -> Result<Option<CallId>, Complaint> {
+        let Some(text) = self.text(field)? else { return Ok(None) };
         let call = text.parse();
-        call.map(Some).map_err(|error| Complaint::new("call", error, "copy it from an event of the call"))
+        call.map(Some).map_err(|error| Complaint::new(field, error, "copy it from an event of the call"))
     }
 
     fn flag(&mut self, field: &str) -> Result<Option<bool>, Complaint> {
@@ -299,6 +319,7 @@ impl Fields<'_> {
             echo: self.flag("echo")?.unwrap_or(false),
             dtmf,
             duration: self.seconds("duration_s")?,
+            replaces: self.call_named("replaces")?,
         })
     }
 }

@@ -141,6 +141,64 @@ pub enum Event {
         /// The text.
         text: String,
     },
+    /// The other side asks this one to call somebody else in its place.
+    Transfer {
+        /// The call.
+        #[serde(serialize_with = "as_text")]
+        call: CallId,
+        /// Whom to call.
+        to: String,
+        /// Whether that is being done, as the policy says.
+        followed: bool,
+    },
+    /// A contact is shown otherwise than before.
+    Presence {
+        /// The contact.
+        handle: String,
+        /// `available`, `away`, `busy` or `offline`.
+        availability: &'static str,
+        /// What it says besides.
+        note: String,
+    },
+    /// A text has come from a user, verified.
+    Text {
+        /// Names the text.
+        id: String,
+        /// Who sends it.
+        from: String,
+        /// The text. May hold any character.
+        text: String,
+        /// When it was sent, as its sender says.
+        sent_unix_ms: u64,
+    },
+    /// A text is on its way.
+    TextSent {
+        /// Names the text.
+        id: String,
+        /// Whom it is for.
+        to: String,
+    },
+    /// The overlay keeps a text for its addressee, or refuses it.
+    TextTaken {
+        /// Names the text.
+        id: String,
+        /// Whether it is kept until a device of the addressee has it, a week at most. So it is said too
+        /// where the addressee takes no text of this user.
+        kept: bool,
+        /// Why it was refused.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+    },
+    /// What was said of presence was refused.
+    PresenceRefused {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Numbers that an authority has assigned are published.
+    Numbers {
+        /// The numbers.
+        numbers: Vec<String>,
+    },
     /// A call is over. Exactly one per call.
     Ended(Ended),
     /// A new certificate is in use.

@@ -1,9 +1,10 @@
 //! The files of an identity: key, certificate, root, revocations.
 //!
 //! A directory holds `key.pem` (secret, readable by its owner only), `certificate.pem` (the handle
-//! certificate), `root.pem` (whom to believe) and, where there is one, `revoked.pem`. An identity
+//! certificate), `root.pem` (whom to believe) and, where there are any, `revoked.pem` and `numbers.pem`,
+//! the numbers that an authority has assigned. An identity
 //! may also be one file with key and certificate, as `causeway authority issue user` writes it;
-//! `root.pem` and `revoked.pem` are then looked for beside it.
+//! the rest is then looked for beside it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use call_model::Handle;
 use p2p_edge::files::{self, FilesError};
 use p2p_edge::identity::{
-    Credential, HandleCertificate, IdentityError, NodeKey, Renewal, Request, RevocationList, Trust,
-    UserBundle,
+    Credential, HandleCertificate, IdentityError, NodeKey, NumberAssignment, Renewal, Request,
+    RevocationList, Trust, UserBundle,
 };
 
 /// Longest identity file that is read, in bytes.
@@ -28,6 +29,8 @@ pub const CERTIFICATE: &str = "certificate.pem";
 pub const ROOT: &str = "root.pem";
 /// The revocation lists; may be absent.
 pub const REVOCATIONS: &str = "revoked.pem";
+/// The assignments of numbers; may be absent.
+pub const NUMBERS: &str = "numbers.pem";
 
 /// Says what was wrong with an identity file.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,16 @@ pub enum FileError {
         /// Whom the certificate is for.
         found: Handle,
     },
+    /// A number is assigned to another handle.
+    #[error(
+        "the number is assigned to {found}, and the identity is that of {handle}: check which file was sent"
+    )]
+    OtherOwner {
+        /// Whose identity it is.
+        handle: Handle,
+        /// Whose the number is.
+        found: Handle,
+    },
     /// A file could not be backed up, restored or replaced.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -101,6 +114,8 @@ pub struct Identity {
     pub trust: Trust,
     /// What has been revoked.
     pub revocations: RevocationList,
+    /// Numbers that an authority has assigned. Nothing is verified yet.
+    pub numbers: Vec<NumberAssignment>,
 }
 
 impl Identity {
@@ -123,7 +138,16 @@ impl Identity {
         if path.exists() {
             revocations = parse(&path, |pem| RevocationList::from_pem(pem, &trust, unix))?;
         }
-        Ok(Self { key, certificate, trust, revocations })
+        let path = directory.join(NUMBERS);
+        let numbers = if path.exists() { parse(&path, NumberAssignment::all_from_pem)? } else { Vec::new() };
+        Ok(Self { key, certificate, trust, revocations, numbers })
+    }
+
+    /// Returns the assignments of numbers that are good at the moment `unix`. One that has ended is no
+    /// reason to publish none.
+    pub fn good_numbers(&self, unix: u64) -> Vec<NumberAssignment> {
+        let is_good = |one: &&NumberAssignment| one.verify(&self.trust, &self.revocations, unix).is_ok();
+        self.numbers.iter().filter(is_good).cloned().collect()
     }
 }
 
@@ -165,6 +189,7 @@ pub fn import(
         certificate: parse(certificate, HandleCertificate::from_pem)?,
         trust: parse(root, Trust::from_pem)?,
         revocations: RevocationList::default(),
+        numbers: Vec::new(),
     };
     check_key(&identity.key, &identity.certificate)?;
     let verified = identity.certificate.verify(&identity.trust, &identity.revocations, unix);
@@ -233,6 +258,38 @@ pub fn update(
         known.certificate.to_pem()
     };
     files::replace(&certificate, text.as_bytes())?;
+    Ok(known)
+}
+
+/// Puts the assignments of numbers of a file into an identity, directory or file, after checking them.
+/// Those of the same numbers give way.
+///
+/// # Errors
+/// Names the file and what is wrong with it; the identity is as it was then.
+pub fn import_number(
+    identity: &Path,
+    number: &Path,
+    root: Option<&Path>,
+    unix: u64,
+) -> Result<Identity, FileError> {
+    let mut known = Identity::read(identity, root, unix)?;
+    let content = |error| FileError::Content { path: number.into(), error };
+    let fresh = parse(number, NumberAssignment::all_from_pem)?;
+    if fresh.is_empty() {
+        return Err(content(IdentityError::MissingPem { label: "CAUSEWAY NUMBER ASSIGNMENT" }));
+    }
+    let handle = &known.certificate.claims().handle;
+    for assignment in fresh {
+        let verified = assignment.verify(&known.trust, &known.revocations, unix).map_err(content)?;
+        if verified.claims.handle != *handle {
+            return Err(FileError::OtherOwner { handle: handle.clone(), found: verified.claims.handle });
+        }
+        known.numbers.retain(|held| held.claims().number != verified.claims.number);
+        known.numbers.push(assignment);
+    }
+    let directory = if identity.is_file() { identity.parent().unwrap_or(Path::new("")) } else { identity };
+    let text: String = known.numbers.iter().map(NumberAssignment::to_pem).collect();
+    files::replace(&directory.join(NUMBERS), text.as_bytes())?;
     Ok(known)
 }
 

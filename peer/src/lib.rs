@@ -23,5 +23,5 @@ mod softphone;
 
 pub use softphone::{
     AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS, Softphone, SoftphoneClosed, SoftphoneConfig,
-    StartError, Starting,
+    StartError, Starting, TransferTarget,
 };

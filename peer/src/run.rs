@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p2p_edge::bootstrap::Invite;
 use p2p_edge::files::{self, FilesError};
-use p2p_edge::identity::{BackupCost, is_mirror, is_name};
+use p2p_edge::identity::{BackupCost, NumberAssignment, is_mirror, is_name};
 use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeEvent, NodeLimits, NodeRole};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -118,10 +118,11 @@ pub async fn run(cli: Cli) -> u8 {
     }
 }
 
-/// Returns what the node of the user is told at its start.
-fn node_config(arguments: &NodeArguments) -> Result<NodeConfig, Failure> {
+/// Returns what the node of the user is told at its start, and the numbers that it publishes.
+fn node_config(arguments: &NodeArguments) -> Result<(NodeConfig, Vec<NumberAssignment>), Failure> {
     let identity = Identity::read(&arguments.identity, arguments.root.as_deref(), unix_now())?;
-    Ok(NodeConfig {
+    let numbers = identity.good_numbers(unix_now());
+    let node = NodeConfig {
         key: identity.key,
         trust: identity.trust,
         revocations: identity.revocations,
@@ -132,12 +133,13 @@ fn node_config(arguments: &NodeArguments) -> Result<NodeConfig, Failure> {
         ways: ways(arguments)?,
         limits: NodeLimits::default(),
         turn: None,
-    })
+    };
+    Ok((node, numbers))
 }
 
 /// Joins, and prints a link for others: it leads to the supernodes that have worked best.
 async fn invite(arguments: &NodeArguments, page: Option<&str>) -> Result<u8, Failure> {
-    let config = node_config(arguments)?;
+    let (config, _) = node_config(arguments)?;
     let NodeRole::User { certificate } = &config.role else { return Ok(exit::CONFIGURATION) };
     let from = certificate.claims().handle.clone();
     let (node, mut events) = Node::spawn(config).await.map_err(StartError::from)?;
@@ -242,6 +244,11 @@ async fn act(action: Action) -> Result<u8, Failure> {
             show_identity(&updated).await;
             Ok(exit::OK)
         }
+        Action::ImportNumber { identity, number, root } => {
+            let updated = identity_files::import_number(&identity, &number, root.as_deref(), unix_now())?;
+            show_identity(&updated).await;
+            Ok(exit::OK)
+        }
         Action::Backup { identity, out, passphrase_file } => {
             let passphrase = files::passphrase(passphrase_file.as_deref(), true, ask).map_err(file)?;
             let names = files::back_up(&identity, &out, &passphrase, BackupCost::RECOMMENDED);
@@ -302,7 +309,7 @@ struct Session {
 
 impl Session {
     async fn start(arguments: &NodeArguments, policy: AnswerPolicy) -> Result<Self, Failure> {
-        let node = node_config(arguments)?;
+        let (node, numbers) = node_config(arguments)?;
         let config = SoftphoneConfig {
             node,
             media_address: arguments.media_address,
@@ -313,6 +320,10 @@ impl Session {
         let interrupted = interruptions().map_err(signals)?;
         let renewed = signal(SignalKind::hangup()).map_err(signals)?;
         let (softphone, events) = Softphone::start(config).await?;
+        if !numbers.is_empty() {
+            // A softphone that has stopped ends its events: that is noticed there.
+            let _ = softphone.send(Command::Numbers(numbers)).await;
+        }
         let identity = (arguments.identity.clone(), arguments.root.clone());
         Ok(Self { softphone, events, interrupted, renewed, identity, sample_rate: arguments.sample_rate })
     }
@@ -363,8 +374,12 @@ impl Session {
     async fn read_identity_again(&self) {
         let (identity, root) = &self.identity;
         let command = match Identity::read(identity, root.as_deref(), unix_now()) {
-            Ok(Identity { certificate, revocations, .. }) => {
-                Command::Certificate(Box::new(certificate), revocations.lists().cloned().collect())
+            Ok(read) => {
+                let numbers = read.good_numbers(unix_now());
+                let Identity { certificate, revocations, .. } = read;
+                let lists = revocations.lists().cloned().collect();
+                self.send(Command::Certificate(Box::new(certificate), lists)).await;
+                Command::Numbers(numbers)
             }
             Err(error) => Command::Show(Event::error(None, &error, "the certificate in use stays")),
         };
@@ -436,8 +451,9 @@ async fn policy(arguments: &AnswerArguments, rate: u32) -> Result<AnswerPolicy, 
     let early = clip(arguments.early.as_deref(), rate).await?;
     let mode =
         parse_mode(&arguments.mode, early).map_err(|message| Failure::Usage(format!("--mode: {message}")))?;
-    let reject_anonymous = arguments.reject_anonymous;
-    Ok(AnswerPolicy { mode, options: options(&arguments.script, rate).await?, reject_anonymous })
+    let (reject_anonymous, follow_transfers) = (arguments.reject_anonymous, arguments.follow_transfers);
+    let options = options(&arguments.script, rate).await?;
+    Ok(AnswerPolicy { mode, options, reject_anonymous, follow_transfers })
 }
 
 async fn options(arguments: &ScriptArguments, rate: u32) -> Result<CallOptions, Failure> {
@@ -447,6 +463,7 @@ async fn options(arguments: &ScriptArguments, rate: u32) -> Result<CallOptions, 
         echo: arguments.echo,
         dtmf: arguments.dtmf.clone().map(|digits| digits.0).unwrap_or_default(),
         duration: arguments.duration,
+        replaces: None,
     })
 }
 
@@ -464,11 +481,17 @@ async fn show_identity(identity: &Identity) {
     let shown = serde_json::json!({
         "handle": claims.handle.to_string(),
         "numbers": claims.numbers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "assigned_numbers": identity.numbers.iter().map(assigned).collect::<Vec<_>>(),
         "not_after_unix": claims.validity.not_after,
         "peer_id": identity.key.peer_id().to_string(),
         "public_key": public_key_text(&identity.key),
     });
     show_line(&shown.to_string()).await;
+}
+
+fn assigned(assignment: &NumberAssignment) -> serde_json::Value {
+    let claims = assignment.claims();
+    serde_json::json!({ "number": claims.number.to_string(), "not_after_unix": claims.expires_unix })
 }
 
 /// Writes a line to standard output. Where nobody reads any more, the calls go on.

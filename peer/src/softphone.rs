@@ -1,15 +1,16 @@
 //! The softphone: one task that owns the calls and answers by policy.
 
+mod presence;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use call_model::{Address, CallId, Cause, DtmfDigit};
-use p2p_edge::identity::{HandleCertificate, SignedRevocations};
+use call_model::{Address, Availability, CallId, Cause, DtmfDigit, Handle};
+use p2p_edge::identity::{HandleCertificate, NumberAssignment, SignedRevocations};
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeRole};
 use tokio::sync::mpsc;
 use transcoder::{DtlsIdentity, MediaError};
@@ -48,6 +49,9 @@ pub struct AnswerPolicy {
     pub options: CallOptions,
     /// Refuse callers who ask not to be shown: cause 24, which is SIP 433 (RFC 5079).
     pub reject_anonymous: bool,
+    /// Call whomever the other side of a call asks to call in its place. Such calls are at the cost of
+    /// this user.
+    pub follow_transfers: bool,
 }
 
 /// When to answer a call.
@@ -86,6 +90,8 @@ pub struct CallOptions {
     pub dtmf: Vec<DtmfDigit>,
     /// Hang up after this time.
     pub duration: Option<Duration>,
+    /// End this other call once this one is answered.
+    pub replaces: Option<CallId>,
 }
 
 /// What a softphone may be asked. Where `call` is absent, its only call is meant.
@@ -114,6 +120,18 @@ pub enum Command {
     Dtmf { call: Option<CallId>, digits: Vec<DtmfDigit> },
     /// Sends text.
     Message { call: Option<CallId>, text: String },
+    /// Asks the other side to call somebody else in this one's place.
+    Transfer { call: Option<CallId>, target: TransferTarget },
+    /// Says how available the user is.
+    Presence { availability: Availability, note: String },
+    /// Watches exactly these users.
+    Contacts(BTreeSet<Handle>),
+    /// Says who may see the user and send it text; nobody may before.
+    Rules { everybody: bool, allowed: BTreeSet<Handle>, refused: BTreeSet<Handle> },
+    /// Sends text to a user, who need not be there.
+    Text { to: Handle, text: String },
+    /// Publishes exactly these numbers that an authority has assigned.
+    Numbers(Vec<NumberAssignment>),
     /// Plays a clip.
     Play { call: Option<CallId>, clip: Clip },
     /// Sends back what is heard, or stops to.
@@ -131,6 +149,16 @@ pub enum Command {
     Status,
     /// Ends all calls and stops.
     Quit,
+}
+
+/// To whom a call is transferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransferTarget {
+    /// To this number or user, without a word.
+    Address(Address),
+    /// To the other side of another call, with whom it was talked over; that call ends when this one
+    /// does.
+    PartyOf(CallId),
 }
 
 /// Says why a softphone did not start.

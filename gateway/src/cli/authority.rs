@@ -5,6 +5,7 @@
 //! there in the first place; only `enrol` and the revocation of an authority need it again.
 
 mod bootstrap;
+mod number;
 mod renew;
 
 use std::fs;
@@ -52,12 +53,19 @@ pub(super) struct Limits {
     /// E.164 prefix of numbers that the authority may assign or certify as a user's; likewise.
     #[arg(long = "may-number")]
     may_number: Vec<Prefix>,
+    /// The authority assigns numbers, those of --may-number, and certifies neither users nor nodes.
+    #[arg(long, requires = "may_number", conflicts_with = "may_offer")]
+    only_numbers: bool,
 }
 
 impl Limits {
     fn read(self) -> Option<EnrolmentLimits> {
         let limited = !self.may_offer.is_empty() || !self.may_number.is_empty();
-        let limits = EnrolmentLimits { prefixes: self.may_offer, number_prefixes: self.may_number };
+        let limits = EnrolmentLimits {
+            prefixes: self.may_offer,
+            number_prefixes: self.may_number,
+            only_numbers: self.only_numbers,
+        };
         limited.then_some(limits)
     }
 }
@@ -123,7 +131,7 @@ pub(super) enum AuthorityCommand {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Revoke a certificate by its number; writes revoked.pem, which every node is given.
+    /// Revoke a certificate or the assignment of a number by its serial number; writes revoked.pem, which every node is given.
     Revoke {
         #[command(flatten)]
         place: Place,
@@ -217,6 +225,22 @@ pub(super) enum IssueCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// That a number belongs to a user: calls to it reach the user, through any gateway or none. The
+    /// user publishes it (`causeway-peer import-number`); this authority may stay offline.
+    Number {
+        #[command(flatten)]
+        place: Place,
+        /// The number, E.164.
+        number: Number,
+        /// Whose it is.
+        handle: Handle,
+        /// Days the assignment is valid, 1 to 398.
+        #[arg(long, default_value_t = 365)]
+        days: u64,
+        /// Where the assignment goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 pub(super) fn run(command: AuthorityCommand) -> Result<String> {
@@ -270,6 +294,9 @@ pub(super) fn run(command: AuthorityCommand) -> Result<String> {
             let all = Abilities::CALLS.with(Abilities::TEXT);
             let abilities = abilities.into_iter().reduce(Abilities::with).unwrap_or(all);
             issue_user(&place.dir, User { handle, numbers, abilities }, days, &requests, &out)
+        }
+        AuthorityCommand::Issue(IssueCommand::Number { place, number, handle, days, out }) => {
+            number::assign(&place.dir, number, handle, days, &out)
         }
         AuthorityCommand::Revoke { place, serial, reason } => revoke(&place.dir, serial, reason),
         AuthorityCommand::BootstrapList { place, nodes, names, mirrors, days, out } => {

@@ -50,6 +50,11 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     direction: &'static str,
     kind: &'static str,
@@ -108,6 +113,8 @@ pub(crate) struct Metrics {
     overlay_reservations: Gauge,
     overlay_records: Gauge,
     overlay_health: OverlayHealth,
+    overlay_presence: Family<KindLabel, Gauge>,
+    overlay_presence_refused: Family<ReasonLabel, Counter>,
     queue_length: Family<QueueLabel, Gauge>,
     queue_dropped: Family<QueueLabel, Counter>,
     trunk_ports_free: Gauge,
@@ -144,6 +151,8 @@ impl Metrics {
             overlay_reservations: Gauge::default(),
             overlay_records: Gauge::default(),
             overlay_health: OverlayHealth::default(),
+            overlay_presence: Family::default(),
+            overlay_presence_refused: Family::default(),
             queue_length: Family::default(),
             queue_dropped: Family::default(),
             trunk_ports_free: Gauge::default(),
@@ -247,6 +256,17 @@ impl Metrics {
         r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
         self.overlay_health.register(r);
+        r.register(
+            "overlay_presence",
+            "What this node keeps and does for presence: users at home here, of these users on, texts that wait, \
+             devices attached, users watched for them",
+            self.overlay_presence.clone(),
+        );
+        r.register(
+            "overlay_presence_refused",
+            "Presence and text refused, by reason",
+            self.overlay_presence_refused.clone(),
+        );
         r.register("queue_length", "Items waiting in a bounded queue", self.queue_length.clone());
         r.register("queue_dropped", "Items that found a bounded queue full", self.queue_dropped.clone());
         r.register(
@@ -324,6 +344,20 @@ impl Metrics {
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);
         self.overlay_health.set(&status.health);
+        let presence = &status.presence;
+        for (kind, count) in [
+            ("handles", presence.handles),
+            ("on", presence.on),
+            ("texts", presence.texts),
+            ("devices", presence.devices),
+            ("watched", presence.watched),
+        ] {
+            self.overlay_presence.get_or_create(&KindLabel { kind }).set(count as i64);
+        }
+        for (reason, total) in &presence.refused {
+            let counter = self.overlay_presence_refused.get_or_create(&ReasonLabel { reason: *reason });
+            raise(&counter, *total);
+        }
         self.queue("node_commands", status.commands_queued, 0);
         self.queue("node_events", status.events_queued, status.events_delayed);
         for (reason, total) in &status.refused {
@@ -349,6 +383,27 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn presence_is_shown_as_the_node_says_it_is() {
+        let metrics = Metrics::new(Vec::new(), &[]);
+        let mut status = p2p_edge::node::NodeStatus::default();
+        status.presence.handles = 7;
+        status.presence.on = 3;
+        status.presence.refused = vec![("rate", 2)];
+        metrics.overlay(&status);
+        status.presence.on = 4;
+        status.presence.refused = vec![("rate", 5)];
+        metrics.overlay(&status);
+        let text = metrics.encode();
+        for line in [
+            r#"causeway_overlay_presence{kind="handles"} 7"#,
+            r#"causeway_overlay_presence{kind="on"} 4"#,
+            r#"causeway_overlay_presence_refused_total{reason="rate"} 5"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn every_series_stands_from_the_start() {

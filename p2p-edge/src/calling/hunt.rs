@@ -44,6 +44,7 @@ pub struct Hunt {
     best: Option<Verdict>,
     reach_by: Option<Instant>,
     ring_by: Option<Instant>,
+    takes_refer: bool,
     events: VecDeque<SessionEvent>,
 }
 
@@ -130,8 +131,16 @@ impl Hunt {
             best: None,
             reach_by: Some(now + HUNT_REACH),
             ring_by: Some(now + timers.ringing),
+            takes_refer: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// Passes on what a device asks for by `refer`, which is refused otherwise.
+    #[must_use]
+    pub fn taking_refer(mut self, takes: bool) -> Self {
+        self.takes_refer = takes;
+        self
     }
 
     /// Returns the id of the call.
@@ -172,6 +181,7 @@ impl Hunt {
         // The ringing time of the hunt counts from its start; sessions must not outlast it by much.
         match CallSession::outgoing(invite, token, self.timers, now) {
             Ok(session) => {
+                let session = session.taking_refer(self.takes_refer);
                 self.devices.insert(device, Device::Session(Box::new(session)));
                 self.drain(now, device);
                 Ok(true)
@@ -189,6 +199,32 @@ impl Hunt {
             *entry = Device::Failed;
             self.conclude(now);
         }
+    }
+
+    /// An added device cannot be asked, for a reason that says more than that it is not there.
+    pub fn refused(&mut self, now: Instant, device: DeviceId, cause: Cause, sip_status: u16, text: &str) {
+        if let Some(Device::Dialling) = self.devices.get(&device) {
+            let (text, by) = (text.to_owned(), EndedBy::Local);
+            self.note(Verdict { cause, sip_status: Some(sip_status), text, by });
+            self.failed(now, device);
+        }
+    }
+
+    /// Gives a device that is tried in the place of another the time that the first had to
+    /// acknowledge.
+    pub fn reach_anew(&mut self, now: Instant) {
+        self.reach_by = self.reach_by.map(|by| by.max(now + self.timers.acknowledge));
+    }
+
+    /// Another device waits in the place of this one: where its stream was lost before the answer, it
+    /// is given up unless it is back by then.
+    pub fn resume_by(&mut self, now: Instant, device: DeviceId, at: Instant) {
+        self.with_session(now, device, |session| session.resume_by(at));
+    }
+
+    /// Gives a device up whose stream was lost before the answer and that is not reached any more.
+    pub fn give_up(&mut self, now: Instant, device: DeviceId) {
+        self.with_session(now, device, CallSession::give_up);
     }
 
     /// No further device will be added. Where none was reached the hunt ends at once.

@@ -6,6 +6,7 @@ pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const REQUEST: &str = "CERTIFICATE REQUEST";
 pub(crate) const HANDLE: &str = "CAUSEWAY HANDLE CERTIFICATE";
 pub(crate) const BOOTSTRAP: &str = "CAUSEWAY BOOTSTRAP LIST";
+pub(crate) const ASSIGNMENT: &str = "CAUSEWAY NUMBER ASSIGNMENT";
 pub(crate) const REVOCATIONS: &str = "CAUSEWAY REVOCATION LIST";
 
 /// The longest PEM text that is read.

@@ -65,6 +65,8 @@ fn attack_on(defence: Defence) -> fn() -> bool {
         | Defence::TurnBandwidth
         | Defence::TurnAnswers => crate::turn::tests::attacks::attack_on(defence),
         Defence::BootstrapSignature => mirror_that_lies,
+        Defence::AssignmentSignature => super::assignment_attacks::signed_by_anybody,
+        Defence::OnlyNumbers => super::assignment_attacks::user_of_an_authority_for_numbers,
     }
 }
 
@@ -77,7 +79,7 @@ fn every_attack_is_stopped_by_the_defence_it_is_aimed_at() {
         assert!(without(defence, attack), "without {defence:?} the attack would fail all the same");
         assert!(!attack(), "{defence:?} is on again");
     }
-    assert_eq!(Defence::ALL.len(), Defence::BootstrapSignature as usize + 1, "none is missing");
+    assert_eq!(Defence::ALL.len(), Defence::OnlyNumbers as usize + 1, "none is missing");
 }
 
 fn pki() -> Pki {
@@ -376,7 +378,11 @@ fn certificate_that_the_authority_never_signed() -> bool {
 
 fn number_that_the_root_does_not_let_go() -> bool {
     let pki = pki();
-    let limits = EnrolmentLimits { prefixes: Vec::new(), number_prefixes: vec!["+4420".parse().unwrap()] };
+    let limits = EnrolmentLimits {
+        prefixes: Vec::new(),
+        number_prefixes: vec!["+4420".parse().unwrap()],
+        only_numbers: false,
+    };
     let seed = [0xa9; 32];
     let authority =
         pki.root.init_limited_enrolment("North", seed, 9, pki.enrolment.validity(), Some(&limits)).unwrap();

@@ -1,4 +1,5 @@
 use super::armour::{self, CERTIFICATE};
+use super::assignment::{AssignmentClaims, MAX_ASSIGNMENT_DAYS, NumberAssignment};
 use super::bootstrap::{BootstrapList, MAX_BOOTSTRAP_DAYS, SignedBootstrap};
 use super::chain::NodeChain;
 use super::claims::{
@@ -146,11 +147,24 @@ impl Authority {
         self.check_enrolment()?;
         claims.check()?;
         self.check_within(claims.handle.as_str(), claims.validity, super::claims::MAX_HANDLE_DAYS)?;
-        self.certificate.check_permits_numbers(claims.handle.as_str(), &claims.numbers)?;
+        self.certificate.check_permits_user(claims.handle.as_str(), &claims.numbers)?;
         Ok(HandleCertificate::issue(claims, &self.certificate, &self.key))
     }
 
-    /// Adds a certificate that this authority issued to its revocation list. Returns the new list,
+    /// Assigns a number to a handle. The claims hold serial and dates.
+    ///
+    /// # Errors
+    /// `NotAuthority` for a root; `OutsideLimits` for a number that the root does not let it assign;
+    /// what is wrong with the dates.
+    pub fn assign_number(&self, claims: AssignmentClaims) -> Result<NumberAssignment, IdentityError> {
+        self.check_enrolment()?;
+        let validity = Validity { not_before: claims.sequence / 1000, not_after: claims.expires_unix };
+        self.check_within(&claims.number.to_string(), validity, MAX_ASSIGNMENT_DAYS)?;
+        self.certificate.check_permits_assignment(&claims.number)?;
+        Ok(NumberAssignment::issue(claims, &self.certificate, &self.key))
+    }
+
+    /// Adds a certificate or assignment that this authority issued to its revocation list. Returns the new list,
     /// one version up from `previous`; without `previous` the first.
     ///
     /// # Errors

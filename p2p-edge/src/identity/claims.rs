@@ -306,8 +306,10 @@ impl NodeClaims {
 pub struct EnrolmentLimits {
     /// Numbers that it may let gateways offer calls to.
     pub prefixes: Vec<Prefix>,
-    /// Numbers that it may let gateways assign to users, and may certify as a user's own.
+    /// Numbers that it may assign, may let gateways assign to users, and may certify as a user's own.
     pub number_prefixes: Vec<Prefix>,
+    /// It assigns numbers and certifies neither users nor nodes.
+    pub only_numbers: bool,
 }
 
 impl EnrolmentLimits {
@@ -317,10 +319,17 @@ impl EnrolmentLimits {
         let within = |limits: &[Prefix], prefixes: &[Prefix]| {
             prefixes.iter().all(|prefix| limits.iter().any(|limit| limit.covers(prefix)))
         };
-        within(&self.prefixes, &claims.prefixes) && within(&self.number_prefixes, &claims.number_prefixes)
+        within(&self.prefixes, &claims.prefixes)
+            && within(&self.number_prefixes, &claims.number_prefixes)
+            && self.permit_certificates()
     }
 
-    /// Says whether the authority may certify numbers as those of a user.
+    /// Says whether the authority may certify users and nodes at all.
+    pub fn permit_certificates(&self) -> bool {
+        !self.only_numbers || !holds(Defence::OnlyNumbers)
+    }
+
+    /// Says whether the authority may assign numbers, or certify them as those of a user.
     pub fn permit_numbers(&self, numbers: &[Number]) -> bool {
         numbers.iter().all(|number| self.number_prefixes.iter().any(|limit| limit.covers_number(number)))
     }
@@ -337,6 +346,7 @@ impl EnrolmentLimits {
         cbor::encode(WireLimits {
             prefixes: digits(&self.prefixes),
             number_prefixes: digits(&self.number_prefixes),
+            only_numbers: self.only_numbers.then_some(true),
         })
     }
 
@@ -345,6 +355,7 @@ impl EnrolmentLimits {
         Ok(Self {
             prefixes: read_prefixes(&wire.prefixes)?,
             number_prefixes: read_prefixes(&wire.number_prefixes)?,
+            only_numbers: wire.only_numbers.unwrap_or(false),
         })
     }
 }
@@ -356,6 +367,8 @@ struct WireLimits {
     prefixes: Vec<String>,
     #[n(1)]
     number_prefixes: Vec<String>,
+    #[n(2)]
+    only_numbers: Option<bool>,
 }
 
 /// Reads prefixes from their digits, at most [`MAX_PREFIXES`].

@@ -106,9 +106,10 @@ pub enum IdentityError {
         /// Whose certificate it is.
         subject: String,
     },
-    /// The root does not let the authority certify these numbers.
+    /// The root does not let the authority certify this: numbers beyond its own, or a user or node by one
+    /// that assigns numbers only.
     #[error(
-        "certificate of {subject} holds numbers that {issuer} may not certify: have the root permit them, or issue it without"
+        "certificate of {subject} holds what {issuer} may not certify: have the root permit it, or issue it without"
     )]
     OutsideLimits {
         /// Whom the certificate is for.

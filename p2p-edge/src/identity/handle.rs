@@ -172,7 +172,7 @@ impl HandleCertificate {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {subject}") });
         }
         claims.check()?;
-        enrolment.check_permits_numbers(subject, &claims.numbers)?;
+        enrolment.check_permits_user(subject, &claims.numbers)?;
         super::check_time(subject, claims.validity, unix)?;
         revocations.check(&enrolment.key, claims.serial, subject)?;
         let not_after = claims.validity.not_after.min(enrolment.validity.not_after);

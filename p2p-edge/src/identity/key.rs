@@ -26,6 +26,8 @@ pub enum Domain {
     Location,
     /// Number records.
     Number,
+    /// Assignments of numbers by an authority.
+    Assignment,
     /// Gateway offers.
     Offer,
     /// Requests for the renewal of a certificate.
@@ -53,6 +55,7 @@ impl Domain {
             Domain::Invite => b"causeway-invite-v1\0",
             Domain::Location => b"causeway-location-v1\0",
             Domain::Number => b"causeway-number-v1\0",
+            Domain::Assignment => b"causeway-assignment-v1\0",
             Domain::Offer => b"causeway-offer-v1\0",
             Domain::Renewal => b"causeway-renewal-v1\0",
             Domain::Presence => b"causeway-presence-v1\0",

@@ -11,6 +11,7 @@
 
 mod armour;
 mod assertion;
+mod assignment;
 mod authority;
 mod backup;
 mod bootstrap;
@@ -29,6 +30,7 @@ mod trust;
 mod x509;
 
 pub use assertion::{Assertion, MAX_ASSERTION_LIFE, MAX_ASSERTIONS_PER_KEY, NonceCache};
+pub use assignment::{AssignmentClaims, MAX_ASSIGNMENT_DAYS, NumberAssignment, VerifiedAssignment};
 pub use authority::Authority;
 pub use backup::{
     BackupCost, BackupError, BackupFiles, BackupRandom, MAX_BACKUP_BYTES, MAX_BACKUP_FILES, MIN_PASSPHRASE,
@@ -72,6 +74,7 @@ pub(crate) enum Kind {
     Backup = 7,
     Renewal = 8,
     RevocationDelta = 9,
+    Assignment = 10,
     Bootstrap = 20,
     Probe = 21,
 }
@@ -93,6 +96,8 @@ fn check_time(subject: &str, validity: Validity, unix: u64) -> Result<(), Identi
     Ok(())
 }
 
+#[cfg(test)]
+mod assignment_attacks;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]

@@ -520,7 +520,7 @@ fn every_reason_has_an_error_that_names_the_remedy() {
         limits: None,
     };
     let plain = x509::write(&no_claims, Some(&enrolment), &enrolment_key()).unwrap();
-    let nothing = EnrolmentLimits { prefixes: Vec::new(), number_prefixes: Vec::new() };
+    let nothing = EnrolmentLimits { prefixes: Vec::new(), number_prefixes: Vec::new(), only_numbers: false };
     let limited = pki
         .root
         .init_limited_enrolment("Limited", [0xa8; 32], 8, pki.enrolment.validity(), Some(&nothing))

@@ -136,12 +136,13 @@ impl Certificate {
     }
 
     /// Checks that this authority may certify numbers as those of a user.
-    pub(crate) fn check_permits_numbers(
-        &self,
-        subject: &str,
-        numbers: &[Number],
-    ) -> Result<(), IdentityError> {
-        self.check_permits(subject, |limits| limits.permit_numbers(numbers))
+    pub(crate) fn check_permits_user(&self, subject: &str, numbers: &[Number]) -> Result<(), IdentityError> {
+        self.check_permits(subject, |limits| limits.permit_numbers(numbers) && limits.permit_certificates())
+    }
+
+    /// Checks that the root lets this authority assign a number.
+    pub(crate) fn check_permits_assignment(&self, number: &Number) -> Result<(), IdentityError> {
+        self.check_permits(&number.to_string(), |limits| limits.permit_numbers(std::slice::from_ref(number)))
     }
 
     fn check_permits(

@@ -51,6 +51,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a provider record lives, and how often a gateway repeats it.
 const PROVIDER_LIFETIME: Duration = Duration::from_secs(1200);
 const PROVIDER_INTERVAL: Duration = Duration::from_secs(420);
+/// Streams of a connection beside those of calls.
+const OTHER_STREAMS: usize = 256;
+/// The most that the muxer can be told to carry.
+const MAX_MUXED_STREAMS: usize = 4096;
 /// Presence streams open with one peer: one each way, and as many that are just being replaced.
 const PRESENCE_STREAMS_PER_PEER: usize = 4;
 /// Small requests are answered within this time or not at all.
@@ -138,17 +142,28 @@ pub(super) async fn build(
     lan: bool,
 ) -> Result<Swarm<Behaviour>, NodeError> {
     let transport = |e: &dyn std::fmt::Display| NodeError::Transport(e.to_string());
+    // What bounds calls is their quota, which says so: the transport must not before.
+    let streams = limits.streams_per_peer.max(limits.streams_per_gateway) + OTHER_STREAMS;
+    let streams = streams.min(MAX_MUXED_STREAMS);
+    let muxer = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(streams);
+        config
+    };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
         .map_err(|e| transport(&e))?
-        .with_quic()
+        .with_quic_config(|mut config| {
+            config.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
+            config
+        })
         .with_dns()
         .map_err(|e| transport(&e))?
-        .with_websocket(noise::Config::new, yamux::Config::default)
+        .with_websocket(noise::Config::new, muxer)
         .await
         .map_err(|e| transport(&e))?
-        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .with_relay_client(noise::Config::new, muxer)
         .map_err(|e| transport(&e))?
         .with_behaviour(|key, relay_client| {
             behaviour(key, relay_client, server, limits, store, admitted, lan)

@@ -105,6 +105,13 @@ impl Outgoing {
         self.devices.iter().position(|device| device.peer == *peer).map(|at| DeviceId(at as u32))
     }
 
+    /// Says whether this device is a gateway, has not answered, and there is another for the call.
+    pub(super) fn has_other_gateway(&self, device: DeviceId) -> bool {
+        let is_present = |search: &&GatewaySearch| search.current.and_then(|peer| self.device_of(&peer));
+        let search = self.gateways.as_ref().filter(|search| is_present(search) == Some(device));
+        self.hunt.winner().is_none() && search.is_some_and(GatewaySearch::has_next)
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut Device> {
         self.devices.get_mut(device.0 as usize)
     }
@@ -161,7 +168,8 @@ impl Task {
             return;
         };
         let mut outgoing = Outgoing {
-            hunt: Hunt::new(call, self.session_timers().with_ringing(ring), now),
+            hunt: Hunt::new(call, self.session_timers().with_ringing(ring), now)
+                .taking_refer(!self.role.is_server()),
             from,
             to: to.clone(),
             media,
@@ -297,8 +305,11 @@ impl Task {
                 device.link = Link::Opening(open);
                 self.calls.opening.insert(open, (call, id));
             }
-            Err(OpenError::OverQuota) => {
+            Err(OpenError::OverQuota(limit)) => {
                 self.refusals.add(Refusal::StreamQuota);
+                let text = format!("no more than {limit} calls with one node at one time");
+                let cause = Cause::SWITCHING_EQUIPMENT_CONGESTION;
+                outgoing.hunt.refused(now, id, cause, 503, &text);
                 self.unreachable(now, call, id);
             }
             Err(OpenError::NotConnected) => {
@@ -354,6 +365,10 @@ impl Task {
             device.link = Link::None;
         }
         outgoing.hunt.failed(now, id);
+        if outgoing.has_other_gateway(id) {
+            // It has lost its stream and does not even take a connection: the next has its turn.
+            outgoing.hunt.give_up(now, id);
+        }
         self.next_gateway(now, call);
         self.service(now, call);
     }

@@ -78,6 +78,8 @@ pub struct NodeLimits {
     pub connections_per_peer: u32,
     /// Open call streams with one peer.
     pub streams_per_peer: usize,
+    /// Open call streams with one peer where either of the two is a certified gateway.
+    pub streams_per_gateway: usize,
     /// Calls at one time; one more is refused with cause 42.
     pub calls: usize,
     /// Relay reservations served.
@@ -112,6 +114,7 @@ impl Default for NodeLimits {
             connections: 10_000,
             connections_per_peer: 8,
             streams_per_peer: 256,
+            streams_per_gateway: 1_024,
             calls: 4_096,
             reservations: 4_096,
             circuits: 4_096,

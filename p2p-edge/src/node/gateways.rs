@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use call_model::{CallId, Number};
+use call_model::{CallId, Cause, Number};
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -22,6 +22,7 @@ use super::lookup::Purpose;
 use super::requests::is_provable;
 use super::task::{Task, Timer};
 use super::wire::{self, Blob, MAX_ANSWERS, OfferRequest, OfferResponse};
+use crate::calling::DeviceId;
 use crate::identity::{Prefix, Role};
 use crate::record::{GatewayOffer, OFFER_LIFE, RecordKey, ValidRecord, validate};
 
@@ -31,6 +32,9 @@ const LONGEST_PREFIX: usize = 7;
 const MAX_ADDRESSES: usize = 16;
 /// Gateways whose offers have not come by then are not waited for.
 const OFFER_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a gateway whose stream is lost before the answer may take to come back while another waits.
+const GATEWAY_RESUME: Duration = Duration::from_secs(1);
 
 /// The search for a gateway, for one call.
 pub(super) struct GatewaySearch {
@@ -50,7 +54,10 @@ pub(super) struct GatewaySearch {
     allowed: bool,
     late: bool,
     order: Option<VecDeque<Candidate>>,
-    current: Option<PeerId>,
+    pub(super) current: Option<PeerId>,
+    /// Gateways that have offered the number and have no room, and those that did not say.
+    full: usize,
+    silent: usize,
 }
 
 /// Requests for offers under way, and dials to gateways.
@@ -74,7 +81,14 @@ impl GatewaySearch {
             late: false,
             order: None,
             current: None,
+            full: 0,
+            silent: 0,
         }
+    }
+
+    /// Says whether another gateway can be tried after the present one.
+    pub(super) fn has_next(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| !order.is_empty())
     }
 
     fn is_complete(&self) -> bool {
@@ -234,16 +248,18 @@ impl Task {
         answer: Option<&[u8]>,
     ) {
         let Some(call) = self.fetches.requests.remove(&request) else { return };
+        let silent = answer.is_none();
         let response = answer.map(wire::decode::<OfferResponse>);
         if matches!(response, Some(None)) {
             self.offended(&peer, Refusal::MessageMalformed);
         }
         let offers = response.flatten().unwrap_or_default().offers;
         let Some(number) = self.search(call).map(|search| search.number.clone()) else { return };
-        let mut candidates = Vec::new();
+        let (mut candidates, mut full) = (Vec::new(), 0);
         for Blob(value) in offers.into_iter().take(MAX_ANSWERS) {
             match self.verify_offer(&number, &peer, &value) {
-                Ok(candidate) => candidates.extend(candidate),
+                Ok(Some(candidate)) => candidates.push(candidate),
+                Ok(None) => full = 1,
                 Err(true) => self.offended(&peer, Refusal::OfferInvalid),
                 Err(false) => self.refusals.add(Refusal::OfferInvalid),
             }
@@ -251,6 +267,8 @@ impl Task {
         if let Some(search) = self.search(call) {
             search.asked.remove(&peer);
             search.candidates.extend(candidates);
+            search.full += full;
+            search.silent += usize::from(silent);
         }
         self.decide_gateway(now, call);
     }
@@ -321,8 +339,17 @@ impl Task {
         let candidates = ranked(candidates);
         if candidates.is_empty() {
             let asked = self.peers.servers().count();
+            let (full, silent) = (search.full > 0, search.silent > 0);
             outgoing.gateways = None;
-            abandon_unfound(now, outgoing, asked);
+            if full {
+                let text = "every gateway for this number is full";
+                outgoing.hunt.abandon(now, Cause::NO_CIRCUIT_AVAILABLE, Some(503), text);
+            } else if silent {
+                let text = "no gateway for this number answers";
+                outgoing.hunt.abandon(now, Cause::TEMPORARY_FAILURE, Some(503), text);
+            } else {
+                abandon_unfound(now, outgoing, asked);
+            }
             self.service(now, call);
             return;
         }
@@ -336,6 +363,12 @@ impl Task {
     pub(super) fn next_gateway(&mut self, now: Instant, call: CallId) {
         loop {
             let Some(Call::Outgoing(outgoing)) = self.calls.table.get_mut(&call) else { return };
+            let lost: Vec<DeviceId> = outgoing.hunt.wanting_resume().collect();
+            for id in lost {
+                if outgoing.has_other_gateway(id) {
+                    outgoing.hunt.resume_by(now, id, now + GATEWAY_RESUME);
+                }
+            }
             let present = outgoing.gateways.as_ref().and_then(|search| search.current);
             let device = present.and_then(|peer| outgoing.device_of(&peer));
             let answered = device.is_some_and(|id| outgoing.hunt.winner() == Some(id));
@@ -359,6 +392,7 @@ impl Task {
                 return;
             };
             search.current = Some(peer);
+            outgoing.hunt.reach_anew(now);
             let addresses = search.addresses.get(&peer).cloned().unwrap_or_default();
             self.add_device(now, call, peer, addresses, &standing);
         }

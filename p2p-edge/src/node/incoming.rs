@@ -146,7 +146,7 @@ impl Task {
             return;
         }
         let mut session = match CallSession::incoming(frame, self.session_timers(), now) {
-            Ok(session) => session,
+            Ok(session) => session.taking_refer(!self.role.is_server()),
             Err(_) => {
                 self.refuse_stream(id, Refusal::FrameInvalid);
                 return;

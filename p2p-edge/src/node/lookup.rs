@@ -1,4 +1,5 @@
-//! Finding records: in the DHT and, at the same time, by asking connected servers directly.
+//! Finding records: in the DHT and, at the same time, by asking connected servers directly. Either
+//! way every copy is looked for at once: what one side has to hide, the other has not.
 //!
 //! The first valid answer is handed on at once, so that dialling may begin; a later one with a
 //! higher sequence supersedes it. A look-up is complete when three nodes have answered and there
@@ -25,6 +26,8 @@ use crate::record::{Choice, RecordKey, ValidRecord, validate};
 
 /// Servers that are asked directly beside the DHT.
 const ASKED_DIRECTLY: usize = 3;
+/// Servers that are asked directly for each copy of a record.
+const ASKED_FOR_A_COPY: usize = 2;
 
 /// Names one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,7 +75,8 @@ pub(super) struct Lookups {
 struct Lookup {
     key: Vec<u8>,
     purpose: Purpose,
-    query: Option<QueryId>,
+    /// DHT queries under way: one for each copy.
+    queries: Vec<QueryId>,
     waiting: usize,
     choice: Choice<PeerId>,
     /// Nodes that the DHT query has heard.
@@ -126,15 +130,22 @@ impl Task {
 
     /// Looks for the record under a key.
     pub(super) fn look_up(&mut self, now: Instant, key: RecordKey, purpose: Purpose) -> LookupId {
-        let bytes = key.to_bytes();
-        let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&bytes));
-        let id = self.start_lookup(now, bytes.clone(), purpose, Some(query));
-        // A record that is read back must come out of a node's own store.
-        let local_only = matches!(purpose, Purpose::ReadBack(_));
+        let copies = key.all_copies();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let queries = copies.iter().map(|copy| kad.get_record(Key::new(copy))).collect();
+        let id = self.start_lookup(now, key.to_bytes(), purpose, queries);
         if !matches!(purpose, Purpose::Serve(..)) {
-            self.ask_servers(vec![bytes], local_only, &[id]);
+            self.ask_for_copies(&copies, id);
         }
         id
+    }
+
+    /// Looks whether a copy of an own record is stored elsewhere.
+    pub(super) fn read_copy_back(&mut self, now: Instant, copy: Vec<u8>, item: usize) {
+        let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&copy));
+        let id = self.start_lookup(now, copy.clone(), Purpose::ReadBack(item), vec![query]);
+        // It must come out of a node's own store.
+        self.ask_servers(vec![copy], true, &[id]);
     }
 
     /// Looks for the providers under several keys.
@@ -148,7 +159,7 @@ impl Task {
         let mut ids = Vec::with_capacity(keys.len());
         for key in &keys {
             let query = self.swarm.behaviour_mut().kad.get_providers(Key::new(key));
-            ids.push(self.start_lookup(now, key.clone(), purpose, Some(query)));
+            ids.push(self.start_lookup(now, key.clone(), purpose, vec![query]));
         }
         if !matches!(purpose, Purpose::Serve(..)) {
             for (keys, ids) in keys.chunks(MAX_KEYS).zip(ids.chunks(MAX_KEYS)) {
@@ -168,12 +179,15 @@ impl Task {
         let ids: Vec<LookupId> =
             self.lookups.table.iter().filter(|(_, lookup)| idle(lookup)).map(|(id, _)| *id).collect();
         for id in ids {
-            let Some(lookup) = self.lookups.table.get_mut(&id) else { continue };
-            let key = lookup.key.clone();
-            let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&key));
-            (lookup.query, lookup.waiting) = (Some(query), 1);
-            self.lookups.queries.insert(query, id);
-            self.ask_servers(vec![key], false, &[id]);
+            let key = self.lookups.table.get(&id).and_then(|lookup| RecordKey::parse(&lookup.key).ok());
+            let Some(copies) = key.map(|key| key.all_copies()) else { continue };
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            let queries: Vec<QueryId> = copies.iter().map(|copy| kad.get_record(Key::new(copy))).collect();
+            self.lookups.queries.extend(queries.iter().map(|query| (*query, id)));
+            if let Some(lookup) = self.lookups.table.get_mut(&id) {
+                (lookup.waiting, lookup.queries) = (queries.len(), queries);
+            }
+            self.ask_for_copies(&copies, id);
             tracing::debug!(purpose = ?self.lookups.table.get(&id).map(|lookup| lookup.purpose), "look-up repeated");
         }
     }
@@ -181,7 +195,7 @@ impl Task {
     /// Asks other servers whether they know this node as provider under a key.
     pub(super) fn read_provider_back(&mut self, now: Instant, key: RecordKey, item: usize) {
         let bytes = key.to_bytes();
-        let id = self.start_lookup(now, bytes.clone(), Purpose::ProviderReadBack(item), None);
+        let id = self.start_lookup(now, bytes.clone(), Purpose::ProviderReadBack(item), Vec::new());
         self.ask_servers(vec![bytes], true, &[id]);
         self.maybe_complete(now, id);
     }
@@ -191,15 +205,16 @@ impl Task {
         now: Instant,
         key: Vec<u8>,
         purpose: Purpose,
-        query: Option<QueryId>,
+        queries: Vec<QueryId>,
     ) -> LookupId {
         let id = LookupId(self.lookups.next);
         self.lookups.next += 1;
+        self.lookups.queries.extend(queries.iter().map(|query| (*query, id)));
         let lookup = Lookup {
             key,
             purpose,
-            query,
-            waiting: usize::from(query.is_some()),
+            waiting: queries.len(),
+            queries,
             choice: Choice::default(),
             heard: 0,
             best_value: Vec::new(),
@@ -210,9 +225,6 @@ impl Task {
             first: None,
             owner: None,
         };
-        if let Some(query) = query {
-            self.lookups.queries.insert(query, id);
-        }
         self.lookups.table.insert(id, lookup);
         self.timers.set(Timer::Lookup(id), Some(now + self.limits.timers.lookup));
         id
@@ -220,18 +232,44 @@ impl Task {
 
     /// Asks connected servers for keys, those first that are nearest to the first key.
     fn ask_servers(&mut self, keys: Vec<Vec<u8>>, local_only: bool, ids: &[LookupId]) {
-        let Some(target) = keys.first().map(|key| libp2p::kad::KBucketKey::new(key.clone())) else { return };
+        let Some(nearest) = keys.first().map(|key| self.servers_near(key)) else { return };
+        let request = wire::encode(&LookupRequest { keys: keys.into_iter().map(Blob).collect(), local_only });
+        for peer in nearest.into_iter().take(ASKED_DIRECTLY) {
+            self.ask_server(&peer, request.clone(), ids);
+        }
+    }
+
+    /// Asks connected servers for a record, each for the copy that it is near to: those around one
+    /// copy may have reason to hide it.
+    fn ask_for_copies(&mut self, copies: &[Vec<u8>], id: LookupId) {
+        let near: Vec<Vec<PeerId>> = copies.iter().map(|copy| self.servers_near(copy)).collect();
+        let mut asked = HashSet::new();
+        for _ in 0..ASKED_FOR_A_COPY {
+            for (copy, near) in copies.iter().zip(&near) {
+                let Some(peer) = near.iter().find(|peer| !asked.contains(*peer)) else { return };
+                asked.insert(*peer);
+                let keys = vec![Blob(copy.clone())];
+                let request = wire::encode(&LookupRequest { keys, local_only: false });
+                self.ask_server(peer, request, &[id]);
+            }
+        }
+    }
+
+    /// Returns the connected servers, the nearest to a key first.
+    fn servers_near(&self, key: &[u8]) -> Vec<PeerId> {
+        let target = libp2p::kad::KBucketKey::new(key.to_vec());
         let mut servers: Vec<PeerId> = self.peers.servers().map(|(peer, _)| *peer).collect();
         servers.sort_by_key(|peer| target.distance(&libp2p::kad::KBucketKey::from(*peer)));
-        let request = wire::encode(&LookupRequest { keys: keys.into_iter().map(Blob).collect(), local_only });
-        for peer in servers.into_iter().take(ASKED_DIRECTLY) {
-            let request = self.swarm.behaviour_mut().lookup.send_request(&peer, request.clone());
-            self.lookups.requests.insert(request, ids.to_vec());
-            for id in ids {
-                if let Some(lookup) = self.lookups.table.get_mut(id) {
-                    lookup.waiting += 1;
-                    lookup.asked += 1;
-                }
+        servers
+    }
+
+    fn ask_server(&mut self, peer: &PeerId, request: Vec<u8>, ids: &[LookupId]) {
+        let request = self.swarm.behaviour_mut().lookup.send_request(peer, request);
+        self.lookups.requests.insert(request, ids.to_vec());
+        for id in ids {
+            if let Some(lookup) = self.lookups.table.get_mut(id) {
+                lookup.waiting += 1;
+                lookup.asked += 1;
             }
         }
     }
@@ -308,9 +346,7 @@ impl Task {
             }
             QueryResult::GetRecord(Err(GetRecordError::NotFound { .. } | GetRecordError::Timeout { .. }))
             | QueryResult::GetProviders(Err(GetProvidersError::Timeout { .. })) => {
-                if let Some(lookup) = self.lookups.table.get_mut(&id) {
-                    lookup.heard = stats.num_successes() as usize;
-                }
+                self.heard(id, stats);
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 let providers: HashSet<PeerId> = providers;
@@ -318,22 +354,25 @@ impl Task {
                     self.found_provider(now, id, None, peer, Vec::new());
                 }
             }
-            _ => {
-                if let Some(lookup) = self.lookups.table.get_mut(&id) {
-                    lookup.heard = stats.num_successes() as usize;
-                }
-            }
+            _ => self.heard(id, stats),
         }
         if step.last {
             self.lookups.queries.remove(&query);
             if let Some(lookup) = self.lookups.table.get_mut(&id) {
-                lookup.query = None;
-                lookup.sent = stats.num_requests();
+                lookup.queries.retain(|known| *known != query);
+                lookup.sent += stats.num_requests();
                 lookup.waiting = lookup.waiting.saturating_sub(1);
             }
         }
         self.maybe_complete(now, id);
         None
+    }
+
+    /// Takes note of how many nodes a DHT query has heard.
+    fn heard(&mut self, id: LookupId, stats: &QueryStats) {
+        if let Some(lookup) = self.lookups.table.get_mut(&id) {
+            lookup.heard = lookup.heard.max(stats.num_successes() as usize);
+        }
     }
 
     fn found_record(&mut self, now: Instant, id: LookupId, value: Vec<u8>) {
@@ -415,10 +454,10 @@ impl Task {
             waiting = lookup.waiting,
             "look-up complete"
         );
-        if let Some(query) = lookup.query {
-            self.lookups.queries.remove(&query);
-            if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
-                lookup.sent = query.stats().num_requests();
+        for query in &lookup.queries {
+            self.lookups.queries.remove(query);
+            if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(query) {
+                lookup.sent += query.stats().num_requests();
                 query.finish();
             }
         }

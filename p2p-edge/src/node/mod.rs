@@ -46,7 +46,7 @@ pub use task::check_address;
 pub use turn::{IceEndpoint, IceServer, IceTransport, TurnCertificate, TurnConfig, TurnError, TurnStatus};
 
 use crate::calling::{SessionCommand, SessionEvent};
-use crate::identity::{Credential, IdentityError, SignedRevocations};
+use crate::identity::{Credential, IdentityError, NumberAssignment, SignedRevocations};
 use crate::presence::{ClientEvent, TextId};
 use crate::record::{RecordError, RecordKey, ValidRecord};
 
@@ -54,6 +54,9 @@ use crate::record::{RecordError, RecordKey, ValidRecord};
 pub const COMMAND_QUEUE: usize = 256;
 /// Events that may wait for the owner of the node.
 pub const EVENT_QUEUE: usize = 1024;
+
+/// Assignments of numbers that a node holds and publishes.
+pub const MAX_HELD_NUMBERS: usize = 4096;
 
 /// Starts nodes.
 pub struct Node;
@@ -145,6 +148,19 @@ impl NodeHandle {
         receiver.await.unwrap_or(Err(NodeError::Stopped))
     }
 
+    /// Publishes exactly these assignments of numbers from now on, at most [`MAX_HELD_NUMBERS`]: what an
+    /// authority has said once, whoever holds it keeps in the overlay. One that ends or is revoked later
+    /// is published no more.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is not valid; those of before stay then.
+    pub async fn hold_numbers(&self, numbers: Vec<NumberAssignment>) -> Result<(), NodeError> {
+        let (sender, receiver) = oneshot::channel();
+        let request = Request::Numbers(numbers, sender);
+        self.commands.send(request).await.map_err(|_| NodeError::Stopped)?;
+        receiver.await.unwrap_or(Err(NodeError::Stopped))
+    }
+
     /// Ends every call with `bye`, waits until that is sent, and stops the node: at the deadline at
     /// the latest.
     pub async fn shutdown(&self, deadline: Duration) {
@@ -159,6 +175,7 @@ impl NodeHandle {
 enum Request {
     Command(NodeCommand),
     Certificate(Box<Credential>, oneshot::Sender<Result<(), NodeError>>),
+    Numbers(Vec<NumberAssignment>, oneshot::Sender<Result<(), NodeError>>),
     Status(oneshot::Sender<NodeStatus>),
     LookUp(RecordKey, oneshot::Sender<LookedUp>),
     IceServers(oneshot::Sender<Vec<IceServer>>),
@@ -360,6 +377,12 @@ pub enum NodeError {
     /// The TURN server cannot be started.
     #[error(transparent)]
     Turn(#[from] TurnError),
+    /// More assignments of numbers than a node holds.
+    #[error("{count} numbers: a node publishes at most {MAX_HELD_NUMBERS}, give some to another")]
+    TooManyNumbers {
+        /// How many there are.
+        count: usize,
+    },
     /// A transport cannot be built.
     #[error("cannot set up the transports: {0}")]
     Transport(String),

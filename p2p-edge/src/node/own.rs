@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use super::NodeError;
 use super::config::NodeRole;
 use super::gateways::fresh_offer;
 use super::task::{Task, unix_now};
+use super::{MAX_HELD_NUMBERS, NodeError};
 use crate::identity::{
-    Abilities, Credential, IdentityError, NodeKey, RevocationList, Role, Trust, VerifiedParty,
+    Abilities, Credential, IdentityError, NodeKey, NumberAssignment, RevocationList, Role, Trust,
+    VerifiedParty,
 };
 use crate::record::{NumberRecord, RecordError, RecordKey, validate};
 
@@ -85,6 +86,25 @@ impl Task {
             tracing::error!(%error, "own certificate");
         }
         self.is_valid = verified.is_ok();
+    }
+
+    /// Publishes exactly these assignments of numbers, once each of them is verified.
+    pub(super) fn hold_numbers(
+        &mut self,
+        now: Instant,
+        numbers: Vec<NumberAssignment>,
+    ) -> Result<(), NodeError> {
+        if numbers.len() > MAX_HELD_NUMBERS {
+            return Err(NodeError::TooManyNumbers { count: numbers.len() });
+        }
+        for assignment in &numbers {
+            let key = RecordKey::Number(assignment.claims().number.clone());
+            let (trust, revocations) = (&self.trust, &self.revocations);
+            validate(&key.to_bytes(), &assignment.encode(), trust, revocations, unix_now())
+                .map_err(|reason| NodeError::Record { what: key.to_string(), reason })?;
+        }
+        self.publish_numbers(now, numbers);
+        Ok(())
     }
 
     /// Goes on under a new certificate for the same key, name and kind. Calls and connections stay:

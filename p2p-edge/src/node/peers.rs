@@ -307,6 +307,10 @@ impl Task {
         match self.verify_credential(&peer, &hello.credential) {
             Ok(proven) => {
                 let is_server = matches!(proven.party, VerifiedParty::Node(_));
+                let is_gateway = |party: &VerifiedParty| matches!(party, VerifiedParty::Node(node) if node.role == Role::Gateway);
+                if is_gateway(&proven.party) || is_gateway(&self.party) {
+                    self.swarm.behaviour_mut().calls.widen(&peer, self.limits.streams_per_gateway);
+                }
                 if let Some(entry) = self.peers.table.get_mut(&peer) {
                     entry.proven = Some(proven);
                 }

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+use libp2p::kad::{GetClosestPeersError, GetClosestPeersOk, GetClosestPeersResult, QueryId};
+use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 
 use super::config::{NodeConfig, NodeRole};
@@ -31,6 +33,9 @@ const MAX_BACKLOG: usize = 1 << 20;
 const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 /// Bytes that a peer may send before it has proved itself.
 const MAX_UNPROVEN: usize = 32 * 1024;
+
+/// Homes whose addresses are looked for at one time.
+const MAX_FINDING: usize = 16;
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +77,8 @@ pub(super) struct Presence {
     /// Peers to which a stream is wanted, and until when they may become reachable.
     wanted: BTreeMap<PeerId, Instant>,
     members: BTreeSet<PeerId>,
+    /// Homes that another has named and whose addresses are looked for in the DHT.
+    finding: HashMap<QueryId, PeerId>,
     /// Agents that did not work lately, for a device.
     avoided: BTreeMap<PeerId, Instant>,
 }
@@ -107,6 +114,7 @@ impl Presence {
             opening: HashMap::new(),
             wanted: BTreeMap::new(),
             members: BTreeSet::new(),
+            finding: HashMap::new(),
             avoided: BTreeMap::new(),
         })
     }
@@ -231,8 +239,10 @@ impl Task {
             if !self.swarm.is_connected(&peer) {
                 let options =
                     DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
-                // Errs where it is being dialled already, or has no address: it is lost in time.
-                let _ = self.swarm.dial(options);
+                if let Err(DialError::NoAddresses) = self.swarm.dial(options) {
+                    self.find_home(peer);
+                }
+                // Where it is being dialled already and that fails, it is lost in time.
             }
             return;
         }
@@ -241,7 +251,34 @@ impl Task {
             Ok(open) => {
                 self.presence.opening.insert(open, peer);
             }
-            Err(OpenError::NotConnected | OpenError::OverQuota) => self.on_presence_lost(now, &peer),
+            Err(OpenError::NotConnected | OpenError::OverQuota(_)) => self.on_presence_lost(now, &peer),
+        }
+    }
+
+    /// Looks for the address of a home beyond the routing table: another home has named it as nearer to
+    /// a handle.
+    fn find_home(&mut self, peer: PeerId) {
+        let known = self.presence.finding.values().any(|sought| *sought == peer);
+        if known || self.presence.finding.len() >= MAX_FINDING {
+            return;
+        }
+        let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
+        self.presence.finding.insert(query, peer);
+    }
+
+    /// Takes the end of a query for nodes near a key. One that was for a home has found it, or not.
+    pub(super) fn on_closest_peers(&mut self, query: QueryId, result: &GetClosestPeersResult) {
+        let Some(peer) = self.presence.finding.remove(&query) else { return };
+        let found = match result {
+            Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
+        };
+        let addresses = found.iter().find(|info| info.peer_id == peer).map(|info| info.addrs.clone());
+        let Some(addresses) = addresses.filter(|_| self.presence.wanted.contains_key(&peer)) else { return };
+        let options =
+            DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addresses).build();
+        // What comes of it comes with the connection, or with the end of the wait for it.
+        if let Err(error) = self.swarm.dial(options) {
+            tracing::debug!(%peer, %error, "home not dialled");
         }
     }
 

@@ -16,7 +16,7 @@ use super::devices::OtherDevices;
 use super::lookup::Purpose;
 use super::peers::is_loopback;
 use super::task::{Task, unix_now, unix_now_ms};
-use crate::identity::Abilities;
+use crate::identity::{Abilities, NumberAssignment};
 use crate::record::{
     Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESSES, NumberRecord, PROBE_LIFE, ProbeRecord, RecordKey,
     ValidRecord, republish_after,
@@ -26,6 +26,11 @@ use crate::routing::Backoff;
 /// Life of a number record. Its writer would lose the number to nobody if it were longer, but a
 /// number that is taken away should not linger.
 const NUMBER_LIFE: Duration = Duration::from_secs(3600);
+/// For how long the assignment of a number counts as stored once it was read back: its end is months
+/// away, but nodes come and go.
+const ASSIGNMENT_LIFE: Duration = Duration::from_secs(6 * 3600);
+/// When an assignment that has become void is looked at again: its certificate or list may be replaced.
+const VOID_AGAIN: Duration = Duration::from_secs(3600);
 /// How often a gateway says anew that it is one.
 const PROVIDE_EVERY: Duration = Duration::from_secs(420);
 /// Changes within this time are published together.
@@ -53,12 +58,17 @@ pub(super) struct Publisher {
 
 struct Item {
     key: RecordKey,
+    /// What an authority has said of a number, where this node only passes it on.
+    held: Option<Held>,
     phase: Phase,
     due: Instant,
     backoff: Backoff,
     sequence: u64,
     /// When it was put last.
     began: Instant,
+    /// The record as it was signed, and which copy of it is being stored.
+    value: Vec<u8>,
+    copy: u8,
     /// Until when the record is known to be stored elsewhere.
     stored_until: Option<Instant>,
     /// Something changed while it was being published.
@@ -67,10 +77,37 @@ struct Item {
     is_outdated: bool,
 }
 
+/// An assignment that this node holds, or held: its place is free then for another.
+enum Held {
+    Assignment(Box<NumberAssignment>),
+    Nothing,
+}
+
 impl Item {
     /// Says whether it is there for measuring only: nobody is less online without it.
     fn is_probe(&self) -> bool {
         matches!(self.key, RecordKey::Probe(_))
+    }
+
+    fn new(key: RecordKey, held: Option<Held>, now: Instant) -> Self {
+        Self {
+            key,
+            held,
+            phase: Phase::Idle,
+            due: now,
+            backoff: Backoff::new(now),
+            sequence: 0,
+            began: now,
+            value: Vec::new(),
+            copy: 0,
+            stored_until: None,
+            again: false,
+            is_outdated: false,
+        }
+    }
+
+    fn is_vacant(&self) -> bool {
+        matches!(self.held, Some(Held::Nothing))
     }
 }
 
@@ -101,19 +138,8 @@ impl Publisher {
         if role.is_server() {
             keys.push(RecordKey::Probe(me));
         }
-        let item = |key| Item {
-            key,
-            phase: Phase::Idle,
-            due: now,
-            backoff: Backoff::new(now),
-            sequence: 0,
-            began: now,
-            stored_until: None,
-            again: false,
-            is_outdated: false,
-        };
         Self {
-            items: keys.into_iter().map(item).collect(),
+            items: keys.into_iter().map(|key| Item::new(key, None, now)).collect(),
             queries: HashMap::new(),
             last_sequence: 0,
             others: OtherDevices::default(),
@@ -127,7 +153,7 @@ impl Publisher {
     /// and how many are not.
     pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
         let is_stored = |item: &&Item| !item.is_outdated && item.stored_until.is_some_and(|at| at > now);
-        let own = || self.items.iter().filter(|item| !item.is_probe());
+        let own = || self.items.iter().filter(|item| !item.is_probe() && !item.is_vacant());
         let stored = own().filter(is_stored).count();
         (stored, own().count() - stored)
     }
@@ -137,7 +163,8 @@ impl Publisher {
     fn lacks_a_kind(&self, now: Instant) -> bool {
         let stored = |item: &Item| item.stored_until.is_some_and(|at| at > now);
         let of_kind = |item: &Item| std::mem::discriminant(&item.key);
-        let own = || self.items.iter().filter(|item| !item.is_probe());
+        // What an authority assigns may be void: nobody is offline for that.
+        let own = || self.items.iter().filter(|item| !item.is_probe() && item.held.is_none());
         let kinds: HashSet<_> = own().map(of_kind).collect();
         let found: HashSet<_> = own().filter(|item| stored(item)).map(of_kind).collect();
         kinds != found
@@ -221,7 +248,7 @@ impl Task {
         let mut busy = self.publisher.items.iter().filter(|item| item.phase == Phase::Busy).count();
         for at in 0..self.publisher.items.len() {
             let Some(item) = self.publisher.items.get_mut(at) else { break };
-            if item.phase == Phase::Busy || now < item.due || !item.backoff.is_due(now) {
+            if item.phase == Phase::Busy || item.is_vacant() || now < item.due || !item.backoff.is_due(now) {
                 continue;
             }
             if busy >= IN_FLIGHT {
@@ -234,6 +261,10 @@ impl Task {
             item.again = false;
             item.backoff.attempt(now, self.limits.timers.retry);
             let key = item.key.clone();
+            if item.held.is_some() {
+                self.write_assignment(now, at);
+                continue;
+            }
             match &key {
                 RecordKey::Location(_) => self.read_own_location(now, key),
                 RecordKey::Number(_) => self.write_number(now, at),
@@ -283,6 +314,47 @@ impl Task {
         }
     }
 
+    /// Takes over which assignments are to be published. A place in the list keeps its number, since
+    /// what is under way names it.
+    pub(super) fn publish_numbers(&mut self, now: Instant, numbers: Vec<NumberAssignment>) {
+        for item in self.publisher.items.iter_mut().filter(|item| item.held.is_some()) {
+            (item.held, item.stored_until) = (Some(Held::Nothing), None);
+        }
+        for assignment in numbers {
+            let key = RecordKey::Number(assignment.claims().number.clone());
+            // A place whose record is on its way is of use for the same number only.
+            let free =
+                |item: &&mut Item| item.is_vacant() && (item.key == key || matches!(item.phase, Phase::Idle));
+            let held = Some(Held::Assignment(Box::new(assignment)));
+            match self.publisher.items.iter_mut().find(free) {
+                Some(item) if item.phase == Phase::Busy => (item.held, item.again) = (held, true),
+                Some(item) => *item = Item::new(key, held, now),
+                None => self.publisher.items.push(Item::new(key, held, now)),
+            }
+        }
+        self.wake_publisher(now);
+    }
+
+    /// Passes on what an authority has said of a number, as long as that is good.
+    fn write_assignment(&mut self, now: Instant, at: usize) {
+        let Some(Item { held: Some(Held::Assignment(assignment)), .. }) = self.publisher.items.get(at) else {
+            return;
+        };
+        let sequence = assignment.claims().sequence;
+        match assignment.verify(&self.trust, &self.revocations, unix_now()) {
+            Ok(_) => {
+                let value = assignment.encode();
+                self.put(now, at, sequence, value);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a number of this node is no longer published");
+                if let Some(item) = self.publisher.items.get_mut(at) {
+                    (item.phase, item.due, item.stored_until) = (Phase::Idle, now + VOID_AGAIN, None);
+                }
+            }
+        }
+    }
+
     fn write_number(&mut self, now: Instant, at: usize) {
         let sequence = self.publisher.next_sequence();
         let NodeRole::Gateway { chain, numbers, .. } = &self.role else { return };
@@ -322,8 +394,14 @@ impl Task {
 
     fn put(&mut self, now: Instant, at: usize, sequence: u64, value: Vec<u8>) {
         let Some(item) = self.publisher.items.get_mut(at) else { return };
-        item.sequence = sequence;
-        let record = kad::Record::new(item.key.to_bytes(), value);
+        (item.sequence, item.value, item.copy) = (sequence, value, 0);
+        self.put_copy(now, at);
+    }
+
+    /// Stores the present copy of a record at the nodes that are nearest to it.
+    fn put_copy(&mut self, now: Instant, at: usize) {
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let record = kad::Record::new(item.key.to_copy_bytes(item.copy), item.value.clone());
         match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
             Ok(query) => {
                 self.publisher.queries.insert(query, at);
@@ -344,12 +422,11 @@ impl Task {
             self.failed_to_publish(now, at, "no node has taken the record");
             return;
         }
-        let Some(key) = self.publisher.items.get(at).map(|item| item.key.clone()) else { return };
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let (key, copy) = (item.key.clone(), item.key.to_copy_bytes(item.copy));
         match key {
             RecordKey::Gateway(_) => self.read_provider_back(now, key, at),
-            _ => {
-                self.look_up(now, key, Purpose::ReadBack(at));
-            }
+            _ => self.read_copy_back(now, copy, at),
         }
     }
 
@@ -361,6 +438,7 @@ impl Task {
         let life = match &item.key {
             RecordKey::Location(_) => self.limits.timers.record_lifetime,
             RecordKey::Probe(_) => probe_life,
+            _ if item.held.is_some() => ASSIGNMENT_LIFE,
             _ => NUMBER_LIFE,
         };
         self.read_back(now, at, found, life);
@@ -379,9 +457,16 @@ impl Task {
         }
         let Some(item) = self.publisher.items.get_mut(at) else { return };
         self.health.round_trip(now, item.began);
+        item.stored_until = Some(now + life);
+        if item.copy + 1 < item.key.copies() && !item.again {
+            // Found by now; the other copies are for those who have something against that.
+            item.copy += 1;
+            self.check_online(now);
+            self.put_copy(now, at);
+            return;
+        }
         item.phase = Phase::Idle;
         item.backoff = Backoff::new(now);
-        item.stored_until = Some(now + life);
         item.is_outdated &= item.again;
         let again = Duration::from_secs(republish_after(life.as_secs()));
         item.due = if std::mem::take(&mut item.again) { now + SETTLE } else { now + again };

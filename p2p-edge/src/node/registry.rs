@@ -1,7 +1,8 @@
-//! Location records of clients that run no DHT: this node puts them there for them.
+//! Records of clients that run no DHT, their locations and numbers: this node puts them there for them.
 //!
-//! A record is signed by its owner and validated as any other. The answer comes when nodes of the
-//! DHT have taken it, or after 3 s with what is known by then.
+//! A record is signed by its owner and validated as any other. It is put under the keys of all its
+//! copies. The answer comes when nodes of the DHT have taken it, or after 3 s with what is known by
+//! then.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -37,11 +38,14 @@ pub(super) struct Registry {
 struct Waiting {
     peer: PeerId,
     channel: ResponseChannel<Vec<u8>>,
-    query: QueryId,
+    /// The puts under way: one for each copy.
+    queries: Vec<QueryId>,
+    /// Nodes that have taken a copy: the most of any, since one node may take several.
+    others: usize,
 }
 
 impl Task {
-    /// Stores the location record of a client and passes it on to the DHT.
+    /// Stores the record of a client and passes it on to the DHT.
     pub(super) fn serve_publish(
         &mut self,
         now: Instant,
@@ -49,9 +53,11 @@ impl Task {
         request: &[u8],
         channel: ResponseChannel<Vec<u8>>,
     ) {
-        let location =
-            |request: &PublishRequest| matches!(RecordKey::parse(&request.key.0), Ok(RecordKey::Location(_)));
-        let Some(request) = wire::decode::<PublishRequest>(request).filter(location) else {
+        let record = wire::decode::<PublishRequest>(request).and_then(|request| {
+            let key = RecordKey::parse(&request.key.0).ok()?;
+            (!matches!(key, RecordKey::Gateway(_))).then_some((key, request))
+        });
+        let Some((key, request)) = record else {
             self.offended(&peer, Refusal::MessageMalformed);
             return;
         };
@@ -85,27 +91,30 @@ impl Task {
             self.refuse_publish(channel, "overload");
             return;
         }
-        // The store holds the very record already, which this finds out first.
-        let record = Record::new(request.key.0, request.value.0);
-        match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
-            Ok(query) => {
-                let id = PublishId(self.registry.next);
-                self.registry.next += 1;
-                self.registry.queries.insert(query, id);
-                self.registry.table.insert(id, Waiting { peer, channel, query });
-                self.timers.set(Timer::Registry(id), Some(now + PUBLISH_TIMEOUT));
-            }
-            Err(error) => {
-                tracing::debug!(%error, "record of a client not passed on");
-                self.served.give_share_back(&peer, 1);
-                self.answer_publish(channel, 1);
+        let mut queries = Vec::new();
+        for copy in key.all_copies() {
+            // The store holds the first copy already, which this finds out first.
+            let record = Record::new(copy, request.value.0.clone());
+            match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
+                Ok(query) => queries.push(query),
+                Err(error) => tracing::debug!(%error, "record of a client not passed on"),
             }
         }
+        if queries.is_empty() {
+            self.served.give_share_back(&peer, 1);
+            self.answer_publish(channel, 1);
+            return;
+        }
+        let id = PublishId(self.registry.next);
+        self.registry.next += 1;
+        self.registry.queries.extend(queries.iter().map(|query| (*query, id)));
+        self.registry.table.insert(id, Waiting { peer, channel, queries, others: 0 });
+        self.timers.set(Timer::Registry(id), Some(now + PUBLISH_TIMEOUT));
     }
 
     /// Takes the end of a put, where it is one of a client's record. Returns false for any other.
     pub(super) fn on_client_put(&mut self, query: QueryId, result: &QueryResult) -> bool {
-        let Some(id) = self.registry.queries.get(&query).copied() else { return false };
+        let Some(id) = self.registry.queries.remove(&query) else { return false };
         let others = match result {
             // A quorum of one node was reached.
             QueryResult::PutRecord(Ok(PutRecordOk { .. })) => 1,
@@ -114,15 +123,24 @@ impl Task {
             )) => success.len(),
             _ => 0,
         };
-        self.finish_publish(id, others);
+        let Some(waiting) = self.registry.table.get_mut(&id) else { return true };
+        waiting.others = waiting.others.max(others);
+        waiting.queries.retain(|known| *known != query);
+        if waiting.queries.is_empty() {
+            self.finish_publish(id);
+        }
         true
     }
 
     /// Answers a client: the record is held here and by so many others.
-    pub(super) fn finish_publish(&mut self, id: PublishId, others: usize) {
+    pub(super) fn finish_publish(&mut self, id: PublishId) {
         self.timers.set(Timer::Registry(id), None);
-        let Some(Waiting { peer, channel, query }) = self.registry.table.remove(&id) else { return };
-        self.registry.queries.remove(&query);
+        let Some(Waiting { peer, channel, queries, others }) = self.registry.table.remove(&id) else {
+            return;
+        };
+        for query in queries {
+            self.registry.queries.remove(&query);
+        }
         self.served.give_share_back(&peer, 1);
         self.answer_publish(channel, 1 + u32::try_from(others).unwrap_or(u32::MAX - 1));
     }

@@ -114,7 +114,7 @@ impl Task {
             let answer = Answer { records, providers: providers.into_iter().map(provider).collect() };
             if answer.records.is_empty()
                 && answer.providers.is_empty()
-                && let Ok(key) = RecordKey::parse(key)
+                && let Ok((key, _)) = RecordKey::parse_copy(key)
             {
                 missing.push((at, key));
             }

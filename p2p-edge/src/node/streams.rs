@@ -69,7 +69,8 @@ pub(super) enum StreamsEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenError {
     NotConnected,
-    OverQuota,
+    /// So many are open, which is as many as may be.
+    OverQuota(usize),
 }
 
 /// A place in the quota of a peer.
@@ -91,6 +92,8 @@ impl Drop for Permit {
 struct Peer {
     connections: Vec<(ConnectionId, Path)>,
     open: Arc<AtomicUsize>,
+    /// Streams that may be open with this peer.
+    limit: usize,
     keep: bool,
 }
 
@@ -131,7 +134,7 @@ impl Streams {
         let entry = self.peers.get(&peer).ok_or(OpenError::NotConnected)?;
         let &(connection, _) =
             entry.connections.iter().min_by_key(|(id, path)| (*path, *id)).ok_or(OpenError::NotConnected)?;
-        let permit = Permit::take(&entry.open, self.per_peer).ok_or(OpenError::OverQuota)?;
+        let permit = Permit::take(&entry.open, entry.limit).ok_or(OpenError::OverQuota(entry.limit))?;
         let open = OpenId(self.next);
         self.next += 1;
         self.opening.insert(open, (connection, permit));
@@ -165,6 +168,13 @@ impl Streams {
         }
     }
 
+    /// Lets so many streams be open with a connected peer, where that is more.
+    pub(super) fn widen(&mut self, peer: &PeerId, limit: usize) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.limit = entry.limit.max(limit);
+        }
+    }
+
     /// Says whether a peer is connected without a relay.
     pub(super) fn is_direct(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|p| p.connections.iter().any(|(_, path)| *path == Path::Direct))
@@ -178,9 +188,11 @@ impl Streams {
     }
 
     fn connected(&mut self, id: ConnectionId, peer: PeerId, path: Path) -> Handler {
+        let per_peer = self.per_peer;
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
             open: Arc::new(AtomicUsize::new(0)),
+            limit: per_peer,
             keep: false,
         });
         entry.connections.push((id, path));
@@ -254,7 +266,7 @@ impl NetworkBehaviour for Streams {
         match event {
             FromHandler::Inbound(stream) => {
                 let Some(entry) = self.peers.get(&peer) else { return };
-                let event = match Permit::take(&entry.open, self.per_peer) {
+                let event = match Permit::take(&entry.open, entry.limit) {
                     Some(permit) => {
                         StreamsEvent::Inbound { peer, stream: CallStream { stream, _permit: permit } }
                     }

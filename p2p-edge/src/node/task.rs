@@ -455,6 +455,10 @@ impl Task {
                 // Errs when nobody waits any more.
                 let _ = sender.send(self.change_certificate(now, &credential));
             }
+            Some(Request::Numbers(numbers, sender)) => {
+                // Errs when nobody waits any more.
+                let _ = sender.send(self.hold_numbers(now, numbers));
+            }
             Some(Request::Status(sender)) => {
                 let status = self.status(now);
                 // Errs when nobody waits any more.
@@ -500,7 +504,7 @@ impl Task {
             Timer::Publish => self.publish_due(now),
             Timer::Lookup(id) => self.complete_lookup(now, id),
             Timer::Serve(id) => self.finish_serving(now, id),
-            Timer::Registry(id) => self.finish_publish(id, 0),
+            Timer::Registry(id) => self.finish_publish(id),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Presence => self.on_presence_timeout(now),
@@ -602,6 +606,9 @@ impl Task {
                     self.dht_requests += u64::from(stats.num_requests());
                 }
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
+                if let (QueryResult::GetClosestPeers(closest), true) = (&result, step.last) {
+                    self.on_closest_peers(id, closest);
+                }
                 if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_))
                     && !self.on_client_put(id, &result)
                 {

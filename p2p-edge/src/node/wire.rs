@@ -90,7 +90,7 @@ pub(super) struct Answer {
 #[derive(Encode, Decode, Debug)]
 #[cbor(map)]
 pub(super) struct PublishRequest {
-    /// The key of a location.
+    /// The key of a location or number, of its first copy.
     #[n(0)]
     pub(super) key: Blob,
     /// The record, signed by its owner.
@@ -262,5 +262,56 @@ mod tests {
         let small = vec![Answer { providers: vec![provider(1)], ..Answer::default() }];
         let LookupResponse { answers } = decode(&encode_answers(small)).unwrap();
         assert_eq!(answers[0].providers[0].addresses, vec![long; MAX_ANSWERS]);
+    }
+
+    /// Says whether bytes are a message of any kind.
+    fn is_read(bytes: &[u8]) -> bool {
+        let all = [
+            decode::<Hello>(bytes).is_some(),
+            decode::<LookupRequest>(bytes).is_some(),
+            decode::<LookupResponse>(bytes).is_some(),
+            decode::<PublishRequest>(bytes).is_some(),
+            decode::<PublishResponse>(bytes).is_some(),
+            decode::<OfferRequest>(bytes).is_some(),
+            decode::<OfferResponse>(bytes).is_some(),
+        ];
+        all.contains(&true)
+    }
+
+    /// Messages as they are sent.
+    fn messages() -> Vec<Vec<u8>> {
+        let blob = |n: usize| Blob(vec![7; n]);
+        let provider = Provider { peer: vec![1; 38], addresses: vec!["/ip4/192.0.2.1/tcp/1/ws".into()] };
+        let answer = Answer { records: vec![blob(700)], providers: vec![provider] };
+        vec![
+            encode(&Hello { credential: vec![3; 400], lists: Vec::new() }),
+            encode(&LookupRequest { keys: vec![blob(20), blob(30)], local_only: true }),
+            encode_answers(vec![answer.clone(), answer]),
+            encode(&PublishRequest { key: blob(20), value: blob(700) }),
+            encode(&PublishResponse { stored: 0, refused: Some("rate".into()) }),
+            encode(&OfferRequest { digits: "442079460018".into() }),
+            encode(&OfferResponse { offers: vec![blob(700)] }),
+        ]
+    }
+
+    #[test]
+    fn every_message_is_read() {
+        assert!(messages().iter().all(|bytes| is_read(bytes)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_comes_panics(
+            which in 0usize..7, at in 0usize..800, flip in 1u8..=255, cut in 0usize..800,
+            junk in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            is_read(&junk);
+            let mut bytes = messages().swap_remove(which);
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            is_read(&bytes);
+            bytes.truncate(cut);
+            is_read(&bytes);
+        }
     }
 }

@@ -18,12 +18,13 @@ use std::fmt;
 
 use call_model::{Handle, Number};
 use libp2p::PeerId;
+use sha2::{Digest, Sha256};
 
 pub use choice::{Choice, ENOUGH};
 pub use envelope::{CLOCK_SKEW, MAX_RECORD_BYTES};
 pub use error::RecordError;
 pub use location::{Device, LOCATION_LIFE, LocationRecord, MAX_ADDRESS_BYTES, MAX_ADDRESSES, ValidLocation};
-pub use number::{NUMBER_LIFE, NumberRecord, ValidNumber};
+pub use number::{NUMBER_LIFE, NumberRecord, NumberWriter, ValidNumber};
 pub use offer::{GatewayOffer, OFFER_LIFE, ValidOffer};
 pub use probe::{PROBE_LIFE, ProbeRecord, ValidProbe};
 pub use store::{Counters, Entry, Source, Store, StoreLimits, Stored, Verified};
@@ -34,6 +35,9 @@ use crate::identity::{
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 64;
+/// Keys under which a location or number is kept. The DHT keeps each near another place, so that
+/// whoever surrounds one of them hides nothing.
+pub const COPIES: u8 = 2;
 
 const LOCATION: &str = "/causeway/loc/";
 const NUMBER: &str = "/causeway/num/";
@@ -54,10 +58,23 @@ pub enum RecordKey {
 }
 
 impl RecordKey {
-    /// Reads a key.
+    /// Reads the key of the first copy.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        Self::parse_copy(bytes)
+            .and_then(|(key, copy)| if copy == 0 { Ok(key) } else { Err(RecordError::BadKey) })
+    }
+
+    /// Reads the key of any copy, and which copy it is: 0 to [`COPIES`] - 1.
+    pub fn parse_copy(bytes: &[u8]) -> Result<(Self, u8), RecordError> {
         let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_KEY_BYTES);
         let text = text.ok_or(RecordError::BadKey)?;
+        let Some((first, copy)) = text.split_once('#') else { return Ok((Self::parse_text(text)?, 0)) };
+        let key = Self::parse_text(first)?;
+        let copy = (1..key.copies()).find(|number| number.to_string() == copy);
+        copy.map(|copy| (key, copy)).ok_or(RecordError::BadKey)
+    }
+
+    fn parse_text(text: &str) -> Result<Self, RecordError> {
         let key = if let Some(handle) = text.strip_prefix(LOCATION) {
             handle.parse().ok().map(RecordKey::Location)
         } else if let Some(number) = text.strip_prefix(NUMBER) {
@@ -73,9 +90,30 @@ impl RecordKey {
         key.filter(|key| key.to_string() == text).ok_or(RecordError::BadKey)
     }
 
-    /// Returns the bytes of the key.
+    /// Returns the bytes of the key of the first copy.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.to_string().into_bytes()
+    }
+
+    /// Returns how many copies are kept. Gateways are found by whoever provides, not by a record.
+    pub fn copies(&self) -> u8 {
+        match self {
+            RecordKey::Location(_) | RecordKey::Number(_) => COPIES,
+            RecordKey::Gateway(_) | RecordKey::Probe(_) => 1,
+        }
+    }
+
+    /// Returns the bytes of the key of one copy.
+    pub fn to_copy_bytes(&self, copy: u8) -> Vec<u8> {
+        match copy {
+            0 => self.to_bytes(),
+            _ => format!("{self}#{copy}").into_bytes(),
+        }
+    }
+
+    /// Returns the bytes of the keys of all copies.
+    pub fn all_copies(&self) -> Vec<Vec<u8>> {
+        (0..self.copies()).map(|copy| self.to_copy_bytes(copy)).collect()
     }
 
     /// Returns the keys under which gateways for a number may be found, the longest prefix first.
@@ -133,9 +171,20 @@ impl ValidRecord {
     pub fn publisher(&self) -> &PublicKey {
         match self {
             ValidRecord::Location(valid) => &valid.writer,
-            ValidRecord::Number(valid) => &valid.writer.key,
+            ValidRecord::Number(valid) => valid.writer.key(),
             ValidRecord::Offer(valid) => &valid.gateway.key,
             ValidRecord::Probe(valid) => &valid.writer.key,
+        }
+    }
+
+    /// Returns for whom the record counts against a quota: the key that signed it; of a number that an
+    /// authority has assigned, a digest of the user's handle, since the one authority signs for all.
+    pub fn account(&self) -> [u8; 32] {
+        match self {
+            ValidRecord::Number(ValidNumber { record, writer: NumberWriter::Authority(_), .. }) => {
+                Sha256::digest(record.handle.as_str()).into()
+            }
+            _ => self.publisher().to_bytes(),
         }
     }
 
@@ -159,7 +208,7 @@ impl ValidRecord {
     pub fn standing(&self) -> &Standing {
         match self {
             ValidRecord::Location(valid) => &valid.holder.standing,
-            ValidRecord::Number(valid) => &valid.writer.standing,
+            ValidRecord::Number(valid) => valid.writer.standing(),
             ValidRecord::Offer(valid) => &valid.gateway.standing,
             ValidRecord::Probe(valid) => &valid.writer.standing,
         }
@@ -175,7 +224,7 @@ impl ValidRecord {
     }
 }
 
-/// Verifies a record for a key at the moment `unix`: form, slot, expiry, credential, permission and
+/// Verifies a record for a key, of whichever copy, at the moment `unix`: form, slot, expiry, credential, permission and
 /// signature. Called when a record is stored and again when it is read.
 pub fn validate(
     key: &[u8],
@@ -184,7 +233,7 @@ pub fn validate(
     revocations: &RevocationList,
     unix: u64,
 ) -> Result<ValidRecord, RecordError> {
-    match RecordKey::parse(key)? {
+    match RecordKey::parse_copy(key)?.0 {
         RecordKey::Location(slot) => {
             location::validate(&slot, value, trust, revocations, unix).map(ValidRecord::Location)
         }

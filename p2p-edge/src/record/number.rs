@@ -1,16 +1,20 @@
 use call_model::{Handle, Number};
 use minicbor::{Decode, Encode};
 
-use super::envelope::{self, Envelope, Rank, check_expiry, check_sequence};
+use super::envelope::{self, Envelope, MAX_RECORD_BYTES, Rank, check_expiry, check_sequence};
 use super::error::RecordError;
 use crate::defence::{Defence, holds};
-use crate::identity::{Domain, Kind, NodeChain, NodeKey, RevocationList, Trust, VerifiedNode};
+use crate::identity::{
+    Domain, Kind, NodeChain, NodeKey, NumberAssignment, PublicKey, RevocationList, Standing, Trust,
+    VerifiedAssignment, VerifiedNode,
+};
 
 /// The longest a number record may last, in seconds: a day. Its writer publishes again at half of that.
 pub const NUMBER_LIFE: u64 = 86_400;
 
 /// Which handle a telephone number belongs to. Written by a gateway whose certificate permits it
-/// to assign numbers of that prefix.
+/// to assign numbers of that prefix; or by an authority, once for months, as a [`NumberAssignment`],
+/// which whoever holds it publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberRecord {
     /// The number.
@@ -20,7 +24,7 @@ pub struct NumberRecord {
     /// Counts up with every change; the highest valid one wins. Unix milliseconds: one that is
     /// ahead of the clock of whoever reads it is refused.
     pub sequence: u64,
-    /// When the record ends, in Unix seconds: at most a day ahead.
+    /// When the record ends, in Unix seconds: at most a day ahead, or the end of the assignment.
     pub expires_unix: u64,
 }
 
@@ -30,8 +34,35 @@ pub struct ValidNumber {
     /// The record.
     pub record: NumberRecord,
     /// Who wrote it.
-    pub writer: VerifiedNode,
+    pub writer: NumberWriter,
     pub(super) rank: Rank,
+}
+
+/// Who says whose a number is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NumberWriter {
+    /// A gateway, of a number under its prefixes.
+    Gateway(Box<VerifiedNode>),
+    /// An authority; the record is published by whoever holds it.
+    Authority(Box<VerifiedAssignment>),
+}
+
+impl NumberWriter {
+    /// Returns the key that signed the record.
+    pub fn key(&self) -> &PublicKey {
+        match self {
+            NumberWriter::Gateway(node) => &node.key,
+            NumberWriter::Authority(assignment) => &assignment.issuer,
+        }
+    }
+
+    /// Returns what may void the record.
+    pub fn standing(&self) -> &Standing {
+        match self {
+            NumberWriter::Gateway(node) => &node.standing,
+            NumberWriter::Authority(assignment) => &assignment.standing,
+        }
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -72,6 +103,9 @@ pub(super) fn validate(
     revocations: &RevocationList,
     unix: u64,
 ) -> Result<ValidNumber, RecordError> {
+    if NumberAssignment::is_one(value) {
+        return validate_assignment(slot, value, trust, revocations, unix);
+    }
     let envelope = Envelope::decode(Kind::Number, value)?;
     let body: Body = envelope.body()?;
     if body.number != slot.digits() && holds(Defence::RecordSlot) {
@@ -97,5 +131,37 @@ pub(super) fn validate(
         sequence: body.sequence,
         expires_unix: body.expires_unix,
     };
-    Ok(ValidNumber { record, writer, rank })
+    Ok(ValidNumber { record, writer: NumberWriter::Gateway(Box::new(writer)), rank })
+}
+
+/// Verifies the assignment of a number for its slot.
+fn validate_assignment(
+    slot: &Number,
+    value: &[u8],
+    trust: &Trust,
+    revocations: &RevocationList,
+    unix: u64,
+) -> Result<ValidNumber, RecordError> {
+    if value.len() > MAX_RECORD_BYTES {
+        return Err(RecordError::Oversize { size: value.len(), limit: MAX_RECORD_BYTES });
+    }
+    let assignment = NumberAssignment::decode(value)?;
+    let claims = assignment.claims();
+    if claims.number != *slot && holds(Defence::RecordSlot) {
+        return Err(RecordError::WrongSlot);
+    }
+    check_sequence(claims.sequence, unix)?;
+    let verified = assignment.verify(trust, revocations, unix)?;
+    let rank = Rank {
+        sequence: claims.sequence,
+        expires_unix: verified.not_after,
+        signature: assignment.signature(),
+    };
+    let record = NumberRecord {
+        number: slot.clone(),
+        handle: claims.handle.clone(),
+        sequence: claims.sequence,
+        expires_unix: claims.expires_unix,
+    };
+    Ok(ValidNumber { record, writer: NumberWriter::Authority(Box::new(verified)), rank })
 }

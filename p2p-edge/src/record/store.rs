@@ -13,7 +13,7 @@ use crate::identity::{RevocationList, Trust, Utc};
 pub struct StoreLimits {
     /// Records in all. One takes 2 to 4 KiB of memory.
     pub records: usize,
-    /// Records signed by one key.
+    /// Records signed by one key, or of numbers assigned to one handle.
     pub per_publisher: usize,
     /// Records that one peer put here.
     pub per_peer: usize,
@@ -275,8 +275,8 @@ impl Store {
         record: &ValidRecord,
         source: Source,
     ) -> Result<(), RecordError> {
-        let publisher = record.publisher().to_bytes();
-        let freed = held.is_some_and(|held| held.record.publisher().to_bytes() == publisher);
+        let publisher = record.account();
+        let freed = held.is_some_and(|held| held.record.account() == publisher);
         if used(&self.per_publisher, &publisher) - usize::from(freed) >= self.limits.per_publisher {
             return Err(RecordError::PublisherQuota);
         }
@@ -296,7 +296,7 @@ impl Store {
     }
 
     fn insert(&mut self, entry: Entry) {
-        *self.per_publisher.entry(entry.record.publisher().to_bytes()).or_default() += 1;
+        *self.per_publisher.entry(entry.record.account()).or_default() += 1;
         if let Some(peer) = entry.source.peer() {
             *self.per_peer.entry(peer).or_default() += 1;
         }
@@ -313,7 +313,7 @@ impl Store {
         let entry = self.entries.remove(key)?;
         self.probes -= usize::from(matches!(entry.record, ValidRecord::Probe(_)));
         self.by_end.remove(&(entry.record.expires_unix(), entry.key.clone()));
-        give_back(&mut self.per_publisher, &entry.record.publisher().to_bytes());
+        give_back(&mut self.per_publisher, &entry.record.account());
         if let Some(peer) = entry.source.peer() {
             give_back(&mut self.per_peer, &peer);
         }

@@ -175,6 +175,41 @@ fn keys_have_one_spelling() {
 }
 
 #[test]
+fn each_copy_has_one_key_and_holds_the_same() {
+    let scene = World::new();
+    for (key, value) in [
+        (loc("alice"), scene.signed_location(1)),
+        (num("+442079460018"), scene.signed_number("+442079460018", 1)),
+    ] {
+        let copies = key.all_copies();
+        assert_eq!(copies.len(), usize::from(COPIES));
+        let mut store = Store::new(StoreLimits::default());
+        for (at, copy) in copies.iter().enumerate() {
+            assert_eq!(RecordKey::parse_copy(copy), Ok((key.clone(), at as u8)));
+            assert_eq!(RecordKey::parse(copy).is_ok(), at == 0);
+            let put = store.put(copy, value.clone(), Source::Local, &scene.trust, &scene.revocations, NOW);
+            assert_eq!(put, Ok(Stored::New));
+        }
+        assert_eq!(store.len(), copies.len());
+    }
+    for bad in [
+        "/causeway/loc/alice#0",
+        "/causeway/loc/alice#2",
+        "/causeway/loc/alice#01",
+        "/causeway/loc/alice#",
+        "/causeway/loc/alice#1#1",
+        "/causeway/gw/+44#1",
+        "/causeway/loc/#1",
+    ] {
+        assert_eq!(RecordKey::parse_copy(bad.as_bytes()), Err(RecordError::BadKey), "{bad}");
+    }
+    // The slot of another is another's in every copy.
+    let value = scene.signed_location(1);
+    let refused = validate(&loc("bob").to_copy_bytes(1), &value, &scene.trust, &scene.revocations, NOW);
+    assert_eq!(refused.unwrap_err(), RecordError::WrongSlot);
+}
+
+#[test]
 fn a_location_comes_back_as_it_was_signed() {
     let world = World::new();
     let value = world.signed_location(7);
@@ -307,7 +342,7 @@ fn a_number_is_assigned_within_certified_prefixes_only() {
     assert_eq!((record.key(), record.sequence()), (num("+442079460018"), 4));
     let ValidRecord::Number(valid) = record else { panic!("a number") };
     assert_eq!(
-        (valid.record, valid.writer.peer_id),
+        (valid.record, valid.writer.key().peer_id()),
         (world.number("+442079460018", 4), world.gateway.key.peer_id())
     );
 

@@ -15,7 +15,7 @@ use p2p_edge::node::{NodeEvent, Refusal};
 use p2p_edge::record::{Device, LocationRecord, RecordKey};
 use p2p_edge::testing::{Pki, key};
 
-use super::support::{Running, gateway, handle, pki, start, supernode, unix, user};
+use super::support::{Running, gateway, handle, pki, start, supernode, three_supernodes, unix, user};
 
 #[derive(Clone)]
 pub(crate) struct Raw;
@@ -276,6 +276,35 @@ async fn an_uncertified_node_is_not_routed_to_and_stores_nothing() {
     assert_eq!((status.routing_table, status.reservations_served), (0, 0));
     assert_eq!(stranger.handle.status().await.routing_table, 0, "and it does not believe the other side");
     assert!(!lodger.handle.status().await.online);
+}
+
+/// Whoever surrounds the place of a record, and says that there is none, does not hide its copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_record_whose_first_copy_is_gone_is_found_by_the_other() {
+    let pki = pki();
+    let [first, second, _third] = three_supernodes(&pki).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&second])).await;
+    alice.online().await;
+    let call = alice.invite(1, "bob").await;
+    assert_eq!(alice.ended(call).await.0, 1, "nobody knows him");
+
+    let bob = pki.user(&handle("bob"), 12).unwrap();
+    let (expires_unix, devices) = (unix() + 60, Vec::new());
+    let record = LocationRecord { handle: handle("bob"), sequence: 1, expires_unix, devices };
+    let value = record.sign(&bob.certificate, &bob.key).unwrap();
+    let mut attacker = Attacker::new(&key(66));
+    let peer = attacker.connect(&first).await;
+    let before = first.handle.status().await.records;
+    let slot = RecordKey::Location(handle("bob")).to_copy_bytes(1);
+    let kad = &mut attacker.swarm.behaviour_mut().kad;
+    kad.put_record_to(kad::Record::new(slot, value), [peer].into_iter(), kad::Quorum::One);
+    let begin = Instant::now();
+    while first.handle.status().await.records == before {
+        assert!(begin.elapsed() < Duration::from_secs(10), "a valid record was not stored");
+        let _ = tokio::time::timeout(Duration::from_millis(10), attacker.swarm.select_next_some()).await;
+    }
+    let call = alice.invite(2, "bob").await;
+    assert_eq!(alice.ended(call).await.0, 20, "he is known, and not there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

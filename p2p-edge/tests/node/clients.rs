@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use call_model::Number;
 use futures::StreamExt;
 use libp2p::Multiaddr;
 use libp2p::request_response::{Event, Message};
@@ -12,7 +11,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use p2p_edge::identity::{NodeKey, RevocationList, UserBundle};
 use p2p_edge::node::{NodeLimits, Refusal};
-use p2p_edge::record::{Device, LocationRecord, RecordKey, ValidRecord, validate};
+use p2p_edge::record::{COPIES, Device, LocationRecord, RecordKey, ValidRecord, validate};
 use p2p_edge::testing::{Pki, key};
 
 use super::attacks::{Attacker, EvilEvent};
@@ -164,7 +163,7 @@ async fn a_client_without_dht_is_found_by_those_who_have_one() {
     let published = publish(&mut client, &nodes[0], &value).await;
     assert!(published.stored >= 2 && published.refused.is_none(), "here and elsewhere: {published:?}");
     for node in &nodes {
-        node.until("the record at every supernode", |status| status.records == 1).await;
+        node.until("the copies at every supernode", |status| status.records == usize::from(COPIES)).await;
     }
     assert_eq!(nodes[0].handle.status().await.published_for_clients, 1);
 
@@ -201,8 +200,8 @@ async fn a_record_that_is_not_its_owners_is_not_published() {
     assert_eq!((answer.stored, answer.refused.as_deref()), (0, Some("stale_sequence")));
     assert_eq!(publish(&mut client, &node, &newest).await.stored, 1, "the same again is no fault");
 
-    // Numbers belong to gateways, which run the DHT.
-    let key = RecordKey::Number("+15550100".parse::<Number>().unwrap()).to_bytes().into();
+    // Gateways run the DHT themselves.
+    let key = RecordKey::Gateway("+1555".parse().unwrap()).to_bytes().into();
     let request = minicbor::to_vec(Publish { key, value: newest.into() }).unwrap();
     assert!(ask(&mut client, "publish", &node, request).await.is_none());
     assert_eq!(node.handle.status().await.refused(Refusal::MessageMalformed), 1);

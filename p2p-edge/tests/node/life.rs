@@ -71,6 +71,23 @@ async fn a_call_survives_its_relay() {
         .await;
     let expected = SessionEvent::Message { text: "still there?".into() };
     assert_eq!(heard, expected, "{killed} relays gone; {:#?}", alice.handle.status().await);
+    for on in [true, false] {
+        alice.command(call, SessionCommand::Hold { on }).await;
+        bob.call_event(call, "Hold", |event| (event == SessionEvent::Hold { on }).then_some(())).await;
+        bob.command(call, SessionCommand::Hold { on }).await;
+        alice.call_event(call, "Hold", |event| (event == SessionEvent::Hold { on }).then_some(())).await;
+    }
+    let digit = call_model::DtmfDigit::from_char('5').unwrap();
+    bob.command(call, SessionCommand::Dtmf { digit, duration_ms: 100 }).await;
+    let expected = SessionEvent::Dtmf { digit, duration_ms: 100 };
+    alice.call_event(call, "Dtmf", |event| (event == expected).then_some(())).await;
+    // A user is asked to call somebody else; a gateway would say that it does not do that.
+    let target: call_model::Address = "carol".parse().unwrap();
+    alice.command(call, SessionCommand::Refer { target: target.clone() }).await;
+    bob.call_event(call, "Refer", |event| {
+        (event == SessionEvent::Refer { target: target.clone() }).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -152,6 +152,17 @@ impl Running {
         }
     }
 
+    /// Stops the node without closing anything, until what is returned is dropped.
+    pub(crate) fn freeze(&self) -> super::gateways::Thaw {
+        let (thaw, frozen) = std::sync::mpsc::channel::<()>();
+        let runtime = self.runtime.as_ref().expect("the node is running");
+        // The one thread of the node waits here, and the node with it.
+        runtime.spawn(async move {
+            let _ = frozen.recv();
+        });
+        super::gateways::Thaw(thaw)
+    }
+
     /// Waits for the first event that `pick` takes; the events before it are lost.
     pub(crate) async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(NodeEvent) -> Option<T>) -> T {
         let mut seen = Vec::new();

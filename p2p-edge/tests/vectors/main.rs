@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use call_model::{Address, CallId, Caller, Cause, Codec, DtmfDigit, Handle, Number};
 use libp2p::Multiaddr;
+use minicbor::bytes::{ByteArray, ByteVec};
 use p2p_edge::calling::{AckCode, Body, Frame, Invite, ResumeToken};
 use p2p_edge::identity::{
-    Abilities, Assertion, HandleClaims, NodeBundle, Prefix, Price, Request, RevocationReason, UserBundle,
+    Abilities, Assertion, AssignmentClaims, EnrolmentLimits, HandleClaims, NodeBundle, Prefix, Price,
+    Request, RevocationReason, UserBundle,
 };
 use p2p_edge::record::{Device, GatewayOffer, LocationRecord, NumberRecord};
 use p2p_edge::testing::{Pki, key};
@@ -85,6 +87,43 @@ fn records(user: &UserBundle, gateway: &NodeBundle) -> Vec<(&'static str, String
     ]
 }
 
+/// What an authority that assigns numbers has said, and what it has said beyond what it may.
+fn assignments(pki: &Pki, user: &UserBundle) -> Vec<(&'static str, String)> {
+    type Parts = (u8, ByteVec, ByteVec, ByteArray<64>);
+    let limits = EnrolmentLimits {
+        prefixes: Vec::new(),
+        number_prefixes: vec!["+4420".parse().unwrap()],
+        only_numbers: true,
+    };
+    let (seed, validity) = ([0xb1; 32], pki.enrolment.validity());
+    let authority = pki.root.init_limited_enrolment("Numbers", seed, 7, validity, Some(&limits)).unwrap();
+    let claims = |number: &str| AssignmentClaims {
+        number: number.parse().unwrap(),
+        handle: "alice".parse().unwrap(),
+        serial: 70,
+        sequence: NOW * 1000,
+        expires_unix: NOW + 100 * 86_400,
+    };
+    let good = authority.assign_number(claims("+442079460018")).unwrap().encode();
+    let (_, certificate, ..): Parts = minicbor::decode(&good).unwrap();
+    // The same key signs anything; it is the certificate that says what that is worth.
+    let boundless = pki.root.init_enrolment("Numbers", seed, 8, validity).unwrap();
+    let limited = |bytes: &[u8]| {
+        let (kind, _, body, signature): Parts = minicbor::decode(bytes).unwrap();
+        hex(&minicbor::to_vec((kind, &certificate, body, signature)).unwrap())
+    };
+    let beyond = boundless.assign_number(claims("+441632960018")).unwrap().encode();
+    let claims = HandleClaims { numbers: Vec::new(), ..user.certificate.claims().clone() };
+    let forged = boundless.issue_handle(claims).unwrap().encode();
+    let revoked = authority.revoke(None, 70, RevocationReason::Withdrawn, NOW).unwrap();
+    vec![
+        ("assignment", hex(&good)),
+        ("assignment_beyond", limited(&beyond)),
+        ("user_of_numbers", limited(&forged)),
+        ("assignment_revocations", revoked.to_pem()),
+    ]
+}
+
 fn invite(user: &UserBundle) -> Invite {
     let call = CallId::new(NOW * 1000, 0x0123_4567_89ab_cdef);
     let from = Caller {
@@ -152,6 +191,7 @@ fn the_javascript_client_is_held_against_what_this_crate_writes() {
     let owned = |(name, value): (&str, String)| (name.to_owned(), value);
     let mut entries: Vec<_> = certificates(&pki, &user, &gateway).into_iter().map(owned).collect();
     entries.extend(records(&user, &gateway).into_iter().map(owned));
+    entries.extend(assignments(&pki, &user).into_iter().map(owned));
     entries.extend(frames(&user).into_iter().map(|(name, value)| (format!("frame_{name}"), value)));
     let text = json(&entries);
 

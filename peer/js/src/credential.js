@@ -68,6 +68,7 @@ export class HandleCertificate {
     await trust.verifyEnrolment(enrolment, revocations, unix)
     check(await enrolment.key.verify(Domain.handle, this.body, this.signature), 'bad_signature',
       `the signature on the certificate of ${handle} is wrong`)
+    enrolment.checkPermitsUser(handle, this.numbers)
     checkLength(handle, this.notBefore, this.notAfter, MAX_HANDLE_DAYS)
     checkTime(handle, this.notBefore, this.notAfter, unix)
     revocations.check(enrolment.key, this.serial, handle)
@@ -123,6 +124,7 @@ export class NodeChain {
     await leaf.checkIssuedBy(enrolment, 0)
     check(leaf.claims && leaf.authority === undefined, 'not_node',
       `certificate of ${leaf.name} is not that of a supernode or gateway`)
+    enrolment.checkPermitsNode(leaf.name, leaf.claims)
     checkLength(leaf.name, leaf.notBefore, leaf.notAfter, MAX_NODE_DAYS)
     leaf.checkTime(unix)
     revocations.check(enrolment.key, leaf.serial, leaf.name)
@@ -169,7 +171,7 @@ export function decodeCredential (bytes) {
 }
 
 /** Checks that a validity runs forward and is no longer than its kind may be. */
-function checkLength (subject, notBefore, notAfter, limit) {
+export function checkLength (subject, notBefore, notAfter, limit) {
   check(notAfter >= notBefore, 'invalid_claim', `certificate of ${subject} ends before it begins`)
   check(Math.ceil((notAfter - notBefore) / DAY) <= limit, 'certificate_validity_too_long',
     `certificate of ${subject} is valid for more than ${limit} days`)

@@ -16,6 +16,7 @@ export const Domain = Object.freeze({
   invite: utf8('causeway-invite-v1\0'),
   location: utf8('causeway-location-v1\0'),
   number: utf8('causeway-number-v1\0'),
+  assignment: utf8('causeway-assignment-v1\0'),
   offer: utf8('causeway-offer-v1\0')
 })
 

@@ -4,10 +4,10 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { compare } from './bytes.js'
 import * as cbor from './cbor.js'
 import * as addresses from './address.js'
-import { Abilities, HandleCertificate, NodeChain } from './credential.js'
+import { Abilities, HandleCertificate, NodeChain, checkLength } from './credential.js'
 import { check } from './errors.js'
 import { Domain } from './key.js'
-import { readPrefixes, readPrice } from './x509.js'
+import { Certificate, checkTime, readPrefixes, readPrice } from './x509.js'
 
 /** The longest record, in bytes. */
 export const MAX_RECORD = 2048
@@ -24,6 +24,8 @@ const MAX_ADDRESS = 256
 const LOCATION = 4
 const NUMBER = 5
 const OFFER = 6
+const ASSIGNMENT = 10
+const MAX_ASSIGNMENT_DAYS = 398
 
 /**
  * What a record is verified with.
@@ -143,6 +145,7 @@ export async function signLocation ({ key, certificate }, { sequence, expires, d
  * @param {Context} context
  */
 export async function validateNumber (slot, value, { trust, revocations, unix }) {
+  if (value[0] === 0x84 && value[1] === ASSIGNMENT) return await validateAssignment(slot, value, { trust, revocations, unix })
   const { credential, bytes, signature, body } = open(NUMBER, value)
   check(`+${body.get(0)}` === slot, 'wrong_slot', 'the record is of another number')
   const handle = cbor.field(body.get(1), 'text', 'a handle')
@@ -156,6 +159,25 @@ export async function validateNumber (slot, value, { trust, revocations, unix })
     `${writer.name} may not assign this number`)
   check(await writer.key.verify(Domain.number, bytes, signature), 'record_bad_signature', 'the record is not signed')
   return { number: slot, handle, sequence, expires, writer, end: Math.min(expires, writer.end), signature }
+}
+
+/** Verifies what an authority has said of a number, which whoever holds it may publish. */
+async function validateAssignment (slot, value, { trust, revocations, unix }) {
+  const { credential, bytes, signature, body } = open(ASSIGNMENT, value)
+  check(`+${body.get(0)}` === slot, 'wrong_slot', 'the record is of another number')
+  const handle = cbor.field(body.get(1), 'text', 'a handle')
+  check(addresses.handle(handle) === handle, 'malformed', 'a handle')
+  const sequence = seconds(body.get(2))
+  const expires = seconds(body.get(3))
+  checkSequence(sequence, unix)
+  const authority = new Certificate(credential)
+  await trust.verifyEnrolment(authority, revocations, unix)
+  check(await authority.key.verify(Domain.assignment, bytes, signature), 'bad_signature', 'the assignment is not signed')
+  authority.checkPermitsAssignment(slot)
+  checkLength(slot, Math.floor(sequence / 1000), expires, MAX_ASSIGNMENT_DAYS)
+  checkTime(slot, 0, expires, unix)
+  revocations.check(authority.key, cbor.field(body.get(4), 'u64', 'a serial number'), slot)
+  return { number: slot, handle, sequence, expires, writer: authority, end: Math.min(expires, authority.notAfter), signature }
 }
 
 /**

@@ -22,6 +22,8 @@ const BASIC_CONSTRAINTS = oid(0x55, 0x1d, 0x13)
 const KNOWN = [KEY_USAGE, BASIC_CONSTRAINTS, oid(0x55, 0x1d, 0x0e), oid(0x55, 0x1d, 0x23)]
 // 1.3.6.1.4.1.32473.1.1
 const CLAIMS = oid(0x2b, 6, 1, 4, 1, 0x81, 0xfd, 0x59, 1, 1)
+// 1.3.6.1.4.1.32473.1.2
+const LIMITS = oid(0x2b, 6, 1, 4, 1, 0x81, 0xfd, 0x59, 1, 2)
 
 /** A certificate. Parsing verifies nothing. */
 export class Certificate {
@@ -65,6 +67,8 @@ export class Certificate {
     this.authority = undefined
     /** What a node may do. @type {NodeClaims | undefined} */
     this.claims = undefined
+    /** What the root permits an authority to certify, where that is limited. */
+    this.limits = undefined
     if (!part.isEmpty) {
       const wrapped = part.inside(0xa3)
       this.#readExtensions(wrapped.inside(0x30))
@@ -86,6 +90,7 @@ export class Certificate {
       check(!seen.has(id), malformed, 'an extension comes twice')
       seen.add(id)
       if (id === CLAIMS) this.claims = readClaims(value)
+      else if (id === LIMITS) this.limits = readLimits(value)
       else if (id === BASIC_CONSTRAINTS) constraints = readConstraints(value)
       else if (id === KEY_USAGE) signs = readsCertSign(value)
       else check(!critical || KNOWN.includes(id), malformed, 'a critical extension is not understood')
@@ -95,6 +100,29 @@ export class Certificate {
 
   get isSelfIssued () {
     return equal(this.issuer, this.subject)
+  }
+
+  /** Checks that the root lets this authority certify a user with these numbers. @param {string[]} numbers */
+  checkPermitsUser (subject, numbers) {
+    this.#checkPermits(subject, ({ numberPrefixes, onlyNumbers }) =>
+      !onlyNumbers && numbers.every((number) => within(numberPrefixes, number.slice(1))))
+  }
+
+  /** Checks that the root lets this authority certify a node with these claims. */
+  checkPermitsNode (subject, claims) {
+    this.#checkPermits(subject, ({ prefixes, numberPrefixes, onlyNumbers }) => !onlyNumbers &&
+      claims.prefixes.every((digits) => within(prefixes, digits)) &&
+      claims.numberPrefixes.every((digits) => within(numberPrefixes, digits)))
+  }
+
+  /** Checks that the root lets this authority assign a number. @param {string} number */
+  checkPermitsAssignment (number) {
+    this.#checkPermits(number, ({ numberPrefixes }) => within(numberPrefixes, number.slice(1)))
+  }
+
+  #checkPermits (subject, permit) {
+    check(!this.limits || permit(this.limits), 'outside_issuer_limits',
+      `certificate of ${subject} holds what ${this.name} may not certify`)
   }
 
   /** Checks that a moment lies within the validity (RFC 5280 4.1.2.5). @param {number} unix seconds */
@@ -223,6 +251,26 @@ function readClaims (value) {
     check(role === 'gateway' || (prefixes.length + numberPrefixes.length === 0 && !rate), 'invalid_claim',
       'a prefix or price for a supernode that is no gateway')
     return { role, prefixes, numberPrefixes, rate }
+  } catch (error) {
+    throw new CausewayError(error.reason === 'malformed' ? malformed : error.reason, error.message)
+  }
+}
+
+/** Says whether digits begin with one of the prefixes. */
+function within (prefixes, digits) {
+  return prefixes.some((prefix) => digits.startsWith(prefix))
+}
+
+function readLimits (value) {
+  const what = 'the limits of an authority'
+  const outer = new Reader(value)
+  const bytes = outer.next(0x04).body
+  outer.end()
+  try {
+    const map = cbor.field(cbor.decode(what, bytes, 1024), 'map', what)
+    const onlyNumbers = map.get(2) ?? false
+    check(typeof onlyNumbers === 'boolean', malformed, what)
+    return { prefixes: readPrefixes(map.get(0)), numberPrefixes: readPrefixes(map.get(1)), onlyNumbers }
   } catch (error) {
     throw new CausewayError(error.reason === 'malformed' ? malformed : error.reason, error.message)
   }

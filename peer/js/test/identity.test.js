@@ -50,6 +50,11 @@ test('a chain is read and verified', async () => {
   assert.ok(decodeCredential(gateway.bytes) instanceof NodeChain)
 })
 
+test('an authority that assigns numbers certifies nobody', async () => {
+  const forged = new HandleCertificate(vector('user_of_numbers'))
+  await assert.rejects(forged.verify(trust, none, NOW), { reason: 'outside_issuer_limits' })
+})
+
 test('time, revocation and another root void a certificate', async () => {
   const year = 366 * 86_400
   await assert.rejects(user.verify(trust, none, NOW - year), { reason: 'certificate_not_yet_valid' })

@@ -11,7 +11,7 @@ import { NOW, bent, vector, vectors } from './vectors.js'
 const trust = await Trust.fromPem(vectors.root)
 const context = { trust, revocations: new Revocations(), unix: NOW }
 const identity = await Identity.load({ key: vectors.user_key, certificate: vectors.user_certificate, root: vectors.root }, NOW)
-const [location, number, offer] = ['location', 'number', 'offer'].map(vector)
+const [location, number, offer, assignment] = ['location', 'number', 'offer', 'assignment'].map(vector)
 const later = (seconds) => ({ ...context, unix: NOW + seconds })
 
 test('a location is verified, and the same signed here has the same bytes', async () => {
@@ -41,6 +41,19 @@ test('a number is verified for its writer and its slot', async () => {
   await assert.rejects(validateNumber('+442079460018', location, context), { reason: 'malformed' })
 })
 
+test('the assignment of a number by an authority is verified, and is good for months', async () => {
+  const found = await validateNumber('+442079460018', assignment, context)
+  assert.deepEqual([found.handle, found.writer.name], ['alice', 'Numbers'])
+  await validateNumber('+442079460018', assignment, later(90 * 86_400))
+  await assert.rejects(validateNumber('+442079460019', assignment, context), { reason: 'wrong_slot' })
+  await assert.rejects(validateNumber('+442079460018', assignment, later(101 * 86_400)), { reason: 'certificate_expired' })
+  await assert.rejects(validateNumber('+442079460018', assignment, later(-61)), { reason: 'sequence_ahead' })
+  // Beyond what the root lets that authority assign, and after it has taken it back.
+  await assert.rejects(validateNumber('+441632960018', vector('assignment_beyond'), context), { reason: 'outside_issuer_limits' })
+  const revocations = await Revocations.fromPem(vectors.assignment_revocations, trust, NOW)
+  await assert.rejects(validateNumber('+442079460018', assignment, { ...context, revocations }), { reason: 'revoked' })
+})
+
 test('an offer is verified for a number that it covers', async () => {
   const found = await validateOffer('+442079460600', offer, context)
   assert.deepEqual([found.peer, found.prefix, found.capacity, found.load], [vectors.gateway_peer, 2, 100, 7])
@@ -53,6 +66,7 @@ test('an offer is verified for a number that it covers', async () => {
 test('every byte of a record counts', async () => {
   const all = [[location, (value) => validateLocation('alice', value, context)],
     [number, (value) => validateNumber('+442079460018', value, context)],
+    [assignment, (value) => validateNumber('+442079460018', value, context)],
     [offer, (value) => validateOffer('+442079460600', value, context)]]
   for (const [original, validate] of all) {
     for (let at = 0; at < original.length; at++) {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use call_model::{Address, CallId, Caller, Cause, DtmfDigit};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
 use p2p_edge::identity::Credential;
-use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, VerifiedCaller};
+use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, PresenceCommand, VerifiedCaller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use super::presence::TRANSFERRED;
 use super::{AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS};
 use crate::audio::Clip;
 use crate::call::{Call, Negotiation};
@@ -147,6 +148,29 @@ impl Task {
                     self.tell(id, SessionCommand::Message { text });
                 }
             }
+            Command::Transfer { call, target } => {
+                if let Some(id) = self.which(call) {
+                    self.transfer(id, target);
+                }
+            }
+            Command::Presence { availability, note } => {
+                self.tell_presence(PresenceCommand::Set { availability, note });
+            }
+            Command::Contacts(contacts) => {
+                self.tell_presence(PresenceCommand::Contacts(contacts));
+            }
+            Command::Rules { everybody, allowed, refused } => {
+                self.tell_presence(PresenceCommand::Rules { everybody, allowed, refused });
+            }
+            Command::Text { to, text } => self.send_text(to, text),
+            Command::Numbers(assignments) => {
+                let numbers = assignments.iter().map(|one| one.claims().number.to_string()).collect();
+                let held = self.node.hold_numbers(assignments).await;
+                self.report(match held {
+                    Ok(()) => Event::Numbers { numbers },
+                    Err(error) => Event::error(None, &error, "the numbers of before stay"),
+                });
+            }
             Command::Play { call, clip } => self.tell_media(call, MediaCommand::Play(clip)),
             Command::Echo { call, on } => self.tell_media(call, MediaCommand::Echo(on)),
             Command::Record { call, path } => self.tell_media(call, MediaCommand::Record(path)),
@@ -178,7 +202,7 @@ impl Task {
         }
     }
 
-    async fn call(
+    pub(super) async fn call(
         &mut self,
         to: Address,
         display_name: Option<String>,
@@ -212,6 +236,7 @@ impl Task {
         let through_gateway = matches!(to, Address::Number(_));
         let mut outgoing = Call::outgoing(media, options);
         outgoing.through_gateway = through_gateway;
+        outgoing.party = Some(to.clone());
         self.calls.insert(call, outgoing);
         if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
             self.end_unsent(call);
@@ -241,15 +266,18 @@ impl Task {
                 self.report(Event::Offline { reason });
             }
             NodeEvent::Incoming { call, from, to, media } => self.incoming(call, from, to, media).await,
+            NodeEvent::Call { call, event: SessionEvent::Refer { target } } => {
+                self.asked_to_call(call, target).await;
+            }
             NodeEvent::Call { call, event } => self.handle_call(call, event),
-            // A telephone of one call: it shows nobody's presence.
-            NodeEvent::Presence(_) => {}
+            NodeEvent::Presence(event) => self.handle_presence(event),
         }
     }
 
     async fn incoming(&mut self, id: CallId, from: VerifiedCaller, to: Address, offer: String) {
         let VerifiedCaller { caller, role, .. } = from;
         let shown = caller.address.filter(|_| !caller.private);
+        let party = shown.clone();
         self.report(Event::Incoming {
             call: id,
             from: shown.map(|address| address.to_string()),
@@ -261,7 +289,7 @@ impl Task {
             },
             to: to.to_string(),
         });
-        let AnswerPolicy { mut mode, options, reject_anonymous } = self.policy.clone();
+        let AnswerPolicy { mut mode, options, reject_anonymous, .. } = self.policy.clone();
         let anonymous = reject_anonymous && caller.private;
         if anonymous {
             mode = AnswerMode::Reject;
@@ -271,6 +299,7 @@ impl Task {
         }
         let mut call = Call::incoming(offer, options);
         call.through_gateway = role == CallerRole::Gateway;
+        call.party = party;
         call.plan(&mode, Instant::now());
         self.calls.insert(id, call);
         let text = String::new();
@@ -365,8 +394,12 @@ impl Task {
             SessionEvent::Answered { media } => {
                 accept(call, media);
                 call.answered(Instant::now());
+                let replaced = call.options.replaces.take();
                 self.report(Event::Answered { call: id });
                 self.begin(id);
+                if let Some(other) = replaced.filter(|other| self.calls.contains_key(other)) {
+                    self.hang_up(other, Cause::NORMAL_CALL_CLEARING, TRANSFERRED);
+                }
             }
             SessionEvent::Hold { on } => {
                 call.held_there = on;
@@ -393,7 +426,10 @@ impl Task {
                 self.complain(id, message, "go on without it");
             }
             event @ SessionEvent::Ended { .. } => self.handle_ended(id, event),
-            SessionEvent::Invited(_) | SessionEvent::Candidate { .. } | SessionEvent::Exchange(_) => {}
+            SessionEvent::Invited(_)
+            | SessionEvent::Candidate { .. }
+            | SessionEvent::Refer { .. }
+            | SessionEvent::Exchange(_) => {}
         }
     }
 
@@ -401,6 +437,10 @@ impl Task {
     fn handle_ended(&mut self, id: CallId, event: SessionEvent) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.end(Instant::now(), event);
+        if let Some(consult) = call.ends_with_it.take().filter(|other| self.calls.contains_key(other)) {
+            self.hang_up(consult, Cause::NORMAL_CALL_CLEARING, TRANSFERRED);
+        }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         match call.media.take() {
             // Where the queue is full, the end of the queue says the same.
             Some(media) => drop(media.send(MediaCommand::Stop)),
@@ -496,11 +536,11 @@ impl Task {
         }
     }
 
-    fn hang_up(&mut self, id: CallId, cause: Cause, text: &str) {
+    pub(super) fn hang_up(&mut self, id: CallId, cause: Cause, text: &str) {
         self.tell(id, SessionCommand::Bye { cause, text: text.to_owned() });
     }
 
-    fn tell(&mut self, call: CallId, command: SessionCommand) {
+    pub(super) fn tell(&mut self, call: CallId, command: SessionCommand) {
         if self.node.try_send(NodeCommand::Call { call, command }).is_err() {
             self.complain(call, "the overlay node takes no more commands", "try again");
         }
@@ -534,7 +574,7 @@ impl Task {
         found
     }
 
-    fn complain(&mut self, call: CallId, message: impl ToString, remedy: &str) {
+    pub(super) fn complain(&mut self, call: CallId, message: impl ToString, remedy: &str) {
         self.report(Event::Error {
             call: Some(call),
             field: None,

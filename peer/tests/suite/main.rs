@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod fallback;
 mod identity;
 mod peer_to_peer;
+mod presence;
 mod program;
+mod transfers;

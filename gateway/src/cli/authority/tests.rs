@@ -96,3 +96,54 @@ fn a_list_that_cannot_be_read_is_not_an_empty_one() {
     assert!(format!("{error:#}").contains(REVOKED), "{error:#}");
     assert!(list(&folder.0).is_err());
 }
+
+#[test]
+fn a_number_is_assigned_listed_and_taken_back() {
+    use p2p_edge::identity::NumberAssignment;
+
+    let folder = Folder::new("assign-number");
+    let out = folder.0.join("number.pem");
+    let (number, bob): (Number, Handle) = ("+442079460018".parse().unwrap(), "bob".parse().unwrap());
+    let said = number::assign(&folder.0, number.clone(), bob.clone(), 365, &out).unwrap();
+    assert!(said.contains("+442079460018 of bob, assignment 2"), "{said}");
+    let [assignment] = &NumberAssignment::all_from_pem(&fs::read_to_string(&out).unwrap()).unwrap()[..]
+    else {
+        panic!("one assignment");
+    };
+    let trust = Trust::from_pem(&fs::read_to_string(folder.0.join(ROOT)).unwrap()).unwrap();
+    let verified = assignment.verify(&trust, &RevocationList::default(), now()).unwrap();
+    assert_eq!((verified.claims.number, verified.claims.handle), (number.clone(), bob.clone()));
+    // The list is read by people: the second row is this one.
+    let listed = list(&folder.0).unwrap();
+    let row = listed.lines().find(|line| line.contains("+442079460018 of bob")).unwrap();
+    assert!(row.contains("number") && row.contains("good"), "{row}");
+    revoke(&folder.0, 2, RevocationReason::Withdrawn).unwrap();
+    let text = fs::read_to_string(folder.0.join(REVOKED)).unwrap();
+    let revoked = RevocationList::from_pem(&text, &trust, now()).unwrap();
+    assert!(matches!(assignment.verify(&trust, &revoked, now()), Err(IdentityError::Revoked { .. })));
+    assert!(number::assign(&folder.0, number, bob, 399, &folder.0.join("long.pem")).is_err());
+}
+
+#[test]
+fn an_authority_for_numbers_certifies_nobody() {
+    let folder = Folder::new("only-numbers");
+    let (root, other) = (folder.0.clone(), folder.0.join("numbers"));
+    init(&other, "Numbers", 1, None, Start::Request).unwrap();
+    let limits = EnrolmentLimits {
+        prefixes: Vec::new(),
+        number_prefixes: vec!["+4420".parse().unwrap()],
+        only_numbers: true,
+    };
+    let certificate = other.join(CERTIFICATE);
+    enrol(&root, &other.join("enrolment.request.pem"), &certificate, Some(&limits)).unwrap();
+    let assign = |number: &str, name: &str| {
+        let handle = "bob".parse().unwrap();
+        number::assign(&other, number.parse().unwrap(), handle, 30, &other.join(name))
+    };
+    assert!(assign("+442079460018", "mine.pem").is_ok());
+    let error = format!("{:#}", assign("+441632960018", "other.pem").unwrap_err());
+    assert!(error.contains("have the root permit it"), "{error}");
+    let claims = NodeClaims::supernode();
+    let error = issue_node(&other, "node", &claims, 30, None, &other.join("node.pem")).unwrap_err();
+    assert!(format!("{error:#}").contains("have the root permit it"), "{error:#}");
+}

@@ -87,6 +87,10 @@ pub struct SessionTimers {
     pub request: Duration,
     /// For the acknowledgement of the request that ends the call.
     pub ending: Duration,
+    /// Of silence before a `ping` while the caller waits for an answer: somebody is waiting.
+    pub alive: Duration,
+    /// For the acknowledgement of a request meanwhile before the stream counts as lost.
+    pub alive_request: Duration,
     /// Of silence before a `ping`.
     pub ping: Duration,
     /// Of silence before the call counts as lost.
@@ -104,6 +108,8 @@ impl Default for SessionTimers {
             resume_unanswered: Duration::from_secs(6),
             request: Duration::from_secs(10),
             ending: Duration::from_secs(4),
+            alive: Duration::from_secs(2),
+            alive_request: Duration::from_millis(2500),
             ping: Duration::from_secs(5 * 60),
             liveness: Duration::from_secs(15 * 60),
         }
@@ -241,6 +247,12 @@ pub enum SessionEvent {
     Candidate {
         /// The value of an SDP `candidate` attribute.
         candidate: String,
+    },
+    /// The other side asks this one to call someone else, who is to take its place in the call. Who is
+    /// called, and at whose cost, is for the user of the call to decide.
+    Refer {
+        /// Whom.
+        target: Address,
     },
     /// The other side does not do what was asked.
     NotSupported {

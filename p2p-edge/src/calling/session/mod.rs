@@ -53,6 +53,8 @@ pub struct CallSession {
     local_hold: bool,
     remote_hold: bool,
     acknowledged: bool,
+    /// Whether a `refer` of the other side is passed on.
+    takes_refer: bool,
 
     decoder: FrameDecoder,
     next_sequence: u32,
@@ -137,6 +139,7 @@ impl CallSession {
             local_hold: false,
             remote_hold: false,
             acknowledged: false,
+            takes_refer: false,
             decoder: FrameDecoder::new(),
             next_sequence: 1,
             last_received: 0,
@@ -342,6 +345,28 @@ impl CallSession {
         Ok(())
     }
 
+    /// Passes on what the other side asks for by `refer`, which is refused otherwise.
+    #[must_use]
+    pub fn taking_refer(mut self, takes: bool) -> Self {
+        self.takes_refer = takes;
+        self
+    }
+
+    /// Another device waits in the place of this one: where the stream is lost before the answer, the
+    /// call is given up unless it is on another stream by then.
+    pub fn resume_by(&mut self, at: Instant) {
+        if !self.is_answered() && !self.has_ended() {
+            self.deadlines.resume = self.deadlines.resume.map(|deadline| deadline.min(at));
+        }
+    }
+
+    /// Gives up a call whose stream was lost before the answer.
+    pub fn give_up(&mut self) {
+        if self.deadlines.resume.is_some() && !self.is_answered() && !self.has_ended() {
+            self.lose(Cause::NETWORK_OUT_OF_ORDER);
+        }
+    }
+
     /// Returns the next bytes for the stream, one whole frame.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
@@ -407,6 +432,7 @@ impl CallSession {
     fn enter_answered(&mut self, now: Instant) {
         self.deadlines.ringing = None;
         self.state = SessionState::Answered;
+        self.deadlines.ping = Some(now + self.timers.ping);
         if !self.attached {
             self.deadlines.resume = Some(now + self.timers.resume);
         }
@@ -496,7 +522,8 @@ impl CallSession {
         let bytes = Frame { sequence, body }.encode();
         if self.attached && !self.resuming {
             self.transmit.push_back(bytes.clone());
-            self.deadlines.request.get_or_insert(now + self.timers.request);
+            let wait = self.request_wait();
+            self.deadlines.request.get_or_insert(now + wait);
         }
         self.unacknowledged.push_back(Unacknowledged { sequence, refer, bytes });
     }
@@ -511,7 +538,7 @@ impl CallSession {
             self.unacknowledged.pop_front();
         }
         let waiting = !self.unacknowledged.is_empty() && self.attached;
-        self.deadlines.request = waiting.then_some(now + self.timers.request);
+        self.deadlines.request = waiting.then_some(now + self.request_wait());
         if self.unacknowledged.is_empty() && self.state == SessionState::Ending {
             self.become_done();
         }

@@ -95,6 +95,7 @@ impl CallSession {
         if !self.acknowledged && acknowledged >= 1 {
             self.acknowledged = true;
             self.deadlines.acknowledge = None;
+            self.deadlines.ping = Some(now + self.ping_after());
             self.resumable = token.is_some_and(|token| token.matches(&self.token));
         }
         self.forget_acknowledged(now, acknowledged);
@@ -174,7 +175,13 @@ impl CallSession {
                 }
                 self.events.push_back(SessionEvent::Connected { party });
             }
-            Body::Refer { .. } => return AckCode::NotSupported,
+            Body::Refer { .. } if !self.takes_refer => return AckCode::NotSupported,
+            Body::Refer { target } => {
+                if !self.is_answered() {
+                    return AckCode::Misplaced;
+                }
+                self.events.push_back(SessionEvent::Refer { target });
+            }
             Body::Bye { cause, text } => {
                 self.end_silently(Ending { cause, sip_status: None, text, by: EndedBy::Far });
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use call_model::Cause;
 
-use super::{Body, CallSession, EndedBy, Ending, SessionState, SessionTimers};
+use super::{Body, CallSession, EndedBy, Ending, Role, SessionState, SessionTimers};
 
 /// Frames that may come at once, and per second afterwards. A call needs a few per second at most:
 /// digits and candidates.
@@ -108,7 +108,7 @@ impl CallSession {
             self.expire(now, Cause::RECOVERY_ON_TIMER_EXPIRY, None, "the other side fell silent");
         }
         if due(&mut self.deadlines.ping, now) && !self.has_ended() {
-            self.deadlines.ping = Some(now + self.timers.ping);
+            self.deadlines.ping = Some(now + self.ping_after());
             if self.attached && self.unacknowledged.is_empty() {
                 self.request(now, Body::Ping);
             }
@@ -122,9 +122,25 @@ impl CallSession {
     /// Moves the deadlines that wait for any sign of life.
     pub(super) fn heard(&mut self, now: Instant) {
         if !self.has_ended() {
-            self.deadlines.ping = Some(now + self.timers.ping);
+            self.deadlines.ping = Some(now + self.ping_after());
             self.deadlines.liveness = Some(now + self.timers.liveness);
         }
+    }
+
+    /// Says whether somebody is waiting for the other side to answer, and would rather be told soon that
+    /// it has died.
+    fn is_awaiting_answer(&self) -> bool {
+        self.role == Role::Caller && self.acknowledged && !self.is_answered() && !self.has_ended()
+    }
+
+    /// Returns how long the other side may be silent before it is pinged.
+    pub(super) fn ping_after(&self) -> Duration {
+        if self.is_awaiting_answer() { self.timers.alive } else { self.timers.ping }
+    }
+
+    /// Returns how long a request may wait for its acknowledgement before the stream counts as lost.
+    pub(super) fn request_wait(&self) -> Duration {
+        if self.is_awaiting_answer() { self.timers.alive_request } else { self.timers.request }
     }
 
     fn expire(&mut self, now: Instant, cause: Cause, sip_status: Option<u16>, text: &str) {

@@ -346,3 +346,40 @@ fn early_media_of_the_device_that_replaced_another_is_passed_on() {
     scene.device(1, SessionCommand::Progress { media: "early".into() });
     assert_eq!(scene.events, [SessionEvent::Progress { media: "early".into() }]);
 }
+
+#[test]
+fn what_keeps_a_device_from_being_asked_is_said() {
+    let mut scene = Scene::new(1);
+    scene.hunt.no_more(scene.now);
+    let cause = Cause::SWITCHING_EQUIPMENT_CONGESTION;
+    scene.hunt.refused(scene.now, DeviceId(0), cause, 503, "no more than 9");
+    scene.run();
+    scene.assert_ended(cause, Some(503));
+    assert!(scene.hunt.may_be_replaced(DeviceId(0)));
+}
+
+#[test]
+fn one_that_is_tried_in_the_place_of_another_has_the_same_time() {
+    let mut scene = Scene::new(1);
+    scene.advance(5 * S);
+    scene.hunt.failed(scene.now, DeviceId(0));
+    assert!(scene.hunt.add(DeviceId(1)));
+    scene.hunt.reach_anew(scene.now);
+    scene.advance(3 * S);
+    assert!(!scene.hunt.has_ended(), "8 s after the beginning");
+    scene.advance(2 * S);
+    scene.assert_ended(Cause::SUBSCRIBER_ABSENT, Some(480));
+}
+
+#[test]
+fn a_device_that_is_lost_while_it_rings_makes_room_within_the_time_given() {
+    let mut scene = Scene::connected(1);
+    scene.device(0, SessionCommand::Ringing);
+    scene.hunt.handle_closed(scene.now, DeviceId(0));
+    assert_eq!(scene.hunt.wanting_resume().collect::<Vec<_>>(), [DeviceId(0)]);
+    let by = scene.now + S;
+    scene.hunt.resume_by(scene.now, DeviceId(0), by);
+    assert_eq!(scene.hunt.poll_timeout(), Some(by));
+    scene.hunt.give_up(scene.now, DeviceId(0));
+    assert!(scene.hunt.may_be_replaced(DeviceId(0)));
+}

@@ -397,3 +397,60 @@ fn only_an_invite_opens_a_call() {
     let error = CallSession::outgoing(long, token(1), SessionTimers::default(), now).unwrap_err();
     assert_eq!(error, CommandError::Invalid(FrameError::FieldTooLong("certificate")));
 }
+
+/// Somebody waits for an answer: a device that is silent is noticed within seconds, one that answers
+/// the pings may ring for as long as it likes.
+#[test]
+fn a_device_that_dies_while_it_rings_is_noticed_within_seconds() {
+    let mut pair = fresh();
+    pair.callee_does(SessionCommand::Ringing).unwrap();
+    pair.run(100 * S);
+    assert_eq!(pair.caller.session.state(), SessionState::Ringing);
+    assert!(pair.callee().session.counters().frames_in > 40, "asked every two seconds");
+
+    let mut alone = fresh();
+    alone.callee_does(SessionCommand::Ringing).unwrap();
+    alone.run_ms(100);
+    let (begin, session) = (alone.now, &mut alone.caller.session);
+    while !session.wants_resume() {
+        let next = session.poll_timeout().unwrap();
+        assert!(next <= begin + 5 * S, "not noticed {:?} later", next - begin);
+        session.handle_timeout(next);
+        while session.poll_transmit().is_some() {}
+    }
+    // Where another waits in its place it is given up at once, or soon.
+    let lost = session.poll_timeout().unwrap();
+    session.resume_by(begin + 5 * S);
+    assert!(session.poll_timeout().unwrap() <= begin + 5 * S && lost > begin + 5 * S);
+    session.give_up();
+    assert!(session.has_ended());
+    let end = std::iter::from_fn(|| session.poll_event()).last();
+    assert!(matches!(end, Some(SessionEvent::Ended { by: EndedBy::Lost, .. })), "{end:?}");
+}
+
+#[test]
+fn an_answered_call_is_given_up_for_no_other() {
+    let mut pair = Pair::active(8);
+    pair.no_network_until = pair.now + 60 * S;
+    pair.cut(true);
+    let session = &mut pair.caller.session;
+    assert!(session.wants_resume());
+    session.resume_by(pair.now);
+    session.give_up();
+    session.handle_timeout(pair.now);
+    assert!(session.wants_resume() && !session.has_ended());
+}
+
+#[test]
+fn a_refer_is_passed_on_where_that_is_wished_and_once_the_call_is_answered() {
+    let mut pair = Pair::active(9);
+    let session =
+        std::mem::replace(&mut pair.callee().session, Pair::new(1, SessionTimers::default()).caller.session);
+    pair.callee().session = session.taking_refer(true);
+    let target: call_model::Address = "carol".parse().unwrap();
+    pair.caller_does(SessionCommand::Refer { target: target.clone() }).unwrap();
+    pair.run_ms(100);
+    assert_eq!(pair.callee().events.last(), Some(&SessionEvent::Refer { target: target.clone() }));
+    assert!(!pair.caller.events.contains(&SessionEvent::NotSupported { request: "refer" }));
+    assert_eq!(pair.caller.session.state(), SessionState::Active, "the call goes on until somebody ends it");
+}

@@ -9,8 +9,11 @@ fn an_authority_certifies_the_numbers_that_the_root_permits() {
     let trust = pki.trust().unwrap();
     let prefixes =
         |texts: &[&str]| -> Vec<Prefix> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-    let limits =
-        EnrolmentLimits { prefixes: prefixes(&["+44", "+1"]), number_prefixes: prefixes(&["+4420"]) };
+    let limits = EnrolmentLimits {
+        prefixes: prefixes(&["+44", "+1"]),
+        number_prefixes: prefixes(&["+4420"]),
+        only_numbers: false,
+    };
     let seed = [0xa9; 32];
     let make =
         |limits| pki.root.init_limited_enrolment("North", seed, 9, pki.enrolment.validity(), limits).unwrap();

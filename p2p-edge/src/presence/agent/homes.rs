@@ -82,6 +82,8 @@ impl Agent {
         if fails {
             (link.failed, link.anew) = (true, true);
             link.later.clear();
+            // Whoever has named it was wrong, or it is gone: it takes no room from others.
+            self.learned.remove(&peer);
         }
         self.transmit.retain(|(to, _)| *to != Destination::Home(peer));
         self.deadlines.insert((now + wait, Due::Connect(peer)));

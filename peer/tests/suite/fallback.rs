@@ -1,0 +1,100 @@
+//! Digits to a user whose media takes none.
+
+use std::time::{Duration, Instant};
+
+use call_model::DtmfDigit;
+use p2p_edge::calling::{SessionCommand, SessionEvent};
+use p2p_edge::identity::{RevocationList, UserBundle};
+use p2p_edge::node::{Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use peer::event::Event;
+use peer::{AnswerPolicy, CallOptions, Command};
+use tokio::sync::mpsc;
+use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
+
+use crate::common::{LOOPBACK, Overlay};
+
+/// A description without telephone events (RFC 4733).
+fn without_events(sdp: &str) -> String {
+    let number = |line: &str| {
+        let mapped = line.strip_prefix("a=rtpmap:")?;
+        mapped.contains("telephone-event").then(|| mapped.split(' ').next().unwrap().to_owned())
+    };
+    let numbers: Vec<String> = sdp.lines().filter_map(number).collect();
+    assert!(!numbers.is_empty(), "there are none anyway: {sdp}");
+    let is_of = |line: &str| {
+        let of = |number: &String| line.split([':', ' ']).nth(1) == Some(number);
+        (line.starts_with("a=rtpmap:") || line.starts_with("a=fmtp:") || line.starts_with("a=rtcp-fb:"))
+            && numbers.iter().any(of)
+    };
+    let kept = sdp.lines().filter(|line| !is_of(line)).map(|line| {
+        if !line.starts_with("m=") {
+            return line.to_owned();
+        }
+        let words = line.split(' ').enumerate();
+        let kept = words.filter(|(at, word)| *at < 3 || !numbers.contains(&(*word).to_owned()));
+        kept.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    });
+    kept.map(|line| line + "\r\n").collect()
+}
+
+/// A user's node without a softphone.
+async fn bare_user(overlay: &Overlay, handle: &str, number: u8) -> (NodeHandle, mpsc::Receiver<NodeEvent>) {
+    let UserBundle { key, certificate } = overlay.pki.user(&handle.parse().unwrap(), number).unwrap();
+    let config = NodeConfig {
+        key,
+        trust: overlay.pki.trust().unwrap(),
+        revocations: RevocationList::default(),
+        role: NodeRole::User { certificate },
+        listen: Vec::new(),
+        external: Vec::new(),
+        bootstrap: vec![overlay.bootstrap.clone()],
+        limits: NodeLimits::default(),
+    };
+    let (node, mut events) = Node::spawn(config).await.unwrap();
+    while next(&mut events).await != NodeEvent::Online {}
+    (node, events)
+}
+
+async fn next(events: &mut mpsc::Receiver<NodeEvent>) -> NodeEvent {
+    let event = tokio::time::timeout(Duration::from_secs(30), events.recv()).await;
+    event.expect("something happens").expect("the node runs")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn digits_go_by_signalling_where_the_media_of_the_other_side_takes_none() {
+    let overlay = Overlay::start().await;
+    let (bob, mut events) = bare_user(&overlay, "bob", 12).await;
+    let mut alice = overlay.user("alice", 11, AnswerPolicy::default()).await;
+    alice
+        .send(Command::Call {
+            to: "bob".parse().unwrap(),
+            display_name: None,
+            private: false,
+            ring_timeout: Duration::from_secs(30),
+            options: CallOptions::default(),
+        })
+        .await;
+    let (call, offer) = loop {
+        if let NodeEvent::Incoming { call, media, .. } = next(&mut events).await {
+            break (call, media);
+        }
+    };
+    let local = vec![std::net::SocketAddr::new(LOOPBACK, 40_000)];
+    let config = WebRtcConfig { local, ice_lite: false, g711: false, redundancy: false };
+    let mut leg = WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), Instant::now()).unwrap();
+    let media = without_events(&leg.accept_offer(&offer).unwrap());
+    let command = SessionCommand::Answer { media };
+    bob.send(NodeCommand::Call { call, command }).await.unwrap();
+    alice.wait("answered", |event| matches!(event, Event::Answered { .. }).then_some(())).await;
+    let digits: Vec<DtmfDigit> = "4#".chars().map(|c| DtmfDigit::from_char(c).unwrap()).collect();
+    alice.send(Command::Dtmf { call: None, digits: digits.clone() }).await;
+    let mut heard = Vec::new();
+    while heard.len() < digits.len() {
+        match next(&mut events).await {
+            NodeEvent::Call { event: SessionEvent::Dtmf { digit, .. }, .. } => heard.push(digit),
+            NodeEvent::Call { event: event @ SessionEvent::Ended { .. }, .. } => panic!("{event:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(heard, digits);
+}
