@@ -66,6 +66,7 @@ async fn telephone(seat: Seat, tally: Shared) -> Result<Softphone> {
         mode: AnswerMode::After(Duration::from_millis(100)),
         options,
         reject_anonymous: false,
+        follow_transfers: false,
     };
     let media_address = seat.address.parse()?;
     let config = SoftphoneConfig { node: seat.user()?, media_address, sample_rate: RATE, policy };

@@ -74,6 +74,7 @@ impl Seat {
                 timers: NodeTimers { record_lifetime: LIFE, ..NodeTimers::default() },
                 ..NodeLimits::default()
             },
+            turn: None,
         })
     }
 

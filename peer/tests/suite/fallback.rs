@@ -48,7 +48,9 @@ async fn bare_user(overlay: &Overlay, handle: &str, number: u8) -> (NodeHandle, 
         listen: Vec::new(),
         external: Vec::new(),
         bootstrap: vec![overlay.bootstrap.clone()],
+        ways: Default::default(),
         limits: NodeLimits::default(),
+        turn: None,
     };
     let (node, mut events) = Node::spawn(config).await.unwrap();
     while next(&mut events).await != NodeEvent::Online {}
