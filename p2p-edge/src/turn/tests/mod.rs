@@ -126,7 +126,7 @@ impl World {
     fn allocate(&mut self, who: Client, client: &mut TurnClient) -> TurnAnswer {
         let first = client.allocate();
         let challenge = self.ask(who, client, &first);
-        if challenge.code != Some(401) {
+        if !matches!(challenge.code, Some(401 | 438)) {
             return challenge;
         }
         let second = client.allocate();
