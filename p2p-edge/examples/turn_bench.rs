@@ -125,7 +125,7 @@ fn load(
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         socket.connect(server)?;
         let mut client = TurnClient::new(user, password);
-        let mut ask = |client: &mut TurnClient, request: Vec<u8>| -> Outcome<_> {
+        let ask = |client: &mut TurnClient, request: Vec<u8>| -> Outcome<_> {
             let mut buffer = [0; 2048];
             socket.send(&request)?;
             let length = socket.recv(&mut buffer)?;
