@@ -10,6 +10,7 @@ mod join;
 mod secure;
 mod sessions;
 mod telemetry;
+mod turn;
 
 const GOOD: &str = r#"
 [overlay]

@@ -4,6 +4,7 @@ mod collect;
 mod hep;
 mod log;
 mod overlay;
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -111,6 +112,7 @@ pub(crate) struct Metrics {
     overlay_published_for_clients: Counter,
     overlay_peers: Gauge,
     overlay_reservations: Gauge,
+    turn: turn::TurnMetrics,
     overlay_records: Gauge,
     overlay_health: OverlayHealth,
     overlay_presence: Family<KindLabel, Gauge>,
@@ -149,6 +151,7 @@ impl Metrics {
             overlay_published_for_clients: Counter::default(),
             overlay_peers: Gauge::default(),
             overlay_reservations: Gauge::default(),
+            turn: turn::TurnMetrics::default(),
             overlay_records: Gauge::default(),
             overlay_health: OverlayHealth::default(),
             overlay_presence: Family::default(),
@@ -254,6 +257,7 @@ impl Metrics {
         );
         r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
         r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
+        self.turn.register(r);
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
         self.overlay_health.register(r);
         r.register(
@@ -357,6 +361,9 @@ impl Metrics {
         for (reason, total) in &presence.refused {
             let counter = self.overlay_presence_refused.get_or_create(&ReasonLabel { reason: *reason });
             raise(&counter, *total);
+        }
+        if let Some(turn) = &status.turn {
+            self.turn.set(turn);
         }
         self.queue("node_commands", status.commands_queued, 0);
         self.queue("node_events", status.events_queued, status.events_delayed);

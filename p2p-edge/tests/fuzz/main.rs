@@ -1,4 +1,4 @@
-//! The fuzz targets of the overlay with their corpora, and with changes of these from a fixed seed.
+//! The fuzz targets of the overlay and of its relay with their corpora, and with changes of these from a fixed seed.
 //!
 //! `CAUSEWAY_WRITE_CORPUS=1 cargo test -p p2p-edge --test fuzz` writes what the corpora begin with anew.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
@@ -6,13 +6,16 @@
 #[path = "../../../fuzz/src/overlay.rs"]
 mod targets;
 
+#[path = "../../../fuzz/src/turn.rs"]
+mod relay;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// How many changed entries each target gets.
-const CASES: u32 = 400;
+const CASES: u32 = 500;
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
@@ -42,6 +45,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], (kind, at, byte): (u8, usize, u8)) 
         15 => bytes.truncate(at),
         16 => bytes.extend_from_within(at..end),
         17 => bytes.extend_from_slice(other),
+        18 => bytes.resize(bytes.len() + usize::from(byte) * 8, byte),
         _ => {
             let from = usize::from(byte) * 7 % other.len().max(1);
             let piece = other.get(from..(from + 60).min(other.len())).unwrap_or_default().to_vec();
@@ -116,4 +120,24 @@ fn no_change_of_a_list_revokes_what_nobody_has_revoked() {
 #[test]
 fn no_backup_opens_that_was_not_sealed() {
     run("backup", targets::backup_file);
+}
+
+#[test]
+fn packets_for_the_relay_are_survived() {
+    run("turn", relay::turn);
+}
+
+#[test]
+fn streams_of_the_relay_are_the_same_however_they_are_cut() {
+    run("turn_stream", relay::turn_stream);
+}
+
+/// Each target of the corpora has a program there, so that none is forgotten.
+#[test]
+fn every_target_is_a_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+    let overlay = ["presence", "text", "call", "record", "credential", "delta", "backup"];
+    for target in overlay.iter().chain(&["turn", "turn_stream"]) {
+        assert!(root.join(target).with_extension("rs").is_file(), "{target}");
+    }
 }
