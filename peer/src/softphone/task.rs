@@ -9,11 +9,12 @@ use p2p_edge::identity::Credential;
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, VerifiedCaller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
+use transcoder::MediaError;
 
 use super::{AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS};
-use crate::audio::Clip;
-use crate::call::{Call, Negotiation};
+use crate::call::{Answering, Call, Negotiation, Preparing};
 use crate::event::Event;
+use crate::ice::Reach;
 use crate::media::{self, MediaCommand, MediaEvent, MediaSettings};
 
 /// What the transports of a node that has ended get to close their connections in order. A relay
@@ -91,7 +92,7 @@ impl Task {
         for id in due {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             if call.answer_at.take_if(|at| *at <= now).is_some() {
-                self.answer(id).await;
+                self.negotiate(id, Answering::Final);
             } else if call.hang_up_at.take_if(|at| *at <= now).is_some() {
                 self.hang_up(id, Cause::NORMAL_CALL_CLEARING, "");
             }
@@ -108,11 +109,11 @@ impl Task {
                 if let (Some(call), Some(options)) = (self.calls.get_mut(&id), options) {
                     call.options = options;
                 }
-                self.answer(id).await;
+                self.negotiate(id, Answering::Final);
             }
             Command::Progress { call, clip } => {
                 let Some(id) = self.which(call) else { return };
-                self.progress(id, clip).await;
+                self.negotiate(id, Answering::Early(clip));
             }
             Command::Reject { call, cause, sip_status } => {
                 let Some(id) = self.which(call) else { return };
@@ -192,13 +193,16 @@ impl Task {
             return;
         }
         let call = new_call_id();
-        let (media, offer) = match media::open_offer(&self.media, call).await {
-            Ok(opened) => opened,
+        // Numbers are reached through gateways only.
+        let through_gateway = matches!(to, Address::Number(_));
+        let media = match media::open(&self.media, call, reach(through_gateway)) {
+            Ok(media) => media,
             Err(error) => {
                 self.report(Event::error(None, error, "check --media-address"));
                 return;
             }
         };
+        media.send(MediaCommand::Offer);
         if let Some(path) = options.record.clone() {
             media.send(MediaCommand::Record(path));
         }
@@ -208,25 +212,54 @@ impl Task {
             private,
         };
         self.report(Event::Calling { call, to: to.to_string() });
-        // Numbers are reached through gateways only.
-        let through_gateway = matches!(to, Address::Number(_));
-        let mut outgoing = Call::outgoing(media, options);
+        let mut outgoing = Call::outgoing(media, Preparing { from, to, ring_timeout }, options);
         outgoing.through_gateway = through_gateway;
         self.calls.insert(call, outgoing);
-        if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
-            self.end_unsent(call);
-        }
     }
 
-    /// The node is overloaded or gone: ends a call of which it does not know.
-    fn end_unsent(&mut self, call: CallId) {
+    /// Ends a call of which the node does not know.
+    fn end_unsent(&mut self, call: CallId, cause: Cause, text: &str) {
         let event = SessionEvent::Ended {
-            cause: Cause::SWITCHING_EQUIPMENT_CONGESTION,
+            cause,
             sip_status: None,
-            text: "the overlay node takes no more commands".to_owned(),
+            text: text.to_owned(),
             by: p2p_edge::calling::EndedBy::Local,
         };
         self.handle_ended(call, event);
+    }
+
+    /// The media of a call has described itself, or cannot.
+    fn handle_described(&mut self, id: CallId, sdp: Result<String, MediaError>) {
+        let Some(call) = self.calls.get_mut(&id).filter(|call| !call.has_ended()) else { return };
+        match (std::mem::replace(&mut call.negotiation, Negotiation::Done), sdp) {
+            (Negotiation::Preparing(invite), Ok(media)) => {
+                call.negotiation = Negotiation::Offered;
+                let Preparing { from, to, ring_timeout } = *invite;
+                let invite = NodeCommand::Invite { call: id, from, to, media, ring_timeout };
+                if self.node.try_send(invite).is_err() {
+                    let cause = Cause::SWITCHING_EQUIPMENT_CONGESTION;
+                    self.end_unsent(id, cause, "the overlay node takes no more commands");
+                }
+            }
+            (Negotiation::Preparing(_), Err(error)) => {
+                call.media_failed = true;
+                self.complain(id, error, "check --media-address");
+                self.end_unsent(id, Cause::BEARER_CAPABILITY_NOT_AVAILABLE, "no media");
+            }
+            (Negotiation::Answering(how), Ok(answer)) => self.send_answer(id, answer, how),
+            (Negotiation::Answering(_), Err(error)) => self.refuse_media(id, &error),
+            (before, _) => call.negotiation = before,
+        }
+    }
+
+    fn refuse_media(&mut self, id: CallId, error: &dyn std::fmt::Display) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.media_failed = true;
+        }
+        let cause = Cause::INCOMPATIBLE_DESTINATION;
+        let text = "media negotiation failed".to_owned();
+        self.tell(id, SessionCommand::Reject { cause, sip_status: Some(488), text });
+        self.complain(id, error, "check --media-address and what the caller offers");
     }
 
     async fn handle_node(&mut self, event: NodeEvent) {
@@ -272,6 +305,17 @@ impl Task {
         let mut call = Call::incoming(offer, options);
         call.through_gateway = role == CallerRole::Gateway;
         call.plan(&mode, Instant::now());
+        if !matches!(mode, AnswerMode::Busy | AnswerMode::Reject) {
+            // While the telephone rings, candidates are gathered.
+            match media::open(&self.media, id, reach(call.through_gateway)) {
+                Ok(media) => call.media = Some(media),
+                Err(error) => {
+                    self.calls.insert(id, call);
+                    self.refuse_media(id, &error);
+                    return;
+                }
+            }
+        }
         self.calls.insert(id, call);
         let text = String::new();
         match mode {
@@ -291,7 +335,7 @@ impl Task {
             }
             AnswerMode::Early { clip, .. } => {
                 self.tell(id, SessionCommand::Trying);
-                self.progress(id, clip).await;
+                self.negotiate(id, Answering::Early(clip));
             }
             AnswerMode::Manual | AnswerMode::After(_) | AnswerMode::Never => {
                 self.tell(id, SessionCommand::Trying);
@@ -300,56 +344,56 @@ impl Task {
         }
     }
 
-    async fn progress(&mut self, id: CallId, clip: Option<Clip>) {
-        let Some(answer) = self.negotiate(id).await else { return };
-        if let (Some(call), Some(clip)) = (self.calls.get_mut(&id), clip) {
-            call.media.as_ref().map(|media| media.send(MediaCommand::Play(clip)));
-        }
-        if let Some(call) = self.calls.get_mut(&id) {
-            call.negotiation = Negotiation::Early { answer: answer.clone() };
-        }
-        self.tell(id, SessionCommand::Progress { media: answer });
-        self.report(Event::Early { call: id });
-    }
-
-    async fn answer(&mut self, id: CallId) {
-        let Some(answer) = self.negotiate(id).await else { return };
-        if let Some(call) = self.calls.get_mut(&id) {
-            call.negotiation = Negotiation::Done;
-            call.answered(Instant::now());
-        }
-        self.tell(id, SessionCommand::Answer { media: answer });
-        self.report(Event::Answered { call: id });
-        self.begin(id);
-    }
-
-    /// Returns the answer to the offer of a call that waits for one; opens its media the first time.
-    async fn negotiate(&mut self, id: CallId) -> Option<String> {
-        let call = self.calls.get_mut(&id)?;
-        let offer = match &call.negotiation {
-            Negotiation::Early { answer } => return Some(answer.clone()),
-            Negotiation::Waiting { offer } => offer.clone(),
-            Negotiation::Offered | Negotiation::Done => {
-                self.complain(id, "the call does not wait for an answer", "answer a call that came in");
-                return None;
-            }
-        };
-        match media::open_answer(&self.media, id, &offer).await {
-            Ok((media, answer)) => {
-                if let Some(path) = call.options.record.clone() {
-                    media.send(MediaCommand::Record(path));
+    /// Describes the media of a call that came in, so that it goes out in the way given.
+    fn negotiate(&mut self, id: CallId, how: Answering) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match std::mem::replace(&mut call.negotiation, Negotiation::Done) {
+            Negotiation::Early { answer } => self.send_answer(id, answer, how),
+            Negotiation::Waiting { offer } => {
+                call.negotiation = Negotiation::Answering(how);
+                if let Some(media) = &call.media {
+                    if let Some(path) = call.options.record.clone() {
+                        media.send(MediaCommand::Record(path));
+                    }
+                    media.send(MediaCommand::Answer(offer));
                 }
-                call.media = Some(media);
-                Some(answer)
             }
-            Err(error) => {
-                call.media_failed = true;
-                let cause = Cause::INCOMPATIBLE_DESTINATION;
-                let text = "media negotiation failed".to_owned();
-                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(488), text });
-                self.complain(id, error, "check --media-address and what the caller offers");
-                None
+            // It is being made: the latest word counts.
+            Negotiation::Answering(_) => call.negotiation = Negotiation::Answering(how),
+            before @ (Negotiation::Preparing(_) | Negotiation::Offered | Negotiation::Done) => {
+                call.negotiation = before;
+                self.complain(id, "the call does not wait for an answer", "answer a call that came in");
             }
+        }
+    }
+
+    fn send_answer(&mut self, id: CallId, answer: String, how: Answering) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match how {
+            Answering::Early(clip) => {
+                if let (Some(media), Some(clip)) = (&call.media, clip) {
+                    media.send(MediaCommand::Play(clip));
+                }
+                call.negotiation = Negotiation::Early { answer: answer.clone() };
+                self.tell(id, SessionCommand::Progress { media: answer });
+                self.report(Event::Early { call: id });
+            }
+            Answering::Final => {
+                call.negotiation = Negotiation::Done;
+                call.answered(Instant::now());
+                self.tell(id, SessionCommand::Answer { media: answer });
+                self.report(Event::Answered { call: id });
+                self.tell_candidates(id);
+                self.begin(id);
+            }
+        }
+    }
+
+    /// Tells the other side of the candidates that have come before the answer.
+    fn tell_candidates(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        for candidate in call.take_candidates() {
+            self.tell(id, SessionCommand::Candidate { candidate });
         }
     }
 
@@ -366,7 +410,13 @@ impl Task {
                 accept(call, media);
                 call.answered(Instant::now());
                 self.report(Event::Answered { call: id });
+                self.tell_candidates(id);
                 self.begin(id);
+            }
+            SessionEvent::Candidate { candidate } => {
+                if let Some(media) = &call.media {
+                    media.send(MediaCommand::Candidate(candidate));
+                }
             }
             SessionEvent::Hold { on } => {
                 call.held_there = on;
@@ -393,7 +443,7 @@ impl Task {
                 self.complain(id, message, "go on without it");
             }
             event @ SessionEvent::Ended { .. } => self.handle_ended(id, event),
-            SessionEvent::Invited(_) | SessionEvent::Candidate { .. } | SessionEvent::Exchange(_) => {}
+            SessionEvent::Invited(_) | SessionEvent::Exchange(_) => {}
         }
     }
 
@@ -417,6 +467,25 @@ impl Task {
     fn handle_media(&mut self, id: CallId, event: MediaEvent) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         match event {
+            MediaEvent::Described { sdp } => self.handle_described(id, sdp),
+            MediaEvent::Candidate { candidate } => {
+                // A gateway answers where it hears from.
+                if !call.through_gateway
+                    && !call.has_ended()
+                    && let Some(candidate) = call.keep_candidate(candidate)
+                {
+                    self.tell(id, SessionCommand::Candidate { candidate });
+                }
+            }
+            MediaEvent::Path { local, remote, relay } => {
+                self.report(Event::Path {
+                    call: id,
+                    local: local.to_string(),
+                    remote: remote.to_string(),
+                    relay: relay.map(|(server, _)| server.to_string()),
+                    relay_transport: relay.map(|(_, transport)| transport),
+                });
+            }
             MediaEvent::Connected => {
                 call.media_up = true;
                 if !call.has_ended() {
@@ -497,6 +566,12 @@ impl Task {
     }
 
     fn hang_up(&mut self, id: CallId, cause: Cause, text: &str) {
+        let call = self.calls.get(&id);
+        if call.is_some_and(|call| matches!(call.negotiation, Negotiation::Preparing(_)) && !call.has_ended())
+        {
+            self.end_unsent(id, cause, text);
+            return;
+        }
         self.tell(id, SessionCommand::Bye { cause, text: text.to_owned() });
     }
 
@@ -560,6 +635,10 @@ fn accept(call: &mut Call, media: String) {
             handle.send(MediaCommand::Accept(media));
         }
     }
+}
+
+fn reach(through_gateway: bool) -> Reach {
+    if through_gateway { Reach::Gateway } else { Reach::User }
 }
 
 async fn wait_until(due: Option<Instant>) {
