@@ -658,6 +658,7 @@ fn node_config(config: &Config, identity: Identity) -> NodeConfig {
         external: overlay.external.clone(),
         bootstrap: overlay.bootstrap.clone(),
         limits: NodeLimits { calls: config.limits.calls.max(64), ..NodeLimits::default() },
+        turn: None,
     }
 }
 

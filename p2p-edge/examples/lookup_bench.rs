@@ -43,6 +43,7 @@ async fn start(
         external: Vec::new(),
         bootstrap: bootstrap.to_vec(),
         limits: NodeLimits::default(),
+        turn: None,
     })
     .await?;
     let address = handle.status().await.listening.first().cloned().unwrap_or_default();

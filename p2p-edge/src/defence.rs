@@ -66,12 +66,32 @@ pub(crate) enum Defence {
     RenewalAge,
     /// A request for renewal is signed by the old key and the new one.
     RenewalSignature,
+    /// A request to a TURN server is made by whoever knows the password.
+    TurnIntegrity,
+    /// A TURN credential has not ended.
+    TurnExpiry,
+    /// Behind a TURN credential is no revoked certificate.
+    TurnRevocation,
+    /// A request to a TURN server is of this hour and this client.
+    TurnNonce,
+    /// An allocation is changed by whoever made it.
+    TurnUser,
+    /// A TURN server relays to nobody behind its firewall.
+    TurnPeer,
+    /// Nobody sends to a client who was not permitted to.
+    TurnPermission,
+    /// Nobody has more allocations, permissions and channels than its share.
+    TurnQuota,
+    /// Nobody relays more than a call needs.
+    TurnBandwidth,
+    /// Strangers are answered so often and no more.
+    TurnAnswers,
 }
 
 #[cfg(test)]
 impl Defence {
     /// Every check, in the order of their names above.
-    pub(crate) const ALL: [Defence; 30] = [
+    pub(crate) const ALL: [Defence; 40] = [
         Defence::Size,
         Defence::NothingLeftOver,
         Defence::OneEncoding,
@@ -102,6 +122,16 @@ impl Defence {
         Defence::CallerAddress,
         Defence::RenewalAge,
         Defence::RenewalSignature,
+        Defence::TurnIntegrity,
+        Defence::TurnExpiry,
+        Defence::TurnRevocation,
+        Defence::TurnNonce,
+        Defence::TurnUser,
+        Defence::TurnPeer,
+        Defence::TurnPermission,
+        Defence::TurnQuota,
+        Defence::TurnBandwidth,
+        Defence::TurnAnswers,
     ];
 }
 

@@ -1,6 +1,6 @@
 //! Causeway's node in the overlay.
 //!
-//! [`identity`], [`record`], [`routing`], [`calling`] and [`presence`] are pure: bytes, time and seeds come in as arguments.
+//! [`identity`], [`record`], [`routing`], [`calling`], [`presence`] and [`turn`] are pure: bytes, time and seeds come in as arguments.
 //! [`node`] is the only part with sockets, [`files`] the only one with files.
 #![forbid(unsafe_code)]
 
@@ -15,3 +15,4 @@ pub mod presence;
 pub mod record;
 pub mod routing;
 pub mod testing;
+pub mod turn;

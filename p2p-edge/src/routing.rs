@@ -2,7 +2,7 @@
 //! between attempts, and how often other servers are searched for.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// First wait between searches for more servers; it doubles each time.
@@ -43,6 +43,14 @@ impl Network {
                 Some(Network::V6([octets[0], octets[1], octets[2], octets[3], octets[4], octets[5]]))
             }
         }
+    }
+}
+
+/// Returns what counts as one subscriber: an IPv4 address, or the /64 of an IPv6 address.
+pub fn subscriber(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        ip => ip,
     }
 }
 

@@ -1,7 +1,11 @@
 //! A small authority chain for tests, here and in other crates: everything from fixed seeds, so
 //! the same bytes every time. Not for production: the keys are known.
 
+mod turn;
+
 use call_model::Handle;
+
+pub use turn::{TurnAnswer, TurnClient};
 
 use crate::identity::{
     Abilities, Authority, HandleCertificate, HandleClaims, IdentityError, NodeBundle, NodeClaims, NodeKey,

@@ -220,6 +220,7 @@ impl Session {
             external: arguments.external.clone(),
             bootstrap: arguments.bootstrap.clone(),
             limits: NodeLimits::default(),
+            turn: None,
         };
         let config = SoftphoneConfig {
             node,

@@ -64,6 +64,7 @@ async fn start(pki: &Pki, key: NodeKey, role: NodeRole, bootstrap: &[String]) ->
         external: Vec::new(),
         bootstrap: bootstrap.to_vec(),
         limits: NodeLimits::default(),
+        turn: None,
     })
     .await?;
     let address = handle.status().await.listening.first().cloned().unwrap_or_default();

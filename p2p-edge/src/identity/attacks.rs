@@ -54,6 +54,16 @@ fn attack_on(defence: Defence) -> fn() -> bool {
         Defence::CallerAddress => caller_with_a_number_of_another,
         Defence::RenewalAge => renewal_request_of_long_ago,
         Defence::RenewalSignature => renewal_by_a_thief,
+        Defence::TurnIntegrity
+        | Defence::TurnExpiry
+        | Defence::TurnRevocation
+        | Defence::TurnNonce
+        | Defence::TurnUser
+        | Defence::TurnPeer
+        | Defence::TurnPermission
+        | Defence::TurnQuota
+        | Defence::TurnBandwidth
+        | Defence::TurnAnswers => crate::turn::tests::attacks::attack_on(defence),
     }
 }
 
@@ -66,7 +76,7 @@ fn every_attack_is_stopped_by_the_defence_it_is_aimed_at() {
         assert!(without(defence, attack), "without {defence:?} the attack would fail all the same");
         assert!(!attack(), "{defence:?} is on again");
     }
-    assert_eq!(Defence::ALL.len(), Defence::RenewalSignature as usize + 1, "none is missing");
+    assert_eq!(Defence::ALL.len(), Defence::TurnAnswers as usize + 1, "none is missing");
 }
 
 fn pki() -> Pki {

@@ -36,6 +36,8 @@ pub enum Domain {
     PresenceRules,
     /// Text from one user to another.
     Text,
+    /// From which the secrets of a node's TURN server are derived. Never sent.
+    Turn,
 }
 
 impl Domain {
@@ -52,6 +54,7 @@ impl Domain {
             Domain::Presence => b"causeway-presence-v1\0",
             Domain::PresenceRules => b"causeway-presence-rules-v1\0",
             Domain::Text => b"causeway-text-v1\0",
+            Domain::Turn => b"causeway-turn-v1\0",
         }
     }
 

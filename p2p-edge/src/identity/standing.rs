@@ -13,6 +13,31 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Writes it in 88 bytes.
+    pub fn to_bytes(&self) -> [u8; 88] {
+        let mut bytes = [0; 88];
+        bytes[..32].copy_from_slice(&self.issuer);
+        bytes[32..40].copy_from_slice(&self.serial.to_be_bytes());
+        bytes[40..72].copy_from_slice(&self.root);
+        bytes[72..80].copy_from_slice(&self.enrolment_serial.to_be_bytes());
+        bytes[80..].copy_from_slice(&self.not_after.to_be_bytes());
+        bytes
+    }
+
+    /// Reads what [`Standing::to_bytes`] wrote. Whoever reads it from somewhere has to know by other
+    /// means that it is true.
+    pub fn from_bytes(bytes: &[u8; 88]) -> Self {
+        let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let key = |at: usize| std::array::from_fn(|i| bytes[at + i]);
+        Self {
+            issuer: key(0),
+            serial: number(32),
+            root: key(40),
+            enrolment_serial: number(72),
+            not_after: number(80),
+        }
+    }
+
     /// Says whether the certificate, or that of its authority, has been revoked.
     pub fn is_revoked(&self, revocations: &RevocationList) -> bool {
         revocations.names(self.issuer, self.serial) || revocations.names(self.root, self.enrolment_serial)

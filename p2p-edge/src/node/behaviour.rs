@@ -21,7 +21,7 @@ use super::store::KadStore;
 use super::streams::{CALL_PROTOCOL, PRESENCE_PROTOCOL, Streams};
 use super::wire::{
     BytesCodec, IDENTITY_PROTOCOL, LOOKUP_PROTOCOL, MAX_MESSAGE, OFFER_PROTOCOL, PUBLISH_PROTOCOL,
-    REVOCATION_PROTOCOL,
+    REVOCATION_PROTOCOL, TURN_PROTOCOL,
 };
 use crate::identity::MAX_LIST_BYTES;
 
@@ -66,6 +66,7 @@ pub(super) struct Behaviour {
     pub(super) lookup: request_response::Behaviour<BytesCodec>,
     pub(super) publish: request_response::Behaviour<BytesCodec>,
     pub(super) offer: request_response::Behaviour<BytesCodec>,
+    pub(super) turn: request_response::Behaviour<BytesCodec>,
     pub(super) calls: Streams,
     pub(super) presence: Streams,
     pub(super) kad: kad::Behaviour<KadStore>,
@@ -191,7 +192,8 @@ fn behaviour(
         revocations: exchange(REVOCATION_PROTOCOL, ProtocolSupport::Full, MAX_LIST_BYTES),
         lookup: exchange(LOOKUP_PROTOCOL, served.clone(), MAX_MESSAGE),
         publish: exchange(PUBLISH_PROTOCOL, served.clone(), MAX_MESSAGE),
-        offer: exchange(OFFER_PROTOCOL, served, MAX_MESSAGE),
+        offer: exchange(OFFER_PROTOCOL, served.clone(), MAX_MESSAGE),
+        turn: exchange(TURN_PROTOCOL, served, MAX_MESSAGE),
         calls: Streams::new(CALL_PROTOCOL, limits.streams_per_peer),
         presence: Streams::new(PRESENCE_PROTOCOL, PRESENCE_STREAMS_PER_PEER),
         kad: kademlia(id, server, limits, store),

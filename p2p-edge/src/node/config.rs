@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use call_model::{Handle, Number};
 
+use super::turn::TurnConfig;
 use crate::identity::{HandleCertificate, NodeChain, NodeKey, RevocationList, Trust};
 use crate::presence::PresenceLimits;
 use crate::record::GatewayOffer;
@@ -29,6 +30,8 @@ pub struct NodeConfig {
     pub bootstrap: Vec<String>,
     /// Bounds of tables and lengths of timers.
     pub limits: NodeLimits,
+    /// The STUN and TURN server of a supernode or gateway; a user has none.
+    pub turn: Option<TurnConfig>,
 }
 
 /// What a node is in the overlay.

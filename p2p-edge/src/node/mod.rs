@@ -27,6 +27,7 @@ mod store;
 mod streams;
 mod task;
 mod timers;
+mod turn;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use config::{NodeConfig, NodeLimits, NodeRole, NodeTimers};
 pub use status::{NodeStatus, Refusal};
 pub use task::check_address;
+pub use turn::{IceEndpoint, IceServer, IceTransport, TurnCertificate, TurnConfig, TurnError, TurnStatus};
 
 use crate::calling::{SessionCommand, SessionEvent};
 use crate::identity::{Credential, IdentityError, SignedRevocations};
@@ -115,6 +117,18 @@ impl NodeHandle {
         receiver.await.map_err(|_| NodeClosed)
     }
 
+    /// Returns supernodes that relay for this node, with credentials for them: at most three, the first
+    /// two of different networks where there are such. They are asked for and kept until half of the
+    /// time of their credentials is over. Takes 2 s at the longest.
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn ice_servers(&self) -> Result<Vec<IceServer>, NodeClosed> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.send(Request::IceServers(sender)).await.map_err(|_| NodeClosed)?;
+        receiver.await.map_err(|_| NodeClosed)
+    }
+
     /// Goes on under a new certificate: one for the same key, name and kind of node. Calls and
     /// connections stay; peers are told, and records are published under the new one.
     ///
@@ -143,6 +157,7 @@ enum Request {
     Certificate(Box<Credential>, oneshot::Sender<Result<(), NodeError>>),
     Status(oneshot::Sender<NodeStatus>),
     LookUp(RecordKey, oneshot::Sender<LookedUp>),
+    IceServers(oneshot::Sender<Vec<IceServer>>),
     Shutdown(Duration, oneshot::Sender<()>),
 }
 
@@ -338,6 +353,9 @@ pub enum NodeError {
         /// What is wrong.
         reason: RecordError,
     },
+    /// The TURN server cannot be started.
+    #[error(transparent)]
+    Turn(#[from] TurnError),
     /// A transport cannot be built.
     #[error("cannot set up the transports: {0}")]
     Transport(String),

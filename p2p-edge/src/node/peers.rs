@@ -138,6 +138,14 @@ impl Peers {
         })
     }
 
+    /// Returns the connected servers with the network address of a direct connection.
+    pub(super) fn servers_with_ip(&self) -> impl Iterator<Item = (PeerId, Option<IpAddr>)> {
+        self.servers().map(|(peer, _)| {
+            let connections = self.table.get(peer).map(|entry| entry.connections.as_slice());
+            (*peer, connections.unwrap_or_default().iter().find_map(|connection| connection.ip))
+        })
+    }
+
     /// Returns what a connected peer is certified to be, where it is a server.
     pub(super) fn server(&self, peer: &PeerId) -> Option<&VerifiedNode> {
         match self.table.get(peer)?.proven.as_ref()?.party {
@@ -476,7 +484,8 @@ impl Task {
     }
 }
 
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+/// Returns the network address that an address begins with.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
         Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),

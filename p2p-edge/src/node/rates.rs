@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+
+use crate::routing::subscriber;
 
 /// Seconds' worth of tokens that may be taken at once.
 const BURST_S: u32 = 10;
@@ -47,11 +49,7 @@ impl Rates {
 
 /// The network that counts as one asker: an IPv4 address, or the /64 that a subscriber has.
 fn network_of(address: Option<IpAddr>) -> IpAddr {
-    match address.map(|ip| ip.to_canonical()) {
-        Some(IpAddr::V6(ip)) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-        Some(ip) => ip,
-        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    }
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), subscriber)
 }
 
 struct Buckets<K> {

@@ -200,6 +200,9 @@ impl Task {
             Ok(true) => {
                 self.verify_self();
                 self.swarm.behaviour_mut().kad.store_mut().revoke(&self.revocations);
+                if let Some(turn) = &self.turn {
+                    turn.revoke(&self.revocations);
+                }
                 self.end_revoked_calls(now);
                 self.drop_revoked_peers(now);
                 self.void_presence(now);

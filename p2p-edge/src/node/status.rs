@@ -1,5 +1,7 @@
 //! What a node says about itself, and what it counts.
 
+use super::turn::TurnStatus;
+
 /// Why something from the network was refused. The names are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "as_str says what each is")]
@@ -30,11 +32,13 @@ pub enum Refusal {
     CallKeyMismatch,
     CallCallerMismatch,
     ResumeUnknown,
+    TurnUnproven,
+    TurnRate,
 }
 
 impl Refusal {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Refusal; 26] = [
+    pub const ALL: [Refusal; 28] = [
         Refusal::NodeCertificate,
         Refusal::NodeKeyMismatch,
         Refusal::UserCertificate,
@@ -61,6 +65,8 @@ impl Refusal {
         Refusal::CallKeyMismatch,
         Refusal::CallCallerMismatch,
         Refusal::ResumeUnknown,
+        Refusal::TurnUnproven,
+        Refusal::TurnRate,
     ];
 
     /// Returns the name used as a metric label.
@@ -92,6 +98,8 @@ impl Refusal {
             Refusal::CallKeyMismatch => "call_key_mismatch",
             Refusal::CallCallerMismatch => "call_caller_mismatch",
             Refusal::ResumeUnknown => "resume_unknown",
+            Refusal::TurnUnproven => "turn_unproven",
+            Refusal::TurnRate => "turn_rate",
         }
     }
 }
@@ -182,6 +190,8 @@ pub struct NodeStatus {
     pub published_for_clients: u64,
     /// Presence and text, as far as this node serves them.
     pub presence: PresenceStatus,
+    /// The TURN server, where there is one.
+    pub turn: Option<TurnStatus>,
     /// Commands waiting for the node.
     pub commands_queued: usize,
     /// Events waiting for the owner of the node.

@@ -21,7 +21,7 @@ use super::config::{NodeConfig, NodeLimits, NodeRole};
 use super::gateways::Fetches;
 use super::lookup::{LookupId, Lookups};
 use super::own::verify_own;
-use super::peers::{Peers, is_loopback};
+use super::peers::{Peers, ip_of, is_loopback};
 use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
@@ -33,6 +33,7 @@ use super::serving::{ServeId, Served};
 use super::status::{NodeStatus, Refusals};
 use super::store::KadStore;
 use super::timers::Timers;
+use super::turn::{IceServers, TurnConfig, TurnServer};
 use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
 use crate::calling::SessionCommand;
 use crate::identity::{NodeKey, NonceCache, RevocationList, Trust, VerifiedParty};
@@ -49,6 +50,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nonces of invites that are remembered.
 const NONCES: usize = 65_536;
+/// TURN credentials that one peer may ask for in a second, 10 s' worth at once: one is good for hours.
+const TURN_RATE: u32 = 1;
 /// How long calls have to end when every handle of the node is gone.
 const ABANDONED_SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ pub(super) enum Timer {
     Gateways(CallId),
     Presence,
     FirstFrame(StreamId),
+    Ice,
     Stop,
 }
 
@@ -101,6 +105,11 @@ pub(super) struct Task {
     pub(super) served: Served,
     pub(super) registry: Registry,
     pub(super) rates: Rates,
+    /// The TURN server of this node.
+    pub(super) turn: Option<TurnServer>,
+    pub(super) turn_rates: Rates,
+    /// The TURN servers of others that serve this node.
+    pub(super) ice: IceServers,
     pub(super) lookups_served: u64,
     pub(super) published_for_clients: u64,
     pub(super) fetches: Fetches,
@@ -162,6 +171,8 @@ async fn spawn(config: NodeConfig) -> Started {
         swarm.add_external_address(address.clone());
     }
 
+    let turn = start_turn(&config.turn, &config.key, &listening, &external, &config.revocations, server)?;
+
     let (request_sender, requests) = mpsc::channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);
@@ -191,6 +202,9 @@ async fn spawn(config: NodeConfig) -> Started {
         served: Served::default(),
         registry: Registry::default(),
         rates,
+        turn,
+        turn_rates: Rates::new(TURN_RATE),
+        ice: IceServers::default(),
         lookups_served: 0,
         published_for_clients: 0,
         fetches: Fetches::default(),
@@ -225,6 +239,21 @@ async fn spawn(config: NodeConfig) -> Started {
     task.tick(now);
     tokio::spawn(task.run());
     Ok((NodeHandle { peer_id: me.to_string(), commands: request_sender }, event_receiver))
+}
+
+/// Starts the TURN server of a supernode or gateway. What is reached at the node's own addresses is not
+/// relayed to.
+fn start_turn(
+    config: &Option<TurnConfig>,
+    key: &NodeKey,
+    listening: &[(ListenerId, Multiaddr)],
+    external: &[Multiaddr],
+    revocations: &RevocationList,
+    server: bool,
+) -> Result<Option<TurnServer>, NodeError> {
+    let Some(config) = config.as_ref().filter(|_| server) else { return Ok(None) };
+    let own = listening.iter().map(|(_, address)| address).chain(external).filter_map(ip_of).collect();
+    Ok(Some(TurnServer::start(config, key, own, revocations.clone())?))
 }
 
 /// Checks a multiaddr of a configuration without using it.
@@ -405,6 +434,7 @@ impl Task {
                 // Errs when nobody waits any more.
                 let _ = sender.send(status);
             }
+            Some(Request::IceServers(waiting)) => self.ice_servers(now, waiting),
             Some(Request::LookUp(key, answer)) => self.look_up_for_owner(now, key, answer),
             Some(Request::Shutdown(deadline, sender)) => self.stop(now, deadline, sender),
             None => self.stop(now, ABANDONED_SHUTDOWN, oneshot::channel().0),
@@ -449,6 +479,7 @@ impl Task {
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Presence => self.on_presence_timeout(now),
             Timer::Gateways(call) => self.on_gateways_late(now, call),
+            Timer::Ice => self.on_ice_late(),
             Timer::FirstFrame(id) => self.on_silent_stream(id),
             Timer::Stop => {}
         }
@@ -505,6 +536,7 @@ impl Task {
             BehaviourEvent::Lookup(event) => self.on_lookups(now, event),
             BehaviourEvent::Publish(event) => self.on_publish(now, event),
             BehaviourEvent::Offer(event) => self.on_offers(now, event),
+            BehaviourEvent::Turn(event) => self.on_turn(now, event),
             BehaviourEvent::Calls(event) => self.on_streams(now, event),
             BehaviourEvent::Presence(event) => self.on_presence_streams(now, event),
             BehaviourEvent::Kad(event) => self.on_kad(now, event),
@@ -615,6 +647,7 @@ impl Task {
             lookups_served: self.lookups_served,
             published_for_clients: self.published_for_clients,
             presence: self.presence.status(),
+            turn: self.turn.as_ref().map(TurnServer::status),
             commands_queued: self.requests.len(),
             events_queued: EVENT_QUEUE - self.events.capacity() + self.outbox.len(),
             events_delayed: self.events_delayed,

@@ -18,6 +18,8 @@ pub(super) const REVOCATION_PROTOCOL: StreamProtocol = StreamProtocol::new("/cau
 pub(super) const PUBLISH_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/publish/1");
 /// A gateway's signed offers.
 pub(super) const OFFER_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/offer/1");
+/// A credential for the TURN server of a supernode.
+pub(super) const TURN_PROTOCOL: StreamProtocol = StreamProtocol::new("/causeway/turn/1");
 
 /// Longest message of these protocols, in bytes.
 pub(super) const MAX_MESSAGE: usize = 32 * 1024;

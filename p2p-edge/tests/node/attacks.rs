@@ -67,6 +67,7 @@ pub(crate) struct Evil {
     pub(crate) calls: request_response::Behaviour<Raw>,
     pub(crate) lookup: request_response::Behaviour<Raw>,
     pub(crate) publish: request_response::Behaviour<Raw>,
+    pub(crate) turn: request_response::Behaviour<Raw>,
     pub(crate) identity: request_response::Behaviour<Raw>,
     pub(crate) revocations: request_response::Behaviour<Raw>,
 }
@@ -100,6 +101,7 @@ impl Attacker {
                     calls: raw("/causeway/call/1", ProtocolSupport::Outbound),
                     lookup: raw("/causeway/lookup/1", ProtocolSupport::Outbound),
                     publish: raw("/causeway/publish/1", ProtocolSupport::Outbound),
+                    turn: raw("/causeway/turn/1", ProtocolSupport::Outbound),
                     identity: raw("/causeway/identity/1", ProtocolSupport::Full),
                     revocations: raw("/causeway/revocations/1", ProtocolSupport::Inbound),
                 }

@@ -82,17 +82,26 @@ struct Provider {
 }
 
 /// Sends one request and waits for its answer; `None` where the far end gives none.
-async fn ask(client: &mut Attacker, protocol: &str, victim: &Running, request: Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) async fn ask(
+    client: &mut Attacker,
+    protocol: &str,
+    victim: &Running,
+    request: Vec<u8>,
+) -> Option<Vec<u8>> {
     let peer = victim.handle.peer_id().parse().unwrap();
     let swarm = client.swarm.behaviour_mut();
     match protocol {
         "identity" => swarm.identity.send_request(&peer, request),
         "lookup" => swarm.lookup.send_request(&peer, request),
+        "turn" => swarm.turn.send_request(&peer, request),
         _ => swarm.publish.send_request(&peer, request),
     };
     loop {
         let SwarmEvent::Behaviour(event) = client.swarm.select_next_some().await else { continue };
-        let (EvilEvent::Identity(event) | EvilEvent::Lookup(event) | EvilEvent::Publish(event)) = event
+        let (EvilEvent::Identity(event)
+        | EvilEvent::Lookup(event)
+        | EvilEvent::Publish(event)
+        | EvilEvent::Turn(event)) = event
         else {
             continue;
         };
@@ -106,7 +115,7 @@ async fn ask(client: &mut Attacker, protocol: &str, victim: &Running, request: V
     }
 }
 
-async fn hello(client: &mut Attacker, victim: &Running, bundle: &UserBundle) {
+pub(crate) async fn hello(client: &mut Attacker, victim: &Running, bundle: &UserBundle) {
     let hello = Hello { credential: bundle.certificate.encode().into(), lists: Vec::new() };
     assert!(ask(client, "identity", victim, minicbor::to_vec(hello).unwrap()).await.is_some());
 }

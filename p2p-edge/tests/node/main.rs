@@ -11,3 +11,4 @@ mod presence;
 mod renewal;
 mod revocations;
 mod support;
+mod turn;

@@ -58,6 +58,7 @@ pub(crate) fn config(pki: &Pki, key: p2p_edge::identity::NodeKey, role: NodeRole
         external: Vec::new(),
         bootstrap: Vec::new(),
         limits: limits(),
+        turn: None,
     }
 }
 

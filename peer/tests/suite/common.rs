@@ -37,6 +37,7 @@ impl Overlay {
             external: Vec::new(),
             bootstrap: Vec::new(),
             limits: NodeLimits::default(),
+            turn: None,
         };
         let (node, mut events) = Node::spawn(config).await.unwrap();
         let address = loop {
@@ -63,6 +64,7 @@ impl Overlay {
             external: Vec::new(),
             bootstrap: vec![self.bootstrap.clone()],
             limits: NodeLimits::default(),
+            turn: None,
         };
         let config = SoftphoneConfig {
             node,

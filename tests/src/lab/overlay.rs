@@ -62,6 +62,7 @@ impl Issuer {
             external: Vec::new(),
             bootstrap: bootstrap.to_vec(),
             limits: NodeLimits::default(),
+            turn: None,
         })
     }
 }
