@@ -1,5 +1,6 @@
 //! The softphone: one task that owns the calls and answers by policy.
 
+mod servers;
 mod task;
 
 use std::collections::BTreeMap;
@@ -197,7 +198,10 @@ impl Softphone {
         let (node, node_events) = Node::spawn(config.node).await?;
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
-        let servers = watch::channel(config.ice_servers);
+        let (servers, current_servers) = watch::channel(config.ice_servers.clone());
+        let (joined, asked) = mpsc::channel(1);
+        let (answered, servers_answered) = mpsc::channel(1);
+        tokio::spawn(servers::keep(node.clone(), config.ice_servers, servers, asked, answered));
         let (media_sender, media_events) = mpsc::channel(MEDIA_QUEUE);
         let mut task = Task {
             caller: Address::Handle(handle.clone()),
@@ -208,7 +212,7 @@ impl Softphone {
             media_events,
             media: MediaSettings {
                 address: config.media_address,
-                servers: servers.1,
+                servers: current_servers,
                 udp_dead: Arc::default(),
                 sample_rate: config.sample_rate,
                 identity,
@@ -217,6 +221,9 @@ impl Softphone {
             policy: config.policy,
             calls: BTreeMap::new(),
             online: false,
+            joined,
+            servers_answered,
+            online_by: None,
             dropped: 0,
             leave_by: None,
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cases::{Kind, Outcome};
+use crate::cases::{Kind, Outcome, TELEPHONE};
 use crate::sites::{SITES, Site};
 
 const HEAD: &str = include_str!("page.md");
@@ -43,7 +43,7 @@ pub(crate) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     )?;
     for outcome in of(Kind::Rebind) {
         let (caller, way, heard) = (network(&outcome.caller), way(outcome), voices(outcome));
-        let other = if outcome.called == "telephone" { "telephone" } else { network(&outcome.called) };
+        let other = if outcome.called == TELEPHONE { "telephone" } else { network(&outcome.called) };
         writeln!(text, "| {caller} | {other} | {way} | {heard} |")?;
     }
     std::fs::write(path, text)?;

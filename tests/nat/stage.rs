@@ -123,6 +123,13 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Says whether both users are there.
+    pub(crate) fn has(&self, one: &str, other: &str) -> bool {
+        self.phones.contains_key(one) && self.phones.contains_key(other)
+    }
+}
+
 /// A certificate for TURN over TLS.
 struct Tls {
     certificate: PathBuf,
@@ -201,7 +208,14 @@ impl Servers<'_> {
             format!("/ip6/{address6}/tcp/4001"),
         ];
         if self.turn {
-            let _ = &self.tls;
+            let at = |port: u16| format!("[\"{address}:{port}\", \"[{address6}]:{port}\"]");
+            let Tls { certificate, key } = self.tls;
+            options.extra = format!(
+                "[overlay.turn]\nudp = {0}\ntcp = {0}\ntls = {1}\ncertificate = {certificate:?}\nkey = {key:?}\n\
+                 name = \"turn.example\"\n",
+                at(3478),
+                at(443)
+            );
         }
         Ok(options)
     }

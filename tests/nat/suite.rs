@@ -18,7 +18,8 @@ fn users_behind_nats_call_and_are_called() {
         (Kind::FromNumber, "telephone", "sym"),
         (Kind::Users, "prest", "sym"),
     ];
-    let outcomes = cases::play(&mut stage, |kind, caller, called| wanted.contains(&(kind, caller, called))).unwrap();
+    let outcomes =
+        cases::play(&mut stage, |kind, caller, called| wanted.contains(&(kind, caller, called))).unwrap();
     assert_eq!(outcomes.len(), wanted.len());
     for outcome in &outcomes {
         assert!(outcome.wrong.is_none() && outcome.heard(), "{outcome:?}");

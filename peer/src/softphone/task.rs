@@ -22,6 +22,9 @@ use crate::media::{self, MediaCommand, MediaEvent, MediaSettings};
 const LINGER: Duration = Duration::from_millis(300);
 /// How long the end of a call may come after the end of its media before this side ends the call.
 const CLOSED_GRACE: Duration = Duration::from_secs(3);
+/// How long the supernodes may take to say which servers of STUN and TURN there are, before the user hears of the
+/// overlay without them.
+const SERVERS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long calls may take to end when the softphone stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -37,6 +40,11 @@ pub(super) struct Task {
     pub(super) policy: AnswerPolicy,
     pub(super) calls: BTreeMap<CallId, Call>,
     pub(super) online: bool,
+    /// Has the supernodes asked for servers of STUN and TURN, and says when they have answered.
+    pub(super) joined: mpsc::Sender<()>,
+    pub(super) servers_answered: mpsc::Receiver<()>,
+    /// When the user hears at the latest that the overlay was joined: a call that is made at once wants the servers.
+    pub(super) online_by: Option<Instant>,
     pub(super) dropped: u64,
     /// Set once the softphone is stopping.
     pub(super) leave_by: Option<Instant>,
@@ -46,7 +54,7 @@ impl Task {
     pub(super) async fn run(mut self) {
         loop {
             let calls_due = self.calls.values().filter_map(Call::next_deadline);
-            let due = calls_due.chain(self.leave_by).min();
+            let due = calls_due.chain(self.leave_by).chain(self.online_by).min();
             let leaving = self.leave_by.is_some();
             tokio::select! {
                 event = self.node_events.recv() => match event {
@@ -54,6 +62,7 @@ impl Task {
                     None => break,
                 },
                 Some((call, event)) = self.media_events.recv() => self.handle_media(call, event),
+                Some(()) = self.servers_answered.recv() => self.report_online(),
                 command = self.commands.recv(), if !leaving => match command {
                     Some(command) => self.handle_command(command).await,
                     None => self.leave(),
@@ -83,6 +92,9 @@ impl Task {
 
     async fn handle_timeout(&mut self) {
         let now = Instant::now();
+        if self.online_by.is_some_and(|at| at <= now) {
+            self.report_online();
+        }
         let due: Vec<CallId> = self
             .calls
             .iter()
@@ -267,16 +279,25 @@ impl Task {
             NodeEvent::Listening { address } => self.report(Event::Listening { address }),
             NodeEvent::Online => {
                 self.online = true;
-                self.report(Event::Online);
+                self.online_by = Some(Instant::now() + SERVERS_PATIENCE);
+                // They are being asked already where the notice finds no room.
+                let _ = self.joined.try_send(());
             }
             NodeEvent::Offline { reason } => {
                 self.online = false;
+                self.online_by = None;
                 self.report(Event::Offline { reason });
             }
             NodeEvent::Incoming { call, from, to, media } => self.incoming(call, from, to, media).await,
             NodeEvent::Call { call, event } => self.handle_call(call, event),
             // A telephone of one call: it shows nobody's presence.
             NodeEvent::Presence(_) => {}
+        }
+    }
+
+    fn report_online(&mut self) {
+        if self.online_by.take().is_some() {
+            self.report(Event::Online);
         }
     }
 
