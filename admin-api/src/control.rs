@@ -425,6 +425,9 @@ pub struct Health {
     pub overlay_peers: usize,
     /// Relay reservations served to users.
     pub reservations: usize,
+    /// Relayed addresses of the TURN server that are in use; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub turn_allocations: Option<usize>,
     /// Records held for others.
     pub records: usize,
 }

@@ -67,6 +67,7 @@ impl Control for Memory {
             overlay_addresses: Vec::new(),
             overlay_peers: 0,
             reservations: 0,
+            turn_allocations: None,
             records: 0,
         }
     }

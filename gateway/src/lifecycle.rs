@@ -7,6 +7,7 @@
 
 mod certificates;
 mod descriptors;
+mod turn;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +20,7 @@ use call_model::{Cause, Codec, Fingerprint};
 use p2p_edge::identity::{
     IdentityError, MAX_PREFIXES, NodeBundle, NodeChain, Prefix, Price, RevocationList, Trust, VerifiedNode,
 };
-use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::node::{Node, NodeConfig, NodeError, NodeHandle, NodeLimits, NodeRole, TurnConfig, TurnError};
 use p2p_edge::record::GatewayOffer;
 use sip_trunk::{
     AccessRule, AccountConfig, Endpoint, EndpointConfig, Listener, Replacing, Transfers, TrunkConfig,
@@ -110,7 +111,7 @@ impl StartError {
             | StartError::Tls(_)
             | StartError::Endpoint(_) => 78,
             StartError::Sip(_) | StartError::Admin(_) => 69,
-            StartError::Overlay(NodeError::Listen { .. }) => 69,
+            StartError::Overlay(NodeError::Listen { .. } | NodeError::Turn(TurnError::Listen { .. })) => 69,
             StartError::Overlay(_) => 78,
             StartError::Media(MediaStartError::Address { .. }) => 78,
             StartError::Media(_) | StartError::System(_) => 71,
@@ -345,7 +346,8 @@ impl Daemon {
         hep.iter().for_each(|hep| metrics.watch_hep(hep.counters()));
         let metrics = Arc::new(metrics);
         let known = Known::of(&identity);
-        let (node, node_events) = Node::spawn(node_config(&config, identity)).await?;
+        let turn = turn::config(&config)?;
+        let (node, node_events) = Node::spawn(node_config(&config, identity, turn)).await?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (online_sender, online) = watch::channel(false);
         let certificates = Certificates::new(tls, Arc::clone(&metrics));
@@ -636,7 +638,7 @@ pub(crate) fn trunk_config(trunk: &Trunk) -> TrunkConfig {
     config
 }
 
-fn node_config(config: &Config, identity: Identity) -> NodeConfig {
+fn node_config(config: &Config, identity: Identity, turn: Option<TurnConfig>) -> NodeConfig {
     let overlay = &config.overlay;
     let chain: NodeChain = identity.bundle.chain;
     let role = match overlay.role {
@@ -658,7 +660,7 @@ fn node_config(config: &Config, identity: Identity) -> NodeConfig {
         external: overlay.external.clone(),
         bootstrap: overlay.bootstrap.clone(),
         limits: NodeLimits { calls: config.limits.calls.max(64), ..NodeLimits::default() },
-        turn: None,
+        turn,
     }
 }
 

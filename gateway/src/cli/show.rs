@@ -210,6 +210,9 @@ pub(super) fn health(health: &Health) -> String {
         health.reservations,
         health.records
     );
+    if let Some(allocations) = health.turn_allocations {
+        let _ = writeln!(text, "  TURN: {allocations} relayed addresses in use");
+    }
     for address in &health.overlay_addresses {
         let _ = writeln!(text, "  {address}");
     }

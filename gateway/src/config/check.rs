@@ -8,6 +8,7 @@ mod sessions;
 mod telemetry;
 mod tls;
 mod trunks;
+mod turn;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -101,6 +102,7 @@ impl Check<'_> {
         let sip = file.sip.map(|sip| self.sip(sip)).transpose()?;
         let dns = self.dns(&file.dns)?;
         let media = self.media(file.media, overlay.role, sip.as_ref())?;
+        self.turn_fits(&overlay, &media)?;
         let trunks = self.trunks(file.trunks, sip.as_ref())?;
         let routes = self.routes(file.routes, &trunks)?;
         let numbers = self.numbers(file.numbers)?;
@@ -174,6 +176,7 @@ impl Check<'_> {
             let remedy = "write an ISO 4217 code such as \"EUR\"";
             return self.error("overlay.currency", format!("\"{currency}\" is no currency"), remedy);
         }
+        let turn = raw.turn.map(|turn| self.turn(turn, &raw.external)).transpose()?;
         Ok(Overlay {
             role,
             identity_file: self.beside(raw.identity_file),
@@ -190,6 +193,7 @@ impl Check<'_> {
                 .collect::<Checked<Vec<String>>>()?,
             price_per_minute_micros: raw.price_per_minute_micros,
             currency,
+            turn,
         })
     }
 

@@ -112,6 +112,39 @@ pub struct Overlay {
     pub price_per_minute_micros: u64,
     /// ISO 4217 code of the currency.
     pub currency: String,
+    /// The STUN and TURN server, where there is one.
+    pub turn: Option<Turn>,
+}
+
+/// The `[overlay.turn]` table.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Addresses for datagrams.
+    pub udp: Vec<SocketAddr>,
+    /// Addresses for TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Addresses for TLS.
+    pub tls: Vec<SocketAddr>,
+    /// PEM files of the certificate with those above it, and of its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The name in the certificate.
+    pub name: Option<String>,
+    /// By which addresses others reach this host.
+    pub external: Vec<IpAddr>,
+    /// Addresses of this host for relayed addresses; empty for those listened on.
+    pub relay: Vec<IpAddr>,
+    /// Ports of relayed addresses.
+    pub relay_ports: RangeInclusive<u16>,
+    /// Networks to which is relayed though they are not public.
+    pub allow: Vec<p2p_edge::turn::Subnet>,
+    /// Allocations at one time.
+    pub allocations: usize,
+    /// Allocations of one user's device.
+    pub allocations_per_user: usize,
+    /// What one allocation may relay each way, in kbit/s.
+    pub kbit_s: u64,
+    /// How long a credential is good.
+    pub lifetime: Duration,
 }
 
 /// The `[sip]` table.

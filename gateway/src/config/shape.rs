@@ -50,6 +50,31 @@ pub(super) struct Overlay {
     #[serde(default)]
     pub(super) price_per_minute_micros: u64,
     pub(super) currency: Option<String>,
+    pub(super) turn: Option<Turn>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Turn {
+    #[serde(default)]
+    pub(super) udp: Vec<String>,
+    #[serde(default)]
+    pub(super) tcp: Vec<String>,
+    #[serde(default)]
+    pub(super) tls: Vec<String>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) name: Option<String>,
+    pub(super) external: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) relay: Vec<String>,
+    pub(super) relay_ports: Option<String>,
+    #[serde(default)]
+    pub(super) allow: Vec<String>,
+    pub(super) allocations: Option<i64>,
+    pub(super) allocations_per_user: Option<i64>,
+    pub(super) kbit_s: Option<i64>,
+    pub(super) lifetime_s: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ mod emergency;
 mod secure;
 mod sessions;
 mod telemetry;
+mod turn;
 
 const GOOD: &str = r#"
 [overlay]

@@ -104,6 +104,7 @@ impl Control for GatewayControl {
             overlay_addresses: status.listening,
             overlay_peers: status.peers,
             reservations: status.reservations_served,
+            turn_allocations: status.turn.map(|turn| turn.counts.allocations),
             records: status.records,
         }
     }

@@ -3,6 +3,7 @@
 mod collect;
 mod hep;
 mod log;
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -104,6 +105,7 @@ pub(crate) struct Metrics {
     overlay_published_for_clients: Counter,
     overlay_peers: Gauge,
     overlay_reservations: Gauge,
+    turn: turn::TurnMetrics,
     overlay_records: Gauge,
     queue_length: Family<QueueLabel, Gauge>,
     queue_dropped: Family<QueueLabel, Counter>,
@@ -139,6 +141,7 @@ impl Metrics {
             overlay_published_for_clients: Counter::default(),
             overlay_peers: Gauge::default(),
             overlay_reservations: Gauge::default(),
+            turn: turn::TurnMetrics::default(),
             overlay_records: Gauge::default(),
             queue_length: Family::default(),
             queue_dropped: Family::default(),
@@ -241,6 +244,7 @@ impl Metrics {
         );
         r.register("overlay_peers", "Overlay nodes connected to", self.overlay_peers.clone());
         r.register("overlay_reservations", "Relay reservations served", self.overlay_reservations.clone());
+        self.turn.register(r);
         r.register("overlay_records", "Records held for others", self.overlay_records.clone());
         r.register("queue_length", "Items waiting in a bounded queue", self.queue_length.clone());
         r.register("queue_dropped", "Items that found a bounded queue full", self.queue_dropped.clone());
@@ -318,6 +322,9 @@ impl Metrics {
         self.overlay_peers.set(status.peers as i64);
         self.overlay_reservations.set(status.reservations_served as i64);
         self.overlay_records.set(status.records as i64);
+        if let Some(turn) = &status.turn {
+            self.turn.set(turn);
+        }
         self.queue("node_commands", status.commands_queued, 0);
         self.queue("node_events", status.events_queued, status.events_delayed);
         for (reason, total) in &status.refused {

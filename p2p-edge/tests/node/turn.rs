@@ -293,7 +293,8 @@ async fn the_relay_of_a_revoked_user_ends() {
         link.send(&TurnClient::channel(0x4000, b"voice"));
         assert!(socket.recv(&mut [0; 100]).is_err(), "nothing is relayed any more");
         let mut link = Link::datagrams(endpoint(&servers[0], IceTransport::Udp));
-        for code in [Some(401), Some(401)] {
+        // Its nonce is that of another socket.
+        for code in [Some(438), Some(401)] {
             let request = client.allocate();
             assert_eq!(link.ask(&mut client, &request).code, code, "its credential is good for nothing");
         }

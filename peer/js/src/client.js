@@ -33,13 +33,14 @@ export class CausewayClient extends EventTarget {
    * @param {string[]} options.supernodes multiaddrs of supernodes or gateways, `/.../ws/p2p/PEER`;
    *   two or three of different operators
    * @param {boolean} [options.reachable] whether the user is to be called
-   * @param {() => import('./media.js').Media} [options.createMedia] makes the media of a call
+   * @param {() => import('./media.js').Media} [options.createMedia] makes the media of a call; by default
+   *   that of the browser, with the relays of the supernodes
    */
-  constructor ({ identity, supernodes, reachable = true, createMedia = () => new BrowserMedia() }) {
+  constructor ({ identity, supernodes, reachable = true, createMedia }) {
     super()
     this.identity = identity
-    this.#createMedia = createMedia
     this.#node = new OverlayNode(identity, { supernodes, reachable })
+    this.#createMedia = createMedia ?? (() => new BrowserMedia({ iceServers: () => this.#node.iceServers() }))
     for (const type of ['online', 'offline']) {
       this.#node.addEventListener(type, ({ detail }) => this.dispatchEvent(new CustomEvent(type, { detail })))
     }

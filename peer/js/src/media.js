@@ -46,7 +46,8 @@ export class BrowserMedia {
    * @param {object} [options]
    * @param {MediaStream} [options.stream] what to say; the microphone where there is none
    * @param {MediaTrackConstraints} [options.constraints] of the microphone
-   * @param {RTCIceServer[]} [options.iceServers] not needed for calls through gateways
+   * @param {RTCIceServer[] | (() => Promise<RTCIceServer[]>)} [options.iceServers] a client brings those of its
+   *   supernodes; calls through gateways need them only where the network lets no datagrams out
    */
   constructor (options = {}) {
     this.#options = options
@@ -102,12 +103,13 @@ export class BrowserMedia {
   async #open () {
     const { stream, constraints = true, iceServers = [] } = this.#options
     this.#own = stream ?? await navigator.mediaDevices.getUserMedia({ audio: constraints })
+    const servers = typeof iceServers === 'function' ? await iceServers().catch(() => []) : iceServers
     if (this.#closed) {
-      // The call was over before the user had let the page listen.
+      // The call was over before the user had let the page listen, or relays were found.
       this.close()
       throw new CausewayError('ended', 'the call has ended')
     }
-    const pc = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' })
+    const pc = new RTCPeerConnection({ iceServers: servers, bundlePolicy: 'max-bundle' })
     this.#pc = pc
     const [track] = this.#own.getAudioTracks()
     // Not `addTransceiver`: one that was made so is not used for what the other side offers (RFC 8829 5.10).

@@ -36,6 +36,10 @@ const REQUEST_MS = 5_000
 const OFFERS_MS = 3_000
 const FIRST_RETRY_MS = 500
 const LAST_RETRY_MS = 30_000
+/** Relays that are kept for media, how long a call waits for them, and when too few are asked again. */
+const RELAYS = 2
+const RELAYS_MS = 1_000
+const RELAYS_AGAIN_MS = 30_000
 /** Changes within this time are published together. */
 const SETTLE_MS = 50
 
@@ -57,6 +61,11 @@ export class OverlayNode extends EventTarget {
   #reserved = new Set()
   #reserving = Promise.resolve()
   #siblings = new Siblings()
+  /** Relays for media: what a browser takes of each, and until when. */
+  #relays = new Map()
+  /** When each supernode may be asked again, and what is under way. */
+  #relaysAgain = new Map()
+  #relaysAsked = new Set()
   #lastSequence = 0
   /** Until when the location is known to be stored, in Unix milliseconds. */
   #published = 0
@@ -218,6 +227,7 @@ export class OverlayNode extends EventTarget {
 
   #onDisconnected (peer) {
     this.#servers.delete(peer)
+    this.#relaysAgain.delete(peer)
     this.#reserved.delete(peer)
     // Whoever is not to be called joins again when it has something to ask.
     const isOurs = this.#bootstrap.some((known) => known.peer === peer)
@@ -283,6 +293,8 @@ export class OverlayNode extends EventTarget {
     await this.#fetchLists(peer, answer.lists)
     await chain.verify(trust, revocations, unixNow())
     this.#servers.set(peer, chain)
+    // So that no call waits for them.
+    this.#later('relays', SETTLE_MS, () => this.iceServers())
     this.#checkOnline()
     return chain
   }
@@ -432,6 +444,39 @@ export class OverlayNode extends EventTarget {
     await Promise.race([all, new Promise((resolve) => { timer = setTimeout(resolve, OFFERS_MS) })])
     clearTimeout(timer)
     return rank([...offers])
+  }
+
+  /**
+   * Finds relays for media (RFC 8656): those of two supernodes, with credentials for them that last some
+   * hours and are asked for again at half of that. Waits a second for them at the longest.
+   *
+   * @returns {Promise<RTCIceServer[]>}
+   */
+  async iceServers () {
+    const now = Date.now()
+    for (const [peer, { until }] of this.#relays) {
+      if (until <= now || !this.#servers.has(peer)) this.#relays.delete(peer)
+    }
+    for (const peer of this.#servers.keys()) {
+      if (this.#relays.size + this.#relaysAsked.size >= SERVERS) break
+      if (this.#relays.has(peer) || this.#relaysAgain.get(peer) > now) continue
+      this.#relaysAgain.set(peer, now + RELAYS_AGAIN_MS)
+      // Some supernodes have no relay.
+      const asked = this.#askRelay(peer).catch(() => {}).finally(() => this.#relaysAsked.delete(asked))
+      this.#relaysAsked.add(asked)
+    }
+    let timer
+    await Promise.race([Promise.all(this.#relaysAsked), new Promise((resolve) => { timer = setTimeout(resolve, RELAYS_MS) })])
+    clearTimeout(timer)
+    // Of the second one a single address: browsers slow down where there are many.
+    const few = ({ urls, ...rest }, at) => ({ urls: at === 0 ? urls : urls.slice(0, 1), ...rest })
+    return [...this.#relays.values()].slice(0, RELAYS).map(({ server }, at) => few(server, at))
+  }
+
+  async #askRelay (peer) {
+    const answer = await this.#request(peer, wire.TURN_PROTOCOL, wire.encodeTurnRequest())
+    const { expires, ...server } = wire.decodeTurn(answer) ?? {}
+    if (expires > unixNow()) this.#relays.set(peer, { server, until: Date.now() + (expires - unixNow()) * 500 })
   }
 
   /**

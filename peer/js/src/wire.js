@@ -7,6 +7,7 @@ export const IDENTITY_PROTOCOL = '/causeway/identity/1'
 export const LOOKUP_PROTOCOL = '/causeway/lookup/1'
 export const PUBLISH_PROTOCOL = '/causeway/publish/1'
 export const OFFER_PROTOCOL = '/causeway/offer/1'
+export const TURN_PROTOCOL = '/causeway/turn/1'
 export const REVOCATION_PROTOCOL = '/causeway/revocations/1'
 
 /** Longest message of these protocols, in bytes. */
@@ -77,3 +78,35 @@ export const encodeOfferRequest = (number) => cbor.encodeMap([[0, number.slice(1
 export const decodeOffers = (bytes) =>
   list(map('the offers', bytes).get(0), 'the offers').slice(0, MAX_ANSWERS).map((one) => cbor.field(one, 'bytes', 'an offer'))
 
+/** Asks for a credential for the relay of a supernode. */
+export const encodeTurnRequest = () => cbor.encodeMap([])
+
+/** Most addresses of a relay that are read. */
+const MAX_ENDPOINTS = 16
+const TRANSPORTS = [['turn', 'udp'], ['turn', 'tcp'], ['turns', 'tcp']]
+
+/**
+ * Reads a credential: URIs (RFC 7065), user name, password, and when it ends in Unix seconds. `undefined`
+ * where the supernode has none to give.
+ *
+ * @param {Uint8Array} bytes
+ */
+export function decodeTurn (bytes) {
+  const answer = map('the credential', bytes)
+  if (answer.get(4) != null) return undefined
+  const [username, credential] = [0, 1].map((key) => cbor.field(answer.get(key), 'text', 'a name and a password'))
+  check(username.length > 0 && username.length <= 508 && credential.length <= 256, 'malformed', 'a name or a password')
+  const urls = list(answer.get(3), 'the addresses').slice(0, MAX_ENDPOINTS).flatMap((one) => {
+    const transport = TRANSPORTS[cbor.field(one.get(0), 'u32', 'a transport')]
+    // One of a later version.
+    if (!transport) return []
+    const address = cbor.field(one.get(1), 'text', 'an address')
+    const parts = /^([0-9.]+|\[[0-9a-f:.]+\]):([0-9]{1,5})$/.exec(address)
+    check(parts, 'malformed', `${address} is no address`)
+    const name = one.get(2) ?? parts[1]
+    check(/^[a-z0-9.[\]:-]{1,253}$/i.test(name), 'malformed', 'a name of a host')
+    return [`${transport[0]}:${name}:${parts[2]}?transport=${transport[1]}`]
+  })
+  const expires = Number(cbor.field(answer.get(2), 'u64', 'an end'))
+  return urls.length > 0 ? { urls, username, credential, expires } : undefined
+}

@@ -71,7 +71,7 @@ export class Site {
   }
 
   /** Starts a supernode, or a gateway with one trunk. Returns where it is. */
-  async start (name, { address = loopback(), trunk, bootstrap = [], numbers = {} } = {}) {
+  async start (name, { address = loopback(), trunk, bootstrap = [], numbers = {}, turn = false } = {}) {
     const identity = this.#at(`${name}.pem`)
     const role = trunk ? ['--role', 'gateway', '--offer', '+44', '--numbers', '+1555'] : ['--role', 'supernode']
     const issued = this.#issue('node', name, ...role, '--out', identity)
@@ -81,6 +81,7 @@ export class Site {
       '[overlay]', `role = "${trunk ? 'gateway' : 'supernode'}"`, `identity_file = "${identity}"`,
       `trust_file = "${this.#at('authority', 'root.pem')}"`, `listen = [${listen}]`,
       `bootstrap = [${bootstrap.map((each) => `"${each}"`)}]`, trunk ? 'offer = ["+44"]' : '',
+      ...(turn ? ['[overlay.turn]', `udp = ["${address}:3478"]`, `tcp = ["${address}:3478"]`, 'allow = ["127.0.0.0/8"]'] : []),
       '[media]', `trunk_address = "${address}"`, `overlay_address = "${address}"`
     ]
     if (trunk) {

@@ -173,6 +173,8 @@ export class OverlayNode extends EventTarget {
   findNumber(telephone: string): Promise<NumberRecord | undefined>
   /** The gateways that take calls to a number, in the order in which they are to be called. */
   findOffers(telephone: string): Promise<Offer[]>
+  /** Relays for media, of two supernodes, with credentials for them. Waits a second at the longest. */
+  iceServers(): Promise<RTCIceServer[]>
   /** Drops every connection, as a change of network does; they are made anew. */
   dropConnections(): Promise<void>
 }
@@ -203,7 +205,7 @@ export class BrowserMedia implements Media {
     /** What to say; the microphone where there is none. */
     stream?: MediaStream
     constraints?: MediaTrackConstraints
-    iceServers?: RTCIceServer[]
+    iceServers?: RTCIceServer[] | (() => Promise<RTCIceServer[]>)
   })
   createOffer(): Promise<string>
   acceptAnswer(sdp: string): Promise<void>

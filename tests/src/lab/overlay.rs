@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use call_model::{Address, CallId, Caller, Cause};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
 use p2p_edge::identity::{Abilities, Authority, HandleClaims, NodeKey, RevocationList, Trust, Validity};
-use p2p_edge::node::{Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::node::{IceServer, Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
@@ -143,6 +143,14 @@ impl User {
     #[must_use]
     pub fn speaking_g711(self, on: bool) -> Self {
         Self { speaks_g711: on, ..self }
+    }
+
+    /// The relays that supernodes serve the user with.
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn ice_servers(&self) -> Result<Vec<IceServer>> {
+        Ok(self.node.ice_servers().await?)
     }
 
     /// Opens a socket and a leg on it.

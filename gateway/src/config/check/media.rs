@@ -74,7 +74,7 @@ impl Check<'_> {
         })
     }
 
-    fn ports(&self, key: &str, text: &str) -> Checked<RangeInclusive<u16>> {
+    pub(super) fn ports(&self, key: &str, text: &str) -> Checked<RangeInclusive<u16>> {
         let parsed = text.split_once('-').and_then(|(first, last)| {
             Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
         });

@@ -49,7 +49,7 @@ fn relay_of_a_revoked_user() -> bool {
     assert!(revocations.apply(list, &world.pki.trust().unwrap(), NOW).unwrap());
     world.server.revoke(revocations);
     let data = TurnClient::channel(0x4000, b"voice");
-    let goes_on = matches!(world.from(who, &mut client, &data), Heard::Relayed(..));
+    let goes_on = matches!(world.client_sends(who, &mut client, &data), Heard::Relayed(..));
     let again = world.allocate(datagram(2), &mut client).relayed.is_some();
     assert_eq!(goes_on, again);
     assert!(world.allocate(datagram(3), &mut world.client(3)).relayed.is_some(), "others go on");
@@ -105,7 +105,7 @@ fn relaying_into_the_private_network() -> bool {
         let permitted = world.ask(who, &mut client, &permit).code;
         assert!(permitted.is_none_or(|code| code == 403), "{target}: {permitted:?}");
         let send = client.send(at(target), b"GET /");
-        reached += usize::from(matches!(world.from(who, &mut client, &send), Heard::Relayed(..)));
+        reached += usize::from(matches!(world.client_sends(who, &mut client, &send), Heard::Relayed(..)));
     }
     assert!(matches!(reached, 0 | 4), "{reached}");
     // Media and other relayed addresses of the same machine stay within reach.
@@ -117,9 +117,9 @@ fn relaying_into_the_private_network() -> bool {
 fn data_of_a_stranger() -> bool {
     let mut world = World::new();
     let (who, mut client) = world.connected(1);
-    let into = world.from_peer("198.51.100.8:4000", b"spam").is_some();
+    let into = world.peer_sends("198.51.100.8:4000", b"spam").is_some();
     let send = client.send(at("198.51.100.8:4000"), b"spam");
-    assert_eq!(matches!(world.from(who, &mut client, &send), Heard::Relayed(..)), into);
+    assert_eq!(matches!(world.client_sends(who, &mut client, &send), Heard::Relayed(..)), into);
     into
 }
 
@@ -140,7 +140,7 @@ fn video_through_the_relay() -> bool {
     let mut bytes = 0;
     for _ in 0..10_000 {
         world.pass(Duration::from_millis(1));
-        bytes += match world.from(who, &mut client, &packet) {
+        bytes += match world.client_sends(who, &mut client, &packet) {
             Heard::Relayed(_, data) => data.len(),
             _ => 0,
         };

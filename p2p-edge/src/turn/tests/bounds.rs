@@ -14,12 +14,12 @@ fn messages_that_ask_nothing_are_not_answered() {
     };
     // Binding indication, success and error of Binding, Data indication, Send request, unknown method.
     for kind in [0x0011, 0x0101, 0x0111, 0x0017, 0x0006, 0x0000, 0x0055, 0x3eef] {
-        assert_eq!(world.from(who, &mut client, &with(kind)), Heard::Nothing, "{kind:#x}");
+        assert_eq!(world.client_sends(who, &mut client, &with(kind)), Heard::Nothing, "{kind:#x}");
     }
     assert_eq!(world.refused(TurnRefusal::Unsolicited), 4, "a keep-alive is none");
     let long = [&binding[..], &[0; 4]].concat();
     for bytes in [&b""[..], b"\0", b"GET / HTTP/1.1", &binding[..19], &long, &[0x40, 0, 0, 9], &[0x80; 40]] {
-        assert_eq!(world.from(who, &mut client, bytes), Heard::Nothing, "{bytes:?}");
+        assert_eq!(world.client_sends(who, &mut client, bytes), Heard::Nothing, "{bytes:?}");
     }
     assert_eq!(world.server.poll_timeout(), None, "nothing was kept of it");
 }
@@ -61,7 +61,7 @@ fn permissions_and_channels_of_an_allocation_are_bounded() {
     let peers: Vec<SocketAddr> = (1..=4).map(|n| SocketAddr::from(([198, 51, 100, n], 1))).collect();
     let all = client.permit(&peers);
     assert_eq!(world.ask(who, &mut client, &all).code, Some(508));
-    assert!(world.from_peer("198.51.100.1:1", b"x").is_none(), "all or none");
+    assert!(world.peer_sends("198.51.100.1:1", b"x").is_none(), "all or none");
     let two = client.permit(&peers[..2]);
     assert_eq!(world.ask(who, &mut client, &two).code, None);
     assert_eq!(world.ask(who, &mut client, &two).code, None, "those that are there need no room");
@@ -83,17 +83,20 @@ fn what_a_peer_sends_is_bounded_too() {
     let mut world = World::new();
     let (who, _) = world.connected(1);
     let burst = TurnLimits::default().bytes_per_second * 2 / 1000;
-    let heard = (0..200).filter(|_| world.from_peer(PEER, &[1; 1000]).is_some()).count() as u64;
+    let heard = (0..200).filter(|_| world.peer_sends(PEER, &[1; 1000]).is_some()).count() as u64;
     assert_eq!(heard, burst);
     assert_eq!(world.refused(TurnRefusal::Bandwidth), 200 - burst);
     world.pass(Duration::from_secs(1));
-    let heard = (0..200).filter(|_| world.from_peer(PEER, &[1; 1000]).is_some()).count() as u64;
+    let heard = (0..200).filter(|_| world.peer_sends(PEER, &[1; 1000]).is_some()).count() as u64;
     assert_eq!(heard, burst / 2);
     let packet = TurnClient::channel(0x4000, &[1; 1000]);
     let mut client = world.client(1);
-    assert!(matches!(world.from(who, &mut client, &packet), Heard::Relayed(..)), "the other way has its own");
+    assert!(
+        matches!(world.client_sends(who, &mut client, &packet), Heard::Relayed(..)),
+        "the other way has its own"
+    );
     world.pass(Duration::from_secs(10));
-    assert!(world.from_peer(PEER, &[1; MAX_PACKET]).is_none());
+    assert!(world.peer_sends(PEER, &[1; MAX_PACKET]).is_none());
     assert_eq!(world.refused(TurnRefusal::Oversize), 1);
 }
 
@@ -115,7 +118,7 @@ fn a_call_loses_nothing_to_the_bandwidth_it_is_given() {
             let permit = client.bind(0x4000, at(PEER));
             world.ask(who, &mut client, &permit);
         }
-        assert!(matches!(world.from(who, &mut client, &packet), Heard::Relayed(..)), "packet {n}");
+        assert!(matches!(world.client_sends(who, &mut client, &packet), Heard::Relayed(..)), "packet {n}");
     }
 }
 

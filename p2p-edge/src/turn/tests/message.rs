@@ -88,9 +88,9 @@ proptest! {
         }
         let mut world = World::new();
         let (who, mut client) = world.connected(1);
-        world.from(who, &mut client, &bytes);
+        world.client_sends(who, &mut client, &bytes);
         let _ = first_frame(&bytes);
-        let framed = world.from_peer(PEER, &bytes);
+        let framed = world.peer_sends(PEER, &bytes);
         prop_assert_eq!(&framed.unwrap().1[4..], &bytes[..]);
     }
 

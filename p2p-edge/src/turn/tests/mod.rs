@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Sends a packet as a client.
-    fn from(&mut self, who: Client, client: &mut TurnClient, packet: &[u8]) -> Heard {
+    fn client_sends(&mut self, who: Client, client: &mut TurnClient, packet: &[u8]) -> Heard {
         let (mut out, unix) = (Vec::new(), self.unix());
         match self.server.handle_client(self.now, unix, who, packet, &mut out) {
             Reaction::Nothing => return Heard::Nothing,
@@ -116,7 +116,7 @@ impl World {
     }
 
     fn ask(&mut self, who: Client, client: &mut TurnClient, packet: &[u8]) -> TurnAnswer {
-        match self.from(who, client, packet) {
+        match self.client_sends(who, client, packet) {
             Heard::Answer(answer) => *answer,
             other => panic!("no answer: {other:?}"),
         }
@@ -126,7 +126,7 @@ impl World {
     fn allocate(&mut self, who: Client, client: &mut TurnClient) -> TurnAnswer {
         let first = client.allocate();
         let challenge = self.ask(who, client, &first);
-        if challenge.code != Some(401) {
+        if !matches!(challenge.code, Some(401 | 438)) {
             return challenge;
         }
         let second = client.allocate();
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// Sends data as a peer to the allocation opened last.
-    fn from_peer(&mut self, peer: &str, data: &[u8]) -> Option<(Client, Vec<u8>)> {
+    fn peer_sends(&mut self, peer: &str, data: &[u8]) -> Option<(Client, Vec<u8>)> {
         let mut buffer = vec![0xEE; HEADROOM];
         buffer.extend_from_slice(data);
         buffer.extend_from_slice(&[0xEE; TAILROOM]);

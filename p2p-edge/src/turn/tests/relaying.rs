@@ -28,12 +28,12 @@ fn a_client_gets_an_address_and_data_goes_both_ways() {
     assert_eq!(answer.relayed, Some(at("203.0.113.99:50000")));
     assert_eq!((answer.mapped, answer.lifetime), (Some(who.address), Some(600)));
 
-    assert_eq!(world.from_peer(PEER, b"early"), None, "nobody has let it");
+    assert_eq!(world.peer_sends(PEER, b"early"), None, "nobody has let it");
     let permit = client.permit(&[at(PEER)]);
     assert_eq!(world.ask(who, &mut client, &permit).class, Class::Success);
     let send = client.send(at(PEER), b"hello");
-    assert_eq!(world.from(who, &mut client, &send), Heard::Relayed(at(PEER), b"hello".to_vec()));
-    let (to, bytes) = world.from_peer("198.51.100.7:9", b"abcde").unwrap();
+    assert_eq!(world.client_sends(who, &mut client, &send), Heard::Relayed(at(PEER), b"hello".to_vec()));
+    let (to, bytes) = world.peer_sends("198.51.100.7:9", b"abcde").unwrap();
     let heard = client.hear(&bytes).unwrap();
     assert_eq!((to, heard.class, heard.method), (who, Class::Indication, Method::Data));
     assert_eq!(
@@ -45,14 +45,14 @@ fn a_client_gets_an_address_and_data_goes_both_ways() {
     let bind = client.bind(0x4001, at(PEER));
     assert_eq!(world.ask(who, &mut client, &bind).class, Class::Success);
     let packet = TurnClient::channel(0x4001, b"voice");
-    assert_eq!(world.from(who, &mut client, &packet), Heard::Relayed(at(PEER), b"voice".to_vec()));
-    assert_eq!(world.from_peer(PEER, b"voice"), Some((who, b"\x40\x01\0\x05voice".to_vec())));
+    assert_eq!(world.client_sends(who, &mut client, &packet), Heard::Relayed(at(PEER), b"voice".to_vec()));
+    assert_eq!(world.peer_sends(PEER, b"voice"), Some((who, b"\x40\x01\0\x05voice".to_vec())));
 
     let refresh = client.refresh(0);
     assert_eq!(world.ask(who, &mut client, &refresh).lifetime, Some(0));
     assert_eq!(world.server.poll_closed(), Some(world.opened[0]));
-    assert_eq!(world.from_peer(PEER, b"late"), None);
-    assert_eq!(world.from(who, &mut client, &packet), Heard::Nothing);
+    assert_eq!(world.peer_sends(PEER, b"late"), None);
+    assert_eq!(world.client_sends(who, &mut client, &packet), Heard::Nothing);
     let counts = world.server.counts();
     assert_eq!((counts.allocations, counts.allocated, counts.packets, counts.bytes), (0, 1, 4, 20));
 }
@@ -65,7 +65,7 @@ fn channel_data_is_padded_on_streams() {
     world.allocate(who, &mut client);
     let bind = client.bind(0x4FFF, at(PEER));
     world.ask(who, &mut client, &bind);
-    assert_eq!(world.from_peer(PEER, b"voice"), Some((who, b"\x4f\xff\0\x05voice\0\0\0".to_vec())));
+    assert_eq!(world.peer_sends(PEER, b"voice"), Some((who, b"\x4f\xff\0\x05voice\0\0\0".to_vec())));
     world.server.handle_gone(&who);
     assert_eq!(world.server.poll_closed(), Some(world.opened[0]), "it ends with its connection");
 }
@@ -89,7 +89,7 @@ fn an_address_of_ipv6_is_given_to_whoever_asks_for_one() {
     let peer = "[2a00::1]:5";
     let permit = client.permit(&[at(peer)]);
     assert_eq!(world.ask(who, &mut client, &permit).code, None);
-    let (_, bytes) = world.from_peer(peer, b"x").unwrap();
+    let (_, bytes) = world.peer_sends(peer, b"x").unwrap();
     assert_eq!(client.hear(&bytes).unwrap().data, Some((at(peer), b"x".to_vec())));
 }
 
@@ -113,19 +113,19 @@ fn what_is_not_refreshed_ends() {
     let mut world = World::new();
     let (who, mut client) = world.connected(1);
     world.pass(Duration::from_secs(299));
-    assert!(world.from_peer(PEER, b"x").is_some());
+    assert!(world.peer_sends(PEER, b"x").is_some());
     world.pass(Duration::from_secs(2));
-    assert!(world.from_peer(PEER, b"x").is_none(), "a permission lasts five minutes, its channel ten");
+    assert!(world.peer_sends(PEER, b"x").is_none(), "a permission lasts five minutes, its channel ten");
     let permit = client.permit(&[at(PEER)]);
     world.ask(who, &mut client, &permit);
     let refresh = client.refresh(900);
     assert_eq!(world.ask(who, &mut client, &refresh).lifetime, Some(900));
     world.pass(Duration::from_secs(298));
-    assert_eq!(world.from_peer(PEER, b"x").unwrap().1[0], 0x40, "the channel is there");
+    assert_eq!(world.peer_sends(PEER, b"x").unwrap().1[0], 0x40, "the channel is there");
     world.pass(Duration::from_secs(10));
     let permit = client.permit(&[at(PEER)]);
     world.ask(who, &mut client, &permit);
-    assert_eq!(world.from_peer(PEER, b"x").unwrap().1[0], 0, "the channel has ended: an indication");
+    assert_eq!(world.peer_sends(PEER, b"x").unwrap().1[0], 0, "the channel has ended: an indication");
     world.pass(Duration::from_secs(600));
     assert_eq!(world.server.poll_closed(), Some(world.opened[0]));
     assert_eq!(world.server.counts().allocations, 0);
@@ -139,8 +139,9 @@ fn requests_that_cannot_be_granted_are_told_why() {
     let (who, mut client) = (datagram(1), world.client(1));
     let first = client.allocate();
     world.ask(who, &mut client, &first);
-    let udp: (u16, &[u8]) = (REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-    let cases: &[(&[(u16, &[u8])], u16)] = &[
+    type Attribute<'a> = (u16, &'a [u8]);
+    let udp: Attribute<'_> = (REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let cases: &[(&[Attribute<'_>], u16)] = &[
         (&[], 400),
         (&[(REQUESTED_TRANSPORT, &[6, 0, 0, 0])], 442),
         (&[udp, (REQUESTED_ADDRESS_FAMILY, &[9, 0, 0, 0])], 440),
