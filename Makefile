@@ -31,6 +31,10 @@ browser: setup ## A browser with the JavaScript client calls a real PBX through 
 	@CAUSEWAY_BIN=$(TARGET)/debug $(LAB)/node.sh test
 	@CAUSEWAY_BIN=$(TARGET)/debug $(LAB)/node.sh browser
 
+nat: setup ## Calls behind NATs of every kind, in network namespaces; writes docs/nat.md; NAT="sym corp" tries these users alone
+	cargo build -p gateway -p peer -p tests --bins
+	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-nat $(or $(NAT),--page docs/nat.md)
+
 conformance: setup ## Runs the tests of the conformance checklist; writes docs/conformance.md
 	cargo build --workspace --bins --tests
 	@CAUSEWAY_BIN=$(TARGET)/debug $(TARGET)/debug/causeway-conformance
@@ -79,4 +83,4 @@ fmt: ## Formats the sources
 clean: ## Removes what was built; what the laboratory fetched stays in its cache
 	cargo clean
 
-.PHONY: help setup build demo test interop browser conformance bench bench-media bench-signalling bench-overlay quality scale overlay-resilience check fmt clean
+.PHONY: help setup build demo test interop browser nat conformance bench bench-media bench-signalling bench-overlay quality scale overlay-resilience check fmt clean

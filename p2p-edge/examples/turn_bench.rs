@@ -87,6 +87,7 @@ async fn ours() -> Outcome<(IceServer, [NodeHandle; 2])> {
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             external: Vec::new(),
             bootstrap,
+            ways: Default::default(),
             limits: NodeLimits::default(),
             turn,
         })

@@ -1,28 +1,50 @@
 //! What a softphone knows of one call.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use call_model::{Address, CallId, DtmfDigit, LegQuality};
+use call_model::{Address, CallId, Caller, DtmfDigit, LegQuality};
 use p2p_edge::calling::{EndedBy, SessionEvent};
 
+use crate::audio::Clip;
 use crate::event::{Ended, Quality};
 use crate::media::MediaHandle;
 use crate::softphone::{AnswerMode, CallOptions};
 
 /// Digits received that are kept for the `ended` event.
 const MAX_DIGITS_KEPT: usize = 256;
+/// Candidates that are kept for the answer.
+const MAX_CANDIDATES_KEPT: usize = 16;
 
 /// Which way a call goes, and what its negotiation waits for.
 pub(crate) enum Negotiation {
+    /// Outgoing: the offer is being made, for this invite.
+    Preparing(Box<Preparing>),
     /// Outgoing: the offer is out, no answer was accepted yet.
     Offered,
     /// Incoming: the offer waits for an answer.
     Waiting { offer: String },
+    /// Incoming: the answer is being made, to be sent in this way.
+    Answering(Answering),
     /// Incoming: early media was answered with this description; the final answer repeats it.
     Early { answer: String },
     /// Both descriptions are known.
     Done,
+}
+
+/// An invite without its offer.
+pub(crate) struct Preparing {
+    pub(crate) from: Caller,
+    pub(crate) to: Address,
+    pub(crate) ring_timeout: Duration,
+}
+
+/// How a description goes out to the caller.
+pub(crate) enum Answering {
+    /// As early media, in which this is played.
+    Early(Option<Clip>),
+    /// As the answer.
+    Final,
 }
 
 pub(crate) struct Call {
@@ -44,11 +66,13 @@ pub(crate) struct Call {
     answered_at: Option<Instant>,
     digits: String,
     end: Option<(Instant, SessionEvent)>,
+    /// Candidates of this side that the other cannot be told of before the answer.
+    candidates: Vec<String>,
 }
 
 impl Call {
-    pub(crate) fn outgoing(media: MediaHandle, options: CallOptions) -> Self {
-        Self::new(Negotiation::Offered, Some(media), options)
+    pub(crate) fn outgoing(media: MediaHandle, invite: Preparing, options: CallOptions) -> Self {
+        Self::new(Negotiation::Preparing(Box::new(invite)), Some(media), options)
     }
 
     pub(crate) fn incoming(offer: String, options: CallOptions) -> Self {
@@ -72,6 +96,7 @@ impl Call {
             answered_at: None,
             digits: String::new(),
             end: None,
+            candidates: Vec::new(),
         }
     }
 
@@ -94,7 +119,24 @@ impl Call {
 
     /// Says whether the call waits for this side to answer.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.negotiation, Negotiation::Waiting { .. } | Negotiation::Early { .. })
+        use Negotiation::{Answering, Early, Waiting};
+        matches!(self.negotiation, Waiting { .. } | Answering(_) | Early { .. })
+    }
+
+    /// Keeps a candidate until the call is answered. Returns it where it already is.
+    pub(crate) fn keep_candidate(&mut self, candidate: String) -> Option<String> {
+        if self.is_answered() {
+            return Some(candidate);
+        }
+        if self.candidates.len() < MAX_CANDIDATES_KEPT {
+            self.candidates.push(candidate);
+        }
+        None
+    }
+
+    /// Takes the candidates that were kept.
+    pub(crate) fn take_candidates(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.candidates)
     }
 
     /// Says whether both answer and media are there, so that the script of the call can begin, and

@@ -1,6 +1,6 @@
 //! The command line of `causeway-peer`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use call_model::{Address, DtmfDigit, Handle};
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::{parse_digits, parse_duration};
+use crate::ice::{IceServer, MediaAddress};
 
 /// The reference overlay user: a scriptable softphone.
 #[derive(Debug, Parser)]
@@ -199,9 +200,14 @@ pub struct NodeArguments {
     /// Multiaddr under which others reach this node.
     #[arg(long, value_delimiter = ',')]
     pub external: Vec<String>,
-    /// Address for media, of an interface that the other side can reach.
-    #[arg(long, env = "CAUSEWAY_PEER_MEDIA_ADDRESS")]
-    pub media_address: IpAddr,
+    /// Where media is sent and received: `auto`, all addresses of this machine that others may reach, or the address of
+    /// one interface.
+    #[arg(long, env = "CAUSEWAY_PEER_MEDIA_ADDRESS", default_value = "auto")]
+    pub media_address: MediaAddress,
+    /// Server of STUN or TURN beside those of the supernodes: `stun:ADDRESS:PORT`,
+    /// `turn:ADDRESS:PORT?transport=udp,USER,PASSWORD` (udp or tcp) or `turns:ADDRESS:PORT,USER,PASSWORD`. Repeat for more.
+    #[arg(long, env = "CAUSEWAY_PEER_ICE_SERVERS", value_delimiter = ' ', hide_env_values = true)]
+    pub ice_server: Vec<IceServer>,
     /// Sampling rate in Hz of recordings and the codec: 8000, 16000 or 48000.
     #[arg(long, default_value_t = 16_000)]
     pub sample_rate: u32,

@@ -81,6 +81,22 @@ pub enum Event {
         #[serde(serialize_with = "as_text")]
         call: CallId,
     },
+    /// Media goes this way from now on.
+    Path {
+        /// The call.
+        #[serde(serialize_with = "as_text")]
+        call: CallId,
+        /// The address of this side: of an interface, or relayed.
+        local: String,
+        /// The address of the other side, as it is seen here.
+        remote: String,
+        /// The server that relays for this side; absent where none does.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay: Option<String>,
+        /// How that server is reached: `udp`, `tcp` or `tls`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay_transport: Option<&'static str>,
+    },
     /// The first packet of voice came.
     Heard {
         /// The call.

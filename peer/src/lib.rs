@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! commands -> Softphone (one task: calls, policy) <-> overlay node (p2p-edge)
-//!                 |  one task per call, its own UDP socket, a 20 ms clock
+//!                 |  one task per call, its own sockets and relays (`ice`), a 20 ms clock
 //!                 +-> media (transcoder::Phone) <-> wav files, echo
 //! ```
 //! Every queue is bounded. Nothing is kept between runs but the identity files.
@@ -16,11 +16,13 @@ mod call;
 pub mod cli;
 pub mod control;
 pub mod event;
+mod ice;
 pub mod identity_files;
 mod media;
 pub mod run;
 mod softphone;
 
+pub use ice::{IceServer, IceServerError, IceTransport, MediaAddress};
 pub use softphone::{
     AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS, Softphone, SoftphoneClosed, SoftphoneConfig,
     StartError, Starting, TransferTarget,

@@ -313,6 +313,7 @@ impl Session {
         let config = SoftphoneConfig {
             node,
             media_address: arguments.media_address,
+            ice_servers: arguments.ice_server.clone(),
             sample_rate: arguments.sample_rate,
             policy,
         };

@@ -1,22 +1,25 @@
 //! The softphone: one task that owns the calls and answers by policy.
 
 mod presence;
+mod servers;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use call_model::{Address, Availability, CallId, Cause, DtmfDigit, Handle};
 use p2p_edge::identity::{HandleCertificate, NumberAssignment, SignedRevocations};
 use p2p_edge::node::{Node, NodeConfig, NodeError, NodeRole};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use transcoder::{DtlsIdentity, MediaError};
 
 use crate::audio::Clip;
 use crate::event::Event;
+use crate::ice::{IceServer, MediaAddress};
 use crate::media::MediaSettings;
 use task::Task;
 
@@ -32,8 +35,10 @@ const MEDIA_QUEUE: usize = 256;
 pub struct SoftphoneConfig {
     /// The node; its role is `User`.
     pub node: NodeConfig,
-    /// Where media is sent and received: an address that the other side can reach.
-    pub media_address: IpAddr,
+    /// Where media is sent and received.
+    pub media_address: MediaAddress,
+    /// Servers of STUN and TURN, asked before those that supernodes offer.
+    pub ice_servers: Vec<IceServer>,
     /// Sampling rate of clips and recordings: 8000, 16000 or 48000 Hz.
     pub sample_rate: u32,
     /// What happens to calls that come in.
@@ -212,13 +217,19 @@ impl Softphone {
         if !crate::audio::RATES.contains(&config.sample_rate) {
             return Err(StartError::SampleRate(config.sample_rate));
         }
-        if config.media_address.is_unspecified() || config.media_address.is_multicast() {
-            return Err(StartError::MediaAddress(config.media_address));
+        if let MediaAddress::Fixed(address) = config.media_address
+            && (address.is_unspecified() || address.is_multicast())
+        {
+            return Err(StartError::MediaAddress(address));
         }
         let identity = DtlsIdentity::generate()?;
         let (node, node_events) = Node::spawn(config.node).await?;
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
+        let (servers, current_servers) = watch::channel(config.ice_servers.clone());
+        let (joined, asked) = mpsc::channel(1);
+        let (answered, servers_answered) = mpsc::channel(1);
+        tokio::spawn(servers::keep(node.clone(), config.ice_servers, servers, asked, answered));
         let (media_sender, media_events) = mpsc::channel(MEDIA_QUEUE);
         let mut task = Task {
             caller: Address::Handle(handle.clone()),
@@ -229,6 +240,8 @@ impl Softphone {
             media_events,
             media: MediaSettings {
                 address: config.media_address,
+                servers: current_servers,
+                udp_dead: Arc::default(),
                 sample_rate: config.sample_rate,
                 identity,
                 events: media_sender,
@@ -236,6 +249,9 @@ impl Softphone {
             policy: config.policy,
             calls: BTreeMap::new(),
             online: false,
+            joined,
+            servers_answered,
+            online_by: None,
             dropped: 0,
             leave_by: None,
         };

@@ -2,7 +2,7 @@
 # Makes this machine able to build and test Causeway: compilers, cmake (for libopus), and Rust. Quick when all is there.
 #
 #   setup.sh           what building needs
-#   setup.sh lab       also what the laboratory runs: Asterisk, speech
+#   setup.sh lab       also what the laboratory runs: Asterisk, speech, networks behind NATs
 set -uo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
@@ -59,6 +59,9 @@ start=$SECONDS
 packages
 rust
 if [ "${1:-}" = lab ]; then
+  # What is done without them says so.
+  ( need nft nftables && { [ -x /usr/bin/python3 ] || need no-python3 python3-minimal; } ) ||
+    say "going on without networks behind NATs: make nat will not run"
   "$LAB_DIR/speech.sh" install || exit 1
   if ! "$LAB_DIR/asterisk.sh" install; then
     say "going on with baresip as the SIP peer"

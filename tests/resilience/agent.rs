@@ -68,8 +68,10 @@ async fn telephone(seat: Seat, tally: Shared) -> Result<Softphone> {
         reject_anonymous: false,
         follow_transfers: false,
     };
-    let media_address = seat.address.parse()?;
-    let config = SoftphoneConfig { node: seat.user()?, media_address, sample_rate: RATE, policy };
+    let media_address = seat.address.parse::<std::net::IpAddr>()?.into();
+    let ice_servers = Vec::new();
+    let config =
+        SoftphoneConfig { node: seat.user()?, media_address, ice_servers, sample_rate: RATE, policy };
     let (phone, mut events) = Softphone::start(config).await?;
     let (online, mut is_online) = mpsc::channel(1);
     let again = phone.clone();

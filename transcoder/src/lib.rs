@@ -26,7 +26,7 @@ pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Emit, Outgoing, Port};
 pub use codec::fec::FecPolicy;
 pub use edge::EdgeCodec;
 pub use error::MediaError;
-pub use leg::webrtc::{DtlsIdentity, LegFailure, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
+pub use leg::webrtc::{DtlsIdentity, LegFailure, LocalCandidate, MAX_SDP_LENGTH, WebRtcConfig, WebRtcLeg};
 pub use load::{LoadControl, LoadDecision};
 pub use phone::{Phone, PhoneConfig, PhoneEvent};
 pub use relay::{ImageCounters, ImageRefusal, MAX_UDPTL, Relay, RelayConfig};

@@ -13,7 +13,7 @@ use crate::codec::opus::{Bandwidth, EncoderConfig};
 use crate::edge::{EdgeCodec, EdgeControl, Seen};
 use crate::error::MediaError;
 use crate::leg::rtp::CLOCK_RATE;
-use crate::leg::webrtc::{LegEvent, LegFailure, WebRtcCounters, WebRtcLeg};
+use crate::leg::webrtc::{LegEvent, LegFailure, LocalCandidate, WebRtcCounters, WebRtcLeg};
 use crate::seed::Seeded;
 use crate::stream::edge_receiver::EdgeReceiver;
 use crate::stream::edge_sender::EdgeSender;
@@ -147,6 +147,26 @@ impl Phone {
     /// Takes the answer to the leg's offer. An error ends the leg.
     pub fn accept_answer(&mut self, sdp: &str, _now: Instant) -> Result<(), MediaError> {
         self.leg.accept_answer(sdp)
+    }
+
+    /// Adds a candidate of this side that was found late; see [`WebRtcLeg::add_local_candidate`].
+    pub fn add_local_candidate(&mut self, candidate: LocalCandidate) -> Result<Option<String>, MediaError> {
+        self.leg.add_local_candidate(candidate)
+    }
+
+    /// Takes a candidate of the other side; see [`WebRtcLeg::add_remote_candidate`].
+    pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), MediaError> {
+        self.leg.add_remote_candidate(candidate)
+    }
+
+    /// Takes the place of a local address by another; see [`WebRtcLeg::replace_local`].
+    pub fn replace_local(&mut self, gone: SocketAddr, new: SocketAddr) {
+        self.leg.replace_local(gone, new);
+    }
+
+    /// Returns the addresses between which media goes; see [`WebRtcLeg::path`].
+    pub fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.leg.path()
     }
 
     /// Takes a datagram that came from `source` on the address `local`.

@@ -9,12 +9,13 @@ use p2p_edge::identity::Credential;
 use p2p_edge::node::{CallerRole, NodeCommand, NodeEvent, NodeHandle, PresenceCommand, VerifiedCaller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
+use transcoder::MediaError;
 
 use super::presence::TRANSFERRED;
 use super::{AnswerMode, AnswerPolicy, CallOptions, Command, MAX_CALLS};
-use crate::audio::Clip;
-use crate::call::{Call, Negotiation};
+use crate::call::{Answering, Call, Negotiation, Preparing};
 use crate::event::Event;
+use crate::ice::Reach;
 use crate::media::{self, MediaCommand, MediaEvent, MediaSettings};
 
 /// What the transports of a node that has ended get to close their connections in order. A relay
@@ -22,6 +23,9 @@ use crate::media::{self, MediaCommand, MediaEvent, MediaSettings};
 const LINGER: Duration = Duration::from_millis(300);
 /// How long the end of a call may come after the end of its media before this side ends the call.
 const CLOSED_GRACE: Duration = Duration::from_secs(3);
+/// How long the supernodes may take to say which servers of STUN and TURN there are, before the user hears of the
+/// overlay without them.
+const SERVERS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long calls may take to end when the softphone stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -37,6 +41,11 @@ pub(super) struct Task {
     pub(super) policy: AnswerPolicy,
     pub(super) calls: BTreeMap<CallId, Call>,
     pub(super) online: bool,
+    /// Has the supernodes asked for servers of STUN and TURN, and says when they have answered.
+    pub(super) joined: mpsc::Sender<()>,
+    pub(super) servers_answered: mpsc::Receiver<()>,
+    /// When the user hears at the latest that the overlay was joined: a call that is made at once wants the servers.
+    pub(super) online_by: Option<Instant>,
     pub(super) dropped: u64,
     /// Set once the softphone is stopping.
     pub(super) leave_by: Option<Instant>,
@@ -46,7 +55,7 @@ impl Task {
     pub(super) async fn run(mut self) {
         loop {
             let calls_due = self.calls.values().filter_map(Call::next_deadline);
-            let due = calls_due.chain(self.leave_by).min();
+            let due = calls_due.chain(self.leave_by).chain(self.online_by).min();
             let leaving = self.leave_by.is_some();
             tokio::select! {
                 event = self.node_events.recv() => match event {
@@ -54,6 +63,7 @@ impl Task {
                     None => break,
                 },
                 Some((call, event)) = self.media_events.recv() => self.handle_media(call, event),
+                Some(()) = self.servers_answered.recv() => self.report_online(),
                 command = self.commands.recv(), if !leaving => match command {
                     Some(command) => self.handle_command(command).await,
                     None => self.leave(),
@@ -83,6 +93,9 @@ impl Task {
 
     async fn handle_timeout(&mut self) {
         let now = Instant::now();
+        if self.online_by.is_some_and(|at| at <= now) {
+            self.report_online();
+        }
         let due: Vec<CallId> = self
             .calls
             .iter()
@@ -92,7 +105,7 @@ impl Task {
         for id in due {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             if call.answer_at.take_if(|at| *at <= now).is_some() {
-                self.answer(id).await;
+                self.negotiate(id, Answering::Final);
             } else if call.hang_up_at.take_if(|at| *at <= now).is_some() {
                 self.hang_up(id, Cause::NORMAL_CALL_CLEARING, "");
             }
@@ -109,11 +122,11 @@ impl Task {
                 if let (Some(call), Some(options)) = (self.calls.get_mut(&id), options) {
                     call.options = options;
                 }
-                self.answer(id).await;
+                self.negotiate(id, Answering::Final);
             }
             Command::Progress { call, clip } => {
                 let Some(id) = self.which(call) else { return };
-                self.progress(id, clip).await;
+                self.negotiate(id, Answering::Early(clip));
             }
             Command::Reject { call, cause, sip_status } => {
                 let Some(id) = self.which(call) else { return };
@@ -216,13 +229,16 @@ impl Task {
             return;
         }
         let call = new_call_id();
-        let (media, offer) = match media::open_offer(&self.media, call).await {
-            Ok(opened) => opened,
+        // Numbers are reached through gateways only.
+        let through_gateway = matches!(to, Address::Number(_));
+        let media = match media::open(&self.media, call, reach(through_gateway)) {
+            Ok(media) => media,
             Err(error) => {
                 self.report(Event::error(None, error, "check --media-address"));
                 return;
             }
         };
+        media.send(MediaCommand::Offer);
         if let Some(path) = options.record.clone() {
             media.send(MediaCommand::Record(path));
         }
@@ -232,26 +248,56 @@ impl Task {
             private,
         };
         self.report(Event::Calling { call, to: to.to_string() });
-        // Numbers are reached through gateways only.
-        let through_gateway = matches!(to, Address::Number(_));
-        let mut outgoing = Call::outgoing(media, options);
+        let party = to.clone();
+        let mut outgoing = Call::outgoing(media, Preparing { from, to, ring_timeout }, options);
         outgoing.through_gateway = through_gateway;
-        outgoing.party = Some(to.clone());
+        outgoing.party = Some(party);
         self.calls.insert(call, outgoing);
-        if self.node.try_send(NodeCommand::Invite { call, from, to, media: offer, ring_timeout }).is_err() {
-            self.end_unsent(call);
-        }
     }
 
-    /// The node is overloaded or gone: ends a call of which it does not know.
-    fn end_unsent(&mut self, call: CallId) {
+    /// Ends a call of which the node does not know.
+    fn end_unsent(&mut self, call: CallId, cause: Cause, text: &str) {
         let event = SessionEvent::Ended {
-            cause: Cause::SWITCHING_EQUIPMENT_CONGESTION,
+            cause,
             sip_status: None,
-            text: "the overlay node takes no more commands".to_owned(),
+            text: text.to_owned(),
             by: p2p_edge::calling::EndedBy::Local,
         };
         self.handle_ended(call, event);
+    }
+
+    /// The media of a call has described itself, or cannot.
+    fn handle_described(&mut self, id: CallId, sdp: Result<String, MediaError>) {
+        let Some(call) = self.calls.get_mut(&id).filter(|call| !call.has_ended()) else { return };
+        match (std::mem::replace(&mut call.negotiation, Negotiation::Done), sdp) {
+            (Negotiation::Preparing(invite), Ok(media)) => {
+                call.negotiation = Negotiation::Offered;
+                let Preparing { from, to, ring_timeout } = *invite;
+                let invite = NodeCommand::Invite { call: id, from, to, media, ring_timeout };
+                if self.node.try_send(invite).is_err() {
+                    let cause = Cause::SWITCHING_EQUIPMENT_CONGESTION;
+                    self.end_unsent(id, cause, "the overlay node takes no more commands");
+                }
+            }
+            (Negotiation::Preparing(_), Err(error)) => {
+                call.media_failed = true;
+                self.complain(id, error, "check --media-address");
+                self.end_unsent(id, Cause::BEARER_CAPABILITY_NOT_AVAILABLE, "no media");
+            }
+            (Negotiation::Answering(how), Ok(answer)) => self.send_answer(id, answer, how),
+            (Negotiation::Answering(_), Err(error)) => self.refuse_media(id, &error),
+            (before, _) => call.negotiation = before,
+        }
+    }
+
+    fn refuse_media(&mut self, id: CallId, error: &dyn std::fmt::Display) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.media_failed = true;
+        }
+        let cause = Cause::INCOMPATIBLE_DESTINATION;
+        let text = "media negotiation failed".to_owned();
+        self.tell(id, SessionCommand::Reject { cause, sip_status: Some(488), text });
+        self.complain(id, error, "check --media-address and what the caller offers");
     }
 
     async fn handle_node(&mut self, event: NodeEvent) {
@@ -259,10 +305,13 @@ impl Task {
             NodeEvent::Listening { address } => self.report(Event::Listening { address }),
             NodeEvent::Online => {
                 self.online = true;
-                self.report(Event::Online);
+                self.online_by = Some(Instant::now() + SERVERS_PATIENCE);
+                // They are being asked already where the notice finds no room.
+                let _ = self.joined.try_send(());
             }
             NodeEvent::Offline { reason } => {
                 self.online = false;
+                self.online_by = None;
                 self.report(Event::Offline { reason });
             }
             NodeEvent::Incoming { call, from, to, media } => self.incoming(call, from, to, media).await,
@@ -271,6 +320,12 @@ impl Task {
             }
             NodeEvent::Call { call, event } => self.handle_call(call, event),
             NodeEvent::Presence(event) => self.handle_presence(event),
+        }
+    }
+
+    fn report_online(&mut self) {
+        if self.online_by.take().is_some() {
+            self.report(Event::Online);
         }
     }
 
@@ -301,6 +356,17 @@ impl Task {
         call.through_gateway = role == CallerRole::Gateway;
         call.party = party;
         call.plan(&mode, Instant::now());
+        if !matches!(mode, AnswerMode::Busy | AnswerMode::Reject) {
+            // While the telephone rings, candidates are gathered.
+            match media::open(&self.media, id, reach(call.through_gateway)) {
+                Ok(media) => call.media = Some(media),
+                Err(error) => {
+                    self.calls.insert(id, call);
+                    self.refuse_media(id, &error);
+                    return;
+                }
+            }
+        }
         self.calls.insert(id, call);
         let text = String::new();
         match mode {
@@ -320,7 +386,7 @@ impl Task {
             }
             AnswerMode::Early { clip, .. } => {
                 self.tell(id, SessionCommand::Trying);
-                self.progress(id, clip).await;
+                self.negotiate(id, Answering::Early(clip));
             }
             AnswerMode::Manual | AnswerMode::After(_) | AnswerMode::Never => {
                 self.tell(id, SessionCommand::Trying);
@@ -329,56 +395,56 @@ impl Task {
         }
     }
 
-    async fn progress(&mut self, id: CallId, clip: Option<Clip>) {
-        let Some(answer) = self.negotiate(id).await else { return };
-        if let (Some(call), Some(clip)) = (self.calls.get_mut(&id), clip) {
-            call.media.as_ref().map(|media| media.send(MediaCommand::Play(clip)));
-        }
-        if let Some(call) = self.calls.get_mut(&id) {
-            call.negotiation = Negotiation::Early { answer: answer.clone() };
-        }
-        self.tell(id, SessionCommand::Progress { media: answer });
-        self.report(Event::Early { call: id });
-    }
-
-    async fn answer(&mut self, id: CallId) {
-        let Some(answer) = self.negotiate(id).await else { return };
-        if let Some(call) = self.calls.get_mut(&id) {
-            call.negotiation = Negotiation::Done;
-            call.answered(Instant::now());
-        }
-        self.tell(id, SessionCommand::Answer { media: answer });
-        self.report(Event::Answered { call: id });
-        self.begin(id);
-    }
-
-    /// Returns the answer to the offer of a call that waits for one; opens its media the first time.
-    async fn negotiate(&mut self, id: CallId) -> Option<String> {
-        let call = self.calls.get_mut(&id)?;
-        let offer = match &call.negotiation {
-            Negotiation::Early { answer } => return Some(answer.clone()),
-            Negotiation::Waiting { offer } => offer.clone(),
-            Negotiation::Offered | Negotiation::Done => {
-                self.complain(id, "the call does not wait for an answer", "answer a call that came in");
-                return None;
-            }
-        };
-        match media::open_answer(&self.media, id, &offer).await {
-            Ok((media, answer)) => {
-                if let Some(path) = call.options.record.clone() {
-                    media.send(MediaCommand::Record(path));
+    /// Describes the media of a call that came in, so that it goes out in the way given.
+    fn negotiate(&mut self, id: CallId, how: Answering) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match std::mem::replace(&mut call.negotiation, Negotiation::Done) {
+            Negotiation::Early { answer } => self.send_answer(id, answer, how),
+            Negotiation::Waiting { offer } => {
+                call.negotiation = Negotiation::Answering(how);
+                if let Some(media) = &call.media {
+                    if let Some(path) = call.options.record.clone() {
+                        media.send(MediaCommand::Record(path));
+                    }
+                    media.send(MediaCommand::Answer(offer));
                 }
-                call.media = Some(media);
-                Some(answer)
             }
-            Err(error) => {
-                call.media_failed = true;
-                let cause = Cause::INCOMPATIBLE_DESTINATION;
-                let text = "media negotiation failed".to_owned();
-                self.tell(id, SessionCommand::Reject { cause, sip_status: Some(488), text });
-                self.complain(id, error, "check --media-address and what the caller offers");
-                None
+            // It is being made: the latest word counts.
+            Negotiation::Answering(_) => call.negotiation = Negotiation::Answering(how),
+            before @ (Negotiation::Preparing(_) | Negotiation::Offered | Negotiation::Done) => {
+                call.negotiation = before;
+                self.complain(id, "the call does not wait for an answer", "answer a call that came in");
             }
+        }
+    }
+
+    fn send_answer(&mut self, id: CallId, answer: String, how: Answering) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match how {
+            Answering::Early(clip) => {
+                if let (Some(media), Some(clip)) = (&call.media, clip) {
+                    media.send(MediaCommand::Play(clip));
+                }
+                call.negotiation = Negotiation::Early { answer: answer.clone() };
+                self.tell(id, SessionCommand::Progress { media: answer });
+                self.report(Event::Early { call: id });
+            }
+            Answering::Final => {
+                call.negotiation = Negotiation::Done;
+                call.answered(Instant::now());
+                self.tell(id, SessionCommand::Answer { media: answer });
+                self.report(Event::Answered { call: id });
+                self.tell_candidates(id);
+                self.begin(id);
+            }
+        }
+    }
+
+    /// Tells the other side of the candidates that have come before the answer.
+    fn tell_candidates(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        for candidate in call.take_candidates() {
+            self.tell(id, SessionCommand::Candidate { candidate });
         }
     }
 
@@ -396,9 +462,15 @@ impl Task {
                 call.answered(Instant::now());
                 let replaced = call.options.replaces.take();
                 self.report(Event::Answered { call: id });
+                self.tell_candidates(id);
                 self.begin(id);
                 if let Some(other) = replaced.filter(|other| self.calls.contains_key(other)) {
                     self.hang_up(other, Cause::NORMAL_CALL_CLEARING, TRANSFERRED);
+                }
+            }
+            SessionEvent::Candidate { candidate } => {
+                if let Some(media) = &call.media {
+                    media.send(MediaCommand::Candidate(candidate));
                 }
             }
             SessionEvent::Hold { on } => {
@@ -426,10 +498,7 @@ impl Task {
                 self.complain(id, message, "go on without it");
             }
             event @ SessionEvent::Ended { .. } => self.handle_ended(id, event),
-            SessionEvent::Invited(_)
-            | SessionEvent::Candidate { .. }
-            | SessionEvent::Refer { .. }
-            | SessionEvent::Exchange(_) => {}
+            SessionEvent::Invited(_) | SessionEvent::Refer { .. } | SessionEvent::Exchange(_) => {}
         }
     }
 
@@ -457,6 +526,25 @@ impl Task {
     fn handle_media(&mut self, id: CallId, event: MediaEvent) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         match event {
+            MediaEvent::Described { sdp } => self.handle_described(id, sdp),
+            MediaEvent::Candidate { candidate } => {
+                // A gateway answers where it hears from.
+                if !call.through_gateway
+                    && !call.has_ended()
+                    && let Some(candidate) = call.keep_candidate(candidate)
+                {
+                    self.tell(id, SessionCommand::Candidate { candidate });
+                }
+            }
+            MediaEvent::Path { local, remote, relay } => {
+                self.report(Event::Path {
+                    call: id,
+                    local: local.to_string(),
+                    remote: remote.to_string(),
+                    relay: relay.map(|(server, _)| server.to_string()),
+                    relay_transport: relay.map(|(_, transport)| transport),
+                });
+            }
             MediaEvent::Connected => {
                 call.media_up = true;
                 if !call.has_ended() {
@@ -537,6 +625,12 @@ impl Task {
     }
 
     pub(super) fn hang_up(&mut self, id: CallId, cause: Cause, text: &str) {
+        let call = self.calls.get(&id);
+        if call.is_some_and(|call| matches!(call.negotiation, Negotiation::Preparing(_)) && !call.has_ended())
+        {
+            self.end_unsent(id, cause, text);
+            return;
+        }
         self.tell(id, SessionCommand::Bye { cause, text: text.to_owned() });
     }
 
@@ -600,6 +694,10 @@ fn accept(call: &mut Call, media: String) {
             handle.send(MediaCommand::Accept(media));
         }
     }
+}
+
+fn reach(through_gateway: bool) -> Reach {
+    if through_gateway { Reach::Gateway } else { Reach::User }
 }
 
 async fn wait_until(due: Option<Instant>) {

@@ -68,7 +68,13 @@ impl Overlay {
             limits: NodeLimits::default(),
             turn: None,
         };
-        let config = SoftphoneConfig { node, media_address: LOOPBACK, sample_rate: RATE, policy };
+        let config = SoftphoneConfig {
+            node,
+            media_address: LOOPBACK.into(),
+            ice_servers: Vec::new(),
+            sample_rate: RATE,
+            policy,
+        };
         let (softphone, events) = Softphone::start(config).await.unwrap();
         let mut user = User { softphone, events, seen: Vec::new() };
         user.wait("online", |event| (*event == Event::Online).then_some(())).await;

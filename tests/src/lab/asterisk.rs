@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Process, ports, scripts, until};
+use super::natlab::command_on;
+use super::{Host, Process, ports, scripts, until};
 use crate::audio::{Audio, read_wav};
 
 /// A running Asterisk with one trunk, `causeway`. Its extensions are in `tests/lab/asterisk/extensions.conf`.
@@ -41,6 +42,8 @@ pub struct AsteriskOptions {
     pub account: Option<(String, String)>,
     /// Where every call from the gateway's address goes on to, instead of to the extensions; it logs little then.
     pub relay_to: Option<SocketAddrV4>,
+    /// The host of a laboratory that it runs on.
+    pub host: Option<Host>,
 }
 
 /// The certificate of an Asterisk.
@@ -69,6 +72,7 @@ impl AsteriskOptions {
             credentials: None,
             account: None,
             relay_to: None,
+            host: None,
         }
     }
 }
@@ -132,7 +136,9 @@ impl Asterisk {
         // Fetching may take minutes; only starting is held to a time.
         let install = script("install", None, &environment).output().context("asterisk.sh")?;
         ensure!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
-        let command = script("run", Some(&folder), &environment);
+        let run = script("run", Some(&folder), &environment);
+        let mut command = command_on(options.host.as_ref(), run.get_program());
+        command.args(run.get_args()).envs(run.get_envs().filter_map(|(key, value)| Some((key, value?))));
         let process = Process::spawn("asterisk", &folder, &command)?;
         let mut asterisk = Self { process, folder, address: options.address, environment };
         until("Asterisk is up", Duration::from_secs(20), || {

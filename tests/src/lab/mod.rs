@@ -4,6 +4,7 @@ mod asterisk;
 mod baresip;
 mod certificates;
 mod kamailio;
+mod natlab;
 mod network;
 pub mod nodes;
 pub mod overlay;
@@ -20,6 +21,7 @@ pub use asterisk::{Asterisk, AsteriskOptions, AsteriskTls, HeardDigit, Originate
 pub use baresip::{Baresip, BaresipOptions};
 pub use certificates::TlsAuthority;
 pub use kamailio::Kamailio;
+pub use natlab::{Host, NatLab};
 pub use network::{Network, Plan};
 pub use phone::{Phone, PhoneOptions};
 pub use process::{Process, Signal, until};

@@ -4,14 +4,14 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{Credential, Process, binary, ports, until};
+use super::natlab::command_on;
+use super::{Credential, Host, Process, binary, ports, until};
 use crate::audio::{Audio, read_wav};
 
 /// A running `causeway-peer run`: commands go in and events come out as JSON lines.
@@ -36,6 +36,10 @@ pub struct PhoneOptions {
     pub listens: bool,
     /// Samples a second of its recordings: 8000, 16000 or 48000.
     pub sample_rate: u32,
+    /// The value of `--media-address`; the address above where there is none.
+    pub media: Option<String>,
+    /// The host of a laboratory that it runs on.
+    pub host: Option<Host>,
     /// More arguments, such as `--mode now --echo` for calls coming in.
     pub arguments: Vec<String>,
 }
@@ -50,6 +54,8 @@ impl PhoneOptions {
             bootstrap: bootstrap.to_vec(),
             listens: true,
             sample_rate: 8000,
+            media: None,
+            host: None,
             arguments: Vec::new(),
         }
     }
@@ -63,9 +69,10 @@ impl Phone {
     pub fn start(folder: &Path, user: &Credential, options: &PhoneOptions) -> Result<Self> {
         let folder = folder.join(&options.name);
         fs::create_dir_all(&folder)?;
-        let mut command = Command::new(binary("causeway-peer")?);
+        let mut command = command_on(options.host.as_ref(), binary("causeway-peer")?);
         command.arg("run").arg("--identity").arg(&user.identity);
-        command.args(["--media-address", &options.address.to_string()]);
+        let address = options.address.to_string();
+        command.args(["--media-address", options.media.as_ref().unwrap_or(&address)]);
         command.args(["--sample-rate", &options.sample_rate.to_string()]);
         for address in &options.bootstrap {
             command.args(["--bootstrap", address]);
@@ -150,6 +157,15 @@ impl Phone {
         });
         let told = || format!("{}{}", self.process.output(), self.process.errors());
         found.with_context(told)?.with_context(|| format!("it ended before event {event}:\n{}", told()))
+    }
+
+    /// All events of a name so far, of whatever call.
+    #[must_use]
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let output = self.process.output();
+        let complete = &output[..output.rfind('\n').map_or(0, |end| end + 1)];
+        let events = complete.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["event"] == name).collect()
     }
 
     /// Passes over all events so far.

@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result, ensure};
 use md5::{Digest as _, Md5};
 use serde_json::Value;
 
-use super::{Process, binary, ports, until};
+use super::natlab::command_on;
+use super::{Host, Process, binary, ports, until};
 
 /// How long a daemon may take to be ready on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -218,6 +219,12 @@ pub struct DaemonOptions {
     pub log: String,
     /// The only processor it may run on; any, where there is none.
     pub cpu: Option<usize>,
+    /// The host of a laboratory that it runs on; its API can be asked by [`Daemon::causeway`] alone then.
+    pub host: Option<Host>,
+    /// More multiaddresses that the overlay listens on.
+    pub overlay_listen: Vec<String>,
+    /// Where the media of overlay calls is; the address above where there is none.
+    pub overlay_media: Option<IpAddr>,
 }
 
 impl DaemonOptions {
@@ -239,6 +246,9 @@ impl DaemonOptions {
             extra: String::new(),
             log: "info".to_owned(),
             cpu: None,
+            host: None,
+            overlay_listen: Vec::new(),
+            overlay_media: None,
         }
     }
 
@@ -282,7 +292,8 @@ impl Daemon {
         let config = folder.join("causeway.toml");
         fs::write(&config, options.toml(authority, &folder, &token.digest)?)?;
         let program = binary("causewayd")?;
-        let mut command = Command::new(if options.cpu.is_some() { Path::new("taskset") } else { &program });
+        let first = if options.cpu.is_some() { Path::new("taskset") } else { &program };
+        let mut command = command_on(options.host.as_ref(), first);
         if let Some(cpu) = options.cpu {
             command.args(["-c", &cpu.to_string()]).arg(&program);
         }
@@ -296,6 +307,12 @@ impl Daemon {
     #[must_use]
     pub fn multiaddress(&self) -> String {
         format!("/ip4/{}/udp/4001/quic-v1/p2p/{}", self.options.address, self.peer)
+    }
+
+    /// The PeerId of its key.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
     }
 
     /// Its SIP socket.
@@ -333,7 +350,7 @@ impl Daemon {
     /// When the command fails; tells what it printed.
     pub fn causeway(&self, arguments: &[&str]) -> Result<String> {
         let url = format!("http://{}:8085", self.options.address);
-        let mut command = Command::new(binary("causeway")?);
+        let mut command = command_on(self.options.host.as_ref(), binary("causeway")?);
         run(command.args(["--url", &url, "--token-file"]).arg(&self.token).args(arguments))
     }
 
@@ -418,11 +435,13 @@ impl DaemonOptions {
         if authority.revocation_file().exists() {
             writeln!(text, "revocation_file = {:?}", authority.revocation_file())?;
         }
-        writeln!(text, "listen = [\"/ip4/{address}/udp/4001/quic-v1\", \"/ip4/{address}/tcp/4001\"]")?;
+        let plain = [format!("/ip4/{address}/udp/4001/quic-v1"), format!("/ip4/{address}/tcp/4001")];
+        writeln!(text, "listen = [{}]", quoted(&[&plain[..], &self.overlay_listen].concat()))?;
         writeln!(text, "bootstrap = [{}]\noffer = [{}]", quoted(&self.bootstrap), quoted(&self.offers))?;
+        let media = self.overlay_media.unwrap_or(address.into());
         writeln!(
             text,
-            "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{address}\"\n{}",
+            "\n[media]\ntrunk_address = \"{address}\"\noverlay_address = \"{media}\"\n{}",
             self.media
         )?;
         writeln!(text, "\n[admin]\nlisten = \"{address}:8085\"")?;

@@ -8,6 +8,8 @@
 //! `sprop-maxcapturerate` (RFC 7587 6.1), so those two are written into, and the first is read
 //! from, the text of the session description here.
 
+mod candidates;
+mod class;
 mod description;
 mod dtls;
 mod g711;
@@ -32,6 +34,9 @@ use crate::codec::g711::Law;
 use crate::error::MediaError;
 use crate::rtp::Numbering;
 use crate::rtp::redundancy::Copy;
+use candidates::Followed;
+pub use candidates::{LocalCandidate, MAX_ADDED_CANDIDATES};
+use class::Class;
 use description::{check_shape, playback_rate, refused, with_audio_rates};
 use dtls::Handover;
 use g711::AgreedG711;
@@ -86,6 +91,10 @@ pub struct WebRtcLeg {
     media: Option<Box<Media>>,
     /// The nominated candidate pair, once there are keys: our address and the other side's.
     path: Option<(SocketAddr, SocketAddr)>,
+    /// Where media comes from instead, and so goes.
+    followed: Followed,
+    /// Candidates of this side and of the other that came one by one.
+    added: (usize, usize),
     lite: bool,
     playback_rate: u32,
     remote_playback_rate: u32,
@@ -153,6 +162,8 @@ impl WebRtcLeg {
             agreed: None,
             media: None,
             path: None,
+            followed: Followed::new(),
+            added: (0, 0),
             lite: config.ice_lite,
             playback_rate: if config.ice_lite { 8_000 } else { 48_000 },
             remote_playback_rate: 48_000,
@@ -184,6 +195,7 @@ impl WebRtcLeg {
         let (offer, pending) = api.apply().ok_or(MediaError::OutOfOrder)?;
         self.mid = Some(mid);
         self.pending = Some(pending);
+        self.followed.offered();
         Ok(with_audio_rates(&offer.to_sdp_string(), self.playback_rate))
     }
 
@@ -286,7 +298,7 @@ impl WebRtcLeg {
         }
         let now = self.inner(now);
         let class = Class::of(packet);
-        let validated = matches!(class, Class::Rtp | Class::Rtcp) && self.path == Some((local, source));
+        let validated = matches!(class, Class::Rtp | Class::Rtcp) && self.path() == Some((local, source));
         if !validated {
             let Ok(receive) = Receive::new(Protocol::Udp, source, local, packet) else {
                 self.counters.malformed += 1;
@@ -301,7 +313,7 @@ impl WebRtcLeg {
             }
         }
         match class {
-            Class::Rtp => self.receive_rtp(now, packet),
+            Class::Rtp => self.receive_rtp(now, local, source, packet),
             Class::Rtcp => self.receive_rtcp(now, packet),
             Class::Dtls | Class::Other => self.handle_signalling(now, local, source, packet, class, emit),
         }
@@ -332,7 +344,7 @@ impl WebRtcLeg {
         self.drain(now, emit);
     }
 
-    fn receive_rtp(&mut self, now: Instant, packet: &[u8]) {
+    fn receive_rtp(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, packet: &[u8]) {
         let received = match &mut self.media {
             Some(media) => media.receive_rtp(now, packet),
             None => Err(Refused::Unauthentic),
@@ -340,6 +352,7 @@ impl WebRtcLeg {
         match received {
             Ok(packet) => {
                 self.counters.received += 1;
+                self.followed.heard(now, self.path, (local, source));
                 self.report(LegEvent::Packet(packet));
             }
             Err(refused) => self.refuse(&refused),
@@ -507,7 +520,8 @@ impl WebRtcLeg {
         emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8]),
     ) -> bool {
         let now = self.inner(now);
-        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, self.path)
+        let path = self.path();
+        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, path)
         else {
             return false;
         };
@@ -519,7 +533,8 @@ impl WebRtcLeg {
 
     /// Sends the RTCP report that is due, if one is.
     fn send_report(&mut self, now: Instant, emit: &mut dyn FnMut(SocketAddr, SocketAddr, &[u8])) {
-        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, self.path)
+        let path = self.path();
+        let (State::Connected, Some(media), Some((local, remote))) = (self.state, &mut self.media, path)
         else {
             return;
         };
@@ -536,7 +551,8 @@ impl WebRtcLeg {
             return;
         }
         let now = self.inner(now);
-        if let (Some(media), Some((local, remote))) = (&mut self.media, self.path)
+        let path = self.path();
+        if let (Some(media), Some((local, remote))) = (&mut self.media, path)
             && let Some(packet) = media.report(now, true)
         {
             emit(local, remote, packet);
@@ -605,7 +621,7 @@ impl WebRtcLeg {
             match self.rtc.poll_output() {
                 // What was asked for in `ask_for_path`.
                 Ok(Output::Transmit(transmit)) if transmit.contents.is_empty() => {
-                    self.path = Some((transmit.source, transmit.destination));
+                    self.nominated((transmit.source, transmit.destination));
                 }
                 Ok(Output::Transmit(transmit)) => {
                     emit(transmit.source, transmit.destination, &transmit.contents);
@@ -670,26 +686,5 @@ impl WebRtcLeg {
         self.limit = None;
         self.rtc.disconnect();
         self.events.push_back(LegEvent::Failed(failure));
-    }
-}
-
-/// RFC 7983 7, with RTP told from RTCP by the payload type (RFC 5761 4).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Dtls,
-    Rtp,
-    Rtcp,
-    /// STUN, or nothing that is known here.
-    Other,
-}
-
-impl Class {
-    fn of(packet: &[u8]) -> Self {
-        match packet {
-            [20..=63, ..] => Class::Dtls,
-            [128..=191, second, _, ..] if (64..96).contains(&(second & 0x7f)) => Class::Rtcp,
-            [128..=191, _, _, ..] => Class::Rtp,
-            _ => Class::Other,
-        }
     }
 }
