@@ -229,7 +229,7 @@ pub fn presence(data: &[u8]) {
         for mut piece in data.chunks(size.max(1)) {
             loop {
                 match decoder.feed(&mut piece) {
-                    Ok(Some(frame)) => frames.push(frame.encode()),
+                    Ok(Some(frame)) => frames.push(frame),
                     Ok(None) => break,
                     Err(_) => return (frames, true),
                 }
