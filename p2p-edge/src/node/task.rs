@@ -23,7 +23,7 @@ use super::gateways::Fetches;
 use super::health::{Health, HealthStatus};
 use super::lookup::{LookupId, Lookups};
 use super::own::verify_own;
-use super::peers::{Peers, ip_of, is_loopback, without_peer};
+use super::peers::{Peers, is_loopback, without_peer};
 use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
@@ -35,7 +35,7 @@ use super::serving::{ServeId, Served};
 use super::status::{NodeStatus, Refusals};
 use super::store::KadStore;
 use super::timers::Timers;
-use super::turn::{IceServers, TurnConfig, TurnServer};
+use super::turn::{self, IceServers, TurnServer};
 use super::{COMMAND_QUEUE, EVENT_QUEUE, NodeCommand, NodeError, NodeEvent, NodeHandle, Request};
 use crate::calling::SessionCommand;
 use crate::identity::{NodeKey, NonceCache, RevocationList, Trust, VerifiedParty};
@@ -180,7 +180,8 @@ async fn spawn(config: NodeConfig) -> Started {
         swarm.add_external_address(address.clone());
     }
 
-    let turn = start_turn(&config.turn, &config.key, &listening, &external, &config.revocations, server)?;
+    let own = listening.iter().map(|(_, address)| address).chain(&external);
+    let turn = turn::start(config.turn.as_ref().filter(|_| server), &config.key, own, &config.revocations)?;
 
     let (request_sender, requests) = mpsc::channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
@@ -257,21 +258,6 @@ async fn spawn(config: NodeConfig) -> Started {
     task.tick(now);
     tokio::spawn(task.run());
     Ok((NodeHandle { peer_id: me.to_string(), commands: request_sender }, event_receiver))
-}
-
-/// Starts the TURN server of a supernode or gateway. What is reached at the node's own addresses is not
-/// relayed to.
-fn start_turn(
-    config: &Option<TurnConfig>,
-    key: &NodeKey,
-    listening: &[(ListenerId, Multiaddr)],
-    external: &[Multiaddr],
-    revocations: &RevocationList,
-    server: bool,
-) -> Result<Option<TurnServer>, NodeError> {
-    let Some(config) = config.as_ref().filter(|_| server) else { return Ok(None) };
-    let own = listening.iter().map(|(_, address)| address).chain(external).filter_map(ip_of).collect();
-    Ok(Some(TurnServer::start(config, key, own, revocations.clone())?))
 }
 
 fn seed() -> Result<[u8; 8], NodeError> {

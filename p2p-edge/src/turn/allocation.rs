@@ -12,8 +12,9 @@ use crate::defence::{Defence, holds};
 pub(crate) const PERMISSION: Duration = Duration::from_secs(300);
 /// How long a channel is bound (RFC 8656 12).
 pub(crate) const CHANNEL: Duration = Duration::from_secs(600);
-/// The numbers that channels have (RFC 8656 12).
-pub(crate) const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x4FFF;
+/// The numbers that channels have: 0x4000 to 0x4FFF (RFC 8656 12), and above it those that clients of
+/// RFC 5766 11 take. These collide with nothing but what a client itself may multiplex.
+pub(crate) const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x7FFF;
 
 /// Names an allocation. A number that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -367,3 +367,24 @@ async fn a_relay_that_cannot_start_says_why() {
     let turn = node.handle.status().await.turn.unwrap();
     assert_eq!(turn.endpoints[0].address.ip().to_string(), "203.0.113.1");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn credentials_are_renewed_at_half_of_their_time_and_new_servers_asked_at_once() {
+    let pki = pki();
+    let short = || TurnConfig { lifetime: Duration::from_secs(4), ..TurnConfig::default() };
+    let first = start(with_turn(&pki, 1, &[], short())).await;
+    let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
+    alice.online().await;
+    let before = alice.handle.ice_servers().await.unwrap();
+    assert_eq!((alice.handle.ice_servers().await.unwrap(), before.len()), (before.clone(), 1));
+    // A relay that is there only now, and is found by way of the first.
+    let _second = start(with_turn(&pki, 2, &[&first], TurnConfig::default())).await;
+    alice.until("another supernode", |status| status.certified.len() == 2).await;
+    assert_eq!(alice.handle.ice_servers().await.unwrap().len(), 2);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let after = alice.handle.ice_servers().await.unwrap();
+    let of = |servers: &[IceServer]| {
+        servers.iter().find(|server| server.peer == first.handle.peer_id()).unwrap().expires_unix
+    };
+    assert!(of(&after) >= of(&before) + 2, "{before:?} {after:?}");
+}

@@ -22,11 +22,11 @@ const WANTED: usize = 3;
 const ASKED: usize = 8;
 /// Whoever waits gets what there is after this time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Servers are asked again after this time where too few have answered.
+/// A server is asked again after this time where it has given nothing.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Questions of the owner that wait at one time; one more is answered with what there is.
 const MAX_WAITING: usize = 256;
-/// What is kept for longer is asked for again all the same.
+/// What is good for longer is asked for again all the same.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Longest user name (RFC 8489 14.3) and password that are taken over.
 const MAX_USERNAME: usize = 508;
@@ -39,6 +39,9 @@ struct Held {
     peer: PeerId,
     network: Option<u32>,
     server: IceServer,
+    /// When another credential is asked for: at half of its time.
+    renew: Instant,
+    /// When it ends.
     until: Instant,
 }
 
@@ -48,7 +51,8 @@ pub(in crate::node) struct IceServers {
     held: Vec<Held>,
     asked: HashMap<OutboundRequestId, (PeerId, Option<u32>)>,
     waiting: Vec<oneshot::Sender<Vec<IceServer>>>,
-    again: Option<Instant>,
+    /// When a server may be asked again that was asked before.
+    again: HashMap<PeerId, Instant>,
 }
 
 impl IceServers {
@@ -94,23 +98,22 @@ impl Task {
         let servers: HashMap<PeerId, Option<IpAddr>> = self.peers.servers_with_ip().collect();
         // A server that is gone relays no more, as far as is known here.
         self.ice.held.retain(|held| held.until > now && servers.contains_key(&held.peer));
-        let is_due = self.ice.again.is_none_or(|again| again <= now);
-        let wanted = self.ice.held.len() < WANTED && is_due && self.ice.asked.is_empty();
-        if wanted {
-            let taken = self.ice.held.iter().filter_map(|held| held.network).collect();
-            let known: HashSet<PeerId> = self.ice.held.iter().map(|held| held.peer).collect();
+        self.ice.again.retain(|peer, again| *again > now && servers.contains_key(peer));
+        let fresh: Vec<&Held> = self.ice.held.iter().filter(|held| held.renew > now).collect();
+        if fresh.len() < WANTED {
+            let taken = fresh.iter().filter_map(|held| held.network).collect();
+            let known: HashSet<PeerId> = fresh.iter().map(|held| held.peer).collect();
             let mut others: Vec<(PeerId, Option<u32>)> = (servers.iter())
-                .filter(|(peer, _)| !known.contains(peer))
+                .filter(|(peer, _)| !known.contains(peer) && !self.ice.again.contains_key(peer))
                 .map(|(peer, ip)| (*peer, ip.map(network_of)))
                 .collect();
             others.sort_by_key(|(peer, _)| peer.to_bytes());
-            for (peer, network) in diverse(others, &taken).into_iter().take(ASKED) {
+            let room = ASKED.saturating_sub(self.ice.asked.len());
+            for (peer, network) in diverse(others, &taken).into_iter().take(room) {
                 let request = wire::encode(&TurnRequest::default());
                 let id = self.swarm.behaviour_mut().turn.send_request(&peer, request);
                 self.ice.asked.insert(id, (peer, network));
-            }
-            if !self.ice.asked.is_empty() {
-                self.ice.again = Some(now + AGAIN);
+                self.ice.again.insert(peer, now + AGAIN);
             }
         }
         self.ice.waiting.push(waiting);
@@ -135,8 +138,11 @@ impl Task {
                 .and_then(|answer| read(peer, answer, self.unix()))
             {
                 Ok(Some((server, life))) => {
-                    let until = now + (life / 2).min(LONGEST);
-                    self.ice.held.push(Held { peer, network, server, until });
+                    let life = life.min(LONGEST);
+                    self.ice.held.retain(|held| held.peer != peer);
+                    let (renew, until) = (now + life / 2, now + life);
+                    self.ice.held.push(Held { peer, network, server, renew, until });
+                    self.ice.again.remove(&peer);
                 }
                 Ok(None) => {}
                 Err(()) => self.offended(&peer, Refusal::MessageMalformed),
@@ -144,13 +150,20 @@ impl Task {
         }
         // Those who answer first are near; of these two of different networks come first.
         let held = std::mem::take(&mut self.ice.held);
-        let keyed = held.into_iter().map(|held| (held.network, held)).map(|(network, held)| (held, network));
-        self.ice.held = diverse(keyed.collect(), &HashSet::new()).into_iter().map(|(held, _)| held).collect();
-        if self.ice.asked.is_empty() || self.ice.held.len() >= WANTED {
+        let keyed: Vec<(Held, Option<u32>)> = held.into_iter().map(with_network).collect();
+        self.ice.held = diverse(keyed, &HashSet::new()).into_iter().map(|(held, _)| held).collect();
+        self.ice.held.truncate(ASKED);
+        let fresh = self.ice.held.iter().filter(|held| held.renew > now).count();
+        if self.ice.asked.is_empty() || fresh >= WANTED {
             self.ice.answer();
             self.timers.set(Timer::Ice, None);
         }
     }
+}
+
+fn with_network(held: Held) -> (Held, Option<u32>) {
+    let network = held.network;
+    (held, network)
 }
 
 /// Reads an answer: a server and how long its credential is good, or nothing where the far end has
@@ -201,4 +214,96 @@ fn endpoint_of(endpoint: WireEndpoint) -> Result<Option<IceEndpoint>, ()> {
         return Err(());
     }
     Ok(Some(IceEndpoint { transport, address, name: endpoint.name }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000;
+
+    #[test]
+    fn servers_of_different_networks_come_first() {
+        let network = |ip: &str| Some(network_of(ip.parse().unwrap()));
+        let all = vec![
+            ('a', network("192.0.2.1")),
+            ('b', network("192.0.99.1")),
+            ('c', None),
+            ('d', network("198.51.100.1")),
+            ('e', network("2001:db8:1::1")),
+            ('f', network("2001:db8:2::1")),
+        ];
+        let order = |taken: &[Option<u32>]| {
+            let taken = taken.iter().copied().flatten().collect();
+            diverse(all.clone(), &taken).into_iter().map(|(name, _)| name).collect::<String>()
+        };
+        assert_eq!(order(&[]), "adebcf");
+        assert_eq!(order(&[network("192.0.3.1")]), "deabcf");
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.7.7"));
+    }
+
+    fn answer() -> TurnResponse {
+        let endpoint = |transport, address: &str, name: Option<&str>| WireEndpoint {
+            transport,
+            address: address.to_owned(),
+            name: name.map(str::to_owned),
+        };
+        TurnResponse {
+            username: "user".to_owned(),
+            password: "word".to_owned(),
+            expires: NOW + 100,
+            endpoints: vec![
+                endpoint(0, "192.0.2.1:3478", None),
+                endpoint(2, "[2001:db8::1]:443", Some("turn.example.org")),
+                endpoint(2, "[2001:db8::1]:443", None),
+                endpoint(7, "by carrier pigeon", None),
+            ],
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_and_transports_of_later_versions_are_left_out() {
+        let peer = PeerId::random();
+        let (server, life) = read(peer, answer(), NOW).unwrap().unwrap();
+        assert_eq!((server.peer.clone(), life), (peer.to_string(), Duration::from_secs(100)));
+        assert_eq!(
+            server.uris(),
+            [
+                "stun:192.0.2.1:3478",
+                "turn:192.0.2.1:3478?transport=udp",
+                "turns:turn.example.org:443?transport=tcp",
+                "turns:[2001:db8::1]:443?transport=tcp"
+            ]
+        );
+        assert!(!format!("{server:?}").contains("word"), "{server:?}");
+        assert_eq!(read(peer, answer(), NOW + 100), Ok(None), "it has ended");
+        assert_eq!(read(peer, TurnResponse { endpoints: Vec::new(), ..answer() }, NOW), Ok(None));
+        let refused = TurnResponse { refused: Some("rate".to_owned()), ..TurnResponse::default() };
+        assert_eq!(read(peer, refused, NOW), Ok(None));
+    }
+
+    #[test]
+    fn what_no_server_of_ours_says_is_an_offence() {
+        let broken: [fn(&mut TurnResponse); 9] = [
+            |answer| answer.username.clear(),
+            |answer| answer.username = "x".repeat(MAX_USERNAME + 1),
+            |answer| answer.password.clear(),
+            |answer| answer.password = "x".repeat(MAX_PASSWORD + 1),
+            |answer| answer.endpoints[0].address = "localhost:3478".to_owned(),
+            |answer| answer.endpoints[0].address = "192.0.2.1:0".to_owned(),
+            |answer| answer.endpoints[0].address = "0.0.0.0:3478".to_owned(),
+            |answer| answer.endpoints[1].name = Some("a/b".to_owned()),
+            |answer| {
+                let more = || WireEndpoint { transport: 0, address: "192.0.2.1:1".to_owned(), name: None };
+                answer.endpoints.extend((0..MAX_ENDPOINTS).map(|_| more()));
+            },
+        ];
+        for (at, change) in broken.iter().enumerate() {
+            let mut answer = answer();
+            change(&mut answer);
+            assert_eq!(read(PeerId::random(), answer, NOW), Err(()), "case {at}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use libp2p::Multiaddr;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +23,7 @@ pub(super) use client::IceServers;
 pub use config::{IceEndpoint, IceServer, IceTransport, TurnCertificate, TurnConfig, TurnError, TurnStatus};
 
 use self::sockets::{Ports, Sockets};
+use super::peers::ip_of;
 use crate::identity::{NodeKey, RevocationList};
 use crate::turn::{PeerPolicy, Secret, Server, Settings, TurnCounts};
 
@@ -53,9 +55,21 @@ pub(super) struct TurnServer {
     lifetime: std::time::Duration,
 }
 
+/// Starts the TURN server of a node that is to have one. What is reached at the node's `own` addresses is
+/// not relayed to.
+pub(super) fn start<'a>(
+    config: Option<&TurnConfig>,
+    key: &NodeKey,
+    own: impl Iterator<Item = &'a Multiaddr>,
+    revocations: &RevocationList,
+) -> Result<Option<TurnServer>, TurnError> {
+    let own = own.filter_map(ip_of).collect();
+    config.map(|config| TurnServer::start(config, key, own, revocations.clone())).transpose()
+}
+
 impl TurnServer {
     /// Listens, and starts the thread.
-    pub(super) fn start(
+    fn start(
         config: &TurnConfig,
         key: &NodeKey,
         mut own: Vec<IpAddr>,

@@ -178,7 +178,7 @@ fn requests_that_cannot_be_granted_are_told_why() {
         (bind(&mut client, 0x4000, "198.51.100.7:4001"), Some(400)),
         (bind(&mut client, 0x4001, PEER), Some(400)),
         (bind(&mut client, 0x3FFF, "198.51.100.7:4001"), Some(400)),
-        (bind(&mut client, 0x5000, "198.51.100.7:4001"), Some(400)),
+        (bind(&mut client, 0x8000, "198.51.100.7:4001"), Some(400)),
         (bind(&mut client, 0x4001, "[2a00::1]:5"), Some(443)),
         (client.request(Method::ChannelBind, &[]), Some(400)),
         (client.permit(&[]), Some(400)),
