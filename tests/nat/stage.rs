@@ -245,7 +245,7 @@ fn start_coturn(lab: &NatLab, folder: &Path, tls: &Tls) -> Result<Process> {
     command.arg(format!("--userdb={}", folder.join("db").display()));
     command.arg(format!("--pidfile={}", folder.join("pid").display()));
     let mut process = Process::spawn("coturn", &folder, &command)?;
-    process.wait_for_line("listener opened on", Duration::from_secs(20))?;
+    process.wait_for_line("SQLite DB connection success", Duration::from_secs(20))?;
     Ok(process)
 }
 
