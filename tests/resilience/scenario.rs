@@ -343,7 +343,7 @@ impl Play<'_> {
             let alive = play.supernodes.iter().filter(|node| node.is_running() && node.half == half);
             alive.take(3).map(Supernode::multiaddress).collect()
         };
-        let mut come = |play: &mut Self, half: Half| -> Result<u64> {
+        let come = |play: &mut Self, half: Half| -> Result<u64> {
             let mut seat = seats[at(half)].clone();
             seat.bootstrap = known(play, half);
             let command = json!({ "do": "roam", "seat": seat.to_json() });

@@ -10,5 +10,6 @@ mod life;
 mod mute;
 mod presence;
 mod renewal;
+mod resilience;
 mod revocations;
 mod support;

@@ -4,5 +4,6 @@
 
 mod common;
 mod identity;
+mod join;
 mod peer_to_peer;
 mod program;
