@@ -157,9 +157,9 @@ pub enum Action {
     },
     /// Join the overlay and print an invite link with addresses of supernodes that work.
     Invite {
-        /// The node.
+        /// How to join.
         #[command(flatten)]
-        node: NodeArguments,
+        node: InviteArguments,
         /// Put the invite behind the `#` of this page of the web, for who has no program for it yet.
         #[arg(long)]
         page: Option<String>,
@@ -212,6 +212,27 @@ pub struct NodeArguments {
     #[arg(long, default_value_t = 16_000)]
     pub sample_rate: u32,
     /// How long to wait for the overlay before giving up (call and answer).
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub online_timeout: Duration,
+}
+
+/// How the node joins that only makes an invite.
+#[derive(Debug, Args)]
+pub struct InviteArguments {
+    /// Directory with key.pem, certificate.pem and root.pem; or the file that the authority has
+    /// issued, with root.pem beside it.
+    #[arg(long, env = "CAUSEWAY_PEER_IDENTITY")]
+    pub identity: PathBuf,
+    /// Root certificate, instead of root.pem.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Multiaddr of a supernode, ending in `/p2p/PEER`. Repeat for more.
+    #[arg(long, env = "CAUSEWAY_PEER_BOOTSTRAP", value_delimiter = ',')]
+    pub bootstrap: Vec<String>,
+    /// Other ways of joining.
+    #[command(flatten)]
+    pub join: JoinArguments,
+    /// How long to wait for the overlay before giving up.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub online_timeout: Duration,
 }

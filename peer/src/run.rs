@@ -12,7 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::audio::{AudioError, Clip};
-use crate::cli::{Action, AnswerArguments, Cli, NodeArguments, ScriptArguments};
+use crate::cli::{
+    Action, AnswerArguments, Cli, InviteArguments, JoinArguments, NodeArguments, ScriptArguments,
+};
 use crate::control::{Controller, parse_mode};
 use crate::event::{Ended, Event};
 use crate::identity_files::{self, FileError, Identity, public_key_text};
@@ -118,30 +120,29 @@ pub async fn run(cli: Cli) -> u8 {
     }
 }
 
-/// Returns what the node of the user is told at its start, and the numbers that it publishes.
-fn node_config(arguments: &NodeArguments) -> Result<(NodeConfig, Vec<NumberAssignment>), Failure> {
-    let identity = Identity::read(&arguments.identity, arguments.root.as_deref(), unix_now())?;
-    let numbers = identity.good_numbers(unix_now());
-    let node = NodeConfig {
+/// Returns what the node of the user is told at its start: one that listens nowhere.
+fn node_config(identity: Identity, bootstrap: Vec<String>, ways: BootstrapWays) -> NodeConfig {
+    NodeConfig {
         key: identity.key,
         trust: identity.trust,
         revocations: identity.revocations,
         role: NodeRole::User { certificate: identity.certificate },
-        listen: arguments.listen.clone(),
-        external: arguments.external.clone(),
-        bootstrap: arguments.bootstrap.clone(),
-        ways: ways(arguments)?,
+        listen: Vec::new(),
+        external: Vec::new(),
+        bootstrap,
+        ways,
         limits: NodeLimits::default(),
         turn: None,
-    };
-    Ok((node, numbers))
+    }
 }
 
 /// Joins, and prints a link for others: it leads to the supernodes that have worked best.
-async fn invite(arguments: &NodeArguments, page: Option<&str>) -> Result<u8, Failure> {
-    let (config, _) = node_config(arguments)?;
-    let NodeRole::User { certificate } = &config.role else { return Ok(exit::CONFIGURATION) };
-    let from = certificate.claims().handle.clone();
+async fn invite(arguments: &InviteArguments, page: Option<&str>) -> Result<u8, Failure> {
+    let InviteArguments { identity, root, bootstrap, join, online_timeout } = arguments;
+    let ways = ways(identity, bootstrap, join)?;
+    let identity = Identity::read(identity, root.as_deref(), unix_now())?;
+    let from = identity.certificate.claims().handle.clone();
+    let config = node_config(identity, bootstrap.clone(), ways);
     let (node, mut events) = Node::spawn(config).await.map_err(StartError::from)?;
     let online = async {
         while let Some(event) = events.recv().await {
@@ -151,11 +152,11 @@ async fn invite(arguments: &NodeArguments, page: Option<&str>) -> Result<u8, Fai
         }
         false
     };
-    let is_online = tokio::time::timeout(arguments.online_timeout, online).await.unwrap_or(false);
+    let is_online = tokio::time::timeout(*online_timeout, online).await.unwrap_or(false);
     let known = node.status().await.known_servers;
     node.shutdown(LEAVE).await;
     if !is_online {
-        show_line(&not_online(arguments.online_timeout).to_line()).await;
+        show_line(&not_online(*online_timeout).to_line()).await;
         return Ok(exit::NETWORK);
     }
     let made = Invite::new(Some(from), &known).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -171,8 +172,7 @@ fn not_online(patience: Duration) -> Event {
 }
 
 /// Returns the ways of joining of the command line, and those that the identity directory has.
-fn ways(arguments: &NodeArguments) -> Result<BootstrapWays, Failure> {
-    let join = &arguments.join;
+fn ways(identity: &Path, bootstrap: &[String], join: &JoinArguments) -> Result<BootstrapWays, Failure> {
     let invite =
         |link: &String| Invite::parse(link).map_err(|error| Failure::Usage(format!("--invite: {error}")));
     if let Some(name) = join.bootstrap_dns.iter().find(|name| !is_name(name)) {
@@ -181,7 +181,7 @@ fn ways(arguments: &NodeArguments) -> Result<BootstrapWays, Failure> {
     if let Some(mirror) = join.bootstrap_mirror.iter().find(|mirror| !is_mirror(mirror)) {
         return Err(Failure::Usage(format!("--bootstrap-mirror: `{mirror}` does not begin with https://")));
     }
-    let folder = Some(arguments.identity.as_path()).filter(|identity| identity.is_dir());
+    let folder = Some(identity).filter(|identity| identity.is_dir());
     let in_folder = |name: &str| folder.map(|folder| folder.join(name));
     let ways = BootstrapWays {
         list_file: join.bootstrap_list.clone().or_else(|| in_folder(LIST).filter(|list| list.is_file())),
@@ -195,7 +195,7 @@ fn ways(arguments: &NodeArguments) -> Result<BootstrapWays, Failure> {
     };
     let remembers = ways.peers_file.as_ref().is_some_and(|file| file.is_file());
     let none = BootstrapWays { peers_file: ways.peers_file.clone(), ..BootstrapWays::default() };
-    if arguments.bootstrap.is_empty() && ways == none && !remembers {
+    if bootstrap.is_empty() && ways == none && !remembers {
         let message = "no way to join: give --bootstrap, --bootstrap-list, --bootstrap-dns, --bootstrap-mirror, --invite or --lan";
         return Err(Failure::Usage(message.to_owned()));
     }
@@ -309,7 +309,12 @@ struct Session {
 
 impl Session {
     async fn start(arguments: &NodeArguments, policy: AnswerPolicy) -> Result<Self, Failure> {
-        let (node, numbers) = node_config(arguments)?;
+        let ways = ways(&arguments.identity, &arguments.bootstrap, &arguments.join)?;
+        let identity = Identity::read(&arguments.identity, arguments.root.as_deref(), unix_now())?;
+        let numbers = identity.good_numbers(unix_now());
+        let (listen, external) = (arguments.listen.clone(), arguments.external.clone());
+        let node =
+            NodeConfig { listen, external, ..node_config(identity, arguments.bootstrap.clone(), ways) };
         let config = SoftphoneConfig {
             node,
             media_address: arguments.media_address,

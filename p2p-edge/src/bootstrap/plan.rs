@@ -26,7 +26,7 @@ const BEFORE_MIRRORS: Duration = Duration::from_millis(1500);
 /// First wait between two questions to DNS or mirrors, and the longest.
 const FIRST_QUESTION: Duration = Duration::from_secs(5);
 const LAST_QUESTION: Duration = Duration::from_secs(300);
-/// How often a server that has all it wants dials one more that it knows: two halves of a network that
+/// How often a server that has nobody else to dial dials one more that it knows: two halves of a network that
 /// was apart would otherwise never learn that they can reach each other again.
 const MEND_EVERY: Duration = Duration::from_secs(30);
 /// Waits are made longer by up to this share, in per mille, differently on every node: all of those
@@ -60,6 +60,8 @@ struct Candidate {
     ways: u8,
     backoff: Backoff,
     dialled: Option<Instant>,
+    /// When it was dialled last, whatever came of it.
+    tried: Option<Instant>,
 }
 
 impl Candidate {
@@ -98,7 +100,7 @@ pub struct Plan {
     alone_since: Option<Instant>,
     /// Whose turn it is.
     turn: usize,
-    /// When one more is dialled though enough are connected, and who that was last.
+    /// When one more is dialled to look for a lost part of the network, and who that was last.
     mend_at: Instant,
     mended: Option<PeerId>,
     jitter: u32,
@@ -164,6 +166,7 @@ impl Plan {
                 ways: bit(way),
                 backoff,
                 dialled: None,
+                tried: None,
             });
             self.status_mut(way).nodes += 1;
             new += 1;
@@ -214,7 +217,7 @@ impl Plan {
         due
     }
 
-    /// Says whether one more is to be dialled though enough are connected.
+    /// Says whether it is time to look for a lost part of the network.
     pub fn is_mending(&self, now: Instant) -> bool {
         now >= self.mend_at
     }
@@ -228,12 +231,7 @@ impl Plan {
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let busy = |candidate: &Candidate| candidate.dialled.is_some_and(|at| now < at + PLACE);
         let under_way = self.candidates.iter().filter(|candidate| busy(candidate)).count();
-        let mut room = PARALLEL.min(wanted.saturating_sub(connected)).saturating_sub(under_way);
-        let mending = mends && connected >= wanted && self.is_mending(now);
-        if mending {
-            self.mend_at = now + MEND_EVERY + MEND_EVERY * self.jitter / 1000;
-            room = 1;
-        }
+        let room = PARALLEL.min(wanted.saturating_sub(connected)).saturating_sub(under_way);
         let mut dials = Vec::new();
         let mut idle = 0;
         while dials.len() < room && idle < Way::ALL.len() {
@@ -255,13 +253,28 @@ impl Plan {
             let longest =
                 if connected == 0 || candidate.is_of(Way::Configured) { LONGEST_RETRY } else { LAST_REFRESH };
             candidate.backoff.attempt_up_to(now, self.first, longest);
-            candidate.dialled = Some(now);
+            (candidate.dialled, candidate.tried) = (Some(now), Some(now));
             dials.push((candidate.peer, candidate.addresses.clone()));
         }
-        if mending {
-            self.mended = dials.first().map(|(peer, _)| *peer);
+        if dials.is_empty() && mends && self.is_mending(now) {
+            self.mend_at = now + MEND_EVERY + MEND_EVERY * self.jitter / 1000;
+            dials.extend(self.mend(now, is_connected));
         }
         dials
+    }
+
+    /// Returns the node that has been left alone the longest of those that are not connected, however
+    /// often it was dialled in vain.
+    fn mend(
+        &mut self,
+        now: Instant,
+        is_connected: impl Fn(&PeerId) -> bool,
+    ) -> Option<(PeerId, Vec<Multiaddr>)> {
+        let lost = self.candidates.iter_mut().filter(|candidate| !is_connected(&candidate.peer));
+        let candidate = lost.min_by_key(|candidate| candidate.tried)?;
+        (candidate.dialled, candidate.tried) = (Some(now), Some(now));
+        self.mended = Some(candidate.peer);
+        Some((candidate.peer, candidate.addresses.clone()))
     }
 
     /// A node could not be dialled: another has its place.

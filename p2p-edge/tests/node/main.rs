@@ -15,6 +15,7 @@ mod mute;
 mod numbers;
 mod presence;
 mod renewal;
+mod resilience;
 mod revocations;
 mod support;
 mod turn;

@@ -5,6 +5,7 @@
 mod common;
 mod fallback;
 mod identity;
+mod join;
 mod peer_to_peer;
 mod presence;
 mod program;
