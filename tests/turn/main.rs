@@ -36,7 +36,8 @@ struct Site {
     folder: Folder,
 }
 
-async fn site() -> Site {
+/// Starts all. The user may have so many allocations.
+async fn site(allocations: u32) -> Site {
     let install = Command::new(coturn()).arg("install").output().unwrap();
     assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
     let folder = Folder::new("turn").unwrap();
@@ -48,7 +49,7 @@ async fn site() -> Site {
     let (certificate, key) = telephone.issue("turn", &[&address.to_string()]).unwrap();
     options.extra = format!(
         "\n[overlay.turn]\nudp = [\"{address}:3478\"]\ntcp = [\"{address}:3478\"]\ntls = [\"{address}:5349\"]\n\
-         certificate = \"{}\"\nkey = \"{}\"\nallow = [\"127.0.0.0/8\"]\nallocations_per_user = 8\n",
+         certificate = \"{}\"\nkey = \"{}\"\nallow = [\"127.0.0.0/8\"]\nallocations_per_user = {allocations}\n",
         certificate.display(),
         key.display()
     );
@@ -64,14 +65,14 @@ async fn site() -> Site {
 }
 
 impl Site {
-    /// Runs coturn's client; `options` come before what is the same each time.
+    /// Runs coturn's client; of an option that is there twice the last one counts.
     fn client(&self, password: &str, options: &[&str]) -> Output {
         let mut command = Command::new("timeout");
-        command.arg("60").arg(coturn()).arg("client").args(options);
+        command.arg("60").arg(coturn()).arg("client");
         command.args(["-u", &self.server.username, "-w", password, "-c", "-l", "172"]);
         command.args(["-n", &MESSAGES.to_string(), "-m", &CLIENTS.to_string()]);
         command.args(["-L", &ports::address().to_string(), "-e", &self.echo.to_string(), "-r", "3480"]);
-        command.arg(self.address.to_string()).current_dir(self.folder.path()).output().unwrap()
+        command.args(options).arg(self.address.to_string()).current_dir(self.folder.path()).output().unwrap()
     }
 
     /// All messages go through the relay and come back.
@@ -96,7 +97,7 @@ impl Site {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_coturn_speak_through_the_relay_by_every_transport() {
-    let site = site().await;
+    let site = site(1_000).await;
     tokio::task::spawn_blocking(move || {
         let stun = Command::new(coturn()).args(["stun", "-p", "3478", &site.address.to_string()]).output();
         let said = String::from_utf8_lossy(&stun.unwrap().stdout).into_owned();
@@ -126,7 +127,7 @@ async fn clients_of_coturn_speak_through_the_relay_by_every_transport() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coturns_client_is_refused_without_the_password_and_beyond_its_share() {
-    let site = site().await;
+    let site = site(8).await;
     tokio::task::spawn_blocking(move || {
         let output = site.client("guessed", &["-p", "3478"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -308,7 +308,7 @@ async fn connections_that_say_nothing_or_nonsense_are_closed() {
     let node = start(with_turn(&pki, 1, &[], TurnConfig { limits, ..TurnConfig::default() })).await;
     let endpoints = node.handle.status().await.turn.unwrap().endpoints;
     let tcp = endpoints.iter().find(|at| at.transport == IceTransport::Tcp).unwrap().address;
-    tokio::task::block_in_place(|| {
+    let _open = tokio::task::block_in_place(|| {
         let mut nonsense = Link::tcp(tcp);
         nonsense.send(b"\xffGET / HTTP/1.1\r\n\r\n");
         assert_eq!(nonsense.next(), None);
@@ -327,6 +327,7 @@ async fn connections_that_say_nothing_or_nonsense_are_closed() {
         assert!(began.elapsed() < Duration::from_secs(13), "{:?}", began.elapsed());
         let request = client.binding();
         assert!(silent[0].ask(&mut client, &request).mapped.is_some(), "who has spoken may be silent");
+        silent
     });
     let turn = node.handle.status().await.turn.unwrap();
     assert_eq!(turn.connections, 1, "{turn:?}");
