@@ -80,8 +80,15 @@ impl Task {
         let isolated = connected == 0;
         let wanted =
             if self.role.is_server() { WANTED_BY_SERVERS } else { self.limits.own_reservations.max(3) };
-        let mut dials = Vec::new();
+        let mut dials: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
         for node in &mut self.bootstrap {
+            // All addresses of a peer at once: where UDP goes nowhere, QUIC is given up after seconds, and a second dial
+            // is refused until then.
+            if let Some((_, addresses)) = dials.iter_mut().find(|(peer, _)| *peer == node.peer) {
+                node.backoff.attempt(now, first);
+                addresses.push(node.address.clone());
+                continue;
+            }
             if connected + dials.len() >= wanted {
                 break;
             }
