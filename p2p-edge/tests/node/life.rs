@@ -187,3 +187,19 @@ async fn the_owner_of_a_node_may_look_for_a_record() {
     let status = third.handle.status().await;
     assert!(status.dht_requests >= u64::from(nothing.dht_requests), "{status:?}");
 }
+
+/// A firewall that lets no UDP out makes QUIC wait for its handshake for seconds, and the next attempt again: TCP must
+/// not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_quic_is_never_answered_is_joined_over_tcp() {
+    let pki = pki();
+    let server = start(supernode(&pki, 1, &[])).await;
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (port, peer) = (silent.local_addr().unwrap().port(), server.handle.peer_id());
+    let mut user = user(&pki, "alice", 11, &[&server]);
+    user.bootstrap.insert(0, format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{peer}"));
+    let mut user = start(user).await;
+    let began = Instant::now();
+    user.online().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "after {:?}", began.elapsed());
+}
