@@ -210,6 +210,12 @@ pub(super) fn health(health: &Health) -> String {
         health.reservations,
         health.records
     );
+    let presence = health.presence;
+    let _ = writeln!(
+        text,
+        "presence: home of {} users, {} on, {} texts wait; {} devices attached, {} users watched",
+        presence.handles, presence.on, presence.texts, presence.devices, presence.watched
+    );
     for address in &health.overlay_addresses {
         let _ = writeln!(text, "  {address}");
     }

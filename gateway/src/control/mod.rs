@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, ReloadFailure, Reloaded,
-    RouteTest, TrunkView, Unavailable, WhyView,
+    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, PresenceView, ReloadFailure,
+    Reloaded, RouteTest, TrunkView, Unavailable, WhyView,
 };
 use call_model::{Address, CallId, TrunkName};
 use p2p_edge::node::{NodeHandle, NodeStatus};
@@ -105,6 +105,13 @@ impl Control for GatewayControl {
             overlay_peers: status.peers,
             reservations: status.reservations_served,
             records: status.records,
+            presence: PresenceView {
+                handles: status.presence.handles,
+                on: status.presence.on,
+                texts: status.presence.texts,
+                devices: status.presence.devices,
+                watched: status.presence.watched,
+            },
         }
     }
 

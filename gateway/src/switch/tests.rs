@@ -98,7 +98,7 @@ impl Bench {
                 from: Vec::new(),
             }],
             numbers: HashMap::from([("+15551000".parse().unwrap(), "alice".parse().unwrap())]),
-            policy: Policy { allow_prefixes: Vec::new(), deny_prefixes: vec!["44900".into()] },
+            policy: Policy { deny_prefixes: vec!["44900".into()], ..Policy::default() },
             limits: Limits { calls: 5, calls_per_user: 2, history: 3, drain: Duration::ZERO },
             emergency: Emergency::default(),
             tell_quality: false,
@@ -338,6 +338,31 @@ fn c04_early_media_comes_before_the_answer_once_and_a_180_after_it_changes_nothi
         SessionCommand::Answer { media },
     ];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn a_number_that_is_not_configured_is_looked_for_in_the_overlay_where_that_is_wished() {
+    for wished in [false, true] {
+        let mut bench = Bench::new(|config| config.policy.find_numbers = wished);
+        let call = bench.trunk_calls("+15552000");
+        bench.opened(call);
+        let invited = bench.actions.iter().find_map(|action| match action {
+            Action::Overlay(NodeCommand::Invite { to, .. }) => Some(to.to_string()),
+            _ => None,
+        });
+        assert_eq!(invited, wished.then(|| "+15552000".to_owned()));
+        let released = |bench: &Bench| {
+            bench.actions.iter().any(|action| matches!(action, Action::Sip(Command::Release { .. })))
+        };
+        assert_eq!(released(&bench), !wished);
+        if wished {
+            // Nobody has it.
+            let (cause, by) = (Cause::NO_ROUTE_TO_DESTINATION, EndedBy::Far);
+            let text = String::new();
+            bench.overlay(call, SessionEvent::Ended { cause, sip_status: Some(404), text, by });
+            assert!(released(&bench));
+        }
+    }
 }
 
 #[test]

@@ -141,7 +141,9 @@ impl Publisher {
     /// Returns how many own records are known to be stored elsewhere, under the certificate in use,
     /// and how many are not.
     pub(super) fn counts(&self, now: Instant) -> (usize, usize) {
-        let is_stored = |item: &&Item| !item.is_outdated && item.stored_until.is_some_and(|at| at > now);
+        let is_stored = |item: &&Item| {
+            !item.is_vacant() && !item.is_outdated && item.stored_until.is_some_and(|at| at > now)
+        };
         let stored = self.items.iter().filter(is_stored).count();
         (stored, self.items.iter().filter(|item| !item.is_vacant()).count() - stored)
     }
