@@ -68,6 +68,7 @@ impl Control for Memory {
             overlay_peers: 0,
             reservations: 0,
             records: 0,
+            presence: Default::default(),
         }
     }
     async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
