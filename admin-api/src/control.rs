@@ -434,4 +434,22 @@ pub struct Health {
     pub turn_allocations: Option<usize>,
     /// Records held for others.
     pub records: usize,
+    /// What the node keeps and does for presence.
+    #[serde(default)]
+    pub presence: PresenceView,
+}
+
+/// What a node keeps and does for presence and text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceView {
+    /// Users of whom it is a home.
+    pub handles: usize,
+    /// Of these, those who are on.
+    pub on: usize,
+    /// Texts that wait.
+    pub texts: usize,
+    /// Devices attached.
+    pub devices: usize,
+    /// Users watched for these.
+    pub watched: usize,
 }

@@ -18,8 +18,8 @@ mod v1;
 pub use auth::{Scope, TokenDigest, TokenDigestError, Tokens};
 pub use control::{
     CallFilter, CallList, CallState, CallView, CauseView, Control, Cursor, DecisionView, ExchangeView,
-    Health, HealthState, LadderView, LegView, RatingView, ReloadFailure, Reloaded, RemoteView, RouteTest,
-    TargetView, TrunkView, Unavailable, WhyView,
+    Health, HealthState, LadderView, LegView, PresenceView, RatingView, ReloadFailure, Reloaded, RemoteView,
+    RouteTest, TargetView, TrunkView, Unavailable, WhyView,
 };
 pub use overlay::{OverlayView, WayView};
 pub use server::{AdminServer, ServeError, serve};

@@ -75,6 +75,7 @@ impl Control for Memory {
             reservations: 0,
             turn_allocations: None,
             records: 0,
+            presence: Default::default(),
         }
     }
     async fn reload(&self) -> Result<Reloaded, ReloadFailure> {

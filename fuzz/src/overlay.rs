@@ -279,6 +279,13 @@ pub fn presence(data: &[u8]) {
     client.handle_timeout(now + Duration::from_secs(60), (UNIX + 60) * 1000);
 }
 
+/// The names of the frames in an entry of the corpus of [`presence`], up to what cannot be read.
+pub fn names(entry: &[u8]) -> Vec<&'static str> {
+    let (mut rest, mut decoder) = (entry.get(1..).unwrap_or_default(), PresenceDecoder::new());
+    let frames = std::iter::from_fn(|| decoder.feed(&mut rest).ok().flatten());
+    frames.map(|frame| frame.name()).collect()
+}
+
 /// A text with its certificate and signature.
 pub fn signed_text(data: &[u8]) {
     if let Ok(text) = SignedText::decode(data) {

@@ -24,6 +24,22 @@ Exit codes: 0 answered and ended normally; 10 busy; 11 no answer; 12 rejected; 1
 reachable; 14 network or overlay failure; 15 media failed; 16 ended for another reason;
 64 wrong usage; 74 a file or socket failed; 78 wrong configuration or identity.";
 
+const RUN_HELP: &str = r#"Commands, one JSON object per line. Where there is one call, `call` may be left out; its id is in every event of it.
+  {"command":"call","to":"bob","play":"hello.wav","dtmf":"12#","duration_s":10,"replaces":ID}
+  {"command":"answer"}  {"command":"progress","play":"wait.wav"}  {"command":"reject"}  {"command":"hangup"}
+  {"command":"hold","on":true}  {"command":"dtmf","digits":"1"}  {"command":"message","text":"to the other side"}
+  {"command":"transfer","to":"carol"}  {"command":"transfer","call":ID,"consult":ID}
+  {"command":"play","file":"a.wav"}  {"command":"echo","on":true}  {"command":"record","file":"b.wav"}
+  {"command":"policy","mode":"after:2s","reject_anonymous":true,"follow_transfers":true}
+  {"command":"presence","availability":"busy","note":"until three"}    available, away, busy or offline
+  {"command":"contacts","handles":["bob","carol"]}                     whom to watch
+  {"command":"rules","everybody":false,"allowed":["bob"],"refused":[]} who may watch, and send text; nobody before
+  {"command":"text","to":"bob","text":"hello"}                         kept for a week where bob is not there
+  {"command":"status"}  {"command":"quit"}
+Events: ready, listening, online, offline, incoming, calling, trying, ringing, early, answered, media_up, heard, silent,
+  played, dtmf, hold, connected, message, transfer, ended, presence, text, text_sent, text_taken, presence_refused,
+  numbers, certificate, status, error."#;
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Action {
@@ -123,7 +139,8 @@ pub enum Action {
         #[arg(long)]
         passphrase_file: Option<PathBuf>,
     },
-    /// Run: commands as JSON lines in, events as JSON lines out.
+    /// Run: commands as JSON lines in, events as JSON lines out; `run --help` lists them.
+    #[command(after_long_help = RUN_HELP)]
     Run {
         /// The node.
         #[command(flatten)]

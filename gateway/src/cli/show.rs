@@ -213,6 +213,12 @@ pub(super) fn health(health: &Health) -> String {
     if let Some(allocations) = health.turn_allocations {
         let _ = writeln!(text, "  TURN: {allocations} relayed addresses in use");
     }
+    let presence = health.presence;
+    let _ = writeln!(
+        text,
+        "presence: home of {} users, {} on, {} texts wait; {} devices attached, {} users watched",
+        presence.handles, presence.on, presence.texts, presence.devices, presence.watched
+    );
     for address in &health.overlay_addresses {
         let _ = writeln!(text, "  {address}");
     }

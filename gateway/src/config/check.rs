@@ -425,6 +425,7 @@ impl Check<'_> {
         Ok(Policy {
             allow_prefixes: all("policy.allow_prefixes", raw.allow_prefixes)?,
             deny_prefixes: all("policy.deny_prefixes", raw.deny_prefixes)?,
+            find_numbers: raw.find_numbers,
         })
     }
 

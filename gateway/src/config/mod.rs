@@ -427,6 +427,8 @@ pub struct Policy {
     pub allow_prefixes: Vec<String>,
     /// Prefixes that nobody may call, whatever is allowed.
     pub deny_prefixes: Vec<String>,
+    /// Whether a number that a trunk calls and that is not configured is looked for in the overlay.
+    pub find_numbers: bool,
 }
 
 /// The `[limits]` table.

@@ -310,6 +310,8 @@ pub(super) struct Policy {
     pub(super) allow_prefixes: Vec<String>,
     #[serde(default)]
     pub(super) deny_prefixes: Vec<String>,
+    #[serde(default)]
+    pub(super) find_numbers: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView, ReloadFailure,
+    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView, PresenceView, ReloadFailure,
     Reloaded, RouteTest, TrunkView, Unavailable, WhyView,
 };
 use call_model::{Address, CallId, TrunkName};
@@ -112,6 +112,13 @@ impl Control for GatewayControl {
             reservations: status.reservations_served,
             turn_allocations: status.turn.map(|turn| turn.counts.allocations),
             records: status.records,
+            presence: PresenceView {
+                handles: status.presence.handles,
+                on: status.presence.on,
+                texts: status.presence.texts,
+                devices: status.presence.devices,
+                watched: status.presence.watched,
+            },
         }
     }
 

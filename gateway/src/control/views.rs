@@ -207,6 +207,7 @@ pub(crate) fn route_test(
     let targets = match evaluation.target {
         Ok(Target::Trunks(trunks)) => trunks.iter().map(ToString::to_string).collect(),
         Ok(Target::User(handle)) => vec![handle.to_string()],
+        Ok(Target::Number(number)) => vec![number.to_string()],
         Err(_) => Vec::new(),
     };
     RouteTest { placed, targets, decisions }

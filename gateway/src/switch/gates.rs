@@ -35,6 +35,8 @@ pub enum Target {
     Trunks(Vec<TrunkName>),
     /// To an overlay user.
     User(Handle),
+    /// To whichever overlay user has this number.
+    Number(Number),
 }
 
 /// What the gates said.
@@ -400,6 +402,12 @@ impl Switch {
                 if let Some(earlier) = number.and_then(|number| self.sent_there(trunk, number)) {
                     detail += &format!(", and call {earlier} was sent to {trunk} for it");
                     return evaluation.refuse_loop("loop", detail);
+                }
+                if let Some(number) = number.filter(|_| self.config.policy.find_numbers) {
+                    let detail = format!("no number here is {number}: it is looked for in the overlay");
+                    evaluation.pass(Gate::Route, "policy.find_numbers", detail);
+                    evaluation.target = Ok(Target::Number(number.clone()));
+                    return evaluation;
                 }
                 if let Some(number) = number
                     && let Some(route) = self.route_of(number)

@@ -65,7 +65,7 @@ impl Switch {
                 self.tell_overlay(id, SessionCommand::Trying);
                 self.tell_media(MediaCommand::Open { call: id, overlay_offer: Some(media), playback_rate });
             }
-            Ok(Target::User(_)) => {
+            Ok(Target::User(_) | Target::Number(_)) => {
                 // The gates never send an overlay call back into the overlay.
                 self.calls.insert(id, Box::new(call));
                 self.release(now, id, End::gateway(Cause::NO_ROUTE_TO_DESTINATION));

@@ -23,6 +23,7 @@ mod band;
 mod details;
 mod digits;
 mod ends;
+mod numbers;
 mod redirect;
 mod successor;
 mod transit;
@@ -98,7 +99,7 @@ impl Bench {
                 from: Vec::new(),
             }],
             numbers: HashMap::from([("+15551000".parse().unwrap(), "alice".parse().unwrap())]),
-            policy: Policy { allow_prefixes: Vec::new(), deny_prefixes: vec!["44900".into()] },
+            policy: Policy { deny_prefixes: vec!["44900".into()], ..Policy::default() },
             limits: Limits { calls: 5, calls_per_user: 2, history: 3, drain: Duration::ZERO },
             emergency: Emergency::default(),
             tell_quality: false,

@@ -139,6 +139,12 @@ impl Switch {
                 self.calls.insert(id, Box::new(call));
                 self.tell_media(MediaCommand::Open { call: id, overlay_offer: None, playback_rate });
             }
+            Ok(Target::Number(number)) => {
+                call.called = Some(Address::Number(number));
+                let playback_rate = self.playback_rate(call.caller.trunk.iter());
+                self.calls.insert(id, Box::new(call));
+                self.tell_media(MediaCommand::Open { call: id, overlay_offer: None, playback_rate });
+            }
             Ok(Target::Trunks(trunks)) => {
                 call.called = to.cloned();
                 call.trunks_left = trunks.into();

@@ -359,7 +359,7 @@ impl Metrics {
             self.overlay_presence.get_or_create(&KindLabel { kind }).set(count as i64);
         }
         for (reason, total) in &presence.refused {
-            let counter = self.overlay_presence_refused.get_or_create(&ReasonLabel { reason: *reason });
+            let counter = self.overlay_presence_refused.get_or_create(&ReasonLabel { reason });
             raise(&counter, *total);
         }
         if let Some(turn) = &status.turn {

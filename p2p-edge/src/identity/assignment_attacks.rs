@@ -79,7 +79,8 @@ fn an_authority_assigns_a_number_and_whoever_holds_that_may_publish_it() {
     let value = assignment.encode();
     assert!(value.len() < 600, "{} bytes", value.len());
     assert!(NumberAssignment::is_one(&value));
-    assert_eq!(NumberAssignment::all_from_pem(&assignment.to_pem()).unwrap(), [assignment.clone()]);
+    let read = NumberAssignment::all_from_pem(&assignment.to_pem()).unwrap();
+    assert_eq!(read, std::slice::from_ref(&assignment));
     let none = RevocationList::default();
     let Some(ValidRecord::Number(valid)) = scene.read(NUMBER, &value, &none, NOW) else { panic!() };
     assert_eq!((valid.record.handle.as_str(), valid.record.number.to_string().as_str()), ("alice", NUMBER));
@@ -234,12 +235,12 @@ fn an_assignment_has_one_encoding() {
     let value = scene.sign(Scene::claims());
     let (kind, certificate, body, signature): (u8, ByteVec, ByteVec, ByteArray<64>) =
         minicbor::decode(&value).unwrap();
-    assert_eq!(cbor::encode((kind, certificate.clone(), body.clone(), signature.clone())), value);
+    assert_eq!(cbor::encode((kind, certificate.clone(), body.clone(), signature)), value);
     for bad in [
         [&value[..], &[0]].concat(),
         value[..value.len() - 1].to_vec(),
-        cbor::encode((5u8, certificate.clone(), body.clone(), signature.clone())),
-        cbor::encode((kind, ByteVec::from(vec![0x30]), body, signature.clone())),
+        cbor::encode((5u8, certificate.clone(), body.clone(), signature)),
+        cbor::encode((kind, ByteVec::from(vec![0x30]), body, signature)),
         cbor::encode((kind, certificate, ByteVec::from(vec![0xa0]), signature)),
     ] {
         assert!(NumberAssignment::decode(&bad).is_err(), "{bad:02x?}");

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// How many changed entries each target gets.
-const CASES: u32 = 500;
+const CASES: u32 = 1_000;
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
@@ -83,7 +83,10 @@ fn the_corpora_begin_with_what_is_sent_today() {
             std::fs::create_dir_all(folder(target)).unwrap();
             std::fs::write(&path, &bytes).unwrap();
         }
-        assert!(std::fs::read(&path).unwrap() == bytes, "{}: write it anew", path.display());
+        let held = std::fs::read(&path).unwrap();
+        // The chains of an announcement begin anew each time.
+        let same = held == bytes || (target == "presence" && targets::names(&held) == targets::names(&bytes));
+        assert!(same, "{}: write it anew", path.display());
     }
 }
 

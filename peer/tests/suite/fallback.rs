@@ -8,10 +8,11 @@ use p2p_edge::identity::{RevocationList, UserBundle};
 use p2p_edge::node::{Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
 use peer::event::Event;
 use peer::{AnswerPolicy, CallOptions, Command};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
+use transcoder::{DtlsIdentity, Outgoing, Phone, PhoneConfig, WebRtcConfig, WebRtcLeg};
 
-use crate::common::{LOOPBACK, Overlay};
+use crate::common::{LOOPBACK, Overlay, RATE};
 
 /// A description without telephone events (RFC 4733).
 fn without_events(sdp: &str) -> String {
@@ -35,6 +36,25 @@ fn without_events(sdp: &str) -> String {
         kept.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
     });
     kept.map(|line| line + "\r\n").collect()
+}
+
+/// Keeps the media of a call up, as long as there is somebody to talk to.
+async fn carry(mut phone: Phone, socket: UdpSocket) {
+    let local = socket.local_addr().unwrap();
+    let mut packet = vec![0; 2048];
+    loop {
+        let mut send = |out: Outgoing<'_>| drop(socket.try_send_to(out.bytes, out.destination));
+        let due = phone.poll_timeout().unwrap_or_else(|| Instant::now() + Duration::from_millis(20));
+        tokio::select! {
+            received = socket.recv_from(&mut packet) => {
+                if let Ok((length, source)) = received {
+                    phone.handle_datagram(Instant::now(), local, source, &packet[..length], &mut send);
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => phone.handle_timeout(Instant::now(), &mut send),
+        }
+        while phone.poll_event().is_some() {}
+    }
 }
 
 /// A user's node without a softphone.
@@ -81,13 +101,16 @@ async fn digits_go_by_signalling_where_the_media_of_the_other_side_takes_none() 
             break (call, media);
         }
     };
-    let local = vec![std::net::SocketAddr::new(LOOPBACK, 40_000)];
+    let socket = UdpSocket::bind((LOOPBACK, 0)).await.unwrap();
+    let local = vec![socket.local_addr().unwrap()];
     let config = WebRtcConfig { local, ice_lite: false, g711: false, redundancy: false };
     let mut leg = WebRtcLeg::new(config, &DtlsIdentity::generate().unwrap(), Instant::now()).unwrap();
     let media = without_events(&leg.accept_offer(&offer).unwrap());
-    let command = SessionCommand::Answer { media };
-    bob.send(NodeCommand::Call { call, command }).await.unwrap();
-    alice.wait("answered", |event| matches!(event, Event::Answered { .. }).then_some(())).await;
+    tokio::spawn(carry(Phone::new(PhoneConfig::new(RATE), leg, 7, Instant::now()).unwrap(), socket));
+    for command in [SessionCommand::Answer { media }, SessionCommand::MediaUp] {
+        bob.send(NodeCommand::Call { call, command }).await.unwrap();
+    }
+    alice.wait("media_up", |event| matches!(event, Event::MediaUp { .. }).then_some(())).await;
     let digits: Vec<DtmfDigit> = "4#".chars().map(|c| DtmfDigit::from_char(c).unwrap()).collect();
     alice.send(Command::Dtmf { call: None, digits: digits.clone() }).await;
     let mut heard = Vec::new();

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use p2p_edge::identity::{Credential, HandleCertificate, Renewal, RevocationList, Validity};
+use p2p_edge::identity::{
+    AssignmentClaims, Credential, HandleCertificate, Renewal, RevocationList, Validity,
+};
 use tokio::process::Command;
 
 use crate::common::{Overlay, scratch};
@@ -139,5 +141,59 @@ async fn an_identity_is_restored_from_its_backup() {
     let (code, said) = run(&arguments).await;
     assert!(code == 78 && said.contains("does not fit"), "{said}");
     assert!(!directory.join("elsewhere").exists());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_assigned_number_is_imported_and_published_from_then_on() {
+    let directory = scratch();
+    let overlay = Overlay::start().await;
+    let alice = directory.join("alice");
+    overlay.write_identity(&alice, "alice", 11);
+    let write = |handle: &str, name: &str| {
+        let claims = AssignmentClaims {
+            number: "+442079460018".parse().unwrap(),
+            handle: handle.parse().unwrap(),
+            serial: 70,
+            sequence: unix() * 1000,
+            expires_unix: unix() + 86_400,
+        };
+        let file = directory.join(name);
+        let assignment = overlay.pki.enrolment.assign_number(claims).unwrap();
+        std::fs::write(&file, assignment.to_pem()).unwrap();
+        file
+    };
+    let (own, other) = (write("alice", "own.pem"), write("bob", "other.pem"));
+    let import = |file: &Path| {
+        ["import-number", "--identity", text(&alice), "--number", text(file)].map(str::to_owned).to_vec()
+    };
+    let refused = import(&other);
+    let (code, said) = run(&refused.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(code == 78 && said.contains("assigned to bob"), "{code} {said}");
+    assert!(!alice.join("numbers.pem").exists());
+    for _ in 0..2 {
+        let taken = import(&own);
+        let (code, said) = run(&taken.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let numbers = shown["assigned_numbers"].as_array().unwrap();
+        assert_eq!((code, numbers.len()), (0, 1), "{said}");
+        assert_eq!(numbers[0]["number"], "+442079460018");
+    }
+    let mut program = Program::start(&[
+        "run",
+        "--identity",
+        text(&alice),
+        "--bootstrap",
+        &overlay.bootstrap,
+        "--media-address",
+        "127.0.0.1",
+        "--control",
+        text(&directory.join("control")),
+    ]);
+    assert_eq!(program.wait("numbers").await["numbers"][0], "+442079460018");
+    // Taken out, and read again.
+    std::fs::remove_file(alice.join("numbers.pem")).unwrap();
+    program.signal("HUP").await;
+    assert_eq!(program.wait("numbers").await["numbers"].as_array().unwrap().len(), 0);
     std::fs::remove_dir_all(&directory).unwrap();
 }
