@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin_api::{
-    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView, PresenceView, ReloadFailure,
-    Reloaded, RouteTest, TrunkView, Unavailable, WhyView,
+    CallFilter, CallList, CallView, Control, Health, HealthState, LadderView, OverlayView, PresenceView,
+    ReloadFailure, Reloaded, RouteTest, TrunkView, Unavailable, WhyView,
 };
 use call_model::{Address, CallId, TrunkName};
 use p2p_edge::node::{NodeHandle, NodeStatus};
