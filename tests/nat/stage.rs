@@ -158,7 +158,7 @@ impl Servers<'_> {
     fn start(&self) -> Result<(Vec<Daemon>, [Asterisk; 2])> {
         let third = self.authority.supernode("super3")?;
         let first = self.authority.gateway("super1", &["+44"], &["+1555"])?;
-        let second = self.authority.gateway("super2", &["+49"], &["+1555"])?;
+        let second = self.authority.gateway("super2", &["+1555"], &["+1555"])?;
         let mut daemons = Vec::new();
         let mut bootstrap = Vec::new();
         let pbx = |host: &str, gateway: &DaemonOptions| {
@@ -173,7 +173,7 @@ impl Servers<'_> {
             options.bootstrap = bootstrap.clone();
             if name != "super3" {
                 options.gateway = true;
-                options.offers = vec![if name == "super1" { "+44" } else { "+49" }.to_owned()];
+                options.offers = vec![if name == "super1" { "+44" } else { "+1555" }.to_owned()];
                 let here = self.sites.iter().filter(|site| site.ipv6 == (name == "super2"));
                 options.numbers = here.map(|site| (number(site.user), site.user.to_owned())).collect();
                 let pbx = pbx(if name == "super1" { "pbx1" } else { "pbx2" }, &options)?;
