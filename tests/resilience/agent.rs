@@ -36,9 +36,10 @@ struct Tally {
     failed: u64,
     /// Milliseconds until there was a record.
     first: Vec<f64>,
-    media_up: HashSet<CallId>,
-    ended: HashMap<CallId, Value>,
-    silent: HashSet<CallId>,
+    /// Ends of calls: both may be here, so each is named by its telephone too.
+    media_up: HashSet<(u8, CallId)>,
+    ended: HashMap<(u8, CallId), Value>,
+    silent: HashSet<(u8, CallId)>,
     texts: u64,
 }
 
@@ -68,6 +69,7 @@ async fn telephone(seat: Seat, tally: Shared) -> Result<Softphone> {
         reject_anonymous: false,
         follow_transfers: false,
     };
+    let number = seat.number;
     let media_address = seat.address.parse::<std::net::IpAddr>()?.into();
     let ice_servers = Vec::new();
     let config =
@@ -80,8 +82,8 @@ async fn telephone(seat: Seat, tally: Shared) -> Result<Softphone> {
             match event {
                 // Errs after the first time.
                 Event::Online => drop(online.try_send(())),
-                Event::MediaUp { call } => drop(with(&tally, |tally| tally.media_up.insert(call))),
-                Event::Silent { call } => drop(with(&tally, |tally| tally.silent.insert(call))),
+                Event::MediaUp { call } => drop(with(&tally, |tally| tally.media_up.insert((number, call)))),
+                Event::Silent { call } => drop(with(&tally, |tally| tally.silent.insert((number, call)))),
                 Event::Message { .. } => with(&tally, |tally| tally.texts += 1),
                 Event::Played { call } => {
                     let play = Command::Play { call: Some(call), clip: clip() };
@@ -98,7 +100,7 @@ async fn telephone(seat: Seat, tally: Shared) -> Result<Softphone> {
                         "received": quality.map(|quality| quality.packets_received),
                         "lost": quality.map(|quality| quality.packets_lost),
                     });
-                    with(&tally, |tally| tally.ended.insert(ended.call, told));
+                    with(&tally, |tally| tally.ended.insert((number, ended.call), told));
                 }
                 _ => {}
             }

@@ -176,7 +176,7 @@ impl Play<'_> {
         let expected = 6 * u64::from(calls);
         let end = Instant::now() + Duration::from_secs(30);
         while self.up()? < expected {
-            ensure!(Instant::now() < end, "{} of {expected} ends of calls are up", self.up()?);
+            ensure!(Instant::now() < end, "calls: {:?}, and {expected} ends should be up", self.all_calls()?);
             sleep(Duration::from_millis(200));
         }
         self.calls.ends = expected;

@@ -240,7 +240,7 @@ impl Plan {
             let due = |candidate: &&mut Candidate| {
                 candidate.is_of(way)
                     && candidate.backoff.is_due(now)
-                    && !candidate.dialled.is_some_and(|at| now < at + PLACE)
+                    && candidate.dialled.is_none_or(|at| now >= at + PLACE)
                     && !is_connected(&candidate.peer)
             };
             // Those that were tried least come first; of these the first of their way.
