@@ -4,7 +4,7 @@
 //! lost. The watchdog here brings lost ones back, on other supernodes where there are any.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
@@ -113,13 +113,21 @@ impl Task {
         }
     }
 
-    /// Looks for more servers: often while few are known, seldom later.
+    /// Looks for more servers: often while few are known, seldom later. A server fills every part of its routing table.
+    /// A user, to whom nobody's look-ups lead, meets enough servers on one search, and a search of all parts would be
+    /// most of what it costs.
     pub(super) fn refresh_routes(&mut self, now: Instant) {
-        if self.refresh.is_due(now) && self.peers.servers().next().is_some() {
-            let longest = if self.role.is_server() { LAST_REFRESH } else { LAST_USER_REFRESH };
-            self.refresh.attempt_up_to(now, FIRST_REFRESH, longest);
+        if !self.refresh.is_due(now) || self.peers.servers().next().is_none() {
+            return;
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if self.role.is_server() {
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_REFRESH);
             // Errs while the table is empty, which the diversity rule may cause.
-            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+            let _ = kad.bootstrap();
+        } else {
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_USER_REFRESH);
+            kad.get_closest_peers(self.me);
         }
     }
 

@@ -11,4 +11,5 @@ mod mute;
 mod presence;
 mod renewal;
 mod revocations;
+mod round_trips;
 mod support;
