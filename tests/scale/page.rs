@@ -201,7 +201,7 @@ fn page(results: &Results, rest: &Rest) -> String {
         "# The overlay at scale\n\n\
          Written by `make scale`, seed {}. A model of {} supernodes and {} users in virtual time, which runs the code of the \
          real node where that is pure (identities, verification of every record, stores with their quotas, the choice between \
-         answers, diversity of networks, waits), and real nodes on loopback beside it. Presence is not in it.\n\n\
+         answers, diversity of networks, waits), and real nodes on loopback beside it. Presence has [a page of its own](scale-presence.md).\n\n\
          ## The model\n\n\
          - **Supernodes** come and go without a word: sessions are Weibull with shape {} and scale {} minutes, the fit for \
          one of three networks in Stutzbach and Rejaie, *Understanding Churn in Peer-to-Peer Networks*, IMC 2006: half \

@@ -20,6 +20,9 @@ use crate::world::{BASE, World};
 /// Links before idle ones are thrown away for the first time; then at twice what was left.
 const MANY_LINKS: usize = 512;
 
+/// Of a part of the key space far from a user, how many it knows: it searches for itself only.
+const MET_ON_THE_WAY: usize = 4;
+
 /// What protects the network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Defences {
@@ -307,6 +310,7 @@ impl Sim {
                 continue;
             }
             let me = world.parties[node as usize].id;
+            let most = if world.is_user(node) { MET_ON_THE_WAY } else { K };
             for place in 0..127 {
                 // All who share so many bits with this one, and not the next.
                 let first = (me ^ (1 << (127 - place))) & !((1 << (127 - place)) - 1);
@@ -319,7 +323,7 @@ impl Sim {
                 } else {
                     for _ in 0..2 * K {
                         let Some(peer) = self.random.pick(range) else { break };
-                        if self.nodes[node as usize].table.bucket(peer.id).len() >= K {
+                        if self.nodes[node as usize].table.bucket(peer.id).len() >= most {
                             break;
                         }
                         self.learn(node, peer.node);

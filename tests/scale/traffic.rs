@@ -329,12 +329,14 @@ impl Sim {
         }
     }
 
-    /// Searches for servers: for oneself first, and then for each bucket.
+    /// Searches for servers: for oneself first, and then, as a server, for each bucket.
     pub(crate) fn refresh(&mut self, node: u32) {
-        let own = self.nodes[node as usize].table.clone();
-        let rest = own.refresh_targets(&mut self.random);
         let me = self.peer(node).id;
-        let kind = if self.world.is_user(node) { Kind::UserRefresh } else { Kind::Refresh };
+        let (kind, rest) = if self.world.is_user(node) {
+            (Kind::UserRefresh, Vec::new())
+        } else {
+            (Kind::Refresh, self.nodes[node as usize].table.refresh_targets(&mut self.random))
+        };
         self.search(node, me, kind, Purpose::Refresh(rest));
     }
 

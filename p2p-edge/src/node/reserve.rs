@@ -86,13 +86,21 @@ impl Reservations {
 }
 
 impl Task {
-    /// Looks for more servers: often while few are known, seldom later.
+    /// Looks for more servers: often while few are known, seldom later. A server fills every part of its routing table.
+    /// A user, to whom nobody's look-ups lead, meets enough servers on one search, and a search of all parts would be
+    /// most of what it costs.
     pub(super) fn refresh_routes(&mut self, now: Instant) {
-        if self.refresh.is_due(now) && self.peers.servers().next().is_some() {
-            let longest = if self.role.is_server() { LAST_REFRESH } else { LAST_REFRESH_OF_USERS };
-            self.refresh.attempt_up_to(now, FIRST_REFRESH, longest);
+        if !self.refresh.is_due(now) || self.peers.servers().next().is_none() {
+            return;
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if self.role.is_server() {
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_REFRESH);
             // Errs while the table is empty, which the diversity rule may cause.
-            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+            let _ = kad.bootstrap();
+        } else {
+            self.refresh.attempt_up_to(now, FIRST_REFRESH, LAST_REFRESH_OF_USERS);
+            kad.get_closest_peers(self.me);
         }
     }
 

@@ -17,5 +17,6 @@ mod presence;
 mod renewal;
 mod resilience;
 mod revocations;
+mod round_trips;
 mod support;
 mod turn;

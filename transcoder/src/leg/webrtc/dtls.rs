@@ -184,3 +184,14 @@ fn copied<'a>(from: &[u8], to: &'a mut [u8]) -> &'a [u8] {
     to[..length].copy_from_slice(&from[..length]);
     &to[..length]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn all_associations_have_the_same_settings() {
+        assert!(Arc::ptr_eq(&settings().unwrap(), &settings().unwrap()), "trying them out again is dear");
+    }
+}
