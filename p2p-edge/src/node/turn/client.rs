@@ -251,7 +251,7 @@ mod tests {
         };
         TurnResponse {
             username: "user".to_owned(),
-            password: "word".to_owned(),
+            password: "open sesame".to_owned(),
             expires: NOW + 100,
             endpoints: vec![
                 endpoint(0, "192.0.2.1:3478", None),
@@ -277,7 +277,7 @@ mod tests {
                 "turns:[2001:db8::1]:443?transport=tcp"
             ]
         );
-        assert!(!format!("{server:?}").contains("word"), "{server:?}");
+        assert!(!format!("{server:?}").contains("sesame"), "{server:?}");
         assert_eq!(read(peer, answer(), NOW + 100), Ok(None), "it has ended");
         assert_eq!(read(peer, TurnResponse { endpoints: Vec::new(), ..answer() }, NOW), Ok(None));
         let refused = TurnResponse { refused: Some("rate".to_owned()), ..TurnResponse::default() };
