@@ -70,7 +70,9 @@ fn run(net: &mut Network, ends: &mut [End; 2], duration: Duration) {
                     continue;
                 };
                 leg.handle_datagram(now, *base, datagram.from, &datagram.bytes, &mut |from, to, bytes| {
-                    seen(nat, from).map(|from| net.send(from, to, bytes));
+                    if let Some(from) = seen(nat, from) {
+                        net.send(from, to, bytes);
+                    }
                 });
             }
             ends.iter_mut().for_each(End::collect);
@@ -80,7 +82,9 @@ fn run(net: &mut Network, ends: &mut [End; 2], duration: Duration) {
         for end in ends.iter_mut() {
             let End { leg, nat, sent, .. } = end;
             let mut emit = |from, to, bytes: &[u8]| {
-                seen(nat, from).map(|from| net.send(from, to, bytes));
+                if let Some(from) = seen(nat, from) {
+                    net.send(from, to, bytes);
+                }
             };
             if leg.poll_timeout().is_some_and(|at| at <= now) {
                 leg.handle_timeout(now, &mut emit);
