@@ -116,12 +116,13 @@ fn crate_roots(name: &str) -> Vec<Source> {
 }
 
 /// Whole crates without I/O, and the folders without it of a crate that has some.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "call-model/src",
     "sip-trunk/src",
     "transcoder/src",
     "p2p-edge/src/identity",
     "p2p-edge/src/record",
+    "p2p-edge/src/bootstrap",
     "p2p-edge/src/routing.rs",
     "p2p-edge/src/calling",
     "p2p-edge/src/presence",
