@@ -1,8 +1,8 @@
 //! Causeway's node in the overlay.
 //!
-//! [`identity`], [`record`], [`bootstrap`], [`routing`], [`calling`], [`presence`] and [`turn`] are pure: bytes, time and seeds come
-//! in as arguments.
-//! [`node`] is the only part with sockets, [`files`] the only one with files.
+//! [`identity`], [`record`], [`bootstrap`], [`routing`], [`calling`], [`presence`] and [`turn`] are pure: bytes,
+//! time and seeds come in as arguments. [`node`] is the only part with sockets; files are read and
+//! written by [`files`], and by [`node`] for who it may join by.
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;

@@ -122,6 +122,7 @@ const PURE: [&str; 9] = [
     "transcoder/src",
     "p2p-edge/src/identity",
     "p2p-edge/src/record",
+    "p2p-edge/src/bootstrap",
     "p2p-edge/src/routing.rs",
     "p2p-edge/src/calling",
     "p2p-edge/src/presence",

@@ -310,7 +310,7 @@ async fn whoever_a_hint_leads_to_has_to_prove_its_certificate() {
     let stranger = start(config).await;
     let good = start(supernode(&ours, 2, &[])).await;
     let mut config = user(&ours, "alice", 11, &[]);
-    config.ways.invites = vec![Invite::new(None, &[stranger.address.clone()]).unwrap()];
+    config.ways.invites = vec![Invite::new(None, std::slice::from_ref(&stranger.address)).unwrap()];
     let alice = start(config.clone()).await;
     alice.until("the stranger, refused", |status| status.refused(Refusal::NodeCertificate) > 0).await;
     let status = alice.handle.status().await;
