@@ -116,7 +116,7 @@ fn crate_roots(name: &str) -> Vec<Source> {
 }
 
 /// Whole crates without I/O, and the folders without it of a crate that has some.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "call-model/src",
     "sip-trunk/src",
     "transcoder/src",
