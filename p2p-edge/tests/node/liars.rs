@@ -195,7 +195,7 @@ async fn bob_is_called_although(lie: impl Fn(&Pki) -> Lie, refused: Option<Refus
     bob.take(call).await;
     alice.answered(call).await;
     if let Some(reason) = refused {
-        assert!(alice.handle.status().await.refused(reason) > 0, "the liars were asked");
+        alice.until("the liars' answers", |status| status.refused(reason) > 0).await;
     }
 }
 

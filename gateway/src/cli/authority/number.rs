@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use call_model::{Handle, Number};
-use p2p_edge::identity::{AssignmentClaims, Utc, Validity};
+use p2p_edge::identity::{AssignmentClaims, MAX_ASSIGNMENT_DAYS, Utc, Validity};
 
 use super::{enrolment, next_serial, note, now, write_new};
 
@@ -13,6 +13,10 @@ const NUMBER: &str = "number";
 
 /// Says that a number belongs to a user.
 pub(super) fn assign(dir: &Path, number: Number, handle: Handle, days: u64, out: &Path) -> Result<String> {
+    ensure!(
+        days <= MAX_ASSIGNMENT_DAYS,
+        "--days {days}: a number is assigned for at most {MAX_ASSIGNMENT_DAYS} days; assign it again before they are over"
+    );
     let authority = enrolment(dir)?;
     let unix = now();
     // No longer than the authority itself.

@@ -14,7 +14,10 @@ fn a_number_that_is_not_configured_is_looked_for_in_the_overlay_where_that_is_wi
         });
         assert_eq!(invited, wished.then(|| "+15552000".to_owned()));
         let released = |bench: &Bench| {
-            bench.actions.iter().any(|action| matches!(action, Action::Sip(Command::Release { .. })))
+            bench
+                .actions
+                .iter()
+                .any(|action| matches!(action, Action::Sip(Command::Release { .. } | Command::Reject { .. })))
         };
         assert_eq!(released(&bench), !wished);
         if wished {
