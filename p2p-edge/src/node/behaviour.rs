@@ -6,19 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::Transport as _;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, mdns, noise, ping, relay,
-    tcp, yamux,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, mdns, noise, ping, quic,
+    relay, tcp, yamux,
 };
 
 use super::NodeError;
 use super::bootstrap::build_lan;
 use super::config::NodeLimits;
+use super::linger::Lingering;
 use super::store::KadStore;
 use super::streams::{CALL_PROTOCOL, PRESENCE_PROTOCOL, Streams};
 use super::wire::{
@@ -154,10 +156,12 @@ pub(super) async fn build(
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
         .map_err(|e| transport(&e))?
-        .with_quic_config(|mut config| {
+        .with_other_transport(|key| {
+            let mut config = quic::Config::new(key);
             config.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
-            config
+            quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, Lingering(muxer)))
         })
+        .map_err(|e| transport(&e))?
         .with_dns()
         .map_err(|e| transport(&e))?
         .with_websocket(noise::Config::new, muxer)

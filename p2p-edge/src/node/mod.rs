@@ -12,6 +12,7 @@ mod devices;
 mod gateways;
 mod health;
 mod incoming;
+mod linger;
 mod lookup;
 mod own;
 mod peers;

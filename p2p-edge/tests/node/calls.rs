@@ -174,6 +174,30 @@ async fn every_transport_carries_calls() {
     alice.answered(call).await;
 }
 
+/// What is said without an answer, as that one provides a prefix, arrives by QUIC too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn gateways_that_are_connected_by_quic_alone_are_found() {
+    let pki = pki();
+    let by_quic = |mut config: p2p_edge::node::NodeConfig| {
+        config.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()];
+        config
+    };
+    let first = start(by_quic(super::support::supernode(&pki, 1, &[]))).await;
+    let mut gateways = Vec::new();
+    for number in 21..27 {
+        let prefix = format!("+4{number}");
+        let config = gateway(&pki, number, &[(&prefix, 100)], &[], &[&first]);
+        gateways.push((prefix, start(by_quic(config)).await));
+    }
+    let mut alice = start(user(&pki, "alice", 11, &[&first])).await;
+    alice.online().await;
+    for (at, (prefix, gateway)) in gateways.iter_mut().enumerate() {
+        gateway.online().await;
+        let call = alice.invite(at as u128, &format!("{prefix}5550100")).await;
+        assert_eq!(gateway.incoming().await.0, call);
+    }
+}
+
 /// RFC 3261 21.5.4: a gateway that has no room is no reason to give up while there is another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_gateway_without_room_makes_way_for_the_next() {
