@@ -1,6 +1,6 @@
 //! What the demonstration runs on.
 
-use std::{io::Write as _, path::PathBuf, time::Duration, time::Instant};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -28,36 +28,19 @@ pub(crate) struct Stage {
     folder: Folder,
 }
 
-/// Says what is being done, does it, and says how long it took.
-fn step<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
-    print!("  {what} ... ");
-    // A terminal that is gone stops the printing, not the demonstration.
-    let _ = std::io::stdout().flush();
-    let began = Instant::now();
-    match act() {
-        Ok(done) => {
-            println!("{:.1} s", began.elapsed().as_secs_f64());
-            Ok(done)
-        }
-        Err(error) => {
-            println!("failed");
-            Err(error)
-        }
-    }
-}
-
 impl Stage {
     /// Starts an authority, a supernode, the PBX, the gateway and alice.
     pub(crate) fn set() -> Result<Self> {
         println!("Setting the stage; all of it on loopback");
         let folder = Folder::new("demo")?;
         let at = folder.path().to_owned();
-        let (speech_file, speech) = step("recorded human speech (fetched once)", || {
+        let (speech_file, speech) = tests::lab::step("recorded human speech (fetched once)", || {
             Ok((speech_file(Speech::English)?, speech(Speech::English)?))
         })?;
-        let authority =
-            step("a root, and an enrolment authority under it", || Authority::init(&at.join("authority")))?;
-        let supernode = step("a supernode, by which the others find each other", || {
+        let authority = tests::lab::step("a root, and an enrolment authority under it", || {
+            Authority::init(&at.join("authority"))
+        })?;
+        let supernode = tests::lab::step("a supernode, by which the others find each other", || {
             let identity = authority.supernode("supernode1")?;
             let daemon =
                 Daemon::start(&at, &authority, &identity, DaemonOptions::supernode("supernode1", &identity))?;
@@ -65,7 +48,7 @@ impl Stage {
         })?;
         let identity = authority.gateway("gateway1", &["+44", "+1555"], &["+1555"])?;
         let mut options = DaemonOptions::gateway("gateway1", &identity);
-        let asterisk = step("Asterisk, the PBX (fetched once, about 130 MB)", || {
+        let asterisk = tests::lab::step("Asterisk, the PBX (fetched once, about 130 MB)", || {
             Asterisk::start(&at.join("asterisk"), &AsteriskOptions::new(options.sip()))
         })?;
         options.bootstrap = vec![supernode.multiaddress()];
@@ -74,20 +57,21 @@ impl Stage {
         trunk.extra = format!("default_caller = {ALICE:?}");
         options.trunks = vec![trunk];
         options.numbers = vec![(ALICE.into(), "alice".into())];
-        let gateway = step("causewayd, the gateway", || {
+        let gateway = tests::lab::step("causewayd, the gateway", || {
             let daemon = Daemon::start(&at, &authority, &identity, options)?;
             daemon.wait_until_ready()?;
             Ok(daemon)
         })?;
-        let alice = step("alice, an overlay user, reachable through the supernode's relay only", || {
-            let user = authority.user("alice", &[ALICE])?;
-            let mut options = PhoneOptions::new("alice", &[supernode.multiaddress()]);
-            options.listens = false;
-            options.address = ports::address();
-            let mut alice = Phone::start(&at, &user, &options)?;
-            alice.wait_until_online(Duration::from_secs(20))?;
-            Ok(alice)
-        })?;
+        let alice =
+            tests::lab::step("alice, an overlay user, reachable through the supernode's relay only", || {
+                let user = authority.user("alice", &[ALICE])?;
+                let mut options = PhoneOptions::new("alice", &[supernode.multiaddress()]);
+                options.listens = false;
+                options.address = ports::address();
+                let mut alice = Phone::start(&at, &user, &options)?;
+                alice.wait_until_online(Duration::from_secs(20))?;
+                Ok(alice)
+            })?;
         Ok(Self { asterisk, gateway, alice, speech, speech_file, supernode, folder })
     }
 

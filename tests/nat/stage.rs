@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::audio::Audio;
@@ -37,24 +36,6 @@ pub(crate) struct Stage {
     _folder: Folder,
 }
 
-/// Says what is being done, does it, and says how long it took.
-fn step<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
-    print!("  {what} ... ");
-    // A terminal that is gone stops the printing, not the cases.
-    let _ = std::io::stdout().flush();
-    let began = Instant::now();
-    match act() {
-        Ok(done) => {
-            println!("{:.1} s", began.elapsed().as_secs_f64());
-            Ok(done)
-        }
-        Err(error) => {
-            println!("failed");
-            Err(error)
-        }
-    }
-}
-
 /// The telephone number of a user.
 pub(crate) fn number(user: &str) -> String {
     let at = SITES.iter().position(|site| site.user == user).unwrap_or(SITES.len());
@@ -67,7 +48,7 @@ impl Stage {
         println!("Setting the stage; all of it in network namespaces");
         let folder = Folder::new("nat")?;
         let at = folder.path().to_owned();
-        let lab = step("the network, and NATs of every kind", || NatLab::up(TOPOLOGY))?;
+        let lab = tests::lab::step("the network, and NATs of every kind", || NatLab::up(TOPOLOGY))?;
         let speech = tests::lab::speech(Speech::English)?;
         let voice = |name: &str, language, from| {
             let audio = tests::lab::speech(language)?.slice(from, from + VOICE);
@@ -76,8 +57,9 @@ impl Stage {
             anyhow::Ok((audio, path))
         };
         let voices = [voice("caller", Speech::French, 0.0)?, voice("called", Speech::Italian, 0.0)?];
-        let authority =
-            step("a root, and an enrolment authority under it", || Authority::init(&at.join("authority")))?;
+        let authority = tests::lab::step("a root, and an enrolment authority under it", || {
+            Authority::init(&at.join("authority"))
+        })?;
         let tls = Tls::make(&at)?;
         let sites: Vec<Site> = SITES
             .into_iter()
@@ -86,7 +68,7 @@ impl Stage {
             .collect();
         ensure!(!sites.is_empty(), "none of these is a user: {users:?}");
         let (mut supernodes, pbx) =
-            step("three supernodes, two of them gateways, each with its PBX", || {
+            tests::lab::step("three supernodes, two of them gateways, each with its PBX", || {
                 Servers {
                     lab: &lab,
                     folder: &at,
@@ -97,9 +79,10 @@ impl Stage {
                 }
                 .start()
             })?;
-        let relay = if coturn { Some(step("coturn", || start_coturn(&lab, &at, &tls))?) } else { None };
+        let relay =
+            if coturn { Some(tests::lab::step("coturn", || start_coturn(&lab, &at, &tls))?) } else { None };
         let mut phones = BTreeMap::new();
-        step(&format!("{} users", sites.len()), || {
+        tests::lab::step(&format!("{} users", sites.len()), || {
             for site in &sites {
                 let user = authority.user(site.user, &[&number(site.user)])?;
                 phones.insert(site.user, start_phone(&lab, &at, site, &user, &supernodes, coturn)?);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::request_response::{self, Event, Message, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, SwarmBuilder, kad, noise, relay, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, kad, noise, relay, tcp, yamux};
 use p2p_edge::identity::{Credential, NodeKey};
 use p2p_edge::node::{NodeEvent, Refusal};
 use p2p_edge::record::{Device, LocationRecord, RecordKey};
@@ -46,15 +46,16 @@ async fn refused_invites_take_no_room_of_others() {
     assert_eq!(call, honest.call);
 }
 
+/// A bare client of relays that can say who it is.
 #[derive(NetworkBehaviour)]
-struct Caller {
+pub(crate) struct Caller {
     relay: relay::client::Behaviour,
-    identity: request_response::Behaviour<Raw>,
+    pub(crate) identity: request_response::Behaviour<Raw>,
 }
 
-/// Asks a relay for a circuit, after a hello with this credential. Returns whether it got one.
-async fn gets_circuit(key: &NodeKey, relay: &Running, callee: &str, credential: Vec<u8>) -> bool {
-    let mut swarm = SwarmBuilder::with_existing_identity(key.keypair())
+/// Builds a bare client of relays.
+pub(crate) fn caller(key: &NodeKey) -> Swarm<Caller> {
+    SwarmBuilder::with_existing_identity(key.keypair())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .unwrap()
@@ -66,7 +67,12 @@ async fn gets_circuit(key: &NodeKey, relay: &Running, callee: &str, credential: 
             Caller { relay, identity }
         })
         .unwrap()
-        .build();
+        .build()
+}
+
+/// Asks a relay for a circuit, after a hello with this credential. Returns whether it got one.
+async fn gets_circuit(key: &NodeKey, relay: &Running, callee: &str, credential: Vec<u8>) -> bool {
+    let mut swarm = caller(key);
     let (address, peer): (Multiaddr, PeerId) =
         (relay.address.parse().unwrap(), relay.handle.peer_id().parse().unwrap());
     swarm.dial(address.clone()).unwrap();

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::multiaddr::Protocol;
-use libp2p::request_response::{self, Event, Message, ProtocolSupport};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, SwarmBuilder, noise, relay, tcp, yamux};
+use libp2p::request_response::{Event, Message};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId};
 use p2p_edge::calling::{Body, Frame, SessionCommand};
 use p2p_edge::identity::{Credential, UserBundle};
 use p2p_edge::node::{NodeEvent, Refusal};
 
-use super::attacks::{Attacker, Raw, invite};
+use super::attacks::{Attacker, invite};
+use super::faults::{CallerEvent, caller};
 use super::revocations::Hello;
 use super::support::{Running, gateway, handle, pki, start, supernode, user};
 
@@ -96,12 +97,6 @@ async fn a_flood_of_frames_ends_its_own_call_and_no_other() {
     }
 }
 
-#[derive(NetworkBehaviour)]
-struct Lodger {
-    relay: relay::client::Behaviour,
-    identity: request_response::Behaviour<Raw>,
-}
-
 /// Keeps asking a relay for places under one key. Returns how many it holds at once.
 async fn places_of_one_peer(user: &UserBundle, relay: &Running, wanted: usize) -> usize {
     let address: Multiaddr = relay.address.parse().unwrap();
@@ -112,19 +107,7 @@ async fn places_of_one_peer(user: &UserBundle, relay: &Running, wanted: usize) -
     let mut kept = Vec::new();
     // A connection has one place; so a greedy peer opens many connections.
     for _ in 0..wanted {
-        let mut swarm = SwarmBuilder::with_existing_identity(user.key.keypair())
-            .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-            .unwrap()
-            .with_relay_client(noise::Config::new, yamux::Config::default)
-            .unwrap()
-            .with_behaviour(|_, relay| {
-                let protocol = (StreamProtocol::new("/causeway/identity/1"), ProtocolSupport::Full);
-                let identity = request_response::Behaviour::with_codec(Raw, [protocol], Default::default());
-                Lodger { relay, identity }
-            })
-            .unwrap()
-            .build();
+        let mut swarm = caller(&user.key);
         swarm.dial(address.clone()).unwrap();
         let granted = async {
             loop {
@@ -132,7 +115,7 @@ async fn places_of_one_peer(user: &UserBundle, relay: &Running, wanted: usize) -
                     SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => {
                         swarm.behaviour_mut().identity.send_request(&peer, hello.clone());
                     }
-                    SwarmEvent::Behaviour(LodgerEvent::Identity(Event::Message {
+                    SwarmEvent::Behaviour(CallerEvent::Identity(Event::Message {
                         message: Message::Response { .. },
                         ..
                     })) => {

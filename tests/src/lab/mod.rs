@@ -151,3 +151,24 @@ fn build() -> Result<PathBuf> {
     }
     Ok(folder.to_path_buf())
 }
+
+/// Says what is being done, does it, and says how long it took.
+///
+/// # Errors
+/// What `act` says.
+pub fn step<T>(what: &str, act: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    print!("  {what} ... ");
+    // A terminal that is gone stops the printing, not what is done.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    let began = std::time::Instant::now();
+    match act() {
+        Ok(done) => {
+            println!("{:.1} s", began.elapsed().as_secs_f64());
+            Ok(done)
+        }
+        Err(error) => {
+            println!("failed");
+            Err(error)
+        }
+    }
+}
