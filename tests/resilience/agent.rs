@@ -239,6 +239,17 @@ impl Users {
                     _ => json!({ "sequence": null }),
                 }
             }
+            "missing" => {
+                let mut missing = Vec::new();
+                for handle in texts(&command["handles"]) {
+                    for node in &self.lookers {
+                        if node.look_up(RecordKey::Location(handle.parse()?)).await?.record.is_none() {
+                            missing.push(handle.clone());
+                        }
+                    }
+                }
+                json!({ "missing": missing })
+            }
             "join" => join(command).await?,
             "roam" => {
                 if let Some(node) = self.roamer.take() {

@@ -20,7 +20,7 @@ const GOAL_PERCENT: f64 = 0.1;
 /// Look-ups are watched for so long before anything happens, and after half of the supernodes are gone.
 const BEFORE: Duration = Duration::from_secs(15);
 const AFTER_KILL: Duration = Duration::from_secs(45);
-/// How soon after the halves are joined again a record of one must be found in the other.
+/// How soon after the halves are joined again everybody must find everybody.
 const HEALING: Duration = Duration::from_secs(150);
 /// Telephones of one half begin at this number; those who look up, and those who join, further up.
 const PHONES: [u8; 2] = [60, 100];
@@ -88,7 +88,12 @@ pub(crate) fn play(arguments: &Arguments) -> Result<bool> {
     let rejoined = play.rejoin()?;
     let healed = play.partition()?;
     play.hang_up()?;
-    Ok(play.tell(&joined, rejoined, healed))
+    let holds = play.tell(&joined, rejoined, healed);
+    if !holds {
+        drop(play);
+        folder.keep();
+    }
+    Ok(holds)
 }
 
 impl Play<'_> {
@@ -375,25 +380,37 @@ impl Play<'_> {
         self.check_calls("in the halves")?;
         self.take_tally("the halves apart")?;
         self.net.join()?;
-        let joined = Instant::now();
-        while self.sequence(Half::North)? != self.sequence(Half::South)?
-            || self.sequence(Half::North)?.is_none_or(|found| found < new)
-        {
-            ensure!(
-                joined.elapsed() < HEALING,
-                "the halves do not agree on a record {HEALING:?} after they were joined"
-            );
-            sleep(Duration::from_secs(1));
-        }
-        let healed = joined.elapsed().as_secs_f64();
-        self.say(&format!("joined again: the later record is found everywhere after {healed:.1} s"));
-        self.look_up_all()?;
-        // Until every user's record is where both look for it.
-        sleep(Duration::from_secs(5));
+        let healed = self.heal(new)?;
         self.take_tally("the halves join")?;
+        self.look_up_all()?;
         self.watch("all is well again", BEFORE)?;
         self.check_calls("at the end")?;
         Ok(healed)
+    }
+
+    /// Waits until everybody finds everybody, and the record of who has moved is the later one everywhere;
+    /// meanwhile each half goes on to look up its own. Returns how many seconds that took.
+    fn heal(&mut self, later: u64) -> Result<f64> {
+        let joined = Instant::now();
+        let all: Vec<String> = Half::BOTH.iter().flat_map(|half| self.handles(*half)).collect();
+        loop {
+            let mut missing = 0;
+            for half in Half::BOTH {
+                let told = self.users(half)?.speaker.ask(&json!({ "do": "missing", "handles": all }))?;
+                missing += told["missing"].as_array().map_or(0, Vec::len);
+                missing += usize::from(self.sequence(half)?.is_none_or(|found| found < later));
+            }
+            let took = joined.elapsed();
+            if missing == 0 {
+                let took = took.as_secs_f64();
+                self.say(&format!(
+                    "joined again: everybody finds everybody, and the later record, after {took:.1} s"
+                ));
+                return Ok(took);
+            }
+            ensure!(took < HEALING, "{missing} look-ups fail {HEALING:?} after the halves were joined");
+            sleep(Duration::from_secs(1));
+        }
     }
 
     /// Ends the calls from one half to the other: their media could not survive what comes.

@@ -27,8 +27,14 @@ const BEFORE_MIRRORS: Duration = Duration::from_millis(1500);
 const FIRST_QUESTION: Duration = Duration::from_secs(5);
 const LAST_QUESTION: Duration = Duration::from_secs(300);
 /// How often a server that has nobody else to dial dials one more that it knows: two halves of a network that
-/// was apart would otherwise never learn that they can reach each other again.
+/// was apart would otherwise never learn that they can reach each other again. Sooner after servers have
+/// fallen silent: the wait begins with the first and doubles.
+const FIRST_MEND: Duration = Duration::from_secs(3);
 const MEND_EVERY: Duration = Duration::from_secs(30);
+/// Servers that have fallen silent and are remembered as such.
+const MAX_SILENT: usize = 256;
+/// Servers that come back are a reason to search for more this often at most.
+const SEARCH_EVERY: Duration = Duration::from_secs(5);
 /// Waits are made longer by up to this share, in per mille, differently on every node: all of those
 /// who lose the same supernode ask the same servers.
 const JITTER: u32 = 500;
@@ -100,9 +106,15 @@ pub struct Plan {
     alone_since: Option<Instant>,
     /// Whose turn it is.
     turn: usize,
-    /// When one more is dialled to look for a lost part of the network, and who that was last.
+    /// When one more is dialled to look for a lost part of the network, the wait after that, and who was
+    /// dialled last.
     mend_at: Instant,
+    mend_wait: Duration,
     mended: Option<PeerId>,
+    /// Servers that have fallen silent and not come back.
+    silent: Vec<PeerId>,
+    /// When a server that had come back was last a reason to search for more.
+    searched: Option<Instant>,
     jitter: u32,
 }
 
@@ -128,7 +140,10 @@ impl Plan {
             alone_since: None,
             turn: 0,
             mend_at: now + MEND_EVERY,
+            mend_wait: MEND_EVERY,
             mended: None,
+            silent: Vec::new(),
+            searched: None,
             // The remainder is below the bound.
             jitter: u32::try_from(seed % u64::from(JITTER)).unwrap_or(0),
         }
@@ -204,9 +219,9 @@ impl Plan {
         let since = *self.alone_since.get_or_insert(now);
         let mut due = Vec::new();
         for question in &mut self.questions {
-            let after = question.after + question.after * self.jitter / 1000;
+            let after = with_jitter(question.after, self.jitter);
             if now >= since + after && question.backoff.is_due(now) {
-                let first = FIRST_QUESTION + FIRST_QUESTION * self.jitter / 1000;
+                let first = with_jitter(FIRST_QUESTION, self.jitter);
                 question.backoff.attempt_up_to(now, first, LAST_QUESTION);
                 due.push(question.way);
             }
@@ -257,7 +272,8 @@ impl Plan {
             dials.push((candidate.peer, candidate.addresses.clone()));
         }
         if dials.is_empty() && mends && self.is_mending(now) {
-            self.mend_at = now + MEND_EVERY + MEND_EVERY * self.jitter / 1000;
+            self.mend_wait = (2 * self.mend_wait).min(MEND_EVERY);
+            self.mend_at = now + with_jitter(self.mend_wait, self.jitter);
             dials.extend(self.mend(now, is_connected));
         }
         dials
@@ -277,6 +293,15 @@ impl Plan {
         Some((candidate.peer, candidate.addresses.clone()))
     }
 
+    /// A server has fallen silent without a word: a part of the network may be lost, and is looked for soon.
+    pub fn fell_silent(&mut self, peer: &PeerId, now: Instant) {
+        if !self.silent.contains(peer) && self.silent.len() < MAX_SILENT {
+            self.silent.push(*peer);
+        }
+        self.mend_wait = FIRST_MEND;
+        self.mend_at = self.mend_at.min(now + with_jitter(FIRST_MEND, self.jitter));
+    }
+
     /// A node could not be dialled: another has its place.
     pub fn undialled(&mut self, peer: &PeerId) {
         if let Some(candidate) = self.candidates.iter_mut().find(|known| known.peer == *peer) {
@@ -284,12 +309,19 @@ impl Plan {
         }
     }
 
-    /// A node has proved to be a server of the network. Its waits start anew. Returns whether it was
-    /// dialled to look for a lost part of the network: those near this node are searched for then.
+    /// A node has proved to be a server of the network. Its waits start anew. Returns whether others are to
+    /// be searched for: it was dialled to look for a lost part of the network, or had fallen silent and is
+    /// back.
     pub fn proven(&mut self, peer: &PeerId, now: Instant) -> bool {
         let mended = self.mended.take_if(|mended| mended == peer).is_some();
+        let was_silent = self.silent.iter().position(|silent| silent == peer);
+        let is_back = was_silent.map(|at| self.silent.swap_remove(at)).is_some();
+        let searches = mended || is_back && self.searched.is_none_or(|at| now >= at + SEARCH_EVERY);
+        if searches {
+            self.searched = Some(now);
+        }
         let found = self.candidates.iter_mut().find(|known| known.peer == *peer);
-        let Some(candidate) = found else { return mended };
+        let Some(candidate) = found else { return searches };
         candidate.dialled = None;
         candidate.backoff = Backoff::new(now);
         let ways = candidate.ways;
@@ -297,7 +329,7 @@ impl Plan {
             status.joined += 1;
             status.worked = Some(now);
         }
-        mended
+        searches
     }
 
     /// A node is not what it was said to be: it is left alone as long as others may be.
@@ -333,6 +365,10 @@ impl Plan {
     fn status_mut(&mut self, way: Way) -> &mut WayStatus {
         &mut self.ways[way as usize]
     }
+}
+
+fn with_jitter(wait: Duration, per_mille: u32) -> Duration {
+    wait + wait * per_mille / 1000
 }
 
 fn bit(way: Way) -> u8 {

@@ -48,6 +48,9 @@ pub(super) const CIRCUIT_CREDIT: Duration = Duration::from_secs(5);
 const RESERVATIONS_PER_PEER: usize = 4;
 /// Duration of a relay reservation; its holder renews it before.
 const RESERVATION_DURATION: Duration = Duration::from_secs(3600);
+/// How long it may take until a connection is up, keys exchanged. Whoever is dead without a word holds up
+/// for so long those who ask it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a provider record lives, and how often a gateway repeats it.
@@ -181,6 +184,7 @@ pub(super) async fn build(
                 // and a request takes one round trip, not two.
                 .with_substream_upgrade_protocol_override(Version::V1Lazy)
         })
+        .with_connection_timeout(CONNECT_TIMEOUT)
         .build();
     Ok(swarm)
 }

@@ -155,7 +155,7 @@ impl Default for NodeTimers {
     fn default() -> Self {
         Self {
             lookup: Duration::from_secs(5),
-            resume: Duration::from_secs(20),
+            resume: Duration::from_secs(45),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(10),
             record_lifetime: Duration::from_secs(600),

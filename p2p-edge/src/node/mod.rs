@@ -19,6 +19,7 @@ mod peers;
 mod presence;
 mod publish;
 mod pump;
+mod puts;
 mod rates;
 mod registry;
 mod requests;

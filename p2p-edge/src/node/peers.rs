@@ -47,6 +47,8 @@ struct Peer {
     /// How often the peer has broken the rules lately.
     offences: Offences,
     identified: Vec<Multiaddr>,
+    /// Whether a ping was not answered in time, and nothing has come from it since.
+    is_silent: bool,
 }
 
 /// How often a peer has broken the rules lately.
@@ -83,6 +85,12 @@ struct Connection {
     ip: Option<IpAddr>,
 }
 
+impl Peer {
+    fn is_server(&self) -> bool {
+        self.proven.as_ref().is_some_and(|proven| matches!(proven.party, VerifiedParty::Node(_)))
+    }
+}
+
 struct Proven {
     credential: Credential,
     party: VerifiedParty,
@@ -99,7 +107,9 @@ impl Peers {
             decided: false,
             offences: Offences::default(),
             identified: Vec::new(),
+            is_silent: false,
         });
+        entry.is_silent = false;
         let relayed = endpoint.is_relayed();
         let dialled = match endpoint {
             ConnectedPoint::Dialer { address, .. } => Some(address.clone()),
@@ -112,15 +122,18 @@ impl Peers {
         greets
     }
 
-    /// Takes the end of a connection. Returns whether it was the last one.
-    fn disconnected(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
-        let Some(entry) = self.table.get_mut(peer) else { return false };
+    /// Takes the end of a connection. Returns what was known of the peer where it was the last one.
+    fn disconnected(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Peer> {
+        let entry = self.table.get_mut(peer)?;
         entry.connections.retain(|connection| connection.id != id);
-        let last = entry.connections.is_empty();
-        if last {
-            self.table.remove(peer);
+        if entry.connections.is_empty() { self.table.remove(peer) } else { None }
+    }
+
+    /// A peer has answered a ping.
+    pub(super) fn heard(&mut self, peer: &PeerId) {
+        if let Some(entry) = self.table.get_mut(peer) {
+            entry.is_silent = false;
         }
-        last
     }
 
     /// Returns the connected servers.
@@ -242,8 +255,13 @@ impl Task {
     }
 
     pub(super) fn on_disconnected(&mut self, now: Instant, peer: PeerId, id: ConnectionId) {
-        if !self.peers.disconnected(&peer, id) {
-            return;
+        let Some(known) = self.peers.disconnected(&peer, id) else { return };
+        if known.is_silent {
+            // Whoever asked it would wait for it; it comes back when it is connected again.
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            if known.is_server() {
+                self.joining.plan.fell_silent(&peer, now);
+            }
         }
         self.admitted.remove(&peer);
         self.lists.forget(&peer);
@@ -251,6 +269,14 @@ impl Task {
         self.check_online(now);
         self.join(now);
         self.watch_reservations(now);
+    }
+
+    /// A path is dead without a word: calls on it begin to look for another.
+    pub(super) fn on_silent(&mut self, peer: &PeerId, connection: ConnectionId) {
+        if let Some(entry) = self.peers.table.get_mut(peer) {
+            entry.is_silent = true;
+        }
+        self.swarm.close_connection(connection);
     }
 
     /// Counts what a peer provably did wrong. Whoever goes on is disconnected: each offence costs

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use libp2p::kad::{self, PutRecordError, QueryId, QueryResult, Quorum, RecordKey as Key};
+use libp2p::kad::{self, QueryId, RecordKey as Key};
 use libp2p::{Multiaddr, PeerId};
 
 use super::NodeEvent;
@@ -15,6 +15,7 @@ use super::config::NodeRole;
 use super::devices::OtherDevices;
 use super::lookup::Purpose;
 use super::peers::is_loopback;
+use super::puts::PutFor;
 use super::task::{Task, unix_now, unix_now_ms};
 use crate::identity::{Abilities, NumberAssignment};
 use crate::record::{
@@ -47,6 +48,7 @@ const MAX_DIRECT: usize = 3;
 /// The own records of a node.
 pub(super) struct Publisher {
     items: Vec<Item>,
+    /// Announcements as provider under way.
     queries: HashMap<QueryId, usize>,
     last_sequence: u64,
     /// Other devices of the own handle.
@@ -402,32 +404,28 @@ impl Task {
     fn put_copy(&mut self, now: Instant, at: usize) {
         let Some(item) = self.publisher.items.get(at) else { return };
         let record = kad::Record::new(item.key.to_copy_bytes(item.copy), item.value.clone());
-        match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
-            Ok(query) => {
-                self.publisher.queries.insert(query, at);
-            }
-            Err(error) => self.failed_to_publish(now, at, &error.to_string()),
+        if let Err(error) = self.put_record(now, record, PutFor::Own(at)) {
+            self.failed_to_publish(now, at, &error.to_string());
         }
     }
 
-    /// A put or a provider announcement is done. Acknowledged or not: reading back decides.
-    pub(super) fn on_put(&mut self, now: Instant, query: QueryId, result: &QueryResult) {
-        let Some(at) = self.publisher.queries.remove(&query) else { return };
-        let nowhere = matches!(
-            result,
-            QueryResult::PutRecord(Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }))
-                if success.is_empty()
-        );
-        if nowhere {
+    /// So many nodes have acknowledged an own record. Reading back decides.
+    pub(super) fn on_put(&mut self, now: Instant, at: usize, taken: usize) {
+        if taken == 0 {
             self.failed_to_publish(now, at, "no node has taken the record");
             return;
         }
         let Some(item) = self.publisher.items.get(at) else { return };
-        let (key, copy) = (item.key.clone(), item.key.to_copy_bytes(item.copy));
-        match key {
-            RecordKey::Gateway(_) => self.read_provider_back(now, key, at),
-            _ => self.read_copy_back(now, copy, at),
-        }
+        let copy = item.key.to_copy_bytes(item.copy);
+        self.read_copy_back(now, copy, at);
+    }
+
+    /// An announcement as provider is done. Reading back decides.
+    pub(super) fn on_provided(&mut self, now: Instant, query: QueryId) {
+        let Some(at) = self.publisher.queries.remove(&query) else { return };
+        let Some(item) = self.publisher.items.get(at) else { return };
+        let key = item.key.clone();
+        self.read_provider_back(now, key, at);
     }
 
     /// An own record was read back from others, or was not found there.

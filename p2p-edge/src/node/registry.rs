@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
-use libp2p::kad::{PutRecordError, PutRecordOk, QueryId, QueryResult, Quorum, Record};
+use libp2p::kad::Record;
 use libp2p::request_response::ResponseChannel;
 use libp2p::swarm::ConnectionId;
 
 use super::Refusal;
+use super::puts::PutFor;
 use super::requests::{is_provable, refusal_of};
 use super::task::{Task, Timer};
 use super::wire::{self, PublishRequest, PublishResponse};
@@ -31,15 +32,14 @@ pub(super) struct PublishId(u64);
 #[derive(Default)]
 pub(super) struct Registry {
     table: HashMap<PublishId, Waiting>,
-    queries: HashMap<QueryId, PublishId>,
     next: u64,
 }
 
 struct Waiting {
     peer: PeerId,
     channel: ResponseChannel<Vec<u8>>,
-    /// The puts under way: one for each copy.
-    queries: Vec<QueryId>,
+    /// Puts under way: one for each copy.
+    puts: usize,
     /// Nodes that have taken a copy: the most of any, since one node may take several.
     others: usize,
 }
@@ -91,56 +91,41 @@ impl Task {
             self.refuse_publish(channel, "overload");
             return;
         }
-        let mut queries = Vec::new();
+        let id = PublishId(self.registry.next);
+        self.registry.next += 1;
+        let mut puts = 0;
         for copy in key.all_copies() {
             // The store holds the first copy already, which this finds out first.
             let record = Record::new(copy, request.value.0.clone());
-            match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
-                Ok(query) => queries.push(query),
+            match self.put_record(now, record, PutFor::Client(id)) {
+                Ok(()) => puts += 1,
                 Err(error) => tracing::debug!(%error, "record of a client not passed on"),
             }
         }
-        if queries.is_empty() {
+        if puts == 0 {
             self.served.give_share_back(&peer, 1);
             self.answer_publish(channel, 1);
             return;
         }
-        let id = PublishId(self.registry.next);
-        self.registry.next += 1;
-        self.registry.queries.extend(queries.iter().map(|query| (*query, id)));
-        self.registry.table.insert(id, Waiting { peer, channel, queries, others: 0 });
+        self.registry.table.insert(id, Waiting { peer, channel, puts, others: 0 });
         self.timers.set(Timer::Registry(id), Some(now + PUBLISH_TIMEOUT));
     }
 
-    /// Takes the end of a put, where it is one of a client's record. Returns false for any other.
-    pub(super) fn on_client_put(&mut self, query: QueryId, result: &QueryResult) -> bool {
-        let Some(id) = self.registry.queries.remove(&query) else { return false };
-        let others = match result {
-            // A quorum of one node was reached.
-            QueryResult::PutRecord(Ok(PutRecordOk { .. })) => 1,
-            QueryResult::PutRecord(Err(
-                PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
-            )) => success.len(),
-            _ => 0,
-        };
-        let Some(waiting) = self.registry.table.get_mut(&id) else { return true };
-        waiting.others = waiting.others.max(others);
-        waiting.queries.retain(|known| *known != query);
-        if waiting.queries.is_empty() {
+    /// So many nodes have taken a copy of a client's record.
+    pub(super) fn on_client_put(&mut self, id: PublishId, taken: usize) {
+        // None where the client has been answered.
+        let Some(waiting) = self.registry.table.get_mut(&id) else { return };
+        waiting.others = waiting.others.max(taken);
+        waiting.puts = waiting.puts.saturating_sub(1);
+        if waiting.puts == 0 {
             self.finish_publish(id);
         }
-        true
     }
 
     /// Answers a client: the record is held here and by so many others.
     pub(super) fn finish_publish(&mut self, id: PublishId) {
         self.timers.set(Timer::Registry(id), None);
-        let Some(Waiting { peer, channel, queries, others }) = self.registry.table.remove(&id) else {
-            return;
-        };
-        for query in queries {
-            self.registry.queries.remove(&query);
-        }
+        let Some(Waiting { peer, channel, others, .. }) = self.registry.table.remove(&id) else { return };
         self.served.give_share_back(&peer, 1);
         self.answer_publish(channel, 1 + u32::try_from(others).unwrap_or(u32::MAX - 1));
     }

@@ -29,6 +29,7 @@ use super::peers::{Peers, is_loopback};
 use super::presence::Presence;
 use super::publish::Publisher;
 use super::pump::{StreamId, StreamInput};
+use super::puts::{PutId, Puts};
 use super::rates::Rates;
 use super::registry::{PublishId, Registry};
 use super::reserve::Reservations;
@@ -68,6 +69,7 @@ pub(super) enum Timer {
     Lookup(LookupId),
     Serve(ServeId),
     Registry(PublishId),
+    Put(PutId),
     Call(CallId),
     Redial(CallId),
     Gateways(CallId),
@@ -109,6 +111,7 @@ pub(super) struct Task {
     pub(super) lookups: Lookups,
     pub(super) served: Served,
     pub(super) registry: Registry,
+    pub(super) puts: Puts,
     pub(super) rates: Rates,
     /// The TURN server of this node.
     pub(super) turn: Option<TurnServer>,
@@ -220,6 +223,7 @@ async fn spawn(config: NodeConfig) -> Started {
         lookups: Lookups::default(),
         served: Served::default(),
         registry: Registry::default(),
+        puts: Puts::default(),
         rates,
         turn,
         turn_rates: Rates::new(TURN_RATE),
@@ -493,6 +497,7 @@ impl Task {
             Timer::Lookup(id) => self.complete_lookup(now, id),
             Timer::Serve(id) => self.finish_serving(now, id),
             Timer::Registry(id) => self.finish_publish(id),
+            Timer::Put(id) => self.end_put_search(id),
             Timer::Call(call) => self.on_call_timeout(now, call),
             Timer::Redial(call) => self.on_redial(now, call),
             Timer::Presence => self.on_presence_timeout(now),
@@ -571,10 +576,10 @@ impl Task {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, info);
             }
-            BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
-                // A path that is dead without a word: calls on it begin to look for another.
-                self.swarm.close_connection(connection);
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(ping::Failure::Timeout) }) => {
+                self.on_silent(&peer, connection);
             }
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(_), .. }) => self.peers.heard(&peer),
             BehaviourEvent::Relay(event) => self.on_relay(now, event),
             BehaviourEvent::Lan(event) => self.on_lan(now, event),
             BehaviourEvent::Dcutr(event) => {
@@ -594,13 +599,13 @@ impl Task {
                     self.dht_requests += u64::from(stats.num_requests());
                 }
                 let Some(result) = self.on_query(now, id, result, &stats, &step) else { return };
-                if let (QueryResult::GetClosestPeers(closest), true) = (&result, step.last) {
-                    self.on_closest_peers(id, closest);
+                if !step.last || self.on_put_query(now, id, &result) {
+                    return;
                 }
-                if matches!(result, QueryResult::PutRecord(_) | QueryResult::StartProviding(_))
-                    && !self.on_client_put(id, &result)
-                {
-                    self.on_put(now, id, &result);
+                match &result {
+                    QueryResult::GetClosestPeers(closest) => self.on_closest_peers(id, closest),
+                    QueryResult::StartProviding(_) => self.on_provided(now, id),
+                    _ => {}
                 }
             }
             _ => {}

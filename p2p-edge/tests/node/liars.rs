@@ -16,6 +16,7 @@ use p2p_edge::identity::NodeBundle;
 use p2p_edge::node::Refusal;
 use p2p_edge::record::{Device, LocationRecord, RecordKey};
 use p2p_edge::testing::{Pki, key};
+use tokio::sync::watch;
 
 use super::attacks::Raw;
 use super::revocations::Hello;
@@ -30,6 +31,9 @@ enum Lie {
     Silence,
     /// These bytes, to everybody and about everything.
     Record(Vec<u8>),
+    /// That there is none, until it dies without a word: connections to it stay open and new ones are
+    /// never refused.
+    Death(watch::Receiver<bool>),
 }
 
 #[derive(NetworkBehaviour)]
@@ -114,8 +118,23 @@ async fn start_liar(pki: &Pki, number: u8, first: Option<&Running>, lie: Lie) ->
     tokio::spawn(async move {
         // Requests that are never answered: dropping one would tell the asker at once.
         let mut kept = Vec::new();
+        let mut dies = match &lie {
+            Lie::Death(dies) => dies.clone(),
+            _ => watch::channel(false).1,
+        };
         loop {
-            match swarm.select_next_some().await {
+            let died = async {
+                if dies.wait_for(|dies| *dies).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let event = tokio::select! {
+                event = swarm.select_next_some() => Some(event),
+                () = died => None,
+            };
+            // The dead keep what they have.
+            let Some(event) = event else { return std::future::pending().await };
+            match event {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => {
                     swarm.behaviour_mut().identity.send_request(&peer_id, hello.clone());
                 }
@@ -135,7 +154,7 @@ async fn start_liar(pki: &Pki, number: u8, first: Option<&Running>, lie: Lie) ->
                             kept.push(channel);
                             continue;
                         }
-                        Lie::Nothing => Answer::default(),
+                        Lie::Nothing | Lie::Death(_) => Answer::default(),
                         Lie::Record(bytes) => {
                             Answer { records: vec![bytes.clone().into()], ..Answer::default() }
                         }
@@ -235,4 +254,25 @@ async fn whoever_knows_liars_alone_is_misled() {
     alice.until("the liar", |status| status.certified.len() == 1).await;
     let call = alice.invite(1, "bob").await;
     assert_eq!(alice.ended(call).await.1, Some(404));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn supernodes_that_die_without_a_word_keep_nobody_from_being_found() {
+    let pki = pki();
+    let supernodes = three_supernodes(&pki).await;
+    let (kill, dies) = watch::channel(false);
+    for number in 30..42 {
+        start_liar(&pki, number, Some(&supernodes[0]), Lie::Death(dies.clone())).await;
+    }
+    supernodes[0].until("all of them in the table", |status| status.routing_table == 14).await;
+    kill.send(true).unwrap();
+    // Twelve of the fifteen that would hold the record of bob are dead, and nobody knows it yet.
+    let [first, second, third] = &supernodes;
+    let begin = Instant::now();
+    let mut bob = start(user(&pki, "bob", 12, &[first, second, third])).await;
+    bob.online().await;
+    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+    let alice = start(user(&pki, "alice", 11, &[third, second])).await;
+    let call = alice.invite(1, "bob").await;
+    assert_eq!(bob.incoming().await.0, call);
 }

@@ -68,6 +68,13 @@ impl Folder {
     pub fn path(&self) -> &Path {
         self.0.as_ref().map_or(Path::new(""), tempfile::TempDir::path)
     }
+
+    /// Leaves it where it is, for somebody to read.
+    pub fn keep(mut self) {
+        if let Some(folder) = self.0.take() {
+            eprintln!("the files are kept in {}", folder.keep().display());
+        }
+    }
 }
 
 impl Drop for Folder {

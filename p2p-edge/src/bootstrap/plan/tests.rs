@@ -217,3 +217,30 @@ fn who_has_enough_still_looks_for_a_part_of_the_network_that_was_lost() {
     let idle = Demand { mends: false, ..demand };
     assert!(plan.dials(now + Duration::from_secs(3600), idle, is_near).is_empty());
 }
+
+#[test]
+fn a_part_that_falls_silent_is_looked_for_at_once_and_its_first_node_leads_to_the_others() {
+    let start = Instant::now();
+    let mut plan = plan(&[], start);
+    let (near, far) = (nodes(20), nodes(20));
+    offer(&mut plan, Way::Disk, &near, start);
+    offer(&mut plan, Way::Disk, &far, start);
+    let is_near = |peer: &PeerId| near.iter().any(|(known, _)| known == peer);
+    let demand = Demand { connected: 20, wanted: 16, mends: true };
+    let lost = start + Duration::from_secs(40);
+    plan.dials(lost, demand, is_near);
+    for (peer, _) in &far {
+        plan.fell_silent(peer, lost);
+    }
+    let mut dialled = Vec::new();
+    for tick in 0..4 * 200 {
+        let now = lost + TICK * tick;
+        dialled.extend(plan.dials(now, demand, is_near).iter().map(|_| (now - lost).as_secs()));
+    }
+    assert_eq!(dialled[..6], [3, 9, 21, 45, 75, 105], "soon, and then as seldom as ever: {dialled:?}");
+    let back = lost + Duration::from_secs(200);
+    assert!(plan.proven(&far[0].0, back), "whoever is back knows others who may be");
+    assert!(!plan.proven(&far[1].0, back + Duration::from_secs(1)), "they all come at once");
+    assert!(plan.proven(&far[2].0, back + Duration::from_secs(6)));
+    assert!(!plan.proven(&far[2].0, back + Duration::from_secs(60)), "it was there all the time");
+}

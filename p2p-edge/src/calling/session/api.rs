@@ -104,7 +104,7 @@ impl Default for SessionTimers {
             ringing: Duration::from_secs(120),
             ringing_margin: Duration::from_secs(5),
             media: Duration::from_secs(8),
-            resume: Duration::from_secs(20),
+            resume: Duration::from_secs(45),
             resume_unanswered: Duration::from_secs(6),
             request: Duration::from_secs(10),
             ending: Duration::from_secs(4),

@@ -315,12 +315,25 @@ fn an_active_call_survives_the_loss_of_its_stream() {
 fn a_call_that_cannot_be_resumed_in_time_ends_on_both_sides() {
     let mut pair = Pair::active(3);
     let cut_at = pair.now;
-    pair.no_network_until = pair.now + 60 * S;
+    let window = SessionTimers::default().resume;
+    pair.no_network_until = pair.now + 2 * window;
     pair.cut(true);
-    pair.run(30 * S);
+    pair.run(window + 10 * S);
     assert_eq!(pair.caller.end(), (Cause::NETWORK_OUT_OF_ORDER, EndedBy::Lost));
     assert_eq!(pair.callee().end(), (Cause::NETWORK_OUT_OF_ORDER, EndedBy::Lost));
-    assert!(pair.now - cut_at >= 20 * S && pair.finished());
+    assert!(pair.now - cut_at >= window && pair.finished());
+}
+
+#[test]
+fn a_call_outlives_the_slowest_recovery() {
+    // Pings tell the two ends up to 25 s apart; the callee's new address is stored in 3 s; a dial that
+    // began before that takes 5 s more.
+    let mut pair = Pair::active(3);
+    pair.no_network_until = pair.now + (25 + 3 + 5 + 5) * S;
+    pair.cut(true);
+    pair.run(50 * S);
+    assert_eq!(pair.caller.session.state(), SessionState::Active);
+    assert_eq!(pair.callee().session.counters().resumed, 1);
 }
 
 #[test]
@@ -372,7 +385,7 @@ fn a_quiet_call_is_pinged_and_a_dead_stream_is_noticed() {
     assert!(session.poll_transmit().is_some());
     session.handle_timeout(now + 310 * S);
     assert!(session.wants_resume());
-    assert_eq!(session.poll_timeout(), Some(now + 330 * S));
+    assert_eq!(session.poll_timeout(), Some(now + 310 * S + SessionTimers::default().resume));
 }
 
 #[test]

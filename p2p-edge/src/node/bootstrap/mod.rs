@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::task::{Task, Timer, unix_now};
 use crate::bootstrap::{Demand, GoodPeers, Invite, Plan, Way};
 use crate::identity::{BootstrapList, MAX_BOOTSTRAP_SOURCES, Trust};
-use crate::routing::{MAX_KNOWN, WANTED_BY_SERVERS};
+use crate::routing::{Backoff, MAX_KNOWN, WANTED_BY_SERVERS};
 
 pub(super) use lan::build as build_lan;
 
@@ -315,9 +315,9 @@ impl Task {
     /// A server has proved itself: it is remembered.
     pub(super) fn on_joined(&mut self, now: Instant, peer: PeerId, addresses: &[Multiaddr]) {
         if self.joining.plan.proven(&peer, now) {
-            // Who is near to this node in what may have been another network.
-            let me = self.me;
-            self.swarm.behaviour_mut().kad.get_closest_peers(me);
+            // Who else there is in what may have been another network.
+            self.refresh = Backoff::new(now);
+            self.refresh_routes(now);
         }
         self.joining.good.succeeded(peer, addresses, unix_now());
         self.good_changed(now);
