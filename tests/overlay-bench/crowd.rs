@@ -26,8 +26,6 @@ const REST: Duration = Duration::from_secs(10);
 pub(crate) struct Weight {
     /// Each user's part, in kB of 10^3 octets.
     pub(crate) kb_per_client: f64,
-    /// Octets that the kernel holds for the sockets of both ends, of one connection.
-    pub(crate) kernel: Option<f64>,
     /// Processor time of the supernode for a user that joins, in milliseconds.
     pub(crate) join_ms: f64,
     /// The same for a user that stays, in milliseconds a minute.
@@ -84,7 +82,6 @@ pub(crate) fn measure(folder: &Path, unix: u64) -> Result<Weight> {
     println!("  users  resident MB");
     println!("{:>7}  {:>11.1}", 0, resident_megabytes(supernode.pid())?);
     let (mut crowds, mut points, mut joined) = (Vec::new(), Vec::new(), 0);
-    let kernel = kernel_octets();
     let mut joining = 0.0;
     let mut stay_ms = 0.0;
     for step in STEPS {
@@ -106,9 +103,8 @@ pub(crate) fn measure(folder: &Path, unix: u64) -> Result<Weight> {
         points.push((f64::from(joined), megabytes));
     }
     ensure!(reservations(&mut supernode, joined)?, "a user has no reservation any more");
-    let kernel = kernel_octets().zip(kernel).map(|(now, before)| (now - before) / f64::from(joined));
     let kb_per_client = 1_000.0 * slope(&points).context("one step is too few")?;
-    Ok(Weight { kb_per_client, kernel, join_ms: joining * 1e3 / f64::from(joined), stay_ms })
+    Ok(Weight { kb_per_client, join_ms: joining * 1e3 / f64::from(joined), stay_ms })
 }
 
 /// Says whether the supernode serves so many reservations.
@@ -118,12 +114,4 @@ fn reservations(supernode: &mut Process, wanted: u32) -> Result<bool> {
     let served: u32 = line.trim_start_matches("reservations ").parse()?;
     println!("reservations served: {served}");
     Ok(served >= wanted)
-}
-
-/// What the kernel holds for all TCP sockets here, in octets: pages of 4096, as it says.
-fn kernel_octets() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
-    let line = text.lines().find(|line| line.starts_with("TCP:"))?;
-    let pages: f64 = line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()?;
-    Some(pages * 4096.0)
 }

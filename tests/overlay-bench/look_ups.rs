@@ -110,7 +110,13 @@ pub(crate) fn at(network: u8, bootstrap: &[String]) -> Place {
     let (own, told) = addresses(network, 1);
     let text = |address: Ipv4Addr| vec![format!("/ip4/{address}/tcp/{PORT}")];
     // Whoever dials does so from the one address of the machine.
-    Place { listen: text(own), external: text(told), bootstrap: bootstrap.to_vec(), one_network: true }
+    Place {
+        listen: text(own),
+        external: text(told),
+        bootstrap: bootstrap.to_vec(),
+        one_network: true,
+        is_quiet: false,
+    }
 }
 
 /// Starts supernodes.

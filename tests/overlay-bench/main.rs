@@ -194,7 +194,6 @@ fn rows(results: &Results) -> Vec<Row> {
         row("found_and_set_up_user", of(|seen| &seen.to_user.found, 0.5), None),
         row("found_and_set_up_gateway", of(|seen| &seen.to_gateway.found, 0.5), None),
         row("kb_per_client", results.weight.as_ref().map(|weight| weight.kb_per_client), Some(120.0)),
-        row("kernel_kb_per_client", results.weight.as_ref().and_then(|w| w.kernel).map(|o| o / 1e3), None),
         row("join_cpu_ms", results.weight.as_ref().map(|weight| weight.join_ms), None),
         row("stay_cpu_ms_min", results.weight.as_ref().map(|weight| weight.stay_ms), None),
         row("dtls_ms", results.cost.map(|cost| cost.gateway), Some(1.5)),

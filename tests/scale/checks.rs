@@ -1,6 +1,6 @@
 //! What the model must show at a small size, each from a seed.
 
-use crate::scenario::{self, GUARDS, Guard, Plan};
+use crate::scenario::{self, GUARDS, Guard, KEYS, Plan};
 use crate::sim::{Defences, Settings};
 use crate::tally::Kind;
 use crate::{Network, Sessions};
@@ -14,7 +14,7 @@ fn plan() -> Plan {
         users: 25,
         minutes: 4,
         seed: SEED,
-        copies: 1,
+        copies: KEYS,
         settings: Settings {
             alpha: 4,
             paths: 4,

@@ -36,7 +36,7 @@ use extrapolate::{Assumptions, Estimate, Sweep, Unit, estimate};
 use net::Network;
 use random::Sessions;
 use real::Real;
-use scenario::{Assault, GUARDS, Partition, Plan, Rejoin, Steady, Upset};
+use scenario::{Assault, GUARDS, KEYS, Partition, Plan, Rejoin, Steady, Upset};
 use sim::{Defences, Settings};
 use tally::{Kind, Summary};
 
@@ -127,7 +127,7 @@ struct Sizes {
     /// Users search for servers as often as supernodes do.
     often: Steady,
     /// Each record has three keys.
-    salted: Steady,
+    one_key: Steady,
 }
 
 struct Mishaps {
@@ -179,7 +179,7 @@ impl Arguments {
             users: self.users as usize,
             minutes: self.minutes,
             seed: self.seed,
-            copies: 1,
+            copies: KEYS,
             settings: Settings {
                 alpha: usize::from(self.alpha),
                 paths: usize::from(self.paths),
@@ -281,9 +281,9 @@ fn sizes(largest: usize, small: &Plan) -> Result<Sizes> {
     let mut often = *small;
     often.settings.user_refresh = p2p_edge::routing::LAST_REFRESH;
     let often = step("users who search often", || scenario::steady(&often))?.0;
-    let salted = Plan { copies: 3, ..*small };
-    let salted = step("three salted keys", || scenario::steady(&salted))?.0;
-    Ok(Sizes { all, often, salted })
+    let one_key = Plan { copies: 1, ..*small };
+    let one_key = step("one key of a record", || scenario::steady(&one_key))?.0;
+    Ok(Sizes { all, often, one_key })
 }
 
 fn mishaps(small: &Plan) -> Result<Mishaps> {

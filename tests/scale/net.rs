@@ -18,7 +18,7 @@ pub(crate) const CONNECT_TRIPS: f64 = 2.0;
 /// Round trips of one request: what its stream is for goes along with it.
 pub(crate) const REQUEST_TRIPS: f64 = 1.0;
 /// A request or dial that nobody answers is given up.
-pub(crate) const GIVEN_UP: Duration = Duration::from_secs(10);
+pub(crate) const GIVEN_UP: Duration = Duration::from_secs(5);
 /// How long a connection without traffic lasts, unless it is kept.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// How long until the other end of a connection is known to be gone: a ping every 15 s, of which the answer may take 10.
@@ -27,13 +27,14 @@ pub(crate) const NOTICED: Duration = Duration::from_secs(25);
 /// Bytes on the wire, both directions, with the headers of TCP and IP, as `make bench-overlay` measures them of real nodes.
 pub(crate) mod bytes {
     /// A connection: handshakes, certificates, what each end says of itself.
-    pub(crate) const CONNECT: u64 = 4_850;
+    pub(crate) const CONNECT: u64 = 7_294;
     /// A request and its answer that names nobody.
-    pub(crate) const REQUEST: u64 = 1_190;
+    pub(crate) const REQUEST: u64 = 758;
     /// A peer in an answer: its id and two addresses, reckoned from their encoding.
     pub(crate) const PEER: u64 = 75;
-    /// A ping of each end, and the answers, on every connection.
-    pub(crate) const PING: u64 = 423;
+    /// A ping of each end, and the answers, on every connection; and as much again by which the multiplexer measures the
+    /// round trip whenever something goes over it.
+    pub(crate) const PING: u64 = 992;
     pub(crate) const PING_EVERY: f64 = 15.0;
 }
 

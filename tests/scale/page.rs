@@ -189,7 +189,7 @@ fn page(results: &Results, rest: &Rest) -> String {
     let Results { arguments, plan, steady, costs, estimate, assumed, unit, .. } = results;
     let sessions = plan.settings.sessions.map_or(0.0, crate::random::Sessions::median);
     let looked = &steady.look_ups;
-    let Sizes { all: sizes, often, salted } = &rest.sizes;
+    let Sizes { all: sizes, often, one_key } = &rest.sizes;
     let usual = sizes.iter().find(|one| one.supernodes == often.supernodes).unwrap_or(steady);
     let a_second = assumed.look_ups_an_hour / 3600.0;
     let mut text = String::new();
@@ -211,11 +211,11 @@ fn page(results: &Results, rest: &Rest) -> String {
          - **Routing**: buckets of 20, at most {} of a /24 or /48 in one, filled by who has proved its certificate; queries \
          on {} paths that share no node, {} requests each at one time, given up after {} s, as the real node is set.\n\
          - **Records** are signed and verified for real: {} s of life, published again at half of it by their owner only and \
-         when a relay is lost, read back after each put. A look-up asks the DHT and three connected servers, which look \
-         further, and takes the highest sequence of three answers.\n\
+         when a relay is lost, read back after each put. A record has two keys. A look-up asks the DHT and, for \
+         each key, two connected servers, which look further, and takes the highest sequence of three answers.\n\
          - **Network**: light in glass over one and a half times the great circle between five regions, access of 6 ms on \
          average, jitter of 10 %, {} % of messages lost and sent again. A request takes one round trip, a new connection {} \
-         more; who is gone does not answer for 10 s. A connection weighs {} bytes, a request with its answer {} and {} for \
+         more; who is gone does not answer, and is given up after 5 s. A connection weighs {} bytes, a request with its answer {} and {} for \
          each peer in it, a connection that is kept {} every {} s: measured by `make bench-overlay` with the headers of IP, but \
          for the peer, which is reckoned from its encoding.\n",
         arguments.seed,
@@ -384,12 +384,12 @@ fn page(results: &Results, rest: &Rest) -> String {
     say(format!(
         "### Around a node\n\n\
          A supernode starts, and all attackers connect to it before it has found more than 16 others; look-ups are by it.\n\n{tables}\
-         Three salted keys are not in the node. In a quiet network they make a look-up take {:.0} requests instead of {:.0}, and a \
-         publication {:.0} instead of {:.0}.\n",
-        salted.look_ups.requests,
+         What the second key costs in a quiet network: a look-up takes {:.0} requests instead of {:.0}, and a publication {:.0} \
+         instead of {:.0}.\n",
         usual.look_ups.requests,
-        salted.effort(Kind::Publish).each(salted.effort(Kind::Publish).requests),
+        one_key.look_ups.requests,
         usual.effort(Kind::Publish).each(usual.effort(Kind::Publish).requests),
+        one_key.effort(Kind::Publish).each(one_key.effort(Kind::Publish).requests),
     ));
     say(format!(
         "## Towards {:.0} million users a day\n\n\

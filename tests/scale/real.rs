@@ -60,6 +60,11 @@ fn spent() -> Result<f64> {
     Ok((user + system) * 10_000.0)
 }
 
+/// Requests to the DHT that nodes have sent.
+fn dht(all: &[NodeStatus]) -> u64 {
+    all.iter().map(|status| status.dht_requests).sum()
+}
+
 /// A look-up of somebody who does not exist, between two nodes that know each other only.
 async fn pair(nodes: &Nodes) -> Result<f64> {
     let first = nodes.supernode(1_001, Place::loopback(&[])).await?;
@@ -93,11 +98,9 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     acquainted(&nodes, usize::from(supernodes) / 2, PATIENCE).await?;
     let peers: usize = statuses(&nodes).await.iter().map(|status| status.peers).sum();
     let connections = (peers / 2).max(1) as f64;
-    let per = |all: Option<u64>, before: Option<u64>, count: f64| {
-        Some((all? - before?) as f64 / count).filter(|_| alone)
-    };
-    let connection_bytes = per(carried(), bytes, connections);
-    let connection_us = (spent()? - time) / connections;
+    // What the searches take by which they have met is taken off below.
+    let searched = dht(&statuses(&nodes).await);
+    let meeting = (carried().zip(bytes).map(|(all, before)| (all - before) as f64), spent()? - time);
 
     let mut subscribers = Vec::new();
     for number in 0..users {
@@ -109,11 +112,13 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
 
     let before = statuses(&nodes).await;
     let (bytes, time) = (carried(), spent()?);
-    let (mut first, mut settled, mut requests, mut found) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut first, mut settled, mut found) = (Vec::new(), Vec::new(), 0);
+    let (mut requests, mut asked) = (0, 0);
     for at in 0..look_ups {
         let key = RecordKey::Location(Nodes::handle((at % usize::from(users)) as u32)?);
         let looked = nodes[at % nodes.len()].handle.look_up(key).await?;
         requests += looked.dht_requests + looked.servers_asked;
+        asked += looked.servers_asked;
         settled.push(1000.0 * looked.took.as_secs_f64());
         if let (Some(ValidRecord::Location(_)), Some(after)) = (looked.record, looked.first) {
             found += 1;
@@ -123,8 +128,11 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     // Searches for servers go on meanwhile, and what servers look up for others: all of it is counted.
     sleep(Duration::from_millis(500)).await;
     let after = statuses(&nodes).await;
-    let dht = |all: &[NodeStatus]| all.iter().map(|status| status.dht_requests).sum::<u64>();
-    let all_requests = (dht(&after) - dht(&before)) as f64 + 3.0 * look_ups as f64;
+    let all_requests = (dht(&after) - dht(&before)) as f64 + f64::from(asked);
+    let request_us = (spent()? - time) / all_requests;
+    let request_bytes =
+        carried().zip(bytes).map(|(all, before)| (all - before) as f64 / all_requests).filter(|_| alone);
+    let of_one = |all: f64, request: f64| ((all - searched as f64 * request) / connections).max(0.0);
     first.sort_by(f64::total_cmp);
     settled.sort_by(f64::total_cmp);
     let records: usize = after.iter().map(|status| status.records).sum();
@@ -136,10 +144,10 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
         requests: f64::from(requests) / look_ups as f64,
         holders: records as f64 / f64::from(users),
         table: table as f64 / nodes.len() as f64,
-        request_us: (spent()? - time) / all_requests,
-        request_bytes: per(carried(), bytes, all_requests),
-        connection_us,
-        connection_bytes,
+        request_us,
+        request_bytes,
+        connection_us: of_one(meeting.1, request_us),
+        connection_bytes: meeting.0.zip(request_bytes).map(|(all, request)| of_one(all, request)),
         pair_ms,
         first,
         settled,

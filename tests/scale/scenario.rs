@@ -318,6 +318,9 @@ pub(crate) struct Guard {
     pub(crate) bought: bool,
 }
 
+/// Keys of a location record.
+pub(crate) const KEYS: usize = p2p_edge::record::COPIES as usize;
+
 pub(crate) const GUARDS: [Guard; 7] = [
     Guard { name: "nothing", certificates: false, diversity: false, paths: false, copies: 1, bought: false },
     Guard {
@@ -337,11 +340,11 @@ pub(crate) const GUARDS: [Guard; 7] = [
         bought: false,
     },
     Guard {
-        name: "three salted keys",
+        name: "two salted keys",
         certificates: false,
         diversity: false,
         paths: true,
-        copies: 3,
+        copies: KEYS,
         bought: false,
     },
     Guard {
@@ -352,13 +355,13 @@ pub(crate) const GUARDS: [Guard; 7] = [
         copies: 1,
         bought: false,
     },
-    Guard { name: "all", certificates: true, diversity: true, paths: true, copies: 1, bought: false },
+    Guard { name: "all", certificates: true, diversity: true, paths: true, copies: KEYS, bought: false },
     Guard {
         name: "all, and certificates bought",
         certificates: true,
         diversity: true,
         paths: true,
-        copies: 1,
+        copies: KEYS,
         bought: true,
     },
 ];

@@ -67,10 +67,11 @@ pub(crate) enum Event {
         node: u32,
         ok: bool,
     },
-    /// A server is asked directly; its answer.
+    /// A server is asked directly for one key; its answer.
     Asked {
         look_up: u64,
         server: u32,
+        key: usize,
     },
     Told {
         look_up: u64,
@@ -280,7 +281,7 @@ impl Sim {
             Event::Answer { query, origin, node, hops, ok } => self.on_answer(query, origin, node, hops, ok),
             Event::QueryLate(query) => self.on_query_late(query),
             Event::Stored { put, node, ok } => self.on_stored(put, node, ok),
-            Event::Asked { look_up, server } => self.on_asked(look_up, server),
+            Event::Asked { look_up, server, key } => self.on_asked(look_up, server, key),
             Event::Told { look_up, server, found, hops, further } => {
                 self.on_told(look_up, server, found.as_deref(), hops, further);
             }

@@ -13,8 +13,8 @@ use crate::table::Peer;
 use crate::tally::{Finished, Kind};
 use crate::world::RELAYS;
 
-/// Servers that are asked directly beside the DHT.
-const ASKED_DIRECTLY: usize = 3;
+/// Servers that are asked directly beside the DHT, for each key.
+const ASKED_FOR_A_KEY: usize = 2;
 /// A server that looks further for somebody answers by then.
 const SERVE_TIME: Duration = Duration::from_secs(3);
 /// First wait before a record that could not be read back is published again.
@@ -399,10 +399,13 @@ impl Sim {
     pub(crate) fn begin_look_up(&mut self, by: u32, callee: usize, reads_back: Option<u64>) -> u64 {
         let name = self.serial();
         let targets = self.world.users[callee].targets.clone();
-        let mut servers = self.linked_servers(by);
-        let target = targets.first().copied().unwrap_or_default();
-        servers.sort_by_key(|peer| peer.id ^ target);
-        servers.truncate(ASKED_DIRECTLY);
+        let mut linked = self.linked_servers(by);
+        let mut servers = Vec::new();
+        for at in 0..ASKED_FOR_A_KEY * targets.len() {
+            let key = at % targets.len();
+            let nearest = (0..linked.len()).min_by_key(|peer| linked[*peer].id ^ targets[key]);
+            servers.extend(nearest.map(|peer| (linked.swap_remove(peer).node, key)));
+        }
         let look_up = LookUp {
             by,
             callee,
@@ -432,15 +435,12 @@ impl Sim {
                 of.queries.push(query);
             }
         }
-        for server in servers {
-            let (wait, ok) = self.request(by, server.node, kind, 0);
+        for (server, key) in servers {
+            let (wait, ok) = self.request(by, server, kind, 0);
             if ok {
-                self.after(wait.mul_f64(0.75), Event::Asked { look_up: name, server: server.node });
+                self.after(wait.mul_f64(0.75), Event::Asked { look_up: name, server, key });
             } else {
-                self.after(
-                    wait,
-                    Event::Told { look_up: name, server: server.node, found: None, hops: 0, further: false },
-                );
+                self.after(wait, Event::Told { look_up: name, server, found: None, hops: 0, further: false });
             }
         }
         let patience = self.settings.patience;
@@ -448,8 +448,8 @@ impl Sim {
         name
     }
 
-    /// A server is asked directly: it answers from its store, or looks further.
-    pub(crate) fn on_asked(&mut self, name: u64, server: u32) {
+    /// A server is asked directly for the record under one key: it answers from its store, or looks further.
+    pub(crate) fn on_asked(&mut self, name: u64, server: u32, key: usize) {
         let Some(look_up) = self.look_ups.get(&name) else { return };
         let (callee, kind, local) = (look_up.callee, look_up.kind(), look_up.reads_back.is_some());
         let held = self.held(server, callee).map(|(record, _)| record.clone());
@@ -457,7 +457,7 @@ impl Sim {
             self.tell(name, server, held, 1, false);
             return;
         }
-        let target = self.world.users[callee].targets[0];
+        let target = self.world.users[callee].targets[key];
         let query = self.search(server, target, kind, Purpose::Serve(name));
         self.after(SERVE_TIME, Event::QueryLate(query));
     }

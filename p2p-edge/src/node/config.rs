@@ -147,7 +147,7 @@ pub struct NodeTimers {
     /// First wait before a bootstrap node or relay is tried again; doubles up to 30 s.
     pub retry: Duration,
     /// How often a supernode puts a record and gets it from another node, to measure the overlay: at
-    /// most 150 s.
+    /// most 150 s. Zero: never.
     pub probe: Duration,
 }
 

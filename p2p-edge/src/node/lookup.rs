@@ -265,6 +265,7 @@ impl Task {
 
     fn ask_server(&mut self, peer: &PeerId, request: Vec<u8>, ids: &[LookupId]) {
         let request = self.swarm.behaviour_mut().lookup.send_request(peer, request);
+        self.servers_asked += 1;
         self.lookups.requests.insert(request, ids.to_vec());
         for id in ids {
             if let Some(lookup) = self.lookups.table.get_mut(id) {

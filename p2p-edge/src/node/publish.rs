@@ -120,7 +120,7 @@ enum Phase {
 }
 
 impl Publisher {
-    pub(super) fn new(me: PeerId, role: &NodeRole, now: Instant) -> Self {
+    pub(super) fn new(me: PeerId, role: &NodeRole, probes: bool, now: Instant) -> Self {
         let mut keys: Vec<RecordKey> = match role {
             // Whoever may not be called is not to be found either.
             NodeRole::User { certificate } => {
@@ -137,7 +137,7 @@ impl Publisher {
                 prefixes.chain(numbers.iter().map(|(number, _)| RecordKey::Number(number.clone()))).collect()
             }
         };
-        if role.is_server() {
+        if role.is_server() && probes {
             keys.push(RecordKey::Probe(me));
         }
         Self {
@@ -570,7 +570,7 @@ mod tests {
         };
         let numbers = vec![("+4420".parse().unwrap(), "bob".parse().unwrap())];
         let role = NodeRole::Gateway { chain, offers: prefixes.iter().map(offer).collect(), numbers };
-        let mut publisher = Publisher::new(PeerId::random(), &role, now);
+        let mut publisher = Publisher::new(PeerId::random(), &role, true, now);
         assert!(publisher.lacks_a_kind(now));
         publisher.items[1].stored_until = Some(now + Duration::from_secs(1));
         assert!(publisher.lacks_a_kind(now), "the number is not stored");

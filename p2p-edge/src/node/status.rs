@@ -175,6 +175,8 @@ pub struct NodeStatus {
     pub circuits_served: usize,
     /// Requests of the DHT that this node has sent, without those of queries still under way.
     pub dht_requests: u64,
+    /// Requests for records that this node has sent to servers beside the DHT.
+    pub servers_asked: u64,
     /// Records stored for the overlay.
     pub records: usize,
     /// Provider records stored for the overlay.

@@ -137,6 +137,7 @@ pub(super) struct Task {
     circuits_served: usize,
     /// Requests sent by queries of the DHT that have ended.
     dht_requests: u64,
+    pub(super) servers_asked: u64,
     pub(super) health: Health,
 
     pub(super) timers: Timers<Timer>,
@@ -199,7 +200,7 @@ async fn spawn(config: NodeConfig) -> Started {
         now,
     );
     let mut task = Task {
-        publisher: Publisher::new(me, &config.role, now),
+        publisher: Publisher::new(me, &config.role, !limits.timers.probe.is_zero(), now),
         joining,
         swarm,
         me,
@@ -244,6 +245,7 @@ async fn spawn(config: NodeConfig) -> Started {
         reservations_served: HashSet::new(),
         circuits_served: 0,
         dht_requests: 0,
+        servers_asked: 0,
         health: Health::new(now),
         timers: Timers::new(),
         inputs,

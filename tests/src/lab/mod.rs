@@ -163,6 +163,7 @@ fn build() -> Result<PathBuf> {
 ///
 /// # Errors
 /// What `act` says.
+#[allow(clippy::print_stdout, reason = "who waits wants to see what for")]
 pub fn step<T>(what: &str, act: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     print!("  {what} ... ");
     // A terminal that is gone stops the printing, not what is done.

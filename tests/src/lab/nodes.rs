@@ -29,6 +29,8 @@ pub struct Place {
     pub bootstrap: Vec<String>,
     /// Whether any number of one network may share a bucket of the routing table, as where all run on one machine.
     pub one_network: bool,
+    /// Whether a supernode is spared the records by which it measures the overlay.
+    pub is_quiet: bool,
 }
 
 impl Place {
@@ -138,6 +140,9 @@ impl Nodes {
         let mut limits = NodeLimits::default();
         if place.one_network {
             limits.same_subnet_per_bucket = usize::MAX;
+        }
+        if place.is_quiet {
+            limits.timers.probe = Duration::ZERO;
         }
         let (handle, events) = Node::spawn(NodeConfig {
             key,

@@ -45,6 +45,7 @@ impl Task {
             reservations_served: self.reservations_served.len(),
             circuits_served: self.circuits_served,
             dht_requests: self.dht_requests,
+            servers_asked: self.servers_asked,
             records,
             providers,
             published,
