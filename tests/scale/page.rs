@@ -65,14 +65,12 @@ fn against(real: &Real, model: &Summary, model_bytes: f64) -> String {
         let real = if real.is_nan() { "not counted".to_owned() } else { format!("{real:.places$}") };
         let _ = writeln!(text, "| {what} | {real} | {model:.places$} |");
     };
-    let connection = bytes::CONNECT;
     row("found, %", 100.0 * real.found as f64 / look_ups as f64, model.found_percent(), 1);
     row("requests of one look-up", real.requests, model.requests, 1);
     row("until there is a record, median, ms", quantile(&real.first, 0.5), model.first_ms(0.5), 2);
     row("until there is a record, 90 %, ms", quantile(&real.first, 0.9), model.first_ms(0.9), 2);
     row("until it is settled, median, ms", quantile(&real.settled, 0.5), model.settled_ms(0.5), 2);
     row("bytes of a request and its answer", real.request_bytes.unwrap_or(f64::NAN), model_bytes, 0);
-    row("bytes of a connection", real.connection_bytes.unwrap_or(f64::NAN), connection as f64, 0);
     text.push('\n');
     text
 }

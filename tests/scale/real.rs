@@ -3,14 +3,18 @@
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use p2p_edge::node::NodeStatus;
 use p2p_edge::record::{RecordKey, ValidRecord};
+use rustix::time::{ClockId, clock_gettime};
 use tests::lab::nodes::{Nodes, Place, acquainted, statuses};
 use tokio::time::sleep;
 
 use crate::tally::quantile;
 
+/// Pairs of supernodes that meet, and how long after that they are looked at.
+const PAIRS: u32 = 40;
+const SETTLED: Duration = Duration::from_secs(2);
 /// How long nodes may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -30,11 +34,10 @@ pub(crate) struct Real {
     pub(crate) table: f64,
     /// Processor time of the whole process for one request, in microseconds.
     pub(crate) request_us: f64,
-    /// The same for one connection, with handshakes and certificates, both ends.
+    /// The same for one connection, with handshakes, certificates and the first search for servers, both ends.
     pub(crate) connection_us: f64,
     /// Bytes on the loopback device for one request, where nobody else uses it.
     pub(crate) request_bytes: Option<f64>,
-    pub(crate) connection_bytes: Option<f64>,
     /// Milliseconds of a look-up between two nodes that are connected: two requests, one after the other.
     pub(crate) pair_ms: f64,
 }
@@ -51,13 +54,9 @@ fn carried() -> Option<u64> {
 }
 
 /// Processor time of this process, in microseconds.
-fn spent() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect::<Vec<_>>();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
-    let (user, system) = (ticks(11).context("no utime")?, ticks(12).context("no stime")?);
-    // The kernel counts in hundredths of a second.
-    Ok((user + system) * 10_000.0)
+fn spent() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 
 /// Requests to the DHT that nodes have sent.
@@ -80,11 +79,35 @@ async fn pair(nodes: &Nodes) -> Result<f64> {
     Ok(quantile(&times, 0.5))
 }
 
+/// Processor time of a connection of two supernodes that have just met, in microseconds: what they take that know each
+/// other, without what as many take that know nobody.
+async fn meeting(nodes: &Nodes) -> Result<f64> {
+    let quiet = |bootstrap: &[String]| Place { is_quiet: true, ..Place::loopback(bootstrap) };
+    let mut all = Vec::new();
+    let begun = spent();
+    for number in 0..PAIRS {
+        all.push(nodes.supernode(2_000 + number, quiet(&[])).await?);
+    }
+    sleep(SETTLED).await;
+    let alone = spent() - begun;
+    let mut pairs = Vec::new();
+    let begun = spent();
+    for (number, first) in (0..).zip(all) {
+        let second = nodes.supernode(3_000 + number, quiet(std::slice::from_ref(&first.address))).await?;
+        pairs.push([first, second]);
+    }
+    for pair in &pairs {
+        acquainted(pair, 1, PATIENCE).await?;
+    }
+    sleep(SETTLED).await;
+    Ok((spent() - begun - alone) / f64::from(PAIRS))
+}
+
 /// Runs so many supernodes and users, and looks users up, each time from another supernode.
 pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool) -> Result<Real> {
     let overlay = Nodes::new(unix())?;
     let pair_ms = pair(&overlay).await?;
-    let (bytes, time) = (carried(), spent()?);
+    let connection_us = meeting(&overlay).await?;
     let mut nodes = Vec::new();
     let mut bootstrap = Vec::new();
     for number in 1..=supernodes {
@@ -96,11 +119,6 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     }
     // Buckets hold 20: the half of the key space where a node is not may have more.
     acquainted(&nodes, usize::from(supernodes) / 2, PATIENCE).await?;
-    let peers: usize = statuses(&nodes).await.iter().map(|status| status.peers).sum();
-    let connections = (peers / 2).max(1) as f64;
-    // What the searches take by which they have met is taken off below.
-    let searched = dht(&statuses(&nodes).await);
-    let meeting = (carried().zip(bytes).map(|(all, before)| (all - before) as f64), spent()? - time);
 
     let mut subscribers = Vec::new();
     for number in 0..users {
@@ -111,7 +129,7 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     sleep(Duration::from_secs(12)).await;
 
     let before = statuses(&nodes).await;
-    let (bytes, time) = (carried(), spent()?);
+    let (bytes, time) = (carried(), spent());
     let (mut first, mut settled, mut found) = (Vec::new(), Vec::new(), 0);
     let (mut requests, mut asked) = (0, 0);
     for at in 0..look_ups {
@@ -129,10 +147,9 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
     sleep(Duration::from_millis(500)).await;
     let after = statuses(&nodes).await;
     let all_requests = (dht(&after) - dht(&before)) as f64 + f64::from(asked);
-    let request_us = (spent()? - time) / all_requests;
+    let request_us = (spent() - time) / all_requests;
     let request_bytes =
         carried().zip(bytes).map(|(all, before)| (all - before) as f64 / all_requests).filter(|_| alone);
-    let of_one = |all: f64, request: f64| ((all - searched as f64 * request) / connections).max(0.0);
     first.sort_by(f64::total_cmp);
     settled.sort_by(f64::total_cmp);
     let records: usize = after.iter().map(|status| status.records).sum();
@@ -146,8 +163,7 @@ pub(crate) async fn run(supernodes: u8, users: u8, look_ups: usize, alone: bool)
         table: table as f64 / nodes.len() as f64,
         request_us,
         request_bytes,
-        connection_us: of_one(meeting.1, request_us),
-        connection_bytes: meeting.0.zip(request_bytes).map(|(all, request)| of_one(all, request)),
+        connection_us,
         pair_ms,
         first,
         settled,

@@ -1,5 +1,6 @@
 //! What goes through the network: searches of the DHT, records put and read back, look-ups, relays.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -57,14 +58,21 @@ pub(crate) struct Running {
     query: Query,
 }
 
-/// A record on its way to those who are to keep it.
+/// A record on its way to those who are to keep it under one of its keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
-    user: usize,
-    record: std::sync::Arc<Verified>,
-    searches: usize,
+    copy: Copy,
+    is_searching: bool,
     waiting: usize,
     taken: bool,
+}
+
+/// A record of a user, and one of the keys under which it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Copy {
+    user: usize,
+    key: usize,
+    record: Arc<Verified>,
 }
 
 /// A look-up under way.
@@ -73,7 +81,7 @@ pub(crate) struct LookUp {
     by: u32,
     callee: usize,
     /// Reads a put back: answers come out of stores only.
-    reads_back: Option<u64>,
+    reads_back: Option<Copy>,
     began: Duration,
     expected: u64,
     choice: Choice<u32>,
@@ -154,24 +162,26 @@ impl Sim {
         let (unix, sequence) = (self.unix(), self.unix_ms());
         let relays = self.subscribers[user].relays.clone();
         let value = self.world.sign(user, &relays, sequence, unix)?;
-        let record = std::sync::Arc::new(self.world.verify(user, value, unix)?);
+        let record = Arc::new(self.world.verify(user, value, unix)?);
         let subscriber = &mut self.subscribers[user];
         subscriber.sequence = sequence;
         subscriber.history.push((sequence, relays));
         if subscriber.history.len() > 8 {
             subscriber.history.remove(0);
         }
-        let put = self.serial();
-        let targets = self.world.users[user].targets.clone();
-        self.puts.insert(put, Put { user, record, searches: targets.len(), waiting: 0, taken: false });
         // What has not been confirmed by then is tried again; the next plan voids this one.
         self.plan(user, Duration::from_secs(republish_after(LOCATION_LIFE)));
         self.tally.of(Kind::Publish).done += 1;
-        let node = self.world.node_of(user);
-        for target in targets {
-            self.search(node, target, Kind::Publish, Purpose::Put(put));
-        }
+        self.put(Copy { user, key: 0, record });
         Ok(())
+    }
+
+    /// Looks for those who are to keep a record under one of its keys.
+    fn put(&mut self, copy: Copy) {
+        let (node, target) = (self.world.node_of(copy.user), self.world.users[copy.user].targets[copy.key]);
+        let put = self.serial();
+        self.puts.insert(put, Put { copy, is_searching: true, waiting: 0, taken: false });
+        self.search(node, target, Kind::Publish, Purpose::Put(put));
     }
 
     fn retry(&mut self, user: usize) {
@@ -343,9 +353,9 @@ impl Sim {
     /// The nearest nodes are known: the record is sent to them.
     fn put_to(&mut self, name: u64, origin: u32, nearest: &[Peer]) {
         let Some(put) = self.puts.get_mut(&name) else { return };
-        put.searches -= 1;
+        put.is_searching = false;
         put.waiting += nearest.len();
-        let size = put.record.value().len() as u64;
+        let size = put.copy.record.value().len() as u64;
         for peer in nearest {
             let (wait, ok) = self.request(origin, peer.node, Kind::Publish, size);
             self.after(wait, Event::Stored { put: name, node: peer.node, ok });
@@ -357,14 +367,14 @@ impl Sim {
         let peer = self.peer(node);
         let Some(put) = self.puts.get_mut(&name) else { return };
         put.waiting -= 1;
-        let (user, record) = (put.user, std::sync::Arc::clone(&put.record));
-        let publisher = self.world.node_of(user);
+        let copy = put.copy.clone();
+        let publisher = self.world.node_of(copy.user);
         if ok && self.reaches(publisher, peer.node) {
-            self.store(peer.node, &record, publisher);
+            self.store(peer.node, &copy.record, publisher);
             let Some(put) = self.puts.get_mut(&name) else { return };
             // The first that says so is believed, and then read back from another.
             if !std::mem::replace(&mut put.taken, true) {
-                self.begin_look_up(publisher, user, Some(record.record().sequence()));
+                self.begin_look_up(publisher, copy.user, Some(copy));
             }
         } else {
             self.unroute(publisher, peer);
@@ -374,10 +384,10 @@ impl Sim {
 
     fn maybe_put(&mut self, name: u64) {
         if let Some(put) = self.puts.get(&name)
-            && put.searches == 0
+            && !put.is_searching
             && put.waiting == 0
         {
-            let (user, taken) = (put.user, put.taken);
+            let (user, taken) = (put.copy.user, put.taken);
             self.puts.remove(&name);
             if !taken {
                 self.retry(user);
@@ -396,9 +406,13 @@ impl Sim {
     }
 
     /// Looks for the record of a user: in the DHT under all its keys, and by asking connected servers.
-    pub(crate) fn begin_look_up(&mut self, by: u32, callee: usize, reads_back: Option<u64>) -> u64 {
+    pub(crate) fn begin_look_up(&mut self, by: u32, callee: usize, reads_back: Option<Copy>) -> u64 {
         let name = self.serial();
-        let targets = self.world.users[callee].targets.clone();
+        let is_look_up = reads_back.is_none();
+        let mut targets = self.world.users[callee].targets.clone();
+        if let Some(copy) = &reads_back {
+            targets = vec![targets[copy.key]];
+        }
         let mut linked = self.linked_servers(by);
         let mut servers = Vec::new();
         for at in 0..ASKED_FOR_A_KEY * targets.len() {
@@ -420,13 +434,11 @@ impl Sim {
         };
         let kind = look_up.kind();
         self.look_ups.insert(name, look_up);
-        if reads_back.is_none() {
+        if is_look_up {
             self.tally.of(kind).done += 1;
         }
         // What this node holds itself says nothing about what others hold.
-        if reads_back.is_none()
-            && let Some(own) = self.held(by, callee).map(|(record, _)| record.clone())
-        {
+        if is_look_up && let Some(own) = self.held(by, callee).map(|(record, _)| record.clone()) {
             self.found(name, &own, 0);
         }
         for target in targets {
@@ -468,7 +480,7 @@ impl Sim {
         let (by, kind) = (look_up.by, look_up.kind());
         let size = if found.is_some() { 700 } else { 0 };
         self.add_bytes(by, server, kind, size);
-        let world = std::sync::Arc::clone(&self.world);
+        let world = Arc::clone(&self.world);
         let network = self.settings.network;
         let (from, to) = (&world.parties[server as usize], &world.parties[by as usize]);
         let wait = network.trips(from, to, 0.5, &mut self.random);
@@ -503,13 +515,18 @@ impl Sim {
 
     fn maybe_settled(&mut self, name: u64) {
         let Some(look_up) = self.look_ups.get(&name) else { return };
-        let settled = match look_up.reads_back {
-            Some(_) => look_up.choice.best().is_some(),
+        let settled = match &look_up.reads_back {
+            Some(copy) => self.is_confirmed(copy, look_up.choice.best()),
             None => look_up.choice.is_settled(),
         };
         if settled || look_up.waiting == 0 {
             self.finish_look_up(name);
         }
+    }
+
+    fn is_confirmed(&self, copy: &Copy, found: Option<&ValidRecord>) -> bool {
+        let sequence = copy.record.record().sequence();
+        found.is_some_and(|found| self.world.users[copy.user].confirmed_by(found, sequence))
     }
 
     /// Ends a look-up with what was found; also when its time is over.
@@ -521,13 +538,19 @@ impl Sim {
         }
         let best = look_up.choice.best();
         let user = look_up.callee;
-        if let Some(sequence) = look_up.reads_back {
-            if best.is_some_and(|found| self.world.users[user].confirmed_by(found, sequence)) {
+        if let Some(copy) = &look_up.reads_back {
+            let sequence = copy.record.record().sequence();
+            if self.is_confirmed(copy, best) {
                 let subscriber = &mut self.subscribers[user];
                 if sequence > subscriber.confirmed {
                     subscriber.confirmed = sequence;
                     subscriber.ends = sequence / 1000 + LOCATION_LIFE;
                     subscriber.failures = 0;
+                }
+                if self.subscribers[user].sequence == sequence
+                    && copy.key + 1 < self.world.users[user].targets.len()
+                {
+                    self.put(Copy { key: copy.key + 1, ..copy.clone() });
                 }
             } else {
                 self.tally.unconfirmed += 1;

@@ -421,8 +421,9 @@ impl Task {
     fn maybe_complete(&mut self, now: Instant, id: LookupId) {
         let Some(lookup) = self.lookups.table.get(&id) else { return };
         let settled = match lookup.purpose {
-            // One other node that has it is enough.
-            Purpose::ReadBack(_) | Purpose::Serve(..) => lookup.choice.best().is_some(),
+            // One other node that has it is enough; that one still has what it replaces says nothing.
+            Purpose::ReadBack(item) => self.publisher.is_confirmed(item, &self.me, lookup.choice.best()),
+            Purpose::Serve(..) => lookup.choice.best().is_some(),
             Purpose::ProviderReadBack(_) => lookup.providers.contains_key(&self.me),
             Purpose::Gateways(_) => false,
             _ => lookup.choice.is_settled(),

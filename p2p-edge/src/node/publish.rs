@@ -172,6 +172,12 @@ impl Publisher {
         kinds != found
     }
 
+    /// Says whether a record that was read back is the own one that was put last, or as good.
+    pub(super) fn is_confirmed(&self, at: usize, me: &PeerId, found: Option<&ValidRecord>) -> bool {
+        let item = self.items.get(at);
+        item.zip(found).is_some_and(|(item, found)| found.confirms(item.sequence, me))
+    }
+
     fn next_sequence(&mut self) -> u64 {
         self.last_sequence = unix_now_ms().max(self.last_sequence.saturating_add(1));
         self.last_sequence
@@ -430,9 +436,9 @@ impl Task {
 
     /// An own record was read back from others, or was not found there.
     pub(super) fn on_read_back(&mut self, now: Instant, at: usize, record: Option<&ValidRecord>) {
-        let (me, probe_life) = (self.me, self.probe_life());
-        let Some(item) = self.publisher.items.get_mut(at) else { return };
-        let found = record.is_some_and(|found| found.confirms(item.sequence, &me));
+        let probe_life = self.probe_life();
+        let found = self.publisher.is_confirmed(at, &self.me, record);
+        let Some(item) = self.publisher.items.get(at) else { return };
         let life = match &item.key {
             RecordKey::Location(_) => self.limits.timers.record_lifetime,
             RecordKey::Probe(_) => probe_life,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use aws_lc_rs::hmac;
 use md5::{Digest, Md5};
 
-use crate::turn::wire::{Writer, attribute};
 use crate::turn::{Class, Message, Method, REALM};
+use crate::turn::{Writer, attribute};
 
 /// A client with one credential.
 #[derive(Debug)]

@@ -23,6 +23,15 @@ const NONCE_LIFE_S: u32 = 3600;
 const NONCE_TIME: usize = 4;
 const NONCE_TAG: usize = 12;
 
+/// Returns the key of long-term credentials (RFC 8489 9.2.2).
+pub fn long_term_key(username: &[u8], realm: &str, password: &str) -> hmac::Key {
+    let mut digest = Md5::new();
+    for part in [username, b":", realm.as_bytes(), b":", password.as_bytes()] {
+        digest.update(part);
+    }
+    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &digest.finalize())
+}
+
 /// The secrets of a TURN server. They follow from the node's own key, so that what was handed out
 /// before a restart is good after it.
 pub struct Secret {
@@ -62,13 +71,7 @@ impl Secret {
     /// Returns the key of the long-term credential mechanism (RFC 8489 9.2.2) for a user name,
     /// whoever made that up: only a password of this server's own leads to the same key.
     pub fn key(&self, username: &[u8]) -> hmac::Key {
-        let mut digest = Md5::new();
-        digest.update(username);
-        digest.update(b":");
-        digest.update(REALM);
-        digest.update(b":");
-        digest.update(self.password(username).expose());
-        hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &digest.finalize())
+        long_term_key(username, REALM, self.password(username).expose())
     }
 
     /// Makes a nonce for a client. It carries the time and a tag, so that none is remembered.

@@ -1,4 +1,4 @@
-//! STUN messages (RFC 8489 5) as a TURN server reads and writes them, in place and without
+//! STUN messages (RFC 8489 5) as servers and clients of TURN read and write them, in place and without
 //! allocation.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,27 +16,32 @@ const INTEGRITY: usize = 24;
 /// Unknown attributes that an answer names at the most.
 const MAX_UNKNOWN: usize = 8;
 
+/// Names one request and its answer (RFC 8489 5).
+pub type TransactionId = [u8; 12];
+
 /// Types of attributes (RFC 8489 18.3, RFC 8656 18).
-pub(crate) mod attribute {
-    pub(crate) const USERNAME: u16 = 0x0006;
-    pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
-    pub(crate) const ERROR_CODE: u16 = 0x0009;
-    pub(crate) const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
-    pub(crate) const CHANNEL_NUMBER: u16 = 0x000C;
-    pub(crate) const LIFETIME: u16 = 0x000D;
-    pub(crate) const XOR_PEER_ADDRESS: u16 = 0x0012;
-    pub(crate) const DATA: u16 = 0x0013;
-    pub(crate) const REALM: u16 = 0x0014;
-    pub(crate) const NONCE: u16 = 0x0015;
-    pub(crate) const XOR_RELAYED_ADDRESS: u16 = 0x0016;
-    pub(crate) const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
-    pub(crate) const EVEN_PORT: u16 = 0x0018;
-    pub(crate) const REQUESTED_TRANSPORT: u16 = 0x0019;
-    pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    pub(crate) const RESERVATION_TOKEN: u16 = 0x0022;
-    pub(crate) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
-    pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
-    pub(crate) const FINGERPRINT: u16 = 0x8028;
+pub mod attribute {
+    #![allow(missing_docs, reason = "the names are those of the RFCs")]
+
+    pub const USERNAME: u16 = 0x0006;
+    pub const MESSAGE_INTEGRITY: u16 = 0x0008;
+    pub const ERROR_CODE: u16 = 0x0009;
+    pub const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
+    pub const CHANNEL_NUMBER: u16 = 0x000C;
+    pub const LIFETIME: u16 = 0x000D;
+    pub const XOR_PEER_ADDRESS: u16 = 0x0012;
+    pub const DATA: u16 = 0x0013;
+    pub const REALM: u16 = 0x0014;
+    pub const NONCE: u16 = 0x0015;
+    pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
+    pub const EVEN_PORT: u16 = 0x0018;
+    pub const REQUESTED_TRANSPORT: u16 = 0x0019;
+    pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    pub const RESERVATION_TOKEN: u16 = 0x0022;
+    pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+    pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
+    pub const FINGERPRINT: u16 = 0x8028;
 
     /// Says whether a message with this attribute may be read by somebody who does not know it:
     /// from 0x8000 on (RFC 8489 14).
@@ -211,7 +216,7 @@ impl<'a> Message<'a> {
     }
 
     /// Returns the id of the transaction: 12 bytes.
-    pub fn transaction(&self) -> [u8; 12] {
+    pub fn transaction(&self) -> TransactionId {
         let mut id = [0; 12];
         if let Some(found) = self.bytes.get(8..HEADER) {
             id.copy_from_slice(found);
@@ -248,6 +253,27 @@ impl<'a> Message<'a> {
         let transaction = self.transaction();
         let of_kind = self.attributes().filter(move |(_, found, _)| *found == kind);
         of_kind.map(move |(_, _, value)| decode_address(value, &transaction))
+    }
+
+    /// Returns the first address in attributes of a type.
+    pub fn address(&self, kind: u16) -> Option<SocketAddr> {
+        self.addresses(kind).next().flatten()
+    }
+
+    /// Returns the first attribute of a type as text.
+    pub fn text(&self, kind: u16) -> Option<&'a str> {
+        std::str::from_utf8(self.attribute(kind)?).ok()
+    }
+
+    /// Returns the first attribute of a type as a number of 32 bits.
+    pub fn number(&self, kind: u16) -> Option<u32> {
+        self.attribute(kind).filter(|value| value.len() == 4).and_then(|value| u32_at(value, 0))
+    }
+
+    /// Returns the code of an error, 300 to 699 (RFC 8489 14.8).
+    pub fn error_code(&self) -> Option<u16> {
+        let value = self.attribute(attribute::ERROR_CODE)?;
+        Some(u16::from(*value.get(2)? & 7) * 100 + u16::from(*value.get(3)?))
     }
 
     /// Returns the attributes that have to be known and are not (RFC 8489 6.3.1), the first eight.
@@ -341,14 +367,14 @@ fn encode_address(address: SocketAddr, transaction: &[u8; 12]) -> ([u8; 20], usi
 
 /// Writes one message into a buffer, which is emptied before.
 #[derive(Debug)]
-pub(crate) struct Writer<'b> {
+pub struct Writer<'b> {
     out: &'b mut Vec<u8>,
-    transaction: [u8; 12],
+    transaction: TransactionId,
 }
 
 impl<'b> Writer<'b> {
     /// Begins a message.
-    pub(crate) fn new(out: &'b mut Vec<u8>, class: Class, method: Method, transaction: [u8; 12]) -> Self {
+    pub fn new(out: &'b mut Vec<u8>, class: Class, method: Method, transaction: TransactionId) -> Self {
         out.clear();
         out.extend_from_slice(&kind_of(class, method).to_be_bytes());
         out.extend_from_slice(&[0, 0]);
@@ -358,7 +384,7 @@ impl<'b> Writer<'b> {
     }
 
     /// Appends an attribute.
-    pub(crate) fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         self.out.extend_from_slice(&kind.to_be_bytes());
         self.out.extend_from_slice(&length.to_be_bytes());
@@ -369,18 +395,18 @@ impl<'b> Writer<'b> {
     }
 
     /// Appends an address (RFC 8489 14.2).
-    pub(crate) fn put_address(&mut self, kind: u16, address: SocketAddr) -> &mut Self {
+    pub fn put_address(&mut self, kind: u16, address: SocketAddr) -> &mut Self {
         let (value, length) = encode_address(address, &self.transaction);
         self.put(kind, value.get(..length).unwrap_or_default())
     }
 
     /// Appends ERROR-CODE without a phrase (RFC 8489 14.8): answers to strangers are kept short.
-    pub(crate) fn put_error(&mut self, code: u16) -> &mut Self {
+    pub fn put_error(&mut self, code: u16) -> &mut Self {
         self.put(attribute::ERROR_CODE, &[0, 0, (code / 100) as u8, (code % 100) as u8])
     }
 
     /// Appends MESSAGE-INTEGRITY (RFC 8489 14.5).
-    pub(crate) fn sign(&mut self, key: &hmac::Key) {
+    pub fn sign(&mut self, key: &hmac::Key) {
         self.set_length(INTEGRITY);
         let tag = hmac::sign(key, self.out);
         self.put(attribute::MESSAGE_INTEGRITY, tag.as_ref());

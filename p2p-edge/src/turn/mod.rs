@@ -18,16 +18,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use allocation::AllocationId;
-pub use credential::{Password, REALM, Secret, User};
-pub use message::{Class, HEADER, Message, MessageError, Method};
+pub use credential::{Password, REALM, Secret, User, long_term_key};
+pub use message::{Class, HEADER, Message, MessageError, Method, TransactionId, Writer, attribute};
 pub use policy::{PeerPolicy, Subnet, SubnetError};
 pub use server::{Reaction, Server, Settings};
 pub use stream::{Frame, MAX_PACKET, first_frame};
-
-/// For clients of tests.
-pub(crate) mod wire {
-    pub(crate) use super::message::{Writer, attribute};
-}
 
 /// Room that is needed in front of a packet of a peer: what goes there tells the client whose it is.
 pub const HEADROOM: usize = message::INDICATION;

@@ -13,7 +13,6 @@ mod network;
 mod plan;
 mod server;
 mod stream;
-mod stun;
 mod turn;
 
 pub use interfaces::MediaAddress;

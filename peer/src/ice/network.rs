@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use p2p_edge::turn::{Class, Message, Method, TransactionId, Writer, attribute};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use transcoder::{LocalCandidate, Outgoing};
@@ -15,7 +16,6 @@ use transcoder::{LocalCandidate, Outgoing};
 use super::plan::Plan;
 use super::server::{IceServer, IceTransport};
 use super::stream::{self, Connecting, Stream};
-use super::stun::{Class, Message, Method, TransactionId, Writer, attribute};
 use super::turn::{Credentials, Input, TurnClient, TurnEvent};
 
 /// Waits before a question to a STUN server is repeated: within the time that a call waits for answers, then less and
@@ -223,7 +223,7 @@ impl Network {
             if probe.mapped.is_some() && probe.sent == 0 {
                 probe.id = new_id();
             }
-            Writer::new(&mut question, Method::Binding, Class::Request, &probe.id);
+            Writer::new(&mut question, Class::Request, Method::Binding, probe.id);
             let _ = self.ports[probe.port].sender.send_to(&question, probe.server);
             probe.due = now + (FIRST_WAIT * 2u32.pow(probe.sent.min(8))).min(LONGEST_WAIT);
             probe.sent += 1;
@@ -308,10 +308,10 @@ impl Network {
     /// Takes the answer to a probe.
     fn answered(&mut self, now: Instant, port: usize, source: SocketAddr, bytes: &[u8]) -> bool {
         let asked = |probe: &&mut Probe| probe.port == port && probe.server == source;
-        let Some(message) = Message::read(bytes).filter(|message| message.method == Method::Binding) else {
+        let Ok(message @ Message { method: Method::Binding, .. }) = Message::parse(bytes) else {
             return false;
         };
-        let probe = self.probes.iter_mut().filter(asked).find(|probe| probe.id == message.transaction);
+        let probe = self.probes.iter_mut().filter(asked).find(|probe| probe.id == message.transaction());
         let (Some(probe), Class::Success) = (probe, message.class) else { return false };
         let Some(mapped) = message.address(attribute::XOR_MAPPED_ADDRESS) else { return true };
         self.udp_heard = true;

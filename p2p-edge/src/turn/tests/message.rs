@@ -28,6 +28,22 @@ fn the_sample_request_of_rfc_5769_is_read() {
     assert_eq!(Message::parse(&wrong).err(), Some(MessageError::Fingerprint));
 }
 
+/// RFC 5769 2.2: the sample response, as a client reads it.
+#[test]
+fn the_sample_response_of_rfc_5769_is_read() {
+    let bytes: &[u8] = b"\x01\x01\x00\x3c\x21\x12\xa4\x42\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae\
+        \x80\x22\x00\x0btest vector\x20\x00\x20\x00\x08\x00\x01\xa1\x47\xe1\x12\xa6\x43\x00\x08\x00\x14\
+        \x2b\x91\xf5\x99\xfd\x9e\x90\xc3\x8c\x74\x89\xf9\x2a\xf9\xba\x53\xf0\x6b\xe7\xd7\x80\x28\x00\x04\
+        \xc0\x7d\x4c\x96";
+    let message = Message::parse(bytes).unwrap();
+    assert_eq!((message.class, message.method), (Class::Success, Method::Binding));
+    assert_eq!(message.address(attribute::XOR_MAPPED_ADDRESS), Some(at("192.0.2.1:32853")));
+    assert_eq!(message.address(attribute::XOR_PEER_ADDRESS), None);
+    let key =
+        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"VOkJxbRl1RmTxUk/WvJxBt");
+    assert!(message.is_authentic(&key));
+}
+
 /// RFC 5769 2.2 and 2.3: XOR-MAPPED-ADDRESS of both families.
 #[test]
 fn addresses_are_written_as_in_rfc_5769() {
@@ -85,6 +101,12 @@ proptest! {
             bytes[0] &= 0x01;
             bytes[2..4].copy_from_slice(&(length as u16).to_be_bytes());
             bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+        }
+        if let Ok(message) = Message::parse(&bytes) {
+            for kind in 0..0x30 {
+                let _ = (message.address(kind), message.number(kind), message.text(kind));
+            }
+            prop_assert!(message.error_code().is_none_or(|code| code < 1_000));
         }
         let mut world = World::new();
         let (who, mut client) = world.connected(1);

@@ -79,8 +79,8 @@ fn an_address_of_ipv6_is_given_to_whoever_asks_for_one() {
     let request = client.request(
         Method::Allocate,
         &[
-            (wire::attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
-            (wire::attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]),
+            (attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+            (attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]),
         ],
     );
     assert_eq!(world.ask(who, &mut client, &request).relayed, Some(at("[2001:db8::99]:50000")));
@@ -134,7 +134,7 @@ fn what_is_not_refreshed_ends() {
 
 #[test]
 fn requests_that_cannot_be_granted_are_told_why() {
-    use wire::attribute::*;
+    use attribute::*;
     let mut world = World::new();
     let (who, mut client) = (datagram(1), world.client(1));
     let first = client.allocate();
@@ -193,7 +193,7 @@ fn requests_that_cannot_be_granted_are_told_why() {
 /// RFC 8656 7.2: a second relayed address is told not to be there, the first one is.
 #[test]
 fn an_additional_family_is_declined_beside_the_address() {
-    use wire::attribute::*;
+    use attribute::*;
     let mut world = World::new();
     let (who, mut client) = (datagram(1), world.client(1));
     let first = client.allocate();

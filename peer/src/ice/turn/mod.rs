@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::stun::{Class, Message, Method, TransactionId, Writer, attribute, long_term_key};
+use aws_lc_rs::hmac;
+use p2p_edge::turn::{Class, HEADER, Message, Method, TransactionId, Writer, attribute, long_term_key};
 
 /// First wait before a request is sent again over UDP; doubles. Shorter than RFC 8489 6.2.1 has it: a call waits.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -124,7 +125,7 @@ pub(super) struct TurnClient {
     state: State,
     realm: String,
     nonce: Vec<u8>,
-    key: Option<[u8; 16]>,
+    key: Option<hmac::Key>,
     relayed: Option<SocketAddr>,
     refresh_at: Option<Instant>,
     requests: Vec<Request>,
@@ -269,8 +270,8 @@ impl TurnClient {
             Some(Grant::Granted) => {
                 let id = (self.ids)();
                 let mut scratch = std::mem::take(&mut self.scratch);
-                let mut writer = Writer::new(&mut scratch, Method::Send, Class::Indication, &id);
-                writer.add_address(attribute::XOR_PEER_ADDRESS, peer).add(attribute::DATA, bytes);
+                let mut writer = Writer::new(&mut scratch, Class::Indication, Method::Send, id);
+                writer.put_address(attribute::XOR_PEER_ADDRESS, peer).put(attribute::DATA, bytes);
                 emit(&scratch);
                 self.scratch = scratch;
                 return;
@@ -299,20 +300,20 @@ impl TurnClient {
                 None => Input::Foreign,
             };
         }
-        let Some(message) = Message::read(bytes) else { return Input::Foreign };
+        let Ok(message) = Message::parse(bytes) else { return Input::Foreign };
         match (message.method, message.class) {
             (Method::Data, Class::Indication) => {
                 let peer = message.address(attribute::XOR_PEER_ADDRESS);
                 // RFC 8656 11.4: from whom nothing was asked, nothing is taken.
                 let permitted =
                     peer.filter(|peer| self.permissions.iter().any(|known| known.address == peer.ip()));
-                match (permitted, message.range(attribute::DATA)) {
+                match (permitted, message.position(attribute::DATA)) {
                     (Some(peer), Some(range)) => Input::Data { peer, range },
                     _ => Input::Taken,
                 }
             }
             (_, Class::Success | Class::Error) => {
-                let Some(at) = self.requests.iter().position(|request| request.id == message.transaction)
+                let Some(at) = self.requests.iter().position(|request| request.id == message.transaction())
                 else {
                     return Input::Foreign;
                 };
@@ -326,7 +327,7 @@ impl TurnClient {
     fn handle_answer(&mut self, now: Instant, at: usize, message: &Message<'_>) {
         if message.class == Class::Success {
             // RFC 8489 9.2.5: what is not signed is as if it had not come.
-            if !self.key.is_some_and(|key| message.is_signed_by(&key)) {
+            if !self.key.as_ref().is_some_and(|key| message.is_authentic(key)) {
                 return;
             }
             let request = self.requests.swap_remove(at);
@@ -345,7 +346,7 @@ impl TurnClient {
                     self.realm = realm.to_owned();
                 }
                 let Credentials { username, password } = &self.credentials;
-                self.key = Some(long_term_key(username, &self.realm, password));
+                self.key = Some(long_term_key(username.as_bytes(), &self.realm, password));
                 self.nonce = nonce.to_vec();
                 self.ask(now, request.ask, request.nonces + 1);
             }
@@ -442,35 +443,35 @@ impl TurnClient {
             Ask::Permission(_) => Method::CreatePermission,
             Ask::Channel(..) => Method::ChannelBind,
         };
-        let mut writer = Writer::new(&mut bytes, method, Class::Request, &id);
+        let mut writer = Writer::new(&mut bytes, Class::Request, method, id);
         match ask {
             Ask::Allocate => {
-                writer.add(attribute::REQUESTED_TRANSPORT, &[UDP, 0, 0, 0]);
-                writer.add(attribute::LIFETIME, &LIFETIME.to_be_bytes());
+                writer.put(attribute::REQUESTED_TRANSPORT, &[UDP, 0, 0, 0]);
+                writer.put(attribute::LIFETIME, &LIFETIME.to_be_bytes());
                 if self.ipv6 {
                     // RFC 8656 18.6; without it the address is of IPv4.
-                    writer.add(attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+                    writer.put(attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
                 }
             }
             Ask::Refresh(lifetime) => {
-                writer.add(attribute::LIFETIME, &lifetime.to_be_bytes());
+                writer.put(attribute::LIFETIME, &lifetime.to_be_bytes());
                 if self.ipv6 {
-                    writer.add(attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+                    writer.put(attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
                 }
             }
             Ask::Permission(address) => {
-                writer.add_address(attribute::XOR_PEER_ADDRESS, SocketAddr::new(address, 0));
+                writer.put_address(attribute::XOR_PEER_ADDRESS, SocketAddr::new(address, 0));
             }
             Ask::Channel(number, peer) => {
                 let [n0, n1] = number.to_be_bytes();
-                writer.add(attribute::CHANNEL_NUMBER, &[n0, n1, 0, 0]);
-                writer.add_address(attribute::XOR_PEER_ADDRESS, peer);
+                writer.put(attribute::CHANNEL_NUMBER, &[n0, n1, 0, 0]);
+                writer.put_address(attribute::XOR_PEER_ADDRESS, peer);
             }
         }
         if let Some(key) = &self.key {
-            writer.add(attribute::USERNAME, self.credentials.username.as_bytes());
-            writer.add(attribute::REALM, self.realm.as_bytes());
-            writer.add(attribute::NONCE, &self.nonce);
+            writer.put(attribute::USERNAME, self.credentials.username.as_bytes());
+            writer.put(attribute::REALM, self.realm.as_bytes());
+            writer.put(attribute::NONCE, &self.nonce);
             writer.sign(key);
         }
         let due = now + if self.stream { STREAM_PATIENCE } else { FIRST_WAIT };
@@ -497,7 +498,7 @@ pub(super) fn frame_length(bytes: &[u8]) -> Result<Option<usize>, ()> {
     let &[first, _, l0, l1, ..] = bytes else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     match first {
-        0x00..=0x3f => Ok(Some(super::stun::HEADER + length)),
+        0x00..=0x3f => Ok(Some(HEADER + length)),
         0x40..=0x4f => Ok(Some((CHANNEL_HEADER + length).next_multiple_of(4))),
         _ => Err(()),
     }
