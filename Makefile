@@ -63,9 +63,9 @@ scale: setup ## Measures routing and records with 10,000 supernodes in a model, 
 	cargo build --release -p tests --bin causeway-scale
 	@$(RELEASE)/causeway-scale $(SCALE)
 
-overlay-resilience: setup ## Half of the supernodes killed under calls and look-ups, blocked ways of joining, a partition
+overlay-resilience: setup ## Half of the supernodes killed under calls and look-ups, blocked ways of joining, a partition; writes docs/resilience.md
 	cargo build -p tests --bin causeway-resilience
-	@$(TARGET)/debug/causeway-resilience $(RESILIENCE)
+	@$(TARGET)/debug/causeway-resilience $(or $(RESILIENCE),--page docs/resilience.md)
 
 check: ## Format, lints, documentation, licences, shape of the tree
 	cargo fmt --all --check

@@ -12,11 +12,13 @@
 mod agent;
 mod hosts;
 mod net;
+mod page;
 mod scenario;
 mod seat;
 mod stage;
 mod ways;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -39,6 +41,9 @@ struct Arguments {
     /// connection to them.
     #[arg(long)]
     silent: bool,
+    /// Write what was seen to this file, where the goals are reached.
+    #[arg(long)]
+    page: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }

@@ -11,6 +11,7 @@ use tests::lab::Folder;
 
 use crate::Arguments;
 use crate::net::{Half, Net};
+use crate::page::{self, Story};
 use crate::seat::Seat;
 use crate::stage::{Supernode, UsersOf};
 use crate::ways::{WAYS, Ways};
@@ -32,11 +33,12 @@ const LOOKING: u8 = 2;
 
 /// Look-ups of one act.
 #[derive(Default)]
-struct Act {
-    name: String,
-    looked: u64,
-    failed: u64,
-    first: Vec<f64>,
+pub(crate) struct Act {
+    pub(crate) name: String,
+    pub(crate) looked: u64,
+    pub(crate) failed: u64,
+    /// Milliseconds until there was a record, in order.
+    pub(crate) first: Vec<f64>,
 }
 
 struct Play<'a> {
@@ -52,12 +54,12 @@ struct Play<'a> {
 
 /// Telephones in calls, by half, and what has come of the calls.
 #[derive(Default)]
-struct Calls {
+pub(crate) struct Calls {
     /// Ends of calls that are up.
     ends: u64,
-    lost: u64,
-    silent: u64,
-    texts_lost: u64,
+    pub(crate) lost: u64,
+    pub(crate) silent: u64,
+    pub(crate) texts_lost: u64,
 }
 
 fn at(half: Half) -> usize {
@@ -88,7 +90,7 @@ pub(crate) fn play(arguments: &Arguments) -> Result<bool> {
     let rejoined = play.rejoin()?;
     let healed = play.partition()?;
     play.hang_up()?;
-    let holds = play.tell(&joined, rejoined, healed);
+    let holds = play.tell(&joined, rejoined, healed)?;
     if !holds {
         drop(play);
         folder.keep();
@@ -449,12 +451,7 @@ impl Play<'_> {
     }
 
     /// Prints the table and the result. Returns whether the goals are reached.
-    fn tell(&self, joined: &[(String, Value)], rejoined: f64, healed: f64) -> bool {
-        let quantile = |sorted: &[f64], q: f64| {
-            let last = sorted.len().saturating_sub(1);
-            // Within the list.
-            sorted.get((last as f64 * q).round() as usize).copied().unwrap_or(f64::NAN)
-        };
+    fn tell(&self, joined: &[(String, Value)], rejoined: f64, healed: f64) -> Result<bool> {
         let mut table =
             format!("\n{:<32}{:>9}{:>9}{:>11}{:>11}\n", "act", "look-ups", "failed", "p50 ms", "p99 ms");
         for act in &self.acts {
@@ -475,6 +472,19 @@ impl Play<'_> {
             "RESULT resilience calls_lost={} lookups_failed_pct={percent:.3} rejoin_s={rejoined:.1} healed_s={healed:.1} lookups={looked} texts_lost={} silent={}",
             calls.lost, calls.texts_lost, calls.silent
         );
-        calls.lost == 0 && calls.silent == 0 && calls.texts_lost == 0 && percent <= GOAL_PERCENT && looked > 0
+        let no_call = calls.lost == 0 && calls.silent == 0 && calls.texts_lost == 0;
+        let holds = no_call && percent <= GOAL_PERCENT && looked > 0;
+        if let Some(path) = self.arguments.page.as_ref().filter(|_| holds) {
+            let (arguments, acts) = (self.arguments, self.acts.as_slice());
+            page::write(path, &Story { arguments, acts, calls, joined, rejoined, healed })?;
+        }
+        Ok(holds)
     }
+}
+
+/// Returns a quantile of numbers in order.
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    // Within the list.
+    sorted.get((last as f64 * q).round() as usize).copied().unwrap_or(f64::NAN)
 }
