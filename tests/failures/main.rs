@@ -232,6 +232,36 @@ fn an_expired_certificate_is_named_with_the_remedy() {
     drop(network.credential);
 }
 
+/// A closed network has no name servers; addresses are enough there.
+#[test]
+fn a_machine_without_name_servers_joins_all_the_same() {
+    let folder = Folder::new("nameless").unwrap();
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let pki = p2p_edge::testing::Pki::new(unix).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("node.pem"), pki.supernode(1).unwrap().to_pem()).unwrap();
+    fs::write(at("root.pem"), pki.root.certificate_pem()).unwrap();
+    fs::write(at("empty"), "").unwrap();
+    let text = format!(
+        "[overlay]\nrole = \"supernode\"\nidentity_file = {:?}\ntrust_file = {:?}\nlisten = [\"/ip4/{}/tcp/4001\"]\n",
+        at("node.pem"),
+        at("root.pem"),
+        ports::address()
+    );
+    fs::write(at("causeway.toml"), text).unwrap();
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec {} --config {}",
+        at("empty").display(),
+        lab::binary("causewayd").unwrap().display(),
+        at("causeway.toml").display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    let daemon = lab::Process::spawn("nameless", folder.path(), &command).unwrap();
+    lab::until("it has joined", SOON, || daemon.errors().contains("overlay joined").then_some(())).unwrap();
+    assert!(daemon.errors().contains("no name servers"), "{}", daemon.errors());
+}
+
 #[test]
 fn a_broken_configuration_starts_nothing() {
     let folder = Folder::new("broken").unwrap();

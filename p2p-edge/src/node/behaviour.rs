@@ -5,16 +5,19 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hickory_resolver::system_conf;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::Transport as _;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, kad, mdns, noise, ping, quic,
-    relay, tcp, yamux,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, dns, identify, kad, mdns, noise, ping,
+    quic, relay, tcp, websocket, yamux,
 };
 
 use super::NodeError;
@@ -138,7 +141,7 @@ impl Admitted {
 }
 
 /// Builds the swarm. A server answers the DHT, relays and looks up for others.
-pub(super) async fn build(
+pub(super) fn build(
     keypair: Keypair,
     server: bool,
     limits: &NodeLimits,
@@ -157,18 +160,7 @@ pub(super) async fn build(
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
-        .map_err(|e| transport(&e))?
-        .with_other_transport(|key| {
-            let mut config = quic::Config::new(key);
-            config.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
-            quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, Lingering(muxer)))
-        })
-        .map_err(|e| transport(&e))?
-        .with_dns()
-        .map_err(|e| transport(&e))?
-        .with_websocket(noise::Config::new, muxer)
-        .await
+        .with_other_transport(|key| transports(key, muxer, streams))
         .map_err(|e| transport(&e))?
         .with_relay_client(noise::Config::new, muxer)
         .map_err(|e| transport(&e))?
@@ -187,6 +179,43 @@ pub(super) async fn build(
         .with_connection_timeout(CONNECT_TIMEOUT)
         .build();
     Ok(swarm)
+}
+
+/// Builds what carries connections: TCP, QUIC and WebSocket, each under addresses with names too. That of WebSocket
+/// finds names itself, since TLS wants to know them.
+fn transports(
+    key: &Keypair,
+    muxer: impl Fn() -> yamux::Config,
+    streams: usize,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
+    let (names, options) = name_servers();
+    let bare = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let tcp = bare()
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key)?)
+        .multiplex(muxer())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let mut config = quic::Config::new(key);
+    config.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
+    let quic = quic::tokio::Transport::new(config)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Lingering(muxer))));
+    let plain = tcp.or_transport(quic).map(|either, _| either.into_inner());
+    let plain = dns::tokio::Transport::custom(plain, names.clone(), options.clone());
+    let websocket = websocket::Config::new(dns::tokio::Transport::custom(bare(), names, options))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key)?)
+        .multiplex(muxer())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    Ok(websocket.or_transport(plain).map(|either, _| either.into_inner()).boxed())
+}
+
+/// Returns the name servers of the system. There may be none, as in a network that is closed: then names are not
+/// found, and addresses are enough.
+fn name_servers() -> (dns::ResolverConfig, dns::ResolverOpts) {
+    system_conf::read_system_conf().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no name servers: addresses with names are not dialled");
+        Default::default()
+    })
 }
 
 fn behaviour(

@@ -179,8 +179,7 @@ async fn spawn(config: NodeConfig) -> Started {
     // Nobody else is reached by a node of the loopback device.
     let loopback_only = listen.iter().all(is_loopback);
     let lan = config.ways.lan && (listen.is_empty() || !loopback_only);
-    let mut swarm =
-        behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone(), lan).await?;
+    let mut swarm = behaviour::build(config.key.keypair(), server, &limits, store, admitted.clone(), lan)?;
     let listening = start_listening(&mut swarm, &listen).await?;
     for address in &external {
         swarm.add_external_address(address.clone());
