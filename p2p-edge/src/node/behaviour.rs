@@ -5,7 +5,6 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::system_conf;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::Transport as _;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -21,7 +20,7 @@ use libp2p::{
 };
 
 use super::NodeError;
-use super::bootstrap::build_lan;
+use super::bootstrap::{build_lan, name_servers};
 use super::config::NodeLimits;
 use super::linger::Lingering;
 use super::store::KadStore;
@@ -207,15 +206,6 @@ fn transports(
         .multiplex(muxer())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     Ok(websocket.or_transport(plain).map(|either, _| either.into_inner()).boxed())
-}
-
-/// Returns the name servers of the system. There may be none, as in a network that is closed: then names are not
-/// found, and addresses are enough.
-fn name_servers() -> (dns::ResolverConfig, dns::ResolverOpts) {
-    system_conf::read_system_conf().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no name servers: addresses with names are not dialled");
-        Default::default()
-    })
 }
 
 fn behaviour(

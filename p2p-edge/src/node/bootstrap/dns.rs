@@ -1,5 +1,5 @@
 //! TXT records in DNS: `dnsaddr=` and a multiaddress, at `_dnsaddr` under a name, as all libp2p nodes
-//! read them. One may lead to another name with `/dnsaddr/`.
+//! read them. One may lead to another name with `/dnsaddr/`. And the name servers of the system.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
@@ -33,6 +34,15 @@ pub(super) async fn ask(names: &[String], servers: &[SocketAddr]) -> Result<Vec<
     tokio::time::timeout(PATIENCE, follow(&resolver, names))
         .await
         .unwrap_or_else(|_| Err("DNS did not answer in time".to_owned()))
+}
+
+/// Returns the name servers of the system. There may be none, as in a network that is closed: then names are not
+/// found, and addresses are enough.
+pub(in super::super) fn of_the_system() -> (ResolverConfig, ResolverOpts) {
+    system_conf::read_system_conf().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no name servers: addresses with names are not dialled");
+        Default::default()
+    })
 }
 
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, hickory_resolver::net::NetError> {
