@@ -654,16 +654,14 @@ fn node_config(config: &Config, identity: Identity, turn: Option<TurnConfig>) ->
         }
     };
     NodeConfig {
-        key: identity.bundle.key,
-        trust: identity.trust,
         revocations: identity.revocations,
-        role,
         listen: overlay.listen.clone(),
         external: overlay.external.clone(),
         bootstrap: overlay.bootstrap.clone(),
         ways: BootstrapWays { dns_servers: config.dns.servers.clone(), ..overlay.join.clone() },
         limits: NodeLimits { calls: config.limits.calls.max(64), ..NodeLimits::default() },
         turn,
+        ..NodeConfig::new(identity.bundle.key, identity.trust, role)
     }
 }
 

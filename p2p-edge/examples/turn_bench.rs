@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use p2p_edge::identity::RevocationList;
-use p2p_edge::node::{IceServer, Node, NodeConfig, NodeHandle, NodeLimits, NodeRole, TurnConfig};
+use p2p_edge::node::{IceServer, Node, NodeConfig, NodeHandle, NodeRole, TurnConfig};
 use p2p_edge::testing::{Pki, TurnClient};
 
 /// A packet of G.711: 12 bytes of RTP and 160 of voice.
@@ -79,18 +78,8 @@ async fn ours() -> Outcome<(IceServer, [NodeHandle; 2])> {
     turn.limits.answers_per_second = 10_000;
     let bundle = pki.supernode(1)?;
     let config = |key, role, bootstrap: Vec<String>, turn| -> Outcome<NodeConfig> {
-        Ok(NodeConfig {
-            key,
-            trust: pki.trust()?,
-            revocations: RevocationList::default(),
-            role,
-            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
-            external: Vec::new(),
-            bootstrap,
-            ways: Default::default(),
-            limits: NodeLimits::default(),
-            turn,
-        })
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        Ok(NodeConfig { listen, bootstrap, turn, ..NodeConfig::new(key, pki.trust()?, role) })
     };
     let role = NodeRole::Supernode { chain: bundle.chain };
     let (node, mut events) = Node::spawn(config(bundle.key, role, Vec::new(), Some(turn))?).await?;

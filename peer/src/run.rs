@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use p2p_edge::bootstrap::Invite;
 use p2p_edge::files::{self, FilesError};
 use p2p_edge::identity::{BackupCost, NumberAssignment, is_mirror, is_name};
-use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeEvent, NodeLimits, NodeRole};
+use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeEvent, NodeRole};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -122,18 +122,9 @@ pub async fn run(cli: Cli) -> u8 {
 
 /// Returns what the node of the user is told at its start: one that listens nowhere.
 fn node_config(identity: Identity, bootstrap: Vec<String>, ways: BootstrapWays) -> NodeConfig {
-    NodeConfig {
-        key: identity.key,
-        trust: identity.trust,
-        revocations: identity.revocations,
-        role: NodeRole::User { certificate: identity.certificate },
-        listen: Vec::new(),
-        external: Vec::new(),
-        bootstrap,
-        ways,
-        limits: NodeLimits::default(),
-        turn: None,
-    }
+    let role = NodeRole::User { certificate: identity.certificate };
+    let revocations = identity.revocations;
+    NodeConfig { revocations, bootstrap, ways, ..NodeConfig::new(identity.key, identity.trust, role) }
 }
 
 /// Joins, and prints a link for others: it leads to the supernodes that have worked best.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use p2p_edge::identity::RevocationList;
+use p2p_edge::identity::NodeKey;
 use p2p_edge::node::{BootstrapWays, Node, NodeConfig, NodeEvent, NodeLimits, NodeRole, NodeTimers};
 use p2p_edge::testing::Pki;
 use serde_json::{Value, json};
@@ -54,27 +54,17 @@ impl Seat {
         format!("user{number}")
     }
 
-    fn config(
-        &self,
-        role: NodeRole,
-        key: p2p_edge::identity::NodeKey,
-        listen: Vec<String>,
-    ) -> Result<NodeConfig> {
+    fn config(&self, role: NodeRole, key: NodeKey, listen: Vec<String>) -> Result<NodeConfig> {
         let ways = BootstrapWays { peers_file: self.peers_file.clone(), ..BootstrapWays::default() };
         Ok(NodeConfig {
-            key,
-            trust: Pki::new(self.unix)?.trust()?,
-            revocations: RevocationList::default(),
-            role,
             listen,
-            external: Vec::new(),
             bootstrap: self.bootstrap.clone(),
             ways,
             limits: NodeLimits {
                 timers: NodeTimers { record_lifetime: LIFE, ..NodeTimers::default() },
                 ..NodeLimits::default()
             },
-            turn: None,
+            ..NodeConfig::new(key, Pki::new(self.unix)?.trust()?, role)
         })
     }
 

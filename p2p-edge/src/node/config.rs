@@ -37,6 +37,26 @@ pub struct NodeConfig {
     pub turn: Option<TurnConfig>,
 }
 
+impl NodeConfig {
+    /// Makes the configuration of a node that knows of no revocation, listens nowhere, has no way of joining and no
+    /// TURN server, within the usual bounds.
+    #[must_use]
+    pub fn new(key: NodeKey, trust: Trust, role: NodeRole) -> Self {
+        Self {
+            key,
+            trust,
+            revocations: RevocationList::default(),
+            role,
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            ways: BootstrapWays::default(),
+            limits: NodeLimits::default(),
+            turn: None,
+        }
+    }
+}
+
 /// What a node is in the overlay.
 #[derive(Clone, Debug)]
 pub enum NodeRole {

@@ -7,7 +7,7 @@
 //! has answered, or when its time is over.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use call_model::CallId;
 use libp2p::kad::{
@@ -28,6 +28,10 @@ use crate::record::{Choice, RecordKey, ValidRecord, validate};
 const ASKED_DIRECTLY: usize = 3;
 /// Servers that are asked directly for each copy of a record.
 const ASKED_FOR_A_COPY: usize = 2;
+/// After this time without a word from anybody those who were asked are doubted, and others are asked.
+const LATE: Duration = Duration::from_millis(1500);
+/// While no more servers than this were asked for one look-up, others may be.
+const MAX_ASKED: u32 = 32;
 
 /// Names one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +89,8 @@ struct Lookup {
     providers: HashMap<PeerId, Vec<Multiaddr>>,
     /// Servers asked directly.
     asked: u32,
+    /// Those of them that have not answered yet, and since when they are awaited.
+    awaited: Vec<(PeerId, Instant)>,
     /// Requests that the DHT query has sent, once it is over.
     sent: u32,
     began: Instant,
@@ -135,7 +141,7 @@ impl Task {
         let queries = copies.iter().map(|copy| kad.get_record(Key::new(copy))).collect();
         let id = self.start_lookup(now, key.to_bytes(), purpose, queries);
         if !matches!(purpose, Purpose::Serve(..)) {
-            self.ask_for_copies(&copies, id);
+            self.ask_for_copies(now, &copies, id);
         }
         id
     }
@@ -145,7 +151,7 @@ impl Task {
         let query = self.swarm.behaviour_mut().kad.get_record(Key::new(&copy));
         let id = self.start_lookup(now, copy.clone(), Purpose::ReadBack(item), vec![query]);
         // It must come out of a node's own store.
-        self.ask_servers(vec![copy], true, &[id]);
+        self.ask_servers(now, vec![copy], true, &[id]);
     }
 
     /// Looks for the providers under several keys.
@@ -163,15 +169,38 @@ impl Task {
         }
         if !matches!(purpose, Purpose::Serve(..)) {
             for (keys, ids) in keys.chunks(MAX_KEYS).zip(ids.chunks(MAX_KEYS)) {
-                self.ask_servers(keys.to_vec(), true, ids);
+                self.ask_servers(now, keys.to_vec(), true, ids);
             }
         }
         ids.len()
     }
 
+    /// Asks others where nobody says anything: those who were asked may have died without a word, and it
+    /// takes pings long to tell. Whoever is doubted is asked last, and somebody is dialled in its place.
+    pub(super) fn ask_others(&mut self, now: Instant) {
+        let is_late = |lookup: &Lookup| {
+            let kad = &self.swarm.behaviour().kad;
+            let heard = |query| kad.query(query).is_some_and(|query| query.stats().num_successes() > 0);
+            now >= lookup.began + LATE && lookup.may_be_repeated() && !lookup.queries.iter().any(heard)
+        };
+        let late: Vec<LookupId> =
+            self.lookups.table.iter().filter(|(_, lookup)| is_late(lookup)).map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(lookup) = self.lookups.table.get(&id) else { continue };
+            for (peer, _) in lookup.awaited.iter().filter(|(_, since)| now >= *since + LATE) {
+                self.peers.doubt(peer);
+            }
+            if lookup.asked < MAX_ASKED
+                && let Ok(key) = RecordKey::parse(&lookup.key)
+            {
+                self.ask_for_copies(now, &key.all_copies(), id);
+            }
+        }
+    }
+
     /// Makes look-ups once more that nobody has answered, as soon as somebody is there to ask. They end
     /// at their time in any case.
-    pub(super) fn repeat_lookups(&mut self) {
+    pub(super) fn repeat_lookups(&mut self, now: Instant) {
         if self.peers.servers().next().is_none() {
             return;
         }
@@ -187,7 +216,7 @@ impl Task {
             if let Some(lookup) = self.lookups.table.get_mut(&id) {
                 (lookup.waiting, lookup.queries) = (queries.len(), queries);
             }
-            self.ask_for_copies(&copies, id);
+            self.ask_for_copies(now, &copies, id);
             tracing::debug!(purpose = ?self.lookups.table.get(&id).map(|lookup| lookup.purpose), "look-up repeated");
         }
     }
@@ -196,7 +225,7 @@ impl Task {
     pub(super) fn read_provider_back(&mut self, now: Instant, key: RecordKey, item: usize) {
         let bytes = key.to_bytes();
         let id = self.start_lookup(now, bytes.clone(), Purpose::ProviderReadBack(item), Vec::new());
-        self.ask_servers(vec![bytes], true, &[id]);
+        self.ask_servers(now, vec![bytes], true, &[id]);
         self.maybe_complete(now, id);
     }
 
@@ -220,6 +249,7 @@ impl Task {
             best_value: Vec::new(),
             providers: HashMap::new(),
             asked: 0,
+            awaited: Vec::new(),
             sent: 0,
             began: now,
             first: None,
@@ -231,39 +261,42 @@ impl Task {
     }
 
     /// Asks connected servers for keys, those first that are nearest to the first key.
-    fn ask_servers(&mut self, keys: Vec<Vec<u8>>, local_only: bool, ids: &[LookupId]) {
+    fn ask_servers(&mut self, now: Instant, keys: Vec<Vec<u8>>, local_only: bool, ids: &[LookupId]) {
         let Some(nearest) = keys.first().map(|key| self.servers_near(key)) else { return };
         let request = wire::encode(&LookupRequest { keys: keys.into_iter().map(Blob).collect(), local_only });
         for peer in nearest.into_iter().take(ASKED_DIRECTLY) {
-            self.ask_server(&peer, request.clone(), ids);
+            self.ask_server(now, &peer, request.clone(), ids);
         }
     }
 
     /// Asks connected servers for a record, each for the copy that it is near to: those around one
     /// copy may have reason to hide it.
-    fn ask_for_copies(&mut self, copies: &[Vec<u8>], id: LookupId) {
+    fn ask_for_copies(&mut self, now: Instant, copies: &[Vec<u8>], id: LookupId) {
         let near: Vec<Vec<PeerId>> = copies.iter().map(|copy| self.servers_near(copy)).collect();
-        let mut asked = HashSet::new();
+        let awaited = self.lookups.table.get(&id).map(|lookup| lookup.awaited.iter().map(|(peer, _)| *peer));
+        let mut asked: HashSet<PeerId> = awaited.into_iter().flatten().collect();
         for _ in 0..ASKED_FOR_A_COPY {
             for (copy, near) in copies.iter().zip(&near) {
                 let Some(peer) = near.iter().find(|peer| !asked.contains(*peer)) else { return };
                 asked.insert(*peer);
                 let keys = vec![Blob(copy.clone())];
                 let request = wire::encode(&LookupRequest { keys, local_only: false });
-                self.ask_server(peer, request, &[id]);
+                self.ask_server(now, peer, request, &[id]);
             }
         }
     }
 
-    /// Returns the connected servers, the nearest to a key first.
+    /// Returns the connected servers, the nearest to a key first and those that are doubted last.
     fn servers_near(&self, key: &[u8]) -> Vec<PeerId> {
         let target = libp2p::kad::KBucketKey::new(key.to_vec());
         let mut servers: Vec<PeerId> = self.peers.servers().map(|(peer, _)| *peer).collect();
-        servers.sort_by_key(|peer| target.distance(&libp2p::kad::KBucketKey::from(*peer)));
+        servers.sort_by_cached_key(|peer| {
+            (self.peers.is_doubted(peer), target.distance(&libp2p::kad::KBucketKey::from(*peer)))
+        });
         servers
     }
 
-    fn ask_server(&mut self, peer: &PeerId, request: Vec<u8>, ids: &[LookupId]) {
+    fn ask_server(&mut self, now: Instant, peer: &PeerId, request: Vec<u8>, ids: &[LookupId]) {
         let request = self.swarm.behaviour_mut().lookup.send_request(peer, request);
         self.servers_asked += 1;
         self.lookups.requests.insert(request, ids.to_vec());
@@ -271,6 +304,7 @@ impl Task {
             if let Some(lookup) = self.lookups.table.get_mut(id) {
                 lookup.waiting += 1;
                 lookup.asked += 1;
+                lookup.awaited.push((*peer, now));
             }
         }
     }
@@ -284,6 +318,9 @@ impl Task {
         answer: Option<&[u8]>,
     ) {
         let Some(ids) = self.lookups.requests.remove(&request) else { return };
+        if answer.is_some() {
+            self.peers.heard(&peer);
+        }
         // Whoever says nothing at all has been asked too much: no offence, and no word about the keys.
         let answer = answer.filter(|bytes| !bytes.is_empty());
         let answers = match answer.map(wire::decode::<LookupResponse>) {
@@ -304,6 +341,7 @@ impl Task {
     fn take_answer(&mut self, now: Instant, id: LookupId, from: PeerId, answer: Option<Answer>) {
         let Some(lookup) = self.lookups.table.get_mut(&id) else { return };
         lookup.waiting = lookup.waiting.saturating_sub(1);
+        lookup.awaited.retain(|(peer, _)| *peer != from);
         if let Some(answer) = answer {
             lookup.choice.answered_by(from);
             if answer.records.is_empty() {

@@ -49,6 +49,8 @@ struct Peer {
     identified: Vec<Multiaddr>,
     /// Whether a ping was not answered in time, and nothing has come from it since.
     is_silent: bool,
+    /// Whether it has let somebody wait who asked, and nothing has come from it since.
+    is_doubted: bool,
 }
 
 /// How often a peer has broken the rules lately.
@@ -108,8 +110,9 @@ impl Peers {
             offences: Offences::default(),
             identified: Vec::new(),
             is_silent: false,
+            is_doubted: false,
         });
-        entry.is_silent = false;
+        (entry.is_silent, entry.is_doubted) = (false, false);
         let relayed = endpoint.is_relayed();
         let dialled = match endpoint {
             ConnectedPoint::Dialer { address, .. } => Some(address.clone()),
@@ -129,11 +132,23 @@ impl Peers {
         if entry.connections.is_empty() { self.table.remove(peer) } else { None }
     }
 
-    /// A peer has answered a ping.
+    /// A peer has answered, if only a ping.
     pub(super) fn heard(&mut self, peer: &PeerId) {
         if let Some(entry) = self.table.get_mut(peer) {
-            entry.is_silent = false;
+            (entry.is_silent, entry.is_doubted) = (false, false);
         }
+    }
+
+    /// A peer lets somebody wait who asked: others are asked first until it says something.
+    pub(super) fn doubt(&mut self, peer: &PeerId) {
+        if let Some(entry) = self.table.get_mut(peer) {
+            entry.is_doubted = true;
+        }
+    }
+
+    /// Says whether a peer lets somebody wait who asked.
+    pub(super) fn is_doubted(&self, peer: &PeerId) -> bool {
+        self.table.get(peer).is_some_and(|entry| entry.is_doubted)
     }
 
     /// Returns the connected servers.

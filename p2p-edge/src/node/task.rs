@@ -513,10 +513,11 @@ impl Task {
     fn tick(&mut self, now: Instant) {
         self.collect_credit(now);
         if !self.draining {
+            self.ask_others(now);
             self.join(now);
             self.watch_reservations(now);
             self.refresh_routes(now);
-            self.repeat_lookups();
+            self.repeat_lookups(now);
             self.publish_due(now);
             self.check_online(now);
             self.watch_presence(now);

@@ -104,7 +104,8 @@ async fn start_liar(pki: &Pki, number: u8, first: Option<&Running>, lie: Lie) ->
         .build();
     let hello = Hello { credential: chain.encode().into(), lists: Vec::new() };
     let hello = minicbor::to_vec(hello).unwrap();
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    // Each in a network of its own.
+    swarm.listen_on(format!("/ip4/127.{number}.0.1/tcp/0").parse().unwrap()).unwrap();
     let address = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
             break address;
@@ -275,4 +276,30 @@ async fn supernodes_that_die_without_a_word_keep_nobody_from_being_found() {
     let alice = start(user(&pki, "alice", 11, &[third, second])).await;
     let call = alice.invite(1, "bob").await;
     assert_eq!(bob.incoming().await.0, call);
+}
+
+/// Pings tell after 25 s at the most, and a look-up takes 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_every_server_without_a_word_finds_others_before_pings_tell() {
+    let pki = pki();
+    let supernodes = three_supernodes(&pki).await;
+    let [first, second, third] = &supernodes;
+    let mut bob = start(user(&pki, "bob", 12, &[first, second, third])).await;
+    bob.online().await;
+    let (kill, dies) = watch::channel(false);
+    // Alice joins by the three that will die, which are as many as she wants; of others she has heard only.
+    let mut config = user(&pki, "alice", 11, &[first, second, third]);
+    let mut doomed = Vec::new();
+    for number in 30..33 {
+        doomed.push(start_liar(&pki, number, None, Lie::Death(dies.clone())).await);
+    }
+    config.bootstrap.splice(0..0, doomed.clone());
+    let alice = start(config).await;
+    alice.until("three servers", |status| status.certified.len() == 3).await;
+    let servers = alice.handle.status().await.certified;
+    assert!(servers.iter().all(|peer| doomed.iter().any(|known| known.ends_with(peer))), "{servers:?}");
+    kill.send(true).unwrap();
+    let found = alice.handle.look_up(RecordKey::Location(handle("bob"))).await.unwrap();
+    assert!(found.record.is_some(), "after {:?} {} nodes had answered", found.took, found.answered);
+    assert!(found.took < Duration::from_secs(5), "it took {:?}", found.took);
 }

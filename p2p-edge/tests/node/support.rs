@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use call_model::{Address, CallId, Caller, Codec, Handle, Number};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
-use p2p_edge::identity::{NodeBundle, Prefix, Price, RevocationList, UserBundle};
+use p2p_edge::identity::{NodeBundle, Prefix, Price, UserBundle};
 use p2p_edge::node::{
     Node, NodeCommand, NodeConfig, NodeError, NodeEvent, NodeHandle, NodeLimits, NodeRole, NodeTimers,
     VerifiedCaller,
@@ -49,18 +49,7 @@ pub(crate) fn limits() -> NodeLimits {
 
 pub(crate) fn config(pki: &Pki, key: p2p_edge::identity::NodeKey, role: NodeRole) -> NodeConfig {
     let listen = if role.is_server() { vec!["/ip4/127.0.0.1/tcp/0".to_owned()] } else { Vec::new() };
-    NodeConfig {
-        key,
-        trust: pki.trust().unwrap(),
-        revocations: RevocationList::default(),
-        role,
-        listen,
-        external: Vec::new(),
-        bootstrap: Vec::new(),
-        ways: Default::default(),
-        limits: limits(),
-        turn: None,
-    }
+    NodeConfig { listen, limits: limits(), ..NodeConfig::new(key, pki.trust().unwrap(), role) }
 }
 
 pub(crate) fn supernode(pki: &Pki, seed: u8, bootstrap: &[&Running]) -> NodeConfig {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use p2p_edge::identity::{RevocationList, UserBundle};
-use p2p_edge::node::{Node, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::identity::{NodeKey, UserBundle};
+use p2p_edge::node::{Node, NodeConfig, NodeEvent, NodeHandle, NodeRole};
 use p2p_edge::testing::Pki;
 use peer::event::{Ended, Event};
 use peer::{AnswerPolicy, Command, Softphone, SoftphoneConfig};
@@ -28,17 +28,10 @@ impl Overlay {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let pki = Pki::new(unix).unwrap();
         let bundle = pki.supernode(1).unwrap();
+        let role = NodeRole::Supernode { chain: bundle.chain };
         let config = NodeConfig {
-            key: bundle.key,
-            trust: pki.trust().unwrap(),
-            revocations: RevocationList::default(),
-            role: NodeRole::Supernode { chain: bundle.chain },
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            ways: Default::default(),
-            limits: NodeLimits::default(),
-            turn: None,
+            ..NodeConfig::new(bundle.key, pki.trust().unwrap(), role)
         };
         let (node, mut events) = Node::spawn(config).await.unwrap();
         let address = loop {
@@ -53,23 +46,17 @@ impl Overlay {
         Self { pki, bootstrap, _node: node }
     }
 
+    /// The node of somebody who joins here and listens nowhere.
+    pub(crate) fn config(&self, key: NodeKey, role: NodeRole) -> NodeConfig {
+        let bootstrap = vec![self.bootstrap.clone()];
+        NodeConfig { bootstrap, ..NodeConfig::new(key, self.pki.trust().unwrap(), role) }
+    }
+
     /// Starts a softphone that is online.
     pub(crate) async fn user(&self, handle: &str, number: u8, policy: AnswerPolicy) -> User {
         let UserBundle { key, certificate } = self.pki.user(&handle.parse().unwrap(), number).unwrap();
-        let node = NodeConfig {
-            key,
-            trust: self.pki.trust().unwrap(),
-            revocations: RevocationList::default(),
-            role: NodeRole::User { certificate },
-            listen: Vec::new(),
-            external: Vec::new(),
-            bootstrap: vec![self.bootstrap.clone()],
-            ways: Default::default(),
-            limits: NodeLimits::default(),
-            turn: None,
-        };
         let config = SoftphoneConfig {
-            node,
+            node: self.config(key, NodeRole::User { certificate }),
             media_address: LOOPBACK.into(),
             ice_servers: Vec::new(),
             sample_rate: RATE,

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use call_model::DtmfDigit;
 use p2p_edge::calling::{SessionCommand, SessionEvent};
-use p2p_edge::identity::{RevocationList, UserBundle};
-use p2p_edge::node::{Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::identity::UserBundle;
+use p2p_edge::node::{Node, NodeCommand, NodeEvent, NodeHandle, NodeRole};
 use peer::event::Event;
 use peer::{AnswerPolicy, CallOptions, Command};
 use tokio::net::UdpSocket;
@@ -60,18 +60,7 @@ async fn carry(mut phone: Phone, socket: UdpSocket) {
 /// A user's node without a softphone.
 async fn bare_user(overlay: &Overlay, handle: &str, number: u8) -> (NodeHandle, mpsc::Receiver<NodeEvent>) {
     let UserBundle { key, certificate } = overlay.pki.user(&handle.parse().unwrap(), number).unwrap();
-    let config = NodeConfig {
-        key,
-        trust: overlay.pki.trust().unwrap(),
-        revocations: RevocationList::default(),
-        role: NodeRole::User { certificate },
-        listen: Vec::new(),
-        external: Vec::new(),
-        bootstrap: vec![overlay.bootstrap.clone()],
-        ways: Default::default(),
-        limits: NodeLimits::default(),
-        turn: None,
-    };
+    let config = overlay.config(key, NodeRole::User { certificate });
     let (node, mut events) = Node::spawn(config).await.unwrap();
     while next(&mut events).await != NodeEvent::Online {}
     (node, events)

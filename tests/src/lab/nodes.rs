@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use call_model::{Codec, Handle};
-use p2p_edge::identity::{NodeClaims, NodeKey, Prefix, Price, RevocationList, Role};
+use p2p_edge::identity::{NodeClaims, NodeKey, Prefix, Price, Role};
 use p2p_edge::node::{Node, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole, NodeStatus};
 use p2p_edge::record::GatewayOffer;
 use p2p_edge::testing::Pki;
@@ -145,16 +145,11 @@ impl Nodes {
             limits.timers.probe = Duration::ZERO;
         }
         let (handle, events) = Node::spawn(NodeConfig {
-            key,
-            trust: self.pki.trust()?,
-            revocations: RevocationList::default(),
-            role,
             listen: place.listen,
             external: place.external.clone(),
             bootstrap: place.bootstrap,
-            ways: Default::default(),
             limits,
-            turn: None,
+            ..NodeConfig::new(key, self.pki.trust()?, role)
         })
         .await?;
         let listening = handle.status().await.listening;

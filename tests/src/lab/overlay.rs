@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use call_model::{Address, CallId, Caller, Cause};
 use p2p_edge::calling::{SessionCommand, SessionEvent};
-use p2p_edge::identity::{Abilities, Authority, HandleClaims, NodeKey, RevocationList, Trust, Validity};
-use p2p_edge::node::{IceServer, Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeLimits, NodeRole};
+use p2p_edge::identity::{Abilities, Authority, HandleClaims, NodeKey, Trust, Validity};
+use p2p_edge::node::{IceServer, Node, NodeCommand, NodeConfig, NodeEvent, NodeHandle, NodeRole};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use transcoder::{DtlsIdentity, WebRtcConfig, WebRtcLeg};
@@ -54,16 +54,8 @@ impl Issuer {
             numbers: Vec::new(),
         })?;
         Ok(NodeConfig {
-            key,
-            trust: self.trust.clone(),
-            revocations: RevocationList::default(),
-            role: NodeRole::User { certificate },
-            listen: Vec::new(),
-            external: Vec::new(),
             bootstrap: bootstrap.to_vec(),
-            ways: Default::default(),
-            limits: NodeLimits::default(),
-            turn: None,
+            ..NodeConfig::new(key, self.trust.clone(), NodeRole::User { certificate })
         })
     }
 }

@@ -223,7 +223,7 @@ fn add_sources(known: &mut Vec<String>, more: &[String]) {
 impl Task {
     /// Asks and dials what the plan says.
     pub(super) fn join(&mut self, now: Instant) {
-        let servers = self.peers.servers().count();
+        let servers = self.peers.servers().filter(|(peer, _)| !self.peers.is_doubted(peer)).count();
         for way in self.joining.plan.questions(now, servers) {
             tracing::debug!(way = way.as_str(), "no server is connected: asking");
             self.joining.ask(way);
