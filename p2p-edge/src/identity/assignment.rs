@@ -1,14 +1,14 @@
 //! Who has a telephone number, as an authority says that may be offline: the user that was given the
 //! assignment, or anybody else who holds it, publishes it as the record of the number.
 use call_model::{Handle, Number};
-use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use super::armour::{self, ASSIGNMENT};
 use super::claims::check_length;
 use super::error::IdentityError;
-use super::key::{Domain, NodeKey, PublicKey, Signature, Signed};
+use super::key::{Domain, NodeKey, PublicKey, Signature};
 use super::revocation::RevocationList;
+use super::sealed::Sealed;
 use super::standing::Standing;
 use super::time::{Utc, Validity};
 use super::trust::Trust;
@@ -49,9 +49,8 @@ impl AssignmentClaims {
 /// whose own X.509 certificate comes with it. It is a record of the overlay as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberAssignment {
-    enrolment: Certificate,
+    sealed: Sealed,
     claims: AssignmentClaims,
-    signed: Signed,
 }
 
 /// An assignment that was verified.
@@ -65,19 +64,6 @@ pub struct VerifiedAssignment {
     pub not_after: u64,
     /// What may void it later.
     pub standing: Standing,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct Wire {
-    #[n(0)]
-    kind: u8,
-    #[n(1)]
-    enrolment: ByteVec,
-    #[n(2)]
-    body: ByteVec,
-    #[n(3)]
-    signature: ByteArray<64>,
 }
 
 #[derive(Encode, Decode)]
@@ -105,8 +91,7 @@ impl NumberAssignment {
             expires_unix: claims.expires_unix,
             serial: claims.serial,
         };
-        let signed = Signed::seal(key, Domain::Assignment, cbor::encode(body));
-        Self { enrolment: enrolment.clone(), claims, signed }
+        Self { sealed: Sealed::seal(enrolment, key, Domain::Assignment, cbor::encode(body)), claims }
     }
 
     /// Says whether bytes claim to be an assignment, by their first elements.
@@ -119,25 +104,13 @@ impl NumberAssignment {
     /// # Errors
     /// `Malformed`, `Oversize`.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
-        if wire.kind != Kind::Assignment as u8 {
-            return Err(IdentityError::Malformed { what: WHAT });
-        }
-        Ok(Self {
-            enrolment: Certificate::parse(&wire.enrolment)?,
-            claims: read_claims(&wire.body)?,
-            signed: Signed { body: wire.body.into(), signature: wire.signature.into() },
-        })
+        let sealed = Sealed::decode(Kind::Assignment, WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
+        Ok(Self { claims: read_claims(&sealed.signed.body)?, sealed })
     }
 
     /// Writes the assignment as CBOR: the value of the record.
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(Wire {
-            kind: Kind::Assignment as u8,
-            enrolment: self.enrolment.der.clone().into(),
-            body: self.signed.body.clone().into(),
-            signature: self.signed.signature.into(),
-        })
+        self.sealed.encode(Kind::Assignment)
     }
 
     /// Reads every block `CAUSEWAY NUMBER ASSIGNMENT` of a PEM file.
@@ -160,7 +133,7 @@ impl NumberAssignment {
 
     /// Returns the signature, unverified.
     pub(crate) fn signature(&self) -> Signature {
-        self.signed.signature
+        self.sealed.signed.signature
     }
 
     /// Verifies the assignment at the moment `unix`: authority under a trusted root, claims signed by
@@ -175,10 +148,10 @@ impl NumberAssignment {
         revocations: &RevocationList,
         unix: u64,
     ) -> Result<VerifiedAssignment, IdentityError> {
-        let (claims, enrolment) = (&self.claims, &self.enrolment);
+        let (claims, enrolment) = (&self.claims, &self.sealed.signer);
         let subject = claims.number.to_string();
         let root = trust.verify_enrolment(enrolment, revocations, unix)?;
-        if !self.signed.is_by(&enrolment.key, Domain::Assignment) && holds(Defence::AssignmentSignature) {
+        if !self.sealed.is_signed(Domain::Assignment) && holds(Defence::AssignmentSignature) {
             return Err(IdentityError::BadSignature { subject: format!("the assignment of {subject}") });
         }
         enrolment.check_permits_assignment(&claims.number)?;

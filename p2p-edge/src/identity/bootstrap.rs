@@ -1,11 +1,12 @@
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use super::armour::{self, BOOTSTRAP};
 use super::error::IdentityError;
-use super::key::{Domain, NodeKey, Signed};
+use super::key::{Domain, NodeKey};
+use super::sealed::Sealed;
 use super::trust::Trust;
 use super::x509::Certificate;
 use super::{Kind, Utc, Validity};
@@ -44,9 +45,8 @@ pub struct BootstrapList {
 /// not change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedBootstrap {
-    signer: Certificate,
+    sealed: Sealed,
     list: BootstrapList,
-    signed: Signed,
 }
 
 /// Why a bootstrap list was not made, or is not used.
@@ -86,19 +86,6 @@ impl BootstrapError {
             BootstrapError::Entry { .. } => "invalid_entry",
         }
     }
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct Wire {
-    #[n(0)]
-    kind: u8,
-    #[n(1)]
-    signer: ByteVec,
-    #[n(2)]
-    body: ByteVec,
-    #[n(3)]
-    signature: ByteArray<64>,
 }
 
 #[derive(Encode, Decode)]
@@ -195,32 +182,20 @@ impl BootstrapList {
 impl SignedBootstrap {
     /// Signs a list with the key of a root.
     pub(super) fn seal(list: BootstrapList, signer: &Certificate, key: &NodeKey) -> Self {
-        let signed = Signed::seal(key, Domain::Bootstrap, list.encode());
-        Self { signer: signer.clone(), list, signed }
+        Self { sealed: Sealed::seal(signer, key, Domain::Bootstrap, list.encode()), list }
     }
 
     /// Reads the bytes of [`SignedBootstrap::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_BOOTSTRAP_BYTES)?;
-        if wire.kind != Kind::Bootstrap as u8 {
-            return Err(IdentityError::Malformed { what: WHAT });
-        }
-        let body: Body = cbor::decode(WHAT, &wire.body, MAX_BOOTSTRAP_BYTES)?;
-        Ok(Self {
-            signer: Certificate::parse(&wire.signer)?,
-            list: BootstrapList::read(&body).ok_or(IdentityError::Malformed { what: WHAT })?,
-            signed: Signed { body: wire.body.into(), signature: wire.signature.into() },
-        })
+        let sealed = Sealed::decode(Kind::Bootstrap, WHAT, bytes, MAX_BOOTSTRAP_BYTES)?;
+        let body: Body = cbor::decode(WHAT, &sealed.signed.body, MAX_BOOTSTRAP_BYTES)?;
+        let list = BootstrapList::read(&body).ok_or(IdentityError::Malformed { what: WHAT })?;
+        Ok(Self { sealed, list })
     }
 
     /// Writes the list as CBOR.
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(Wire {
-            kind: Kind::Bootstrap as u8,
-            signer: self.signer.der.clone().into(),
-            body: self.signed.body.clone().into(),
-            signature: self.signed.signature.into(),
-        })
+        self.sealed.encode(Kind::Bootstrap)
     }
 
     /// Reads the list from PEM: the first block `CAUSEWAY BOOTSTRAP LIST`.
@@ -244,8 +219,8 @@ impl SignedBootstrap {
     /// `NotSigned` where no trusted root has signed it; `NotValid` outside its validity; what is
     /// wrong with the root.
     pub fn verify(&self, trust: &Trust, unix: u64) -> Result<&BootstrapList, BootstrapError> {
-        let root = trust.root(&self.signer.der);
-        let signed = root.is_some_and(|root| self.signed.is_by(&root.key, Domain::Bootstrap));
+        let root = trust.root(&self.sealed.signer.der);
+        let signed = root.is_some_and(|root| self.sealed.signed.is_by(&root.key, Domain::Bootstrap));
         if !signed && holds(Defence::BootstrapSignature) {
             return Err(BootstrapError::NotSigned);
         }

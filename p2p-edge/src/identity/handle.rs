@@ -1,13 +1,14 @@
 use call_model::{Address, Handle, Number};
 use libp2p::PeerId;
-use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 use super::armour::{self, HANDLE};
 use super::claims::{Abilities, HandleClaims, MAX_DEVICES, MAX_NUMBERS};
 use super::error::IdentityError;
-use super::key::{Domain, NodeKey, PublicKey, Signed};
+use super::key::{Domain, NodeKey, PublicKey};
 use super::revocation::RevocationList;
+use super::sealed::Sealed;
 use super::standing::Standing;
 use super::time::Validity;
 use super::trust::Trust;
@@ -22,9 +23,8 @@ const WHAT: &str = "the handle certificate";
 /// X.509 certificate comes with it, so that a verifier needs only the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandleCertificate {
-    enrolment: Certificate,
+    sealed: Sealed,
     claims: HandleClaims,
-    signed: Signed,
 }
 
 /// An overlay user whose certificate was verified.
@@ -64,19 +64,6 @@ impl VerifiedHandle {
 }
 
 #[derive(Encode, Decode)]
-#[cbor(array)]
-struct Wire {
-    #[n(0)]
-    kind: u8,
-    #[n(1)]
-    enrolment: ByteVec,
-    #[n(2)]
-    body: ByteVec,
-    #[n(3)]
-    signature: ByteArray<64>,
-}
-
-#[derive(Encode, Decode)]
 #[cbor(map)]
 struct Body {
     #[n(0)]
@@ -109,31 +96,18 @@ impl HandleCertificate {
             numbers: Some(claims.numbers.iter().map(|n| n.digits().to_owned()).collect())
                 .filter(|numbers: &Vec<String>| !numbers.is_empty()),
         };
-        let signed = Signed::seal(key, Domain::Handle, cbor::encode(body));
-        Self { enrolment: enrolment.clone(), claims, signed }
+        Self { sealed: Sealed::seal(enrolment, key, Domain::Handle, cbor::encode(body)), claims }
     }
 
     /// Reads the bytes of [`HandleCertificate::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
-        if wire.kind != Kind::Handle as u8 {
-            return Err(IdentityError::Malformed { what: WHAT });
-        }
-        Ok(Self {
-            enrolment: Certificate::parse(&wire.enrolment)?,
-            claims: read_claims(&wire.body)?,
-            signed: Signed { body: wire.body.into(), signature: wire.signature.into() },
-        })
+        let sealed = Sealed::decode(Kind::Handle, WHAT, bytes, MAX_CREDENTIAL_BYTES)?;
+        Ok(Self { claims: read_claims(&sealed.signed.body)?, sealed })
     }
 
     /// Writes the certificate as CBOR.
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(Wire {
-            kind: Kind::Handle as u8,
-            enrolment: self.enrolment.der.clone().into(),
-            body: self.signed.body.clone().into(),
-            signature: self.signed.signature.into(),
-        })
+        self.sealed.encode(Kind::Handle)
     }
 
     /// Reads the certificate from PEM: the first block `CAUSEWAY HANDLE CERTIFICATE`.
@@ -153,7 +127,7 @@ impl HandleCertificate {
 
     /// Returns the length of the signed claims in bytes.
     pub fn body_len(&self) -> usize {
-        self.signed.body.len()
+        self.sealed.signed.body.len()
     }
 
     /// Verifies the certificate at the moment `unix`: enrolment authority under a trusted root,
@@ -165,10 +139,10 @@ impl HandleCertificate {
         revocations: &RevocationList,
         unix: u64,
     ) -> Result<VerifiedHandle, IdentityError> {
-        let (claims, enrolment) = (&self.claims, &self.enrolment);
+        let (claims, enrolment) = (&self.claims, &self.sealed.signer);
         let subject = claims.handle.as_str();
         let root = trust.verify_enrolment(enrolment, revocations, unix)?;
-        if !self.signed.is_by(&enrolment.key, Domain::Handle) && holds(Defence::HandleSignature) {
+        if !self.sealed.is_signed(Domain::Handle) && holds(Defence::HandleSignature) {
             return Err(IdentityError::BadSignature { subject: format!("the certificate of {subject}") });
         }
         claims.check()?;

@@ -24,6 +24,7 @@ mod handle;
 mod key;
 mod renewal;
 mod revocation;
+mod sealed;
 mod standing;
 mod time;
 mod trust;

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use super::Kind;
@@ -8,6 +7,7 @@ use super::armour::{self, REVOCATIONS};
 use super::claims::RevocationReason;
 use super::error::IdentityError;
 use super::key::{Domain, NodeKey, PublicKey, Signed};
+use super::sealed::Sealed;
 use super::trust::Trust;
 use super::x509::Certificate;
 use crate::cbor;
@@ -40,23 +40,9 @@ pub struct Revoked {
 /// authority, the root or an enrolment authority, with its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedRevocations {
-    signer: Certificate,
+    sealed: Sealed,
     version: u64,
     revoked: Vec<Revoked>,
-    signed: Signed,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct Wire {
-    #[n(0)]
-    kind: u8,
-    #[n(1)]
-    signer: ByteVec,
-    #[n(2)]
-    body: ByteVec,
-    #[n(3)]
-    signature: ByteArray<64>,
 }
 
 #[derive(Encode, Decode)]
@@ -80,36 +66,23 @@ impl SignedRevocations {
             return Err(IdentityError::Oversize { what: WHAT, size: revoked.len(), limit: MAX_REVOKED });
         }
         let rows: Vec<Row> = revoked.iter().map(row).collect();
-        let signed = Signed::seal(key, Domain::Revocations, Self::body(version, &rows));
-        Ok(Self { signer: signer.clone(), version, revoked, signed })
+        let sealed = Sealed::seal(signer, key, Domain::Revocations, Self::body(version, &rows));
+        Ok(Self { sealed, version, revoked })
     }
 
     /// Reads the bytes of [`SignedRevocations::encode`]. Verifies nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
-        let wire: Wire = cbor::decode_exact(WHAT, bytes, MAX_LIST_BYTES)?;
-        if wire.kind != Kind::Revocations as u8 {
-            return Err(IdentityError::Malformed { what: WHAT });
-        }
-        let body: Body = cbor::decode(WHAT, &wire.body, MAX_LIST_BYTES)?;
+        let sealed = Sealed::decode(Kind::Revocations, WHAT, bytes, MAX_LIST_BYTES)?;
+        let body: Body = cbor::decode(WHAT, &sealed.signed.body, MAX_LIST_BYTES)?;
         if body.revoked.len() > MAX_REVOKED {
             return Err(IdentityError::Oversize { what: WHAT, size: body.revoked.len(), limit: MAX_REVOKED });
         }
-        Ok(Self {
-            signer: Certificate::parse(&wire.signer)?,
-            version: body.version,
-            revoked: body.revoked.iter().map(entry).collect(),
-            signed: Signed { body: wire.body.into(), signature: wire.signature.into() },
-        })
+        Ok(Self { sealed, version: body.version, revoked: body.revoked.iter().map(entry).collect() })
     }
 
     /// Writes the list as CBOR.
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(Wire {
-            kind: Kind::Revocations as u8,
-            signer: self.signer.der.clone().into(),
-            body: self.signed.body.clone().into(),
-            signature: self.signed.signature.into(),
-        })
+        self.sealed.encode(Kind::Revocations)
     }
 
     /// Reads the list from PEM: the first block `CAUSEWAY REVOCATION LIST`.
@@ -146,24 +119,24 @@ impl SignedRevocations {
 
     /// Returns the key of the authority that signed the list, unverified.
     pub fn issuer(&self) -> &PublicKey {
-        &self.signer.key
+        &self.sealed.signer.key
     }
 
     /// Says whether the authority of this list signed it.
     pub(super) fn is_signed(&self) -> bool {
-        self.signed.is_by(&self.signer.key, Domain::Revocations)
+        self.sealed.is_signed(Domain::Revocations)
     }
 
     pub(super) fn signer_name(&self) -> &str {
-        &self.signer.name
+        &self.sealed.signer.name
     }
 
     pub(super) fn signer_der(&self) -> &[u8] {
-        &self.signer.der
+        &self.sealed.signer.der
     }
 
     pub(super) fn signed(&self) -> &Signed {
-        &self.signed
+        &self.sealed.signed
     }
 
     /// Returns the entries as they are encoded. A reason that this version does not know is
@@ -174,7 +147,8 @@ impl SignedRevocations {
 
     /// Builds a list of the same authority, unverified.
     pub(super) fn with(&self, version: u64, rows: &[Row], signed: Signed) -> Self {
-        Self { signer: self.signer.clone(), version, revoked: rows.iter().map(entry).collect(), signed }
+        let sealed = Sealed { signer: self.sealed.signer.clone(), signed };
+        Self { sealed, version, revoked: rows.iter().map(entry).collect() }
     }
 
     /// Returns the bytes that an authority signs for a list.
@@ -226,7 +200,7 @@ impl RevocationList {
         trust: &Trust,
         unix: u64,
     ) -> Result<bool, IdentityError> {
-        let signer = &list.signer;
+        let signer = &list.sealed.signer;
         match trust.root(&signer.der) {
             Some(root) => root.check_time(unix)?,
             None => trust.verify_enrolment(signer, self, unix).map(drop)?,
@@ -238,7 +212,7 @@ impl RevocationList {
         }
         let issuer = signer.key.to_bytes();
         match self.lists.get(&issuer) {
-            Some(held) if held.signed.body == list.signed.body => return Ok(false),
+            Some(held) if held.sealed.signed.body == list.sealed.signed.body => return Ok(false),
             Some(held) if held.version >= list.version && holds(Defence::ListVersion) => {
                 return Err(IdentityError::StaleRevocations { have: held.version, got: list.version });
             }
