@@ -87,8 +87,9 @@ run() {
 while IFS=$'\t' read -r executable manifest kind name; do
   crate=$(basename "$(dirname "$manifest")")
   case $kind in test) label=$crate/$name ;; bin) label=$crate/bin/$name ;; *) label=$crate ;; esac
-  # A program without tests of its own adds nothing to the list.
-  if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep -q ': test$'; then continue; fi
+  # A program without tests of its own adds nothing to the list. All of the list is read: one that cannot be written
+  # to its end counts as failed, and with it the suite would be left out.
+  if [ "$kind" = bin ] && ! "$executable" --list 2>/dev/null | grep ': test$' >/dev/null; then continue; fi
   # Suites that run whole networks in real time take one test after the other.
   threads=()
   case $label in tests/* | peer/*) threads=(--test-threads=1) ;; esac
