@@ -16,6 +16,8 @@ use crate::seat::Seat;
 use crate::stage::{Supernode, UsersOf};
 use crate::ways::{WAYS, Ways};
 
+/// How long the records of one who has just come may differ.
+const SETTLING: Duration = Duration::from_secs(10);
 /// Look-ups that may fail, in per cent.
 const GOAL_PERCENT: f64 = 0.1;
 /// Look-ups are watched for so long before anything happens, and after half of the supernodes are gone.
@@ -357,9 +359,18 @@ impl Play<'_> {
             play.users(half)?.speaker.ask(&command)?;
             play.sequence(half)?.context("the record of who has moved is not found")
         };
-        let old = come(self, Half::North)?;
-        let before = self.sequence(Half::South)?;
-        ensure!(before == Some(old), "both halves know the record: {before:?}");
+        let mut old = come(self, Half::North)?;
+        let begin = Instant::now();
+        // It is written anew with each relay that is found.
+        loop {
+            let before = self.sequence(Half::South)?;
+            if before == Some(old) {
+                break;
+            }
+            ensure!(begin.elapsed() < SETTLING, "both halves know one record: {old} and {before:?}");
+            sleep(Duration::from_millis(200));
+            old = self.sequence(Half::North)?.context("the record of who has moved is gone")?;
+        }
         self.users(Half::North)?.speaker.ask(&json!({ "do": "roam", "seat": null }))?;
         for half in Half::BOTH {
             let handles = self.handles(half);
