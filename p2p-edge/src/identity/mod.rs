@@ -55,6 +55,7 @@ pub use handle::{HandleCertificate, VerifiedHandle};
 pub use key::{Domain, NodeKey, PublicKey, Signature, Signed};
 pub use renewal::{MAX_RENEWAL_AGE, Renewal};
 pub use revocation::{MAX_LIST_BYTES, MAX_LISTS, MAX_REVOKED, RevocationList, Revoked, SignedRevocations};
+pub(crate) use sealed::Frame;
 pub use standing::Standing;
 pub use time::{Utc, Validity};
 pub use trust::{MAX_ROOTS, Trust};

@@ -20,7 +20,7 @@ use libp2p::{
 };
 
 use super::NodeError;
-use super::bootstrap::{build_lan, name_servers};
+use super::bootstrap::{build_lan, system_name_servers};
 use super::config::NodeLimits;
 use super::linger::Lingering;
 use super::store::KadStore;
@@ -187,7 +187,7 @@ fn transports(
     muxer: impl Fn() -> yamux::Config,
     streams: usize,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
-    let (names, options) = name_servers();
+    let (names, options) = system_name_servers();
     let bare = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let tcp = bare()
         .upgrade(Version::V1Lazy)

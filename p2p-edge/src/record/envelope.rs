@@ -1,29 +1,15 @@
 //! The form that all kinds of record share: `[kind, credential, body, signature]`.
-use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use super::error::RecordError;
 use crate::cbor;
 use crate::defence::{Defence, holds};
-use crate::identity::{Domain, IdentityError, Kind, NodeKey, PublicKey, Signature, Signed, Utc};
+use crate::identity::{Domain, Frame, IdentityError, Kind, NodeKey, PublicKey, Signature, Signed, Utc};
 
 /// The longest record, in bytes. What is published stays under 1 KiB with up to three addresses.
 pub const MAX_RECORD_BYTES: usize = 2048;
 /// How much a publisher's clock may be ahead, in seconds.
 pub const CLOCK_SKEW: u64 = 60;
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct Wire {
-    #[n(0)]
-    kind: u8,
-    #[n(1)]
-    credential: ByteVec,
-    #[n(2)]
-    body: ByteVec,
-    #[n(3)]
-    signature: ByteArray<64>,
-}
 
 /// A record taken apart. Nothing is verified yet.
 pub(super) struct Envelope {
@@ -33,12 +19,9 @@ pub(super) struct Envelope {
 
 impl Envelope {
     pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, RecordError> {
-        let wire: Wire = cbor::decode_exact("the record", bytes, MAX_RECORD_BYTES).map_err(as_record)?;
-        if wire.kind != kind as u8 {
-            return Err(RecordError::Malformed);
-        }
-        let signed = Signed { body: wire.body.into(), signature: wire.signature.into() };
-        Ok(Self { credential: wire.credential.into(), signed })
+        let Frame { credential, signed } =
+            Frame::read(kind, "the record", bytes, MAX_RECORD_BYTES).map_err(as_record)?;
+        Ok(Self { credential, signed })
     }
 
     /// Reads the body. Its size is bounded by that of the record.
@@ -63,12 +46,7 @@ pub(super) fn seal<T: Encode<()>>(
     key: &NodeKey,
 ) -> Result<Vec<u8>, RecordError> {
     let signed = Signed::seal(key, domain, cbor::encode(body));
-    let value = cbor::encode(Wire {
-        kind: kind as u8,
-        credential: credential.into(),
-        body: signed.body.into(),
-        signature: signed.signature.into(),
-    });
+    let value = Frame::write(kind, credential, &signed);
     if value.len() > MAX_RECORD_BYTES {
         return Err(RecordError::Oversize { size: value.len(), limit: MAX_RECORD_BYTES });
     }

@@ -1,5 +1,5 @@
-//! TXT records in DNS: `dnsaddr=` and a multiaddress, at `_dnsaddr` under a name, as all libp2p nodes
-//! read them. One may lead to another name with `/dnsaddr/`. And the name servers of the system.
+//! DNS: the name servers of the system, and TXT records that name nodes. These have `dnsaddr=` and a multiaddress,
+//! at `_dnsaddr` under a name, as all libp2p nodes read them; one may lead to another name with `/dnsaddr/`.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -38,10 +38,10 @@ pub(super) async fn ask(names: &[String], servers: &[SocketAddr]) -> Result<Vec<
 
 /// Returns the name servers of the system. There may be none, as in a network that is closed: then names are not
 /// found, and addresses are enough.
-pub(in super::super) fn of_the_system() -> (ResolverConfig, ResolverOpts) {
+pub(in super::super) fn system_name_servers() -> (ResolverConfig, ResolverOpts) {
     system_conf::read_system_conf().unwrap_or_else(|error| {
         tracing::warn!(%error, "no name servers: addresses with names are not dialled");
-        Default::default()
+        (ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default())
     })
 }
 

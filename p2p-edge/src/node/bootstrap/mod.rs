@@ -25,7 +25,7 @@ use crate::bootstrap::{Demand, GoodPeers, Invite, Plan, Way};
 use crate::identity::{BootstrapList, MAX_BOOTSTRAP_SOURCES, Trust};
 use crate::routing::{Backoff, MAX_KNOWN, WANTED_BY_SERVERS};
 
-pub(super) use dns::of_the_system as name_servers;
+pub(super) use dns::system_name_servers;
 pub(super) use lan::build as build_lan;
 
 /// Answers that may wait for the node.
